@@ -1,0 +1,3 @@
+//! The real cluster under load.
+
+fn main() {}

@@ -1,0 +1,44 @@
+//! Switches for the planted bugs, by which the simulation proves that it finds bugs.
+//!
+//! `if planted!("R3") { … }` is `if false { … }` in the shipped program: the switch exists only
+//! with the feature `testing`, and there it is off unless a run turns it on for its own thread.
+
+/// Tells whether the planted bug of that code is switched on for this run; false when shipped.
+#[macro_export]
+macro_rules! planted {
+    ($code:literal) => {{
+        #[cfg(feature = "testing")]
+        {
+            $crate::base::planted::is_on($code)
+        }
+        #[cfg(not(feature = "testing"))]
+        {
+            false
+        }
+    }};
+}
+
+#[cfg(feature = "testing")]
+pub use switch::{is_on, turn_on};
+
+#[cfg(feature = "testing")]
+mod switch {
+    use std::cell::Cell;
+
+    mod local {
+        use super::Cell;
+        thread_local! {
+            pub(super) static ON: Cell<Option<&'static str>> = const { Cell::new(None) };
+        }
+    }
+
+    /// Turns one planted bug on for this thread, or all of them off.
+    pub fn turn_on(code: Option<&'static str>) {
+        local::ON.set(code);
+    }
+
+    /// Tells whether the planted bug `code` is on for this thread.
+    pub fn is_on(code: &'static str) -> bool {
+        local::ON.get() == Some(code)
+    }
+}

@@ -1,0 +1,1 @@
+//! The command line: wiring, nothing else.

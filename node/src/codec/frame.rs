@@ -1,0 +1,113 @@
+//! Frames: how messages are cut out of a byte stream.
+//!
+//! # Layout
+//! ```text
+//! ┌────────────┬────────────┬──────────────────┐
+//! │ len u32 LE │ crc u32 LE │ body (len bytes) │
+//! └────────────┴────────────┴──────────────────┘
+//! crc = CRC-32 of the four length bytes and the body
+//! ```
+//! *Incomplete* (wait for more bytes) and *corrupt* (close the connection) are different answers:
+//! the first is `Ok(None)`, the second an error, after which the stream has no known boundary.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::DecodeError;
+use crate::base::checksum;
+
+/// Bytes before the body: length and checksum.
+pub const HEADER_BYTES: usize = 8;
+
+/// Appends one frame to `buffer`, its body written by `body`.
+///
+/// The body must stay within the limit that the receiver's [`FrameDecoder`] has.
+pub fn encode_frame(buffer: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER_BYTES]);
+    body(buffer);
+    let (head, written) = buffer.split_at_mut(start + HEADER_BYTES);
+    let len = u32::try_from(written.len()).unwrap_or(u32::MAX);
+    assert!(len < u32::MAX, "frame body of {} bytes", written.len());
+    let len = len.to_le_bytes();
+    let crc = checksum::crc32_extend(checksum::crc32(&len), written).to_le_bytes();
+    if let Some(header) = head.last_chunk_mut::<HEADER_BYTES>() {
+        *header = [len[0], len[1], len[2], len[3], crc[0], crc[1], crc[2], crc[3]];
+    }
+}
+
+/// Cuts frames out of bytes that arrive in arbitrary pieces.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    body_bytes_max: usize,
+}
+
+impl FrameDecoder {
+    /// Makes a decoder that refuses bodies of more than `body_bytes_max` bytes.
+    pub fn new(body_bytes_max: usize) -> Self {
+        Self { body_bytes_max }
+    }
+
+    /// Takes one frame's body off the front of `buffer`; `None` if it is not complete yet.
+    ///
+    /// # Errors
+    /// The length is over the limit, or the checksum does not match. The stream is then lost.
+    pub fn decode(&self, buffer: &mut BytesMut) -> Result<Option<Bytes>, DecodeError> {
+        let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let [l0, l1, l2, l3, c0, c1, c2, c3] = *header;
+        let len_bytes = [l0, l1, l2, l3];
+        let len = usize::try_from(u32::from_le_bytes(len_bytes)).unwrap_or(usize::MAX);
+        if len > self.body_bytes_max {
+            return Err(DecodeError::TooLarge("frame length"));
+        }
+        if buffer.len() < HEADER_BYTES + len {
+            return Ok(None);
+        }
+        buffer.advance(HEADER_BYTES);
+        let body = buffer.split_to(len).freeze();
+        let stored = u32::from_le_bytes([c0, c1, c2, c3]);
+        let computed = checksum::crc32_extend(checksum::crc32(&len_bytes), &body);
+        if stored != computed {
+            return Err(DecodeError::Checksum { stored, computed });
+        }
+        Ok(Some(body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_split(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 1..8),
+            step in 1_usize..40,
+        ) {
+            let mut stream = Vec::new();
+            for body in &bodies {
+                encode_frame(&mut stream, |buffer| buffer.extend_from_slice(body));
+            }
+            let decoder = FrameDecoder::new(100);
+            let mut buffer = BytesMut::new();
+            let mut decoded = Vec::new();
+            for piece in stream.chunks(step) {
+                buffer.extend_from_slice(piece);
+                while let Some(body) = decoder.decode(&mut buffer).unwrap() {
+                    decoded.push(body.to_vec());
+                }
+            }
+            prop_assert_eq!(decoded, bodies);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_never_believed(bit in 0_usize..(8 + 20) * 8) {
+            let mut stream = Vec::new();
+            encode_frame(&mut stream, |buffer| buffer.extend_from_slice(&[7; 20]));
+            stream[bit / 8] ^= 1 << (bit % 8);
+            let mut buffer = BytesMut::from(&stream[..]);
+            let decoded = FrameDecoder::new(1000).decode(&mut buffer);
+            prop_assert!(!matches!(decoded, Ok(Some(_))), "{:?}", decoded);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Order-preserving encoding of a cell's place: the bytes sort as (key, column) do.
+//!
+//! # Layout
+//! ```text
+//! key, each 00 written as 00 FF │ 00 00 │ column as it is
+//! ```
+//! The terminator 00 00 sorts before 00 FF and before every other byte, so a key sorts before all
+//! its extensions, and all columns of a key lie next to each other.
+
+use super::DecodeError;
+use crate::base::{Column, Key};
+
+const ESCAPE: u8 = 0x00;
+const ESCAPED_ZERO: u8 = 0xFF;
+const TERMINATOR: u8 = 0x00;
+
+/// Returns the encoding of the place of the cell (`key`, `column`).
+pub fn encode_cell(key: &[u8], column: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(key.len() + column.len() + 2);
+    push_key(&mut encoded, key);
+    encoded.extend_from_slice(column);
+    encoded
+}
+
+/// Returns the first possible place of `key`, which is a prefix of all its places.
+pub fn encode_key(key: &[u8]) -> Vec<u8> {
+    encode_cell(key, &[])
+}
+
+/// Returns the first place after every place of `key`.
+pub fn encode_key_end(key: &[u8]) -> Vec<u8> {
+    let mut encoded = encode_key(key);
+    if let Some(last) = encoded.last_mut() {
+        // 00 01 lies after 00 00 and before 00 FF, and no encoding contains it.
+        *last = TERMINATOR + 1;
+    }
+    encoded
+}
+
+/// Splits an encoded place into key and column bytes.
+///
+/// # Errors
+/// The bytes were not made by [`encode_cell`].
+pub fn decode_cell(encoded: &[u8]) -> Result<(Vec<u8>, &[u8]), DecodeError> {
+    let mut key = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    loop {
+        match rest {
+            [ESCAPE, TERMINATOR, column @ ..] => return Ok((key, column)),
+            [ESCAPE, ESCAPED_ZERO, tail @ ..] => {
+                key.push(0);
+                rest = tail;
+            }
+            [ESCAPE, ..] | [] => {
+                return Err(DecodeError::Malformed("cell place without terminator".to_owned()));
+            }
+            [byte, tail @ ..] => {
+                key.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+}
+
+/// Splits an encoded place into a [`Key`] and a [`Column`].
+///
+/// # Errors
+/// The bytes were not made by [`encode_cell`], or a part is over its limit.
+pub fn decode_place(encoded: &[u8]) -> Result<(Key, Column), DecodeError> {
+    let (key, column) = decode_cell(encoded)?;
+    let key = Key::new(key).map_err(|error| DecodeError::TooLarge(error.what))?;
+    let column = Column::new(column.to_vec()).map_err(|error| DecodeError::TooLarge(error.what))?;
+    Ok((key, column))
+}
+
+fn push_key(encoded: &mut Vec<u8>, key: &[u8]) {
+    for &byte in key {
+        encoded.push(byte);
+        if byte == ESCAPE {
+            encoded.push(ESCAPED_ZERO);
+        }
+    }
+    encoded.extend_from_slice(&[ESCAPE, TERMINATOR]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xFF), any::<u8>()], 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn order_is_that_of_key_then_column(a in (bytes(), bytes()), b in (bytes(), bytes())) {
+            let (ea, eb) = (encode_cell(&a.0, &a.1), encode_cell(&b.0, &b.1));
+            prop_assert_eq!(ea.cmp(&eb), a.cmp(&b));
+        }
+
+        #[test]
+        fn place_round_trips(key in bytes(), column in bytes()) {
+            let encoded = encode_cell(&key, &column);
+            prop_assert_eq!(decode_cell(&encoded), Ok((key.clone(), column.as_slice())));
+            prop_assert!(encode_key(&key) <= encoded && encoded < encode_key_end(&key));
+        }
+
+        #[test]
+        fn key_end_lies_before_the_next_key(key in bytes(), next in bytes()) {
+            prop_assume!(key < next);
+            prop_assert!(encode_key_end(&key) <= encode_key(&next));
+        }
+    }
+}

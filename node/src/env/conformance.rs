@@ -1,0 +1,1 @@
+//! The contract of [`crate::env`] as tests that every world must pass.

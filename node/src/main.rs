@@ -1,0 +1,3 @@
+//! The `mangrove` program.
+
+fn main() {}

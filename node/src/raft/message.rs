@@ -1,0 +1,153 @@
+//! What one replica says to another, and the log entry that it carries.
+//!
+//! Follows the RPCs of [Raft Figure 2 and Figure 13], as one-way messages: an answer is a message
+//! of its own, so nothing waits.
+
+use bincode::{Decode, Encode};
+
+use crate::base::{Index, Payload, Term};
+
+/// One entry of the replicated log.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// Term of the leader that appended it.
+    pub term: Term,
+    /// Position in the log.
+    pub index: Index,
+    /// What it carries.
+    pub kind: EntryKind,
+}
+
+/// What a log entry carries.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum EntryKind {
+    /// Nothing: appended by each new leader, so that it can commit in its own term. [Raft §8]
+    Noop,
+    /// A command of the state machine, opaque here.
+    Command(Payload),
+}
+
+/// The state that a snapshot stands for: everything up to and including one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode)]
+pub struct SnapshotMeta {
+    /// Last entry that the snapshot covers; 0 for the empty state.
+    pub index: Index,
+    /// Term of that entry.
+    pub term: Term,
+}
+
+/// A message between two replicas. Every one carries its sender's term. [Raft §5.1]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Message {
+    /// "Would you vote for me in `term`?" Changes nothing at the receiver. [Thesis §9.6]
+    PreVote {
+        /// The term that the sender would campaign in (its own plus one).
+        term: Term,
+        /// Index of the sender's last entry.
+        last_index: Index,
+        /// Term of the sender's last entry.
+        last_term: Term,
+    },
+    /// Answer to a pre-vote.
+    PreVoteReply {
+        /// The asked-for term if granted, else the receiver's own.
+        term: Term,
+        /// Whether the receiver would vote.
+        granted: bool,
+    },
+    /// "Vote for me." [Raft §5.2]
+    Vote {
+        /// The candidate's term.
+        term: Term,
+        /// Index of the candidate's last entry.
+        last_index: Index,
+        /// Term of the candidate's last entry.
+        last_term: Term,
+    },
+    /// Answer to a vote request; leaves only once the vote is durable.
+    VoteReply {
+        /// The voter's term.
+        term: Term,
+        /// Whether the vote was given.
+        granted: bool,
+    },
+    /// Entries for the log, or none as a heartbeat. [Raft §5.3]
+    Append {
+        /// The leader's term.
+        term: Term,
+        /// Index of the entry before `entries`.
+        prev_index: Index,
+        /// Term of that entry.
+        prev_term: Term,
+        /// Entries that follow it, possibly none.
+        entries: Vec<Entry>,
+        /// The leader's commit index.
+        commit: Index,
+        /// Highest read round that this message asks the follower to confirm. [Thesis §6.4]
+        round: u64,
+    },
+    /// Answer to an append.
+    AppendReply {
+        /// The follower's term.
+        term: Term,
+        /// Read round of the message that is answered.
+        round: u64,
+        /// What became of the entries.
+        outcome: AppendOutcome,
+    },
+    /// One piece of a snapshot. [Raft §7, Figure 13]
+    SnapshotChunk {
+        /// The leader's term.
+        term: Term,
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Position of `data` in the snapshot's bytes.
+        offset: u64,
+        /// The bytes.
+        data: Payload,
+        /// Whether this is the last piece.
+        done: bool,
+    },
+    /// Answer to a piece of a snapshot.
+    SnapshotReply {
+        /// The follower's term.
+        term: Term,
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// What became of it.
+        outcome: SnapshotOutcome,
+    },
+}
+
+/// What became of the entries of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum AppendOutcome {
+    /// The log equals the leader's up to here, and is durable up to here.
+    Matched {
+        /// Last durable index known to equal the leader's.
+        index: Index,
+    },
+    /// The entry before the first one is missing or of another term. [Raft §5.3, end]
+    Rejected {
+        /// The `prev_index` that did not match.
+        prev_index: Index,
+        /// Where the leader should try next: the follower has nothing that matches after it.
+        hint_index: Index,
+        /// Term of the follower's entry there, so that the leader can skip whole terms.
+        hint_term: Term,
+    },
+}
+
+/// What became of a piece of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum SnapshotOutcome {
+    /// Stored up to this offset; send what follows (also tells a sender where to resume).
+    Stored {
+        /// Bytes that the follower has.
+        offset: u64,
+    },
+    /// Installed and durable, or not needed: the follower matches up to the snapshot's index.
+    Installed,
+    /// Could not be used (damaged, or another one is under way): start again later.
+    Failed,
+}

@@ -1,0 +1,80 @@
+//! Everything that can be chosen about one node, already validated; see [`crate::cli`] for where
+//! the values come from.
+
+use std::time::Duration;
+
+use crate::base::{ClusterId, NodeId};
+
+/// Configuration of one node.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Its own id.
+    pub node: NodeId,
+    /// Address to listen on, `host:port`.
+    pub listen: String,
+    /// Every member of the cluster, itself included, with the address to reach it.
+    pub members: Vec<(NodeId, String)>,
+    /// Shortest time without a leader after which a node campaigns; each time is drawn anew from
+    /// this to its double. Too small: needless elections under load. Too large: long gaps.
+    pub election_timeout: Duration,
+    /// Time between two heartbeats of an idle leader; well below the election time-out.
+    pub heartbeat_interval: Duration,
+    /// When writes are acknowledged.
+    pub sync_policy: SyncPolicy,
+    /// Bytes of one segment of the write-ahead log.
+    pub wal_segment_bytes: u64,
+    /// A checkpoint is taken when the log has grown by this many bytes since the last one (or by
+    /// the size of the last checkpoint, if that is more). Too small: much writing. Too large:
+    /// long restarts and much memory.
+    pub checkpoint_log_bytes: u64,
+    /// Entries kept in memory after a checkpoint, so that followers a little behind need no
+    /// snapshot.
+    pub log_entries_kept: u64,
+    /// Most client sessions that are remembered; the least recently used are pushed out.
+    pub sessions_max: usize,
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// Most requests that wait for an answer, over all connections.
+    pub requests_max: usize,
+    /// Longest wait for a quorum before a request is answered `Timeout`.
+    pub request_timeout: Duration,
+}
+
+/// When a write counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// Before every acknowledgement: an acknowledged write survives the power loss of all nodes.
+    Always,
+    /// Every so often: a power loss of a majority within the interval may lose acknowledged
+    /// writes. A crash of processes loses nothing.
+    Interval(Duration),
+}
+
+impl NodeConfig {
+    /// Returns the defaults for a node of the given cluster.
+    pub fn new(
+        cluster: ClusterId,
+        node: NodeId,
+        listen: &str,
+        members: Vec<(NodeId, String)>,
+    ) -> Self {
+        Self {
+            cluster,
+            node,
+            listen: listen.to_owned(),
+            members,
+            election_timeout: Duration::from_millis(300),
+            heartbeat_interval: Duration::from_millis(60),
+            sync_policy: SyncPolicy::Always,
+            wal_segment_bytes: 64 << 20,
+            checkpoint_log_bytes: 64 << 20,
+            log_entries_kept: 10_000,
+            sessions_max: 10_000,
+            connections_max: 4_096,
+            requests_max: 16_384,
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The network edge of a node: connections of clients and peers.

@@ -1,0 +1,101 @@
+//! The first frame in each direction of a connection.
+//!
+//! The connecting side says who it is and whom it wants to talk to; the other side answers with
+//! who it is, or why it refuses. Nothing else is read before that. A node that was replaced at an
+//! address, a peer of another cluster and a program of another version are all told so, instead
+//! of being believed.
+
+use bincode::{Decode, Encode};
+
+use crate::base::{ClusterId, NodeId};
+
+/// Version of everything on the wire. A peer must speak the same one.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// First word of a connection, so that a stranger's bytes are recognised at once: "MGRV".
+pub const MAGIC: u32 = u32::from_le_bytes(*b"MGRV");
+
+/// First frame of the connecting side.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// [`MAGIC`].
+    pub magic: u32,
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// Who connects.
+    pub identity: Identity,
+}
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Identity {
+    /// Another node of the cluster.
+    Peer {
+        /// The cluster it belongs to.
+        cluster: ClusterId,
+        /// Its own id.
+        from: NodeId,
+        /// Whom it believes to reach.
+        to: NodeId,
+    },
+    /// A client.
+    Client {
+        /// The cluster it wants, if it knows.
+        cluster: Option<ClusterId>,
+    },
+}
+
+/// First frame of the accepting side.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Welcome {
+    /// Go ahead.
+    Accepted {
+        /// The cluster of this node.
+        cluster: ClusterId,
+        /// The id of this node.
+        node: NodeId,
+    },
+    /// The connection is closed after this.
+    Refused(Refusal),
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum Refusal {
+    /// The other side speaks another version.
+    #[error("this node speaks protocol version {ours}, not {theirs}: use the same release")]
+    Version {
+        /// Version of the refusing side.
+        ours: u32,
+        /// Version of the refused side.
+        theirs: u32,
+    },
+    /// The other side is of another cluster.
+    #[error("this node belongs to cluster {ours}, not {theirs}: check the address")]
+    Cluster {
+        /// Cluster of the refusing side.
+        ours: ClusterId,
+        /// Cluster of the refused side.
+        theirs: ClusterId,
+    },
+    /// The address belongs to another node.
+    #[error("this is node {ours}, not {wanted}: check the addresses of the peers")]
+    Node {
+        /// The node that was reached.
+        ours: NodeId,
+        /// The node that was wanted.
+        wanted: NodeId,
+    },
+    /// A peer whose id is not in this cluster's configuration.
+    #[error("node {from} is not a member of this cluster")]
+    NotAMember {
+        /// The stranger.
+        from: NodeId,
+    },
+    /// Too many connections.
+    #[error("this node has {connections_max} connections, which is its limit: try again later")]
+    TooManyConnections {
+        /// The limit.
+        connections_max: u32,
+    },
+}
