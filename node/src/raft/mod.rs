@@ -13,6 +13,11 @@ pub mod ready;
 mod replication;
 mod snapshot;
 
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod properties;
+
 pub use self::core::{Config, Raft, Role};
 pub use log::Log;
 pub use message::{AppendOutcome, Entry, EntryKind, Message, SnapshotMeta, SnapshotOutcome};
