@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mangrove::base::{ClusterId, Index, NodeId};
+use mangrove::client::{self, Client};
+use mangrove::env::real::RealEnv;
 use mangrove::wire::Status;
 use tempfile::TempDir;
 
@@ -54,6 +56,11 @@ impl RealCluster {
             nodes.push(NodeProcess::new(arguments, &directory.path().join(format!("n{id}.log"))));
         }
         Self { nodes, addresses, cluster, directory }
+    }
+
+    /// Returns a new client that knows all nodes.
+    pub fn client(&self) -> Client<RealEnv> {
+        client::connect(self.addresses.iter().cloned())
     }
 
     /// Returns the id of the cluster.

@@ -13,7 +13,8 @@
 //! ```text
 //! program   builds the shipped program, once        cluster   nodes together, and who leads
 //! node      one process, its directory and its log  stranger  a connection that obeys nobody
-//! wait      eventually, with a limit                ports     addresses that stay ours
+//! load      writers that remember promises          ports     addresses that stay ours
+//! wait      eventually, with a limit
 //! ```
 //!
 //! # Left out
@@ -27,6 +28,7 @@
 #![expect(clippy::expect_used, reason = "a test harness stops the test when the machine fails it")]
 
 mod cluster;
+mod load;
 mod node;
 mod ports;
 mod program;
@@ -34,6 +36,7 @@ mod stranger;
 mod wait;
 
 pub use cluster::RealCluster;
+pub use load::{Load, Promises};
 pub use node::{NodeProcess, Signal};
 pub use ports::free_address;
 pub use program::{program, run_program};

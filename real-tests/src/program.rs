@@ -37,3 +37,17 @@ fn executable_of(message: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     Some(PathBuf::from(message.get("executable")?.as_str()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executable_is_taken_from_the_message_that_has_one() {
+        let program = executable_of(r#"{"reason":"compiler-artifact","executable":"/t/mangrove"}"#);
+        assert_eq!(program, Some(PathBuf::from("/t/mangrove")));
+        for other in [r#"{"executable":null}"#, r#"{"reason":"build-finished"}"#, "no JSON"] {
+            assert_eq!(executable_of(other), None, "{other}");
+        }
+    }
+}

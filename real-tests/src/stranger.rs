@@ -102,19 +102,26 @@ impl Stranger {
         self.receive().await
     }
 
-    /// Asks a node how it is, on a connection of its own; `None` if it does not say.
-    pub async fn status_of(address: &str) -> Option<Status> {
+    /// Asks a node something, as a client of no manners would: one connection, one request, no
+    /// second try, nobody else asked. `None` if there is no answer.
+    pub async fn ask(address: &str, body: RequestBody) -> Option<ResponseBody> {
         let mut stranger = Self::connect(address).await?;
         let Received::Message(Welcome::Accepted { .. }) = stranger.shake(&Self::hello()).await
         else {
             return None;
         };
-        stranger.send(&Request { id: 1, body: RequestBody::Status }).await;
+        stranger.send(&Request { id: 1, body }).await;
         match stranger.receive::<Response>().await {
-            Received::Message(Response { id: 1, body: ResponseBody::Status(status) }) => {
-                Some(*status)
-            }
+            Received::Message(Response { id: 1, body }) => Some(body),
             Received::Message(_) | Received::Closed | Received::Silence => None,
+        }
+    }
+
+    /// Asks a node how it is; `None` if it does not say.
+    pub async fn status_of(address: &str) -> Option<Status> {
+        match Self::ask(address, RequestBody::Status).await? {
+            ResponseBody::Status(status) => Some(*status),
+            ResponseBody::Command(_) | ResponseBody::Query(_) | ResponseBody::Error(_) => None,
         }
     }
 }

@@ -34,3 +34,26 @@ pub fn block_on<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(test)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eventually_returns_what_is_found_in_the_end() {
+        let mut looks = 0;
+        let found = block_on(eventually(Duration::from_mins(1), "three looks", async || {
+            looks += 1;
+            (looks == 3).then_some("found")
+        }));
+        assert_eq!((found, looks), ("found", 3));
+    }
+
+    #[test]
+    fn eventually_gives_up_and_says_what_it_waited_for() {
+        let waiting = || block_on(eventually(Duration::ZERO, "pigs fly", async || None::<()>));
+        let panic = std::panic::catch_unwind(waiting).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains("pigs fly") && message.contains("wait.rs"), "{message}");
+    }
+}

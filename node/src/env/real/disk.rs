@@ -242,12 +242,8 @@ fn failed(operation: &'static str, path: &str, error: &io::Error) -> DiskError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::block_on;
     use super::*;
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(future)
-    }
 
     fn fresh() -> (tempfile::TempDir, RealDisk) {
         let directory = tempfile::tempdir().expect("a directory");

@@ -132,6 +132,12 @@ mod tests {
 
     use super::*;
 
+    /// Runs a test of this module to its end.
+    pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
     #[test]
     fn rng_differs_by_start_and_by_purpose() {
         let (one, two) = (RealEnv::client(), RealEnv::client());
@@ -143,8 +149,7 @@ mod tests {
     fn task_that_panics_ends_the_process() {
         const CHILD: &str = "MANGROVE_TEST_PANICKING_CHILD";
         if std::env::var_os(CHILD).is_some() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
+            block_on(async {
                 let env = RealEnv::client();
                 env.spawn("doomed", async { panic!("on purpose") });
                 env.sleep(Duration::from_mins(1)).await;

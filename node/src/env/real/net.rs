@@ -125,12 +125,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::tests::block_on;
     use super::*;
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(future)
-    }
 
     #[test]
     fn bytes_cross_in_both_directions_and_the_end_is_seen() {

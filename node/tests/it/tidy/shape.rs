@@ -80,7 +80,7 @@ fn names_folder(map: &str, name: &str) -> bool {
 
 /// Returns the folders at and below `src` that hold source files; `src/bin` holds programs.
 fn folders(sources: &[Source]) -> BTreeSet<String> {
-    let rust = sources.iter().filter(|source| source.is_rust());
+    let rust = sources.iter().filter(|source| source.is_rust() && !source.is_test());
     rust.filter_map(|source| source.path.rsplit_once('/'))
         .map(|(folder, _)| folder.to_owned())
         .filter(|folder| folder.contains("/src/") || folder.ends_with("/src"))
