@@ -294,6 +294,8 @@ fn copy_unproven(open: &mut Chunk, recovery: &Recovery, proven: Sequence) {
         };
         open.push(fields, &record.payload);
     }
+    // In a sector of its own: what it is a witness of must not rot together with it.
+    open.pad_to_sector();
     let mark = Fields { kind: 0, role: Role::Mark, sequence: last, tag: 0, durable: last };
     open.push(mark, &[]);
 }

@@ -345,13 +345,10 @@ impl<D: Disk> Writer<D> {
     }
 
     async fn remove_oldest(&mut self, tag: u64) -> Result<(), StorageError> {
-        let mut extra = if planted!("W6") { 1 } else { 0 };
+        let tag = if planted!("W6") { u64::MAX } else { tag };
         while let Some(oldest) = self.segments.front().filter(|_| self.segments.len() > 1) {
             if !self.is_removable(oldest, tag) {
-                if extra == 0 {
-                    break;
-                }
-                extra -= 1;
+                break;
             }
             probe!("wal.removes_segment");
             self.disk.remove(&segment::path(&self.dir, oldest.first)).await?;
