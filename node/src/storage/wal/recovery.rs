@@ -145,7 +145,7 @@ fn is_torn(gap: &Gap, log: &Log) -> bool {
     if planted!("W7") {
         return !gap.missing.is_empty() || gap.unwritten;
     }
-    gap.missing.start > log.evidence && gap.unwritten
+    gap.missing.start > log.evidence
 }
 
 /// Gives up everything from the gap on.
