@@ -187,8 +187,7 @@ impl<D: Disk> Checkpoints<D> {
         }
         let replaced = self.newest.replace(Open { checkpoint, in_use: false });
         // One older file at most: the one whose transfer has been going on for longer.
-        let (older, replaced) = (self.older.take(), replaced);
-        self.older = [older, replaced].into_iter().flatten().find(|open| open.in_use);
+        self.older = [self.older.take(), replaced].into_iter().flatten().find(|open| open.in_use);
         if let Some(older) = &mut self.older {
             older.in_use = false;
         }
@@ -205,13 +204,11 @@ impl<D: Disk> Checkpoints<D> {
         offset: u64,
         bytes_max: usize,
     ) -> Result<Option<SnapshotPiece>, StorageError> {
-        let open = [&mut self.newest, &mut self.older].into_iter().flatten();
-        let asked = open.filter(|open| Some(open.checkpoint.point) == wanted).next();
-        if let Some(open) = asked
-            && offset <= open.checkpoint.bytes
-        {
-            open.in_use = true;
-            return open.checkpoint.read_at(offset, bytes_max).map(Some);
+        for open in [&mut self.newest, &mut self.older].into_iter().flatten() {
+            if Some(open.checkpoint.point) == wanted && offset <= open.checkpoint.bytes {
+                open.in_use = true;
+                return open.checkpoint.read_at(offset, bytes_max).map(Some);
+            }
         }
         if wanted.is_some() {
             probe!("checkpoint.transfer_starts_over");
@@ -262,32 +259,32 @@ enum Role {
 struct Name {
     role: Role,
     point: SnapshotPoint,
-    name: String,
+    text: String,
 }
 
 impl Name {
     /// Returns the name of a checkpoint.
     fn whole(point: SnapshotPoint) -> Self {
-        let name = format!("checkpoint-{}-{}", point.index, point.term);
-        Self { role: Role::Whole, point, name }
+        let text = format!("checkpoint-{}-{}", point.index, point.term);
+        Self { role: Role::Whole, point, text }
     }
 
     /// Understands a name; `None` if it is none of ours.
-    fn parse(name: String) -> Option<Self> {
-        if name.ends_with(TMP_SUFFIX) {
-            return Some(Self { role: Role::Temporary, point: SnapshotPoint::default(), name });
+    fn parse(text: String) -> Option<Self> {
+        if text.ends_with(TMP_SUFFIX) {
+            return Some(Self { role: Role::Temporary, point: SnapshotPoint::default(), text });
         }
-        let (stem, role) = match name.strip_suffix(DAMAGED_SUFFIX) {
+        let (stem, role) = match text.strip_suffix(DAMAGED_SUFFIX) {
             Some(stem) => (stem, Role::Damaged),
-            None => (name.as_str(), Role::Whole),
+            None => (text.as_str(), Role::Whole),
         };
         let (index, term) = stem.strip_prefix("checkpoint-")?.split_once('-')?;
         let point = SnapshotPoint { index: index.parse().ok()?, term: term.parse().ok()? };
-        Some(Self { role, point, name })
+        Some(Self { role, point, text })
     }
 
     fn path(&self) -> String {
-        format!("{DIRECTORY}/{}", self.name)
+        format!("{DIRECTORY}/{}", self.text)
     }
 
     fn damage(&self, what: &str) -> Damage {
