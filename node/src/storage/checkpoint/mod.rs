@@ -43,6 +43,9 @@ mod test_disk;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use test_disk::run;
+
 pub use load::{Loaded, load};
 pub use receive::{ReceiveError, Received, SnapshotReceiver};
 pub use writer::CheckpointWriter;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use crate::env::{Disk, DiskError, DiskErrorKind, File};
 
 /// Runs a future that waits for nothing but its turn.
-pub(super) fn run<F: Future>(future: F) -> F::Output {
+pub(crate) fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     loop {

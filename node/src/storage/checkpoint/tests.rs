@@ -41,14 +41,18 @@ fn chunks(store: &mut Store, bytes_max: usize) -> Vec<Vec<u8>> {
 
 /// Writes a checkpoint of the state at `index` as the shell does.
 async fn write(checkpoints: &mut Checkpoints<TestDisk>, index: u64) -> Result<(), StorageError> {
+    let mut store = store_at(index);
+    store.begin_checkpoint(EXTRA.to_vec());
     let mut writer = checkpoints.writer();
-    for chunk in chunks(&mut store_at(index), 100) {
-        if let Err(error) = writer.append(&chunk).await {
+    let mut complete = None;
+    while let Some(chunk) = store.checkpoint_chunk(100) {
+        if let Err(error) = writer.append(&chunk.bytes).await {
             writer.discard().await;
             return Err(error);
         }
+        complete = chunk.complete;
     }
-    checkpoints.adopt(writer.finish(point(index)).await?);
+    checkpoints.adopt(writer.finish(complete.unwrap_or_default()).await?);
     Ok(())
 }
 
