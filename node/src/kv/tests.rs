@@ -84,11 +84,14 @@ fn through_a_snapshot(machine: &mut Machine<Store>) -> Machine<Store> {
     restored.unwrap_or_else(|error| panic!("{error}"))
 }
 
+type Place = (Vec<u8>, Vec<u8>);
+
 /// The specification, as slow and plain as can be.
 #[derive(Default)]
 struct Model {
     index: u64,
-    cells: BTreeMap<(Vec<u8>, Vec<u8>), (Vec<u8>, u64)>,
+    /// Value and version by key and column.
+    cells: BTreeMap<Place, (Vec<u8>, u64)>,
     /// By id: last use, lowest number not acknowledged, answers.
     sessions: BTreeMap<u64, (u64, u64, BTreeMap<u64, CommandReply>)>,
 }

@@ -141,26 +141,31 @@ impl<D: Disk> Checkpoints<D> {
         let names = sorted_names(&disk).await?;
         let mut damages = Vec::new();
         let mut found = None;
+        let mut leftovers = Vec::new();
         for name in &names {
             match name.role {
-                Role::Temporary => disk.remove(&name.path()).await?,
                 Role::Damaged => damages.push(name.damage("found damaged at an earlier start")),
-                Role::Whole if found.is_some() => disk.remove(&name.path()).await?,
-                Role::Whole => match load_named(&disk, name).await? {
+                Role::Whole if found.is_none() => match load_named(&disk, name).await? {
                     Ok(loaded) => found = Some(loaded),
                     Err(what) => damages.push(set_aside(&disk, name, what).await?),
                 },
+                Role::Whole | Role::Temporary => leftovers.push(name.path()),
             }
+        }
+        // The name that was found may be one that the last run had no time to make durable.
+        disk.sync_dir(DIRECTORY).await?;
+        for path in leftovers {
+            disk.remove(&path).await?;
         }
         let point = found.as_ref().map(|(checkpoint, _)| checkpoint.point);
         let damaged = damages.into_iter().find(|damage| Some(damage.point) > point);
-        let (newest, recovery) = match found {
+        let (newest, store, extra) = match found {
             Some((checkpoint, loaded)) => {
-                let recovery = StoreRecovery { store: loaded.store, extra: loaded.extra, damaged };
-                (Some(Open { checkpoint, in_use: false }), recovery)
+                (Some(Open { checkpoint, in_use: false }), loaded.store, loaded.extra)
             }
-            None => (None, StoreRecovery { store: Store::default(), extra: Vec::new(), damaged }),
+            None => (None, Store::default(), Vec::new()),
         };
+        let recovery = StoreRecovery { store, extra, damaged };
         Ok((Self { disk, newest, older: None, tmp_count: 0 }, recovery))
     }
 

@@ -1,8 +1,7 @@
 //! A disk in memory that knows what is durable, and loses power at any operation.
 //!
-//! It follows the contract of [`crate::env`] to the letter, in its two extremes: after a power
-//! loss either only what was synced is there, or everything that was asked for. What lies between
-//! is for the simulation.
+//! It follows the contract of [`crate::env`] to the letter: what was synced survives, and of the
+//! rest what a test chooses, name by name. Sectors are left to the simulation.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,13 +24,39 @@ pub(crate) fn run<F: Future>(future: F) -> F::Output {
 
 /// What survives a power loss besides what must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Survives {
-    /// Nothing.
-    Synced,
-    /// Every byte and name.
-    Everything,
-    /// Every name, but of the bytes only those that were synced.
-    Names,
+pub(super) struct Survives {
+    /// Whether bytes do that were not synced.
+    pub(super) bytes: bool,
+    /// Which changes of names do that were not synced, the oldest in the lowest bit.
+    pub(super) names: u32,
+}
+
+impl Survives {
+    /// Nothing does.
+    pub(super) const NOTHING: Self = Self { bytes: false, names: 0 };
+
+    /// Returns every choice for the bytes, and for the last few changes of names.
+    pub(super) fn choices() -> impl Iterator<Item = Self> {
+        (0..16).flat_map(|names| [false, true].map(|bytes| Self { bytes, names }))
+    }
+}
+
+/// A change of names that is not durable.
+#[derive(Debug, Clone)]
+struct NameChange {
+    removed: Option<String>,
+    added: Option<(String, usize)>,
+}
+
+impl NameChange {
+    fn make(&self, names: &mut BTreeMap<String, usize>) {
+        if let Some(name) = &self.removed {
+            names.remove(name);
+        }
+        if let Some((name, inode)) = &self.added {
+            names.insert(name.clone(), *inode);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +70,7 @@ struct State {
     inodes: Vec<Inode>,
     durable_names: BTreeMap<String, usize>,
     names: BTreeMap<String, usize>,
+    name_changes: Vec<NameChange>,
     /// Changes and syncs so far.
     operation_count: usize,
     /// The operation at which the power goes.
@@ -68,6 +94,13 @@ pub(super) struct TestFile {
 fn error(kind: DiskErrorKind, operation: &'static str, path: &str) -> DiskError {
     let message = format!("{kind:?}");
     DiskError { kind, operation, path: path.to_owned(), message }
+}
+
+impl State {
+    fn change_names(&mut self, change: NameChange) {
+        change.make(&mut self.names);
+        self.name_changes.push(change);
+    }
 }
 
 impl TestDisk {
@@ -99,26 +132,26 @@ impl TestDisk {
         self.state().space_bytes = bytes;
     }
 
+    /// Gives the power back, as if only the process had ended.
+    pub(super) fn restart(&self) {
+        self.state().power_until = None;
+    }
+
     /// Returns the disk as it is after the power came back.
     pub(super) fn after_power_loss(&self, survives: Survives) -> Self {
         let state = self.state();
         let inodes = state.inodes.iter().map(|inode| {
-            let bytes = match survives {
-                Survives::Everything => &inode.current,
-                Survives::Synced | Survives::Names => &inode.durable,
-            };
+            let bytes = if survives.bytes { &inode.current } else { &inode.durable };
             Inode { durable: bytes.clone(), current: bytes.clone() }
         });
-        let names = match survives {
-            Survives::Synced => &state.durable_names,
-            Survives::Everything | Survives::Names => &state.names,
-        };
-        let after = State {
-            inodes: inodes.collect(),
-            durable_names: names.clone(),
-            names: names.clone(),
-            ..State::default()
-        };
+        let mut names = state.durable_names.clone();
+        for (bit, change) in state.name_changes.iter().enumerate() {
+            if bit < 32 && survives.names >> bit & 1 == 1 {
+                change.make(&mut names);
+            }
+        }
+        let inodes = inodes.collect();
+        let after = State { inodes, durable_names: names.clone(), names, ..State::default() };
         Self { state: Arc::new(Mutex::new(after)) }
     }
 
@@ -166,22 +199,27 @@ impl Disk for TestDisk {
         let mut state = self.operate("create")?;
         let inode = state.inodes.len();
         state.inodes.push(Inode::default());
-        let before = state.names.insert(path.to_owned(), inode);
-        assert_eq!(before, None, "no two files of these tests share a name");
+        assert!(!state.names.contains_key(path), "no two files of these tests share a name");
+        state.change_names(NameChange { removed: None, added: Some((path.to_owned(), inode)) });
         Ok(TestFile { disk: self.clone(), inode })
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let mut state = self.operate("rename")?;
-        let inode = state.names.remove(from);
+        let inode = state.names.get(from).copied();
         let inode = inode.ok_or_else(|| error(DiskErrorKind::NotFound, "rename", from))?;
-        state.names.insert(to.to_owned(), inode);
+        let (removed, added) = (Some(from.to_owned()), Some((to.to_owned(), inode)));
+        state.change_names(NameChange { removed, added });
         Ok(())
     }
 
     async fn remove(&self, path: &str) -> Result<(), DiskError> {
-        let removed = self.operate("remove")?.names.remove(path);
-        removed.map(|_| ()).ok_or_else(|| error(DiskErrorKind::NotFound, "remove", path))
+        let mut state = self.operate("remove")?;
+        if !state.names.contains_key(path) {
+            return Err(error(DiskErrorKind::NotFound, "remove", path));
+        }
+        state.change_names(NameChange { removed: Some(path.to_owned()), added: None });
+        Ok(())
     }
 
     async fn create_dir(&self, _path: &str) -> Result<(), DiskError> {
@@ -196,6 +234,7 @@ impl Disk for TestDisk {
         let mut state = self.operate("sync_dir")?;
         if !path.is_empty() {
             state.durable_names = state.names.clone();
+            state.name_changes.clear();
         }
         Ok(())
     }

@@ -105,25 +105,28 @@ fn state_empty_round_trips() {
     assert_eq!((recovery.store.cell_count(), recovery.extra.as_slice()), (0, EXTRA));
 }
 
-/// The power goes at each operation in turn, first while the disk holds `old`, and the next
-/// checkpoint is made by `act`; then again at each operation of the recovery.
-fn lose_power_everywhere(
+/// The power goes, or the process ends, at each operation in turn while `act` makes the checkpoint
+/// at 9 and the disk holds that at 5; then again at each operation of the recovery. Returns the
+/// states that were found in the end.
+fn crash_everywhere(
     act: &impl AsyncFn(&mut Checkpoints<TestDisk>) -> Result<(), String>,
 ) -> Vec<u64> {
     let mut seen = Vec::new();
-    for survives in [Survives::Synced, Survives::Everything, Survives::Names] {
-        for step in 0.. {
-            let disk = TestDisk::default();
-            let (mut checkpoints, _) = open(&disk);
-            run(write(&mut checkpoints, 5)).unwrap_or_else(|error| panic!("{error}"));
-            disk.lose_power_at(disk.operation_count() + step);
-            let acted = run(act(&mut checkpoints));
-            let index = recover_with_power_losses(&disk.after_power_loss(survives));
-            seen.push(index);
-            if acted.is_ok() {
-                assert_eq!(index, 9, "acknowledged, then lost with {survives:?}");
-                break;
-            }
+    for step in 0.. {
+        let disk = TestDisk::default();
+        let (mut checkpoints, _) = open(&disk);
+        run(write(&mut checkpoints, 5)).unwrap_or_else(|error| panic!("{error}"));
+        disk.lose_power_at(disk.operation_count() + step);
+        let acted = run(act(&mut checkpoints));
+        let mut found = Vec::new();
+        for survives in Survives::choices() {
+            found.push(recover_with_crashes(&disk.after_power_loss(survives)));
+        }
+        found.push(recover_with_crashes(&disk));
+        seen.extend_from_slice(&found);
+        if acted.is_ok() {
+            assert!(found.iter().all(|index| *index == 9), "acknowledged, then lost: {found:?}");
+            break;
         }
     }
     seen.sort_unstable();
@@ -131,34 +134,40 @@ fn lose_power_everywhere(
     seen
 }
 
-/// Opens the disk, with a power loss at each operation of that before it works; returns the index.
-fn recover_with_power_losses(disk: &TestDisk) -> u64 {
-    let mut disk = disk.clone();
+/// Recovers, ending the process at each operation of that before it gets through; and after each
+/// of these, what a power loss leaves recovers too. Returns the index.
+fn recover_with_crashes(disk: &TestDisk) -> u64 {
     for step in 0.. {
-        disk.lose_power_at(step);
-        if let Ok((_, recovery)) = run(Checkpoints::open(disk.clone())) {
+        disk.restart();
+        disk.lose_power_at(disk.operation_count() + step);
+        let recovered = run(Checkpoints::open(disk.clone()));
+        for survives in Survives::choices() {
+            let (checkpoints, recovery) = open(&disk.after_power_loss(survives));
+            assert!(checkpoints.newest().is_some(), "lost at step {step} with {survives:?}");
+            assert_eq!(recovery.damaged, None, "nothing is damaged by a crash");
+        }
+        if let Ok((_, recovery)) = recovered {
             let index = recovery.store.applied().index;
-            assert_eq!(recovery.damaged, None, "nothing is damaged by a power loss");
+            assert_eq!(recovery.damaged, None, "nothing is damaged by a crash");
             assert_eq!(cells(&recovery.store), cells(&store_at(index)), "state at {index}");
             assert_eq!(disk.names(DIRECTORY), [format!("checkpoint-{index}-2")]);
             return index;
         }
-        disk = disk.after_power_loss(Survives::Everything);
     }
     unreachable!("the steps do not end")
 }
 
 #[test]
-fn power_lost_at_any_step_of_writing_leaves_the_old_or_the_new() {
-    let seen = lose_power_everywhere(&async |checkpoints| {
+fn crash_at_any_step_of_writing_leaves_the_old_or_the_new() {
+    let seen = crash_everywhere(&async |checkpoints| {
         write(checkpoints, 9).await.map_err(|error| error.to_string())
     });
     assert_eq!(seen, [5, 9]);
 }
 
 #[test]
-fn power_lost_at_any_step_of_receiving_leaves_the_old_or_the_new() {
-    let seen = lose_power_everywhere(&async |checkpoints| {
+fn crash_at_any_step_of_receiving_leaves_the_old_or_the_new() {
+    let seen = crash_everywhere(&async |checkpoints| {
         receive(checkpoints, 9).await.map(drop).map_err(|error| error.to_string())
     });
     assert_eq!(seen, [5, 9]);
@@ -172,7 +181,7 @@ fn planted_rename_without_sync_loses_the_checkpoint() {
     let (mut checkpoints, _) = open(&disk);
     run(write(&mut checkpoints, 5)).unwrap();
     crate::base::planted::turn_on(None);
-    let (_, recovery) = open(&disk.after_power_loss(Survives::Synced));
+    let (_, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
     assert_eq!(recovery.damaged.unwrap().point, point(5));
 }
 
