@@ -175,6 +175,11 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xFF), any::<u8>()], 0..5)
 }
 
+/// One of a few keys.
+fn row() -> impl Strategy<Value = Vec<u8>> {
+    prop::sample::select(vec![vec![], vec![0], vec![1]])
+}
+
 /// One of a few places, so that commands meet.
 fn place() -> impl Strategy<Value = (Key, Column)> {
     let few = || prop::sample::select(vec![&b""[..], b"\0", b"a", b"a\0", b"a\xFF", b"\xFF"]);
@@ -273,7 +278,9 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_are_no_command_change_nothing(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+    fn bytes_that_are_no_command_change_nothing(
+        bytes in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
         prop_assume!(codec::decode::<Command>(&bytes).is_err());
         let mut machine = machine(SESSIONS_MAX);
         prop_assert_eq!(machine.apply(1, 1, &bytes), Ok(CommandReply::Malformed));
@@ -410,8 +417,8 @@ proptest! {
 
     #[test]
     fn pages_of_a_slice_make_the_whole_range(
-        places in prop::collection::vec((prop::sample::select(vec![vec![], vec![0], vec![1]]), bytes()), 0..30),
-        row in prop::sample::select(vec![vec![], vec![0], vec![1]]),
+        places in prop::collection::vec((row(), bytes()), 0..30),
+        row in row(),
         start in prop::option::of(bytes()),
         stop in prop::option::of(bytes()),
         limit in 1_u32..4,
