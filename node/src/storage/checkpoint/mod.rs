@@ -31,7 +31,7 @@
 //! for a snapshot when [`StoreRecovery::damaged`] says so.
 //!
 //! # Sources
-//! Write aside, sync, rename, sync the directory: what file systems need for it was found in [ALICE '14].
+//! Write aside, sync, rename, sync the directory: why each step is needed is shown in [ALICE '14].
 
 pub mod format;
 mod load;

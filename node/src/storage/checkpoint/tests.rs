@@ -89,7 +89,7 @@ fn checkpoint_written_is_loaded_again() {
     run(write(&mut checkpoints, 5)).unwrap();
     run(write(&mut checkpoints, 9)).unwrap();
     assert_eq!(disk.names(DIRECTORY), ["checkpoint-9-2"]);
-    let (checkpoints, recovery) = open(&disk);
+    let (checkpoints, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
     assert_eq!(checkpoints.newest().unwrap().point, point(9));
     assert_eq!(recovery.store.applied(), point(9));
     assert_eq!(cells(&recovery.store), cells(&store_at(9)));
