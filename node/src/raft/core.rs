@@ -121,8 +121,10 @@ pub(super) struct Follower {
     pub(super) acknowledged: Index,
     /// Highest read round heard from this leader.
     pub(super) round: u64,
-    /// An append was received and not answered yet.
+    /// An append has to be answered even if nothing more has become durable.
     pub(super) reply_due: bool,
+    /// When the leader was last answered.
+    pub(super) replied: Instant,
 }
 
 /// What only a leader has. [Raft Figure 2, "Volatile state on leaders"]
@@ -216,7 +218,7 @@ impl Raft {
             commit: snapshot.index,
             applied: snapshot.index,
             apply_next: snapshot.index + 1,
-            role: RoleState::Follower(Follower::new(snapshot.index)),
+            role: RoleState::Follower(Follower::new(snapshot.index, now)),
             leader: None,
             leader_seen: None,
             leader_contact: now,
@@ -557,8 +559,8 @@ impl Core for Raft {
 
 impl Follower {
     /// Starts to follow: what is committed equals any leader's log. [Raft §5.4, R6]
-    pub(super) fn new(commit: Index) -> Self {
-        Self { verified: commit, acknowledged: 0, round: 0, reply_due: false }
+    pub(super) fn new(commit: Index, now: Instant) -> Self {
+        Self { verified: commit, acknowledged: 0, round: 0, reply_due: false, replied: now }
     }
 }
 

@@ -53,7 +53,7 @@ impl Raft {
         if let RoleState::Leader(_) = self.role {
             self.reset_election_timer();
         }
-        self.role = RoleState::Follower(Follower::new(self.commit));
+        self.role = RoleState::Follower(Follower::new(self.commit, self.now));
         self.leader = None;
         if term > self.term() {
             self.set_hard_state(HardState { term, vote: None });

@@ -17,6 +17,8 @@ mod snapshot;
 mod harness;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod tests;
 
 pub use self::core::{Config, Raft, Role};
 pub use log::Log;

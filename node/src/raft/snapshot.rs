@@ -273,7 +273,7 @@ impl Raft {
         assert!(!is_leader, "R6: {} leads without the committed {meta:?}", self.id());
         if planted!("R26") {
             self.commit = meta.index;
-            self.role = RoleState::Follower(super::core::Follower::new(meta.index));
+            self.role = RoleState::Follower(super::core::Follower::new(meta.index, self.now));
         }
         assert!(
             meta.index >= self.commit,

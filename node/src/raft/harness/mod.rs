@@ -452,6 +452,25 @@ impl Cluster {
         }
     }
 
+    /// Delivers messages in order, except those to be lost, until something has come true.
+    pub(super) fn flow_until(
+        &mut self,
+        lost: impl Fn(&Envelope) -> bool,
+        done: impl Fn(&Self) -> bool,
+    ) {
+        while !done(self) {
+            self.work();
+            let Some(envelope) = self.network.pop_front() else {
+                panic!("it does not come true, and nothing is on its way")
+            };
+            if lost(&envelope) {
+                self.lose(&envelope);
+            } else {
+                self.deliver(envelope);
+            }
+        }
+    }
+
     /// Does what every node was asked to do by now; returns how much that was.
     fn work(&mut self) -> usize {
         let mut done = 0;
