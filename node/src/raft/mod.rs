@@ -14,6 +14,8 @@ mod replication;
 mod snapshot;
 
 #[cfg(test)]
+mod goldens;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod properties;

@@ -161,15 +161,8 @@ fn happen(cluster: &mut Cluster, event: Event) {
         Event::Apply(node, count) => cluster.apply(pick(node), count),
         Event::Crash(node, written) => cluster.crash(pick(node), written),
         Event::Start(node) => cluster.start(pick(node)),
-        Event::Propose(node, count) => {
-            let at = leader_or(cluster, node);
-            for _ in 0..count {
-                cluster.propose(at);
-            }
-        }
-        Event::Read(node) => {
-            cluster.read(leader_or(cluster, node));
-        }
+        Event::Propose(node, count) => cluster.propose_many(leader_or(cluster, node), count),
+        Event::Read(node) => cluster.read(leader_or(cluster, node)),
         Event::Snapshot(node) => cluster.snapshot(pick(node)),
         Event::Transfer(node, damaged) => cluster.transfer(pick(node), damaged),
         Event::PeerLost(at, of) => cluster.step(pick(at), Input::PeerLost { peer: pick(of) }),
@@ -205,8 +198,6 @@ fn heal(cluster: &mut Cluster) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn cluster_under_any_schedule_keeps_its_promises_and_recovers(
         count in prop::sample::select(vec![1, 3, 3, 3, 5]),

@@ -284,26 +284,31 @@ impl Cluster {
     }
 
     /// Proposes a fresh command at a node.
-    pub(super) fn propose(&mut self, id: NodeId) -> Token {
-        self.tokens += 1;
-        let token = self.tokens;
-        if self.is_up(id) {
+    pub(super) fn propose(&mut self, id: NodeId) {
+        self.propose_many(id, 1);
+    }
+
+    /// Proposes fresh commands at a node, all of them before it says what to do.
+    pub(super) fn propose_many(&mut self, id: NodeId, count: usize) {
+        for _ in 0..count {
+            self.tokens += 1;
+            let (now, token) = (self.now, self.tokens);
+            let Ok(command) = Payload::new(token.to_le_bytes().to_vec()) else { return };
+            let Some(raft) = &mut self.node_mut(id).raft else { return };
+            raft.step(now, Input::Propose { token, command });
             self.oracle.proposed(id, token);
-            let Ok(command) = Payload::new(token.to_le_bytes().to_vec()) else { return token };
-            self.step(id, Input::Propose { token, command });
         }
-        token
+        self.pump(id);
     }
 
     /// Asks a node for a read.
-    pub(super) fn read(&mut self, id: NodeId) -> Token {
+    pub(super) fn read(&mut self, id: NodeId) {
         self.tokens += 1;
         let token = self.tokens;
         if self.is_up(id) {
             self.oracle.asked(id, token);
             self.step(id, Input::Read { token });
         }
-        token
     }
 
     /// Makes a node's oldest disk requests durable and reports them together.
@@ -450,6 +455,7 @@ impl Cluster {
             let Some(envelope) = self.network.pop_front() else { break };
             self.deliver(envelope);
         }
+        self.work();
     }
 
     /// Delivers messages in order, except those to be lost, until something has come true.
