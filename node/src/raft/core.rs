@@ -190,8 +190,14 @@ impl Raft {
             config.id,
             config.voters
         );
-        let log = recovered_log(&recovered);
-        let mut hard_state = recovered.hard_state;
+        assert!(
+            config.heartbeat_interval < config.election_timeout && config.inflight_count_max > 0,
+            "a configuration that cannot work: {config:?}"
+        );
+        let Recovered { hard_state: durable_hard_state, snapshot, entries, damaged_last } =
+            recovered;
+        let log = recovered_log(snapshot, entries);
+        let mut hard_state = durable_hard_state;
         if log.last_term() > hard_state.term {
             // A disk that kept entries and lost their term: no vote was given in that one.
             probe!("raft.recovers_term_from_log");
@@ -204,7 +210,6 @@ impl Raft {
         peers.retain(|&voter| voter != config.id);
         peers.sort_unstable();
         peers.dedup();
-        let snapshot = recovered.snapshot;
         let mut raft = Self {
             config,
             peers,
@@ -214,7 +219,7 @@ impl Raft {
             durable: Durable::new(log.last_index()),
             log,
             snapshot,
-            damaged_last: recovered.damaged_last,
+            damaged_last,
             commit: snapshot.index,
             applied: snapshot.index,
             apply_next: snapshot.index + 1,
@@ -228,7 +233,7 @@ impl Raft {
             out: Ready::default(),
             seen: Seen::default(),
         };
-        if raft.hard_state.term != recovered.hard_state.term {
+        if raft.term() != durable_hard_state.term {
             raft.durable.hard_state_changed();
         }
         raft.become_follower(raft.hard_state.term);
@@ -569,17 +574,17 @@ impl Follower {
 /// After a received snapshot replaced a conflicting log, old entries may still follow it on the
 /// disk. They can be told: theirs is an older term than the snapshot's. Keeping them would make
 /// the log look older than it is, and votes would be given to candidates that lack the snapshot.
-fn recovered_log(recovered: &Recovered) -> Log {
-    let mut log = Log::new(recovered.snapshot);
-    for entry in &recovered.entries {
-        if entry.index <= recovered.snapshot.index {
+fn recovered_log(snapshot: SnapshotMeta, entries: Vec<Entry>) -> Log {
+    let mut log = Log::new(snapshot);
+    for entry in entries {
+        if entry.index <= snapshot.index {
             continue;
         }
-        if entry.term < recovered.snapshot.term {
+        if entry.term < snapshot.term {
             probe!("raft.recovers_without_stale_suffix");
             break;
         }
-        log.append(entry.clone());
+        log.append(entry);
     }
     log
 }

@@ -88,23 +88,22 @@ impl Raft {
     /// [Raft §5.1]
     pub(super) fn admits_term(&mut self, from: NodeId, message: &Message) -> bool {
         let (own, term) = (self.term(), message.term());
-        match message {
-            // These tell of a term that nobody may ever enter.
-            Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
-            Message::Vote { .. } if term > own && self.has_live_leader() => {
-                probe!("raft.vote_refused_for_live_leader");
-                false
-            }
-            _ if term > own => {
-                self.become_follower(term);
-                true
-            }
-            _ if term < own => {
-                self.answer_stale(from, message);
-                false
-            }
-            _ => true,
+        if matches!(message, Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. })
+        {
+            // These tell of a term that perhaps nobody will ever enter.
+            return true;
         }
+        if term > own {
+            if matches!(message, Message::Vote { .. }) && self.has_live_leader() {
+                probe!("raft.vote_refused_for_live_leader");
+                return false;
+            }
+            self.become_follower(term);
+        }
+        if term < own {
+            self.answer_stale(from, message);
+        }
+        term >= own
     }
 
     /// Tells the sender of an older term about the newer one, if it would act on the answer.

@@ -164,13 +164,14 @@ impl Script {
                 continue;
             };
             let base = raft.log().base();
-            let log: String = raft.log().entries_from(1).map(|entry| format!(" {entry}")).collect();
+            let log: Vec<String> = raft.log().entries_from(1).map(ToString::to_string).collect();
             let line = format!(
-                "{id}@{} {} commit={} applied={} base={base} log:{log}",
+                "{id}@{} {} commit={} applied={} base={base} log=[{}]",
                 raft.term(),
                 raft.role(),
                 raft.commit_index(),
                 raft.applied_index(),
+                log.join(" "),
             );
             self.cluster.note(line);
         }

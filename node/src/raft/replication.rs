@@ -51,7 +51,7 @@ impl Raft {
         }
     }
 
-    /// Takes entries from the leader. [Raft Figure 2, AppendEntries]
+    /// Takes entries from the leader. [Raft Figure 2, `AppendEntries`]
     pub(super) fn on_append(
         &mut self,
         from: NodeId,
