@@ -200,7 +200,6 @@ impl Raft {
         let mut hard_state = durable_hard_state;
         if log.last_term() > hard_state.term {
             // A disk that kept entries and lost their term: no vote was given in that one.
-            probe!("raft.recovers_term_from_log");
             hard_state = HardState { term: log.last_term(), vote: None };
         }
         if planted!("R2") {
@@ -340,15 +339,8 @@ impl Raft {
     }
 
     fn on_peer(&mut self, from: NodeId, message: Message) {
-        if !self.peers.contains(&from) {
-            probe!("raft.stranger_ignored");
-            return;
-        }
-        if !message.is_well_formed() {
-            probe!("raft.malformed_ignored");
-            return;
-        }
-        if !self.admits_term(from, &message) {
+        let is_sane = self.peers.contains(&from) && message.is_well_formed();
+        if !is_sane || !self.admits_term(from, &message) {
             return;
         }
         match message {
@@ -470,9 +462,7 @@ impl Raft {
             if entry.index > self.commit {
                 break;
             }
-            while self.proposals.pop_front_if(|waiting| waiting.index < entry.index).is_some() {
-                probe!("raft.proposal_skipped");
-            }
+            while self.proposals.pop_front_if(|waiting| waiting.index < entry.index).is_some() {}
             let token = self
                 .proposals
                 .pop_front_if(|waiting| {
@@ -563,9 +553,9 @@ impl Core for Raft {
 }
 
 impl Follower {
-    /// Starts to follow: what is committed equals any leader's log. [Raft §5.4, R6]
+    /// Starts to follow. What is committed equals any leader's log (R6), and is no news to it.
     pub(super) fn new(commit: Index, now: Instant) -> Self {
-        Self { verified: commit, acknowledged: 0, round: 0, reply_due: false, replied: now }
+        Self { verified: commit, acknowledged: commit, round: 0, reply_due: false, replied: now }
     }
 }
 

@@ -243,7 +243,9 @@ impl Raft {
             | RoleState::Candidate(_)
             | RoleState::Leader(_) => return,
         }
-        self.request_votes();
+        if self.durable.hard_state_is_durable() {
+            self.request_votes();
+        }
     }
 
     /// Asks the others whether this node could win. [Thesis §9.6]

@@ -174,9 +174,8 @@ impl Raft {
             AppendOutcome::Matched { index } if index <= last_index => {
                 progress.matched(index, &self.log);
             }
-            AppendOutcome::Matched { .. } => {
-                probe!("raft.impossible_match_ignored");
-            }
+            // Beyond the own log: no follower of this term can have said that.
+            AppendOutcome::Matched { .. } => {}
             AppendOutcome::Rejected { prev_index, hint_index, hint_term } => {
                 progress.rejected(prev_index, (hint_index, hint_term), &self.log);
             }

@@ -46,6 +46,12 @@ fn append_that_does_not_connect_is_rejected_with_a_hint() {
     assert_eq!(lone.receive(N2, append(4, (5, 4), &[], 0)), [(N2, rejected(4, 5, (4, 2)))]);
     assert_eq!(lone.receive(N2, append(4, (4, 1), &[], 0)), [(N2, rejected(4, 4, (2, 1)))]);
     assert_eq!(lone.terms(), [1, 1, 2, 2, 2]);
+    lone.receive(N2, append(4, (2, 1), &[], 2));
+    assert_eq!(
+        lone.receive(N3, append(5, (5, 1), &[], 2)),
+        [(N3, rejected(5, 5, (2, 1)))],
+        "another leader is told no more than that"
+    );
 }
 
 /// Figure 2, `AppendEntries` 3: "If an existing entry conflicts with a new one, delete the
