@@ -396,3 +396,36 @@ pub(super) fn vote_is_remembered_across_a_restart() {
     });
     assert_eq!(lone.receive(N3, vote(2, (0, 0))), [(N3, vote_reply(2, false))]);
 }
+
+/// Every pattern of cut directions among three voters: the terms come to rest, and if any two
+/// can talk to each other, there is a leader that one of them can use.
+#[test]
+fn any_lasting_partition_of_three_comes_to_rest() {
+    let links = [(N1, N2), (N2, N1), (N1, N3), (N3, N1), (N2, N3), (N3, N2)];
+    for pattern in 0..1_u64 << links.len() {
+        let is_cut = |from, to| {
+            let position = links.iter().position(|&link| link == (from, to));
+            position.is_some_and(|bit| pattern >> bit & 1 == 1)
+        };
+        let mut cluster = Cluster::new(3, pattern, |_, _| {});
+        if pattern % 2 == 0 {
+            cluster.run(Duration::from_secs(1), |_, _| false);
+        }
+        cluster.run(Duration::from_secs(10), is_cut);
+        let terms = |cluster: &Cluster| {
+            cluster.ids().into_iter().map(|id| cluster.node(id).raft().term()).collect::<Vec<_>>()
+        };
+        let before = terms(&cluster);
+        cluster.run(Duration::from_secs(10), is_cut);
+        assert_eq!(terms(&cluster), before, "pattern {pattern:06b}");
+        let talk = [(N1, N2), (N1, N3), (N2, N3)];
+        if talk.iter().any(|&(one, other)| !is_cut(one, other) && !is_cut(other, one)) {
+            let leader = cluster.leader();
+            assert!(leader.is_some(), "no leader under {pattern:06b}");
+            let done = cluster.oracle.done;
+            cluster.propose(leader.unwrap_or(N1));
+            cluster.run(Duration::from_millis(100), is_cut);
+            assert_eq!(cluster.oracle.done, done + 1, "pattern {pattern:06b}");
+        }
+    }
+}
