@@ -2,6 +2,8 @@
 
 mod damage;
 mod disk;
+#[cfg(feature = "testing")]
+mod planted;
 mod power;
 mod writing;
 
