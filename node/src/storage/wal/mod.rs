@@ -52,8 +52,9 @@
 //!                                                batch was synced: reported as rot, not certain.
 //! ```
 //! The third case is why a mark is worth writing: without one, the last batch before a crash has
-//! no witness. What remains undetected needs rot that turns a sector of the very last batch into
-//! zeros before a mark, or another batch, has reached the disk.
+//! no witness. What remains undetected is rot in that very batch, before a mark or another batch
+//! has reached the disk, that makes it look unfinished: a sector turned to zeros, or a damaged
+//! header with nothing but zeros after it.
 //!
 //! Zeros are the normal end of a segment, but the end of the log only if no record follows: the
 //! search goes on to the end of the file, and a later segment says how far this one must reach.

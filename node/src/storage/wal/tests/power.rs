@@ -293,3 +293,27 @@ fn start_on_a_full_disk_may_be_tried_again() {
     disk.set_faults(Faults::default());
     assert_eq!(tags(&open(&disk).1), [1]);
 }
+
+#[test]
+fn write_cut_at_any_byte_is_torn_and_not_rot() {
+    // Header, payload, copies and padding are each cut at every byte.
+    for stored in 0..2048 {
+        let disk = MemoryDisk::default();
+        let (mut writer, _) = open(&disk);
+        append(&mut writer, 1, 100);
+        commit(&mut writer).unwrap();
+        append(&mut writer, 2, 5);
+        append(&mut writer, 3, 700);
+        append_vote(&mut writer, 1);
+        disk.set_faults(Faults { short_write: Some(stored), ..Faults::default() });
+        assert!(now(writer.write()).is_err());
+        disk.set_faults(Faults::default());
+        let (_, recovery) = open(&disk);
+        assert_eq!(recovery.damage, vec![], "cut at {stored}");
+        let last = recovery.next - 1;
+        assert_eq!(sequences(&recovery), (1..=last).collect::<Vec<_>>(), "cut at {stored}");
+        assert!(last >= 1, "cut at {stored}");
+        let (_, again) = open(&disk);
+        assert_eq!((again.torn, again.records.len()), (None, recovery.records.len()));
+    }
+}
