@@ -51,7 +51,7 @@ fn dump_segment(scan: &Scan, bytes: &[u8], line: &mut impl FnMut(&str)) {
                 let payload = bytes.get(found.payload.clone()).unwrap_or_default();
                 let what = match header.role {
                     Role::Single => "record",
-                    Role::First => "copy 1",
+                    Role::First | Role::Alone => "copy 1",
                     Role::Second => "copy 2",
                     Role::Mark => "mark",
                 };

@@ -171,6 +171,7 @@ impl<D: Disk> Writer<D> {
 
     /// Closes the open chunk and begins one for a new segment, with its preamble.
     fn begin_next_segment(&mut self) {
+        assert!(self.next > self.open.segment, "segment {} begins twice", self.next);
         let next = Chunk::begin(self.next, self.segment_bytes);
         let mut full = std::mem::replace(&mut self.open, next);
         full.pad_to_sector();
