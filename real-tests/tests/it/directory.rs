@@ -15,7 +15,7 @@ async fn refusal_of(cluster: &RealCluster, node: usize, id: &str, cluster_id: &s
     let address = free_address();
     let (members, data) = (format!("{id}={address}"), cluster.data(node).display().to_string());
     let arguments = [
-        ["serve", "--node-id", id],
+        ["serve", "--node", id],
         ["--listen", &address, "--cluster-id"],
         [cluster_id, "--members", &members],
     ];

@@ -6,8 +6,10 @@
 )]
 #![expect(clippy::expect_used, reason = "helpers of tests stop the test they help")]
 
+mod cli;
 mod directory;
 mod failover;
 mod hostile;
+mod import;
 mod kill_restart;
 mod smoke;
