@@ -1,1 +1,4 @@
 //! The simulated world of Mangrove.
+
+pub mod check;
+pub mod history;

@@ -63,13 +63,15 @@ pub(super) struct Node {
 pub(super) struct Cluster {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) network: VecDeque<Envelope>,
+    /// Copies of messages, for a test that delivers them again much later.
+    pub(super) copies: Vec<Envelope>,
     pub(super) now: Instant,
     pub(super) oracle: Oracle,
     /// Nodes whose disk requests wait for [`Cluster::persist`] even in [`Cluster::settle`].
     pub(super) slow_disks: BTreeSet<NodeId>,
     /// Lines about what happened, if they are wanted.
     pub(super) trace: Option<Vec<String>>,
-    configure: fn(&mut Config),
+    configure: fn(&mut Config, u64),
     tokens: Token,
     seed: u64,
 }
@@ -137,7 +139,7 @@ impl Node {
 
 impl Cluster {
     /// Starts `count` nodes n1, n2, … with empty disks.
-    pub(super) fn new(count: u64, seed: u64, configure: fn(&mut Config)) -> Self {
+    pub(super) fn new(count: u64, seed: u64, configure: fn(&mut Config, u64)) -> Self {
         let node = || Node {
             raft: None,
             disk: Disk::default(),
@@ -152,6 +154,7 @@ impl Cluster {
         let mut cluster = Self {
             nodes: (1..=count).map(|id| (NodeId(id), node())).collect(),
             network: VecDeque::new(),
+            copies: Vec::new(),
             now: Instant::from_nanos(0),
             oracle: Oracle::default(),
             slow_disks: BTreeSet::new(),
@@ -200,9 +203,9 @@ impl Cluster {
             return;
         }
         let mut config = Config::new(id, self.ids());
-        (self.configure)(&mut config);
-        config.check_invariants = true;
         let (now, seed) = (self.now, self.seed);
+        (self.configure)(&mut config, seed);
+        config.check_invariants = true;
         let node = self.node_mut(id);
         node.starts += 1;
         let rng = Rng::new(seed).split(&format!("{id} start {}", node.starts));
@@ -438,6 +441,32 @@ impl Cluster {
             }
         }
         panic!("the cluster does not come to rest");
+    }
+
+    /// Delivers `count` messages in order, with everything done in between.
+    pub(super) fn flow(&mut self, count: usize) {
+        for _ in 0..count {
+            self.work();
+            let Some(envelope) = self.network.pop_front() else { break };
+            self.deliver(envelope);
+        }
+    }
+
+    /// Does what every node was asked to do by now; returns how much that was.
+    fn work(&mut self) -> usize {
+        let mut done = 0;
+        for id in self.ids() {
+            let node = self.node(id);
+            let persists = if self.slow_disks.contains(&id) { 0 } else { node.persists.len() };
+            let transfers = node.reads.len() + node.writes.len();
+            done += persists + node.applies.len() + transfers;
+            self.persist(id, persists);
+            self.apply(id, usize::MAX);
+            for _ in 0..transfers {
+                self.transfer(id, false);
+            }
+        }
+        done
     }
 
     /// Lets time pass in small steps, with everything done in between.

@@ -1,0 +1,33 @@
+//! The checkers: every promise of the store, one property a file.
+//!
+//! Two families. The *invariant* checkers watch the nodes: the harness tells them after each event
+//! what a node appended, committed, applied, and they answer at once when that contradicts what
+//! they saw before. The *client* checkers judge the [history](crate::history) after the run and
+//! know nothing of nodes. Neither asks the other: a bug in the protocol that no client noticed is
+//! still a bug, and so is a wrong answer of a cluster whose invariants all held.
+//!
+//! Each file says its property in words, why the obvious check is wrong, what it leaves out, and
+//! where the property is from.
+
+pub mod linearizable;
+
+use std::fmt;
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which checker found it.
+    pub checker: &'static str,
+    /// What is wrong, with all values that a person needs.
+    pub what: String,
+    /// When: the number of the event, or the simulated time in nanoseconds, as the harness counts.
+    pub at: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {}", self.checker, self.at, self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
