@@ -23,8 +23,8 @@
 //!
 //! # Sources
 //! [Herlihy & Wing '90] (definition, locality), [Wing & Gong '93] (search), [Lowe '17]
-//! (just-in-time linearization). The pruning rules were found by measurement and are proven by fuzzing against an
-//! exhaustive search, with mutants.
+//! (just-in-time linearization). The pruning rules were found by measurement and are proven by
+//! fuzzing against an exhaustive search, with mutants.
 
 mod config;
 mod engine;
