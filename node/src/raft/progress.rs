@@ -14,6 +14,7 @@
 //! the next entry to send: the follower rejects it, and the state falls back to Probe.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use super::log::Log;
 use super::snapshot::Transfer;
@@ -29,6 +30,16 @@ pub enum ProgressState {
     Replicate,
     /// Sending a snapshot, because the entries that the follower needs are gone.
     Snapshot,
+}
+
+impl fmt::Display for ProgressState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Probe => "probe",
+            Self::Replicate => "replicate",
+            Self::Snapshot => "snapshot",
+        })
+    }
 }
 
 /// One follower as its leader sees it.

@@ -187,3 +187,15 @@ pub struct Recovered {
     /// votes as if it still had that entry.
     pub damaged_last: Option<SnapshotMeta>,
 }
+
+impl Recovered {
+    /// Takes note that a durable state up to `meta` was lost, unless the log goes beyond it.
+    pub fn lack(&mut self, meta: SnapshotMeta) {
+        let last = self.entries.last();
+        let last = last.map_or(self.snapshot, |e| SnapshotMeta { index: e.index, term: e.term });
+        let known = self.damaged_last.unwrap_or(last);
+        if (meta.term, meta.index) > (known.term, known.index) {
+            self.damaged_last = Some(meta);
+        }
+    }
+}

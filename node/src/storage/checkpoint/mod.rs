@@ -12,7 +12,7 @@
 //! ```text
 //! own state      Engine::checkpoint_chunk ─▶ CheckpointWriter::append … finish ─┐
 //!                                                                              ├▶ adopt
-//! from a leader  Message::SnapshotChunk ──▶ SnapshotReceiver::append … finish ──┘    │
+//! from a leader  Message::SnapshotChunk ──▶ SnapshotReceiver::append … install ─┘    │
 //!                                                  to followers ◀─ read_chunk ◀──────┘
 //! ```
 //!
@@ -44,7 +44,7 @@ mod test_disk;
 mod tests;
 
 pub use load::{Loaded, load};
-pub use receive::{ReceiveError, Received, SnapshotReceiver};
+pub use receive::{ReceiveError, Received, SnapshotReceiver, VerifiedSnapshot};
 pub use writer::CheckpointWriter;
 
 use std::cmp::Reverse;

@@ -1,7 +1,7 @@
 //! Takes another node's checkpoint, piece by piece.
 
 use super::writer::UnfinishedFile;
-use super::{Checkpoint, load};
+use super::{Checkpoint, Loaded, load};
 use crate::env::Disk;
 use crate::probe;
 use crate::storage::{SnapshotPoint, StorageError, Store};
@@ -70,16 +70,15 @@ impl<D: Disk> SnapshotReceiver<D> {
         Ok(self.stored())
     }
 
-    /// Verifies every bit of the snapshot, makes it durable, and loads it.
+    /// Verifies every bit of the snapshot and loads it; it has no name and no effect yet.
     ///
     /// # Errors
     /// It is damaged or of another state, or the disk refuses. The file is removed then.
-    pub async fn finish(mut self) -> Result<Received<D::File>, ReceiveError> {
+    pub async fn verify(mut self) -> Result<VerifiedSnapshot<D>, ReceiveError> {
         let (file, path) = self.file.file().await?;
         match load(file, path).await {
             Ok(loaded) if loaded.point() == self.point => {
-                let checkpoint = self.file.publish(self.point).await?;
-                Ok(Received { checkpoint, store: loaded.store, extra: loaded.extra })
+                Ok(VerifiedSnapshot { point: self.point, file: self.file, loaded })
             }
             Ok(loaded) => {
                 let what = format!("it holds {:?} instead of {:?}", loaded.point(), self.point);
@@ -99,6 +98,37 @@ impl<D: Disk> SnapshotReceiver<D> {
     }
 
     /// Gives the transfer up and removes what was received.
+    pub async fn discard(self) {
+        self.file.discard().await;
+    }
+}
+
+/// A whole, undamaged snapshot, not installed yet.
+///
+/// The two steps are apart because the log has to say that a snapshot is about to replace its
+/// entries *before* the snapshot gets its name; see `replica::recovery`.
+pub struct VerifiedSnapshot<D: Disk> {
+    point: SnapshotPoint,
+    file: UnfinishedFile<D>,
+    loaded: Loaded,
+}
+
+impl<D: Disk> VerifiedSnapshot<D> {
+    /// Returns the state that it holds.
+    pub fn point(&self) -> SnapshotPoint {
+        self.point
+    }
+
+    /// Makes it durable under its name.
+    ///
+    /// # Errors
+    /// The disk refuses. The file is removed then.
+    pub async fn install(self) -> Result<Received<D::File>, StorageError> {
+        let checkpoint = self.file.publish(self.point).await?;
+        Ok(Received { checkpoint, store: self.loaded.store, extra: self.loaded.extra })
+    }
+
+    /// Gives it up and removes it.
     pub async fn discard(self) {
         self.file.discard().await;
     }
