@@ -135,7 +135,7 @@ impl BatchBuilder {
 }
 
 /// Returns how many bytes a mutation counts towards [`BATCH_BYTES_MAX`], at most.
-fn mutation_bytes(mutation: &Mutation) -> usize {
+pub(crate) fn mutation_bytes(mutation: &Mutation) -> usize {
     let bytes = match mutation {
         Mutation::Set { key, column, value } => key.len() + column.len() + value.len(),
         Mutation::Delete { key, column } => key.len() + column.len(),

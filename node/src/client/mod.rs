@@ -75,6 +75,7 @@ use crate::probe;
 use crate::wire::{RequestBody, ResponseBody, Status};
 
 pub use self::batch::BatchBuilder;
+pub(crate) use self::batch::mutation_bytes;
 pub use self::error::{ClientError, TryFailure};
 pub use self::options::ClientOptions;
 pub use self::pager::{KeyRange, KeysPager, ScanPager};

@@ -46,7 +46,7 @@ impl<E: Env> KeysPager<E> {
     /// Asks for at most `limit` keys per page; the default is the most that a node gives.
     #[must_use]
     pub fn page_limit(mut self, limit: u32) -> Self {
-        self.limit = limit.max(1);
+        self.limit = limit.clamp(1, page_limit());
         self
     }
 
@@ -95,7 +95,7 @@ impl<E: Env> ScanPager<E> {
     /// Asks for at most `limit` cells per page; the default is the most that a node gives.
     #[must_use]
     pub fn page_limit(mut self, limit: u32) -> Self {
-        self.limit = limit.max(1);
+        self.limit = limit.clamp(1, page_limit());
         self
     }
 
