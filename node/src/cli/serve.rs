@@ -8,7 +8,8 @@ use super::{CliError, block_on, output, stop_signal};
 use crate::env::real::RealEnv;
 use crate::env::{DiskError, DiskErrorKind};
 use crate::replica::NodeConfig;
-use crate::server::{self, Node, StopReason};
+use crate::replica::StopReason;
+use crate::server::{self, Node};
 
 /// Runs a node until it is told to stop, or has to.
 pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
@@ -47,7 +48,7 @@ async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<
 
 /// Waits until the node stops by itself (`Some`) or is told to (`None`).
 async fn until_stopped_or_told(
-    node: &Node<RealEnv>,
+    node: &Node,
     stop_with_input: bool,
 ) -> Result<Option<StopReason>, CliError> {
     let told = std::pin::pin!(async {
@@ -67,7 +68,7 @@ async fn until_stopped_or_told(
 }
 
 /// Stops the node in good order; a second signal stops it at once, which loses nothing either.
-async fn shut_down(node: &Node<RealEnv>) -> Result<StopReason, CliError> {
+async fn shut_down(node: &Node) -> Result<StopReason, CliError> {
     tracing::info!("the node stops; a second signal stops it at once");
     node.shutdown();
     let again = std::pin::pin!(stop_signal());
