@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mangrove::base::{ClusterId, NodeId, Rng};
-use mangrove::replica::{NodeConfig, StartError, StopReason, SyncPolicy};
+use mangrove::replica::{NodeConfig, StartError, SyncPolicy};
 use mangrove::server;
 
 use crate::nemesis::{Action, Weather};
@@ -37,6 +37,7 @@ enum Undo {
     Weather,
     DiskSpeed(u64),
     DiskSpace(u64),
+    DiskErrors(u64),
     PowerAfterLie(u64),
 }
 
@@ -47,6 +48,8 @@ struct Processes {
     ended: BTreeMap<u64, String>,
     /// How often a node stopped by itself.
     stop_count: u64,
+    /// Nodes that have lost their last vote and said so: they may halt.
+    votes_lost: BTreeMap<u64, bool>,
 }
 
 /// See the [module](self).
@@ -63,6 +66,7 @@ pub struct Cluster {
     paused: BTreeMap<u64, bool>,
     rot: Rng,
     lying: bool,
+    lied_to: BTreeMap<u64, bool>,
 }
 
 impl Cluster {
@@ -81,6 +85,7 @@ impl Cluster {
             paused: BTreeMap::new(),
             rot: world.rng("rot"),
             lying: false,
+            lied_to: BTreeMap::new(),
             options: options.clone(),
             world: world.clone(),
             servers,
@@ -121,6 +126,12 @@ impl Cluster {
         self.lock().stop_count
     }
 
+    /// Tells whether a node may stay away after healing: an fsync lied to it, it has lost the
+    /// record of its last vote, and it refuses to vote again. It may halt, and it must not lie.
+    pub fn may_halt(&self, node: u64) -> bool {
+        self.lied_to.contains_key(&node) && self.lock().votes_lost.contains_key(&node)
+    }
+
     /// Starts every node.
     pub async fn start(&mut self) {
         for node in self.nodes() {
@@ -141,14 +152,20 @@ impl Cluster {
         let processes = Arc::clone(&self.processes);
         let world = self.world.clone();
         let main = move |env| async move {
-            let ended = match server::start_observed(env, config, observer).await {
-                Ok(node) => node.stopped().await.to_string(),
-                Err(error) => format!("cannot start: {error}"),
+            let (ended, vote_lost) = match server::start_observed(env, config, observer).await {
+                Ok(node) => (node.stopped().await.to_string(), false),
+                Err(error) => {
+                    let vote_lost = matches!(error, StartError::VoteLost);
+                    (format!("cannot start: {error}"), vote_lost)
+                }
             };
             world.trace(Some(host), "ended", (0, 0), || ended.clone());
             let mut processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
             processes.ended.insert(node, ended);
             processes.stop_count += 1;
+            if vote_lost {
+                processes.votes_lost.insert(node, true);
+            }
         };
         self.world.start(host, main).await;
     }
@@ -233,6 +250,10 @@ impl Cluster {
             Undo::DiskSpeed(node) => {
                 self.world.change_disk(self.server(node), |disk| disk.slowness = 1);
             }
+            Undo::DiskErrors(node) => self.world.change_disk(self.server(node), |disk| {
+                disk.sync_error = 0.0;
+                disk.write_error = 0.0;
+            }),
             Undo::DiskSpace(node) => {
                 self.world.change_disk(self.server(node), |disk| disk.quota_bytes = None);
             }
@@ -353,8 +374,7 @@ impl Cluster {
                     let error = if write { &mut disk.write_error } else { &mut disk.sync_error };
                     *error = 0.5;
                 });
-                self.later(Duration::from_millis(200), Undo::DiskSpeed(node));
-                self.later(Duration::from_millis(200), Undo::DiskSpace(node));
+                self.later(Duration::from_millis(200), Undo::DiskErrors(node));
             }
             Action::DiskFull { node, room_bytes, length } => {
                 let host = self.server(node);
@@ -367,6 +387,7 @@ impl Cluster {
                 let others_lead = self.watch.leader().is_some_and(|leader| leader != NodeId(node));
                 if self.is_calm() && others_lead {
                     self.lying = true;
+                    self.lied_to.insert(node, true);
                     self.world.calm();
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
                     self.later(length, Undo::PowerAfterLie(node));
@@ -402,8 +423,10 @@ impl Cluster {
         if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
             return;
         }
+        // The process dies and the machine stays up: a power loss in the same instant could take
+        // the evidence of what was durable with it, and then rot cannot be told from a torn write.
         let host = self.server(node);
-        self.world.power_off(host, PowerLoss::Strict);
+        self.world.crash(host);
         let directory = if checkpoint { "checkpoint/" } else { "wal/" };
         self.world.rot(host, |path| path.starts_with(directory), &mut self.rot);
         self.watch.set_damaged(NodeId(node));
@@ -469,13 +492,4 @@ impl Cluster {
 /// Returns the address of a node.
 pub fn address(node: u64) -> String {
     format!("n{node}:{PORT}")
-}
-
-/// Says whether an end of a process is what a correct node may do.
-pub fn is_expected_end(result: &Result<StopReason, StartError>) -> bool {
-    match result {
-        Ok(StopReason::Requested | StopReason::Storage(_)) => true,
-        Err(StartError::Storage(_)) => true,
-        Err(_) => false,
-    }
 }

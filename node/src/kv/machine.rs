@@ -17,7 +17,7 @@
 //!
 //! # Left out
 //! Checking the size of commands: an entry that is in the log is carried out whatever its size;
-//! [`super::validate`] stands before the log. Deleting a row of very many columns takes as long
+//! [`super::validate()`] stands before the log. Deleting a row of very many columns takes as long
 //! as finding them takes.
 
 use std::collections::BTreeMap;

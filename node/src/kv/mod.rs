@@ -17,6 +17,9 @@ pub mod read;
 pub mod session;
 pub mod validate;
 
+#[cfg(test)]
+mod tests;
+
 pub use command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
 pub use machine::Machine;
 pub use query::{Cell, Query, QueryReply, Version};

@@ -274,3 +274,121 @@ fn answer_bytes(reply: &CommandReply) -> usize {
     };
     ANSWER_OVERHEAD_BYTES + value_bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Value;
+    use crate::kv::{Cell, Version};
+
+    const FIRST: SessionId = SessionId(1);
+
+    /// Admits write `seq` at `index`, and records `reply` if it is fresh.
+    fn write(sessions: &mut Sessions, index: u64, seq: u64, reply: &CommandReply) -> Admission {
+        let admission = sessions.admit(index, FIRST, RequestSeq(seq), RequestSeq(0));
+        if admission == Admission::Fresh {
+            sessions.record(FIRST, RequestSeq(seq), reply);
+        }
+        admission
+    }
+
+    fn large_reply() -> CommandReply {
+        let value = Value::new(vec![1; Value::BYTES_MAX]).unwrap_or_default();
+        let current = Some(Cell { value, version: Version(1) });
+        CommandReply::ConditionFailed { position: 0, current }
+    }
+
+    #[test]
+    fn answers_out_of_order_are_kept_until_acknowledged() {
+        let mut sessions = Sessions::new(1);
+        sessions.register(1);
+        let reply = |seq: u64| CommandReply::Applied(Version(100 + seq));
+        for (index, seq) in (2..).zip([3, 1, 5, 2]) {
+            assert_eq!(write(&mut sessions, index, seq, &reply(seq)), Admission::Fresh);
+        }
+        for (index, seq) in (6..).zip([1, 2, 3, 5]) {
+            let again = write(&mut sessions, index, seq, &CommandReply::Malformed);
+            assert_eq!(again, Admission::Answered(reply(seq)));
+        }
+        let acked = sessions.admit(10, FIRST, RequestSeq(4), RequestSeq(3));
+        assert_eq!(acked, Admission::Fresh);
+        let forgotten = sessions.admit(11, FIRST, RequestSeq(2), RequestSeq(0));
+        assert_eq!(forgotten, Admission::Answered(CommandReply::OutOfWindow));
+        let kept = sessions.admit(12, FIRST, RequestSeq(3), RequestSeq(0));
+        assert_eq!(kept, Admission::Answered(reply(3)));
+    }
+
+    #[test]
+    fn session_with_too_many_answers_takes_no_more_writes() {
+        let mut sessions = Sessions::new(1);
+        sessions.register(1);
+        let limit = u64::try_from(SESSION_INFLIGHT_MAX).unwrap();
+        for seq in 1..=limit {
+            let admission = write(&mut sessions, 1 + seq, seq, &CommandReply::Malformed);
+            assert_eq!(admission, Admission::Fresh);
+        }
+        let refused = write(&mut sessions, limit + 2, limit + 1, &CommandReply::Malformed);
+        assert_eq!(refused, Admission::Answered(CommandReply::OutOfWindow));
+        let acked = sessions.admit(limit + 3, FIRST, RequestSeq(limit + 1), RequestSeq(2));
+        assert_eq!(acked, Admission::Fresh);
+    }
+
+    #[test]
+    fn session_with_too_large_answers_takes_no_more_writes() {
+        let mut sessions = Sessions::new(1);
+        sessions.register(1);
+        assert_eq!(write(&mut sessions, 2, 1, &large_reply()), Admission::Fresh);
+        assert_eq!(write(&mut sessions, 3, 2, &large_reply()), Admission::Fresh);
+        let refused = write(&mut sessions, 4, 3, &large_reply());
+        assert_eq!(refused, Admission::Answered(CommandReply::OutOfWindow));
+    }
+
+    #[test]
+    fn sessions_with_too_large_answers_push_out_the_least_recently_used() {
+        let mut sessions = Sessions::new(1000);
+        let mut index = 0;
+        for _ in 0..40 {
+            index += 1;
+            let id = sessions.register(index);
+            index += 1;
+            assert_eq!(sessions.admit(index, id, RequestSeq(1), RequestSeq(0)), Admission::Fresh);
+            sessions.record(id, RequestSeq(1), &large_reply());
+        }
+        assert_eq!(sessions.len(), SESSIONS_BYTES_MAX / (Value::BYTES_MAX + 64));
+        let first = sessions.admit(index + 1, FIRST, RequestSeq(2), RequestSeq(0));
+        assert_eq!(first, Admission::Answered(CommandReply::SessionExpired));
+    }
+
+    #[test]
+    fn session_used_last_survives_the_others() {
+        let mut sessions = Sessions::new(2);
+        sessions.register(1);
+        sessions.register(2);
+        assert_eq!(write(&mut sessions, 3, 1, &CommandReply::Malformed), Admission::Fresh);
+        sessions.register(4);
+        let second = sessions.admit(5, SessionId(2), RequestSeq(1), RequestSeq(0));
+        assert_eq!(second, Admission::Answered(CommandReply::SessionExpired));
+        let first = write(&mut sessions, 6, 1, &CommandReply::Malformed);
+        assert_eq!(first, Admission::Answered(CommandReply::Malformed));
+    }
+
+    #[test]
+    fn table_damaged_is_refused_without_a_panic() {
+        let mut sessions = Sessions::new(3);
+        sessions.register(1);
+        sessions.register(2);
+        write(&mut sessions, 3, 1, &large_reply());
+        let mut encoded = Vec::new();
+        sessions.encode_into(&mut encoded);
+        assert_eq!(Sessions::decode(&encoded, 3), Ok(sessions));
+        for len in (0..40).chain(encoded.len() - 40..encoded.len()) {
+            assert!(Sessions::decode(&encoded[..len], 3).is_err(), "cut to {len} bytes");
+        }
+        let mut twice = encoded.clone();
+        twice[0] += 1;
+        twice.extend_from_slice(&encoded[8..]);
+        assert!(Sessions::decode(&twice, 9).is_err(), "a session that is there twice");
+        encoded.push(0);
+        assert!(Sessions::decode(&encoded, 3).is_err(), "one byte more");
+    }
+}

@@ -121,8 +121,10 @@ pub(super) struct Follower {
     pub(super) acknowledged: Index,
     /// Highest read round heard from this leader.
     pub(super) round: u64,
-    /// An append was received and not answered yet.
+    /// An append has to be answered even if nothing more has become durable.
     pub(super) reply_due: bool,
+    /// When the leader was last answered.
+    pub(super) replied: Instant,
 }
 
 /// What only a leader has. [Raft Figure 2, "Volatile state on leaders"]
@@ -188,11 +190,16 @@ impl Raft {
             config.id,
             config.voters
         );
-        let log = recovered_log(&recovered);
-        let mut hard_state = recovered.hard_state;
+        assert!(
+            config.heartbeat_interval < config.election_timeout && config.inflight_count_max > 0,
+            "a configuration that cannot work: {config:?}"
+        );
+        let Recovered { hard_state: durable_hard_state, snapshot, entries, damaged_last } =
+            recovered;
+        let log = recovered_log(snapshot, entries);
+        let mut hard_state = durable_hard_state;
         if log.last_term() > hard_state.term {
             // A disk that kept entries and lost their term: no vote was given in that one.
-            probe!("raft.recovers_term_from_log");
             hard_state = HardState { term: log.last_term(), vote: None };
         }
         if planted!("R2") {
@@ -202,7 +209,6 @@ impl Raft {
         peers.retain(|&voter| voter != config.id);
         peers.sort_unstable();
         peers.dedup();
-        let snapshot = recovered.snapshot;
         let mut raft = Self {
             config,
             peers,
@@ -212,11 +218,11 @@ impl Raft {
             durable: Durable::new(log.last_index()),
             log,
             snapshot,
-            damaged_last: recovered.damaged_last,
+            damaged_last,
             commit: snapshot.index,
             applied: snapshot.index,
             apply_next: snapshot.index + 1,
-            role: RoleState::Follower(Follower::new(snapshot.index)),
+            role: RoleState::Follower(Follower::new(snapshot.index, now)),
             leader: None,
             leader_seen: None,
             leader_contact: now,
@@ -226,7 +232,7 @@ impl Raft {
             out: Ready::default(),
             seen: Seen::default(),
         };
-        if raft.hard_state.term != recovered.hard_state.term {
+        if raft.term() != durable_hard_state.term {
             raft.durable.hard_state_changed();
         }
         raft.become_follower(raft.hard_state.term);
@@ -333,15 +339,8 @@ impl Raft {
     }
 
     fn on_peer(&mut self, from: NodeId, message: Message) {
-        if !self.peers.contains(&from) {
-            probe!("raft.stranger_ignored");
-            return;
-        }
-        if !message.is_well_formed() {
-            probe!("raft.malformed_ignored");
-            return;
-        }
-        if !self.admits_term(from, &message) {
+        let is_sane = self.peers.contains(&from) && message.is_well_formed();
+        if !is_sane || !self.admits_term(from, &message) {
             return;
         }
         match message {
@@ -463,9 +462,7 @@ impl Raft {
             if entry.index > self.commit {
                 break;
             }
-            while self.proposals.pop_front_if(|waiting| waiting.index < entry.index).is_some() {
-                probe!("raft.proposal_skipped");
-            }
+            while self.proposals.pop_front_if(|waiting| waiting.index < entry.index).is_some() {}
             let token = self
                 .proposals
                 .pop_front_if(|waiting| {
@@ -556,9 +553,9 @@ impl Core for Raft {
 }
 
 impl Follower {
-    /// Starts to follow: what is committed equals any leader's log. [Raft §5.4, R6]
-    pub(super) fn new(commit: Index) -> Self {
-        Self { verified: commit, acknowledged: 0, round: 0, reply_due: false }
+    /// Starts to follow. What is committed equals any leader's log (R6), and is no news to it.
+    pub(super) fn new(commit: Index, now: Instant) -> Self {
+        Self { verified: commit, acknowledged: commit, round: 0, reply_due: false, replied: now }
     }
 }
 
@@ -567,17 +564,17 @@ impl Follower {
 /// After a received snapshot replaced a conflicting log, old entries may still follow it on the
 /// disk. They can be told: theirs is an older term than the snapshot's. Keeping them would make
 /// the log look older than it is, and votes would be given to candidates that lack the snapshot.
-fn recovered_log(recovered: &Recovered) -> Log {
-    let mut log = Log::new(recovered.snapshot);
-    for entry in &recovered.entries {
-        if entry.index <= recovered.snapshot.index {
+fn recovered_log(snapshot: SnapshotMeta, entries: Vec<Entry>) -> Log {
+    let mut log = Log::new(snapshot);
+    for entry in entries {
+        if entry.index <= snapshot.index {
             continue;
         }
-        if entry.term < recovered.snapshot.term {
+        if entry.term < snapshot.term {
             probe!("raft.recovers_without_stale_suffix");
             break;
         }
-        log.append(entry.clone());
+        log.append(entry);
     }
     log
 }

@@ -53,7 +53,7 @@ impl Raft {
         if let RoleState::Leader(_) = self.role {
             self.reset_election_timer();
         }
-        self.role = RoleState::Follower(Follower::new(self.commit));
+        self.role = RoleState::Follower(Follower::new(self.commit, self.now));
         self.leader = None;
         if term > self.term() {
             self.set_hard_state(HardState { term, vote: None });
@@ -88,23 +88,22 @@ impl Raft {
     /// [Raft §5.1]
     pub(super) fn admits_term(&mut self, from: NodeId, message: &Message) -> bool {
         let (own, term) = (self.term(), message.term());
-        match message {
-            // These tell of a term that nobody may ever enter.
-            Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
-            Message::Vote { .. } if term > own && self.has_live_leader() => {
-                probe!("raft.vote_refused_for_live_leader");
-                false
-            }
-            _ if term > own => {
-                self.become_follower(term);
-                true
-            }
-            _ if term < own => {
-                self.answer_stale(from, message);
-                false
-            }
-            _ => true,
+        if matches!(message, Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. })
+        {
+            // These tell of a term that perhaps nobody will ever enter.
+            return true;
         }
+        if term > own {
+            if matches!(message, Message::Vote { .. }) && self.has_live_leader() {
+                probe!("raft.vote_refused_for_live_leader");
+                return false;
+            }
+            self.become_follower(term);
+        }
+        if term < own {
+            self.answer_stale(from, message);
+        }
+        term >= own
     }
 
     /// Tells the sender of an older term about the newer one, if it would act on the answer.
@@ -244,7 +243,9 @@ impl Raft {
             | RoleState::Candidate(_)
             | RoleState::Leader(_) => return,
         }
-        self.request_votes();
+        if self.durable.hard_state_is_durable() {
+            self.request_votes();
+        }
     }
 
     /// Asks the others whether this node could win. [Thesis §9.6]

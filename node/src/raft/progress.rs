@@ -108,13 +108,12 @@ impl Progress {
         }
         match self.state {
             ProgressState::Probe => self.state = ProgressState::Replicate,
-            ProgressState::Replicate => {}
             ProgressState::Snapshot if self.match_index >= log.base().index => {
                 self.state = ProgressState::Replicate;
                 self.transfer = None;
                 self.next_index = self.match_index + 1;
             }
-            ProgressState::Snapshot => {}
+            ProgressState::Replicate | ProgressState::Snapshot => {}
         }
     }
 

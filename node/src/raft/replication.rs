@@ -51,7 +51,7 @@ impl Raft {
         }
     }
 
-    /// Takes entries from the leader. [Raft Figure 2, AppendEntries]
+    /// Takes entries from the leader. [Raft Figure 2, `AppendEntries`]
     pub(super) fn on_append(
         &mut self,
         from: NodeId,
@@ -76,13 +76,19 @@ impl Raft {
             self.reject_append(from, prev, round);
             return;
         }
+        let is_empty = entries.is_empty();
         let last = prev.index + u64::try_from(entries.len()).unwrap_or(0);
         self.append_entries(prev.index, entries);
-        let log_last = self.log.last_index();
+        let (log_last, durable, now) = (self.log.last_index(), self.durable.index(), self.now);
         let RoleState::Follower(follower) = &mut self.role else { return };
         follower.verified = follower.verified.max(last);
+        // New entries are answered once, when they are durable; what the leader waits for
+        // otherwise, and the sign of life that it needs from a slow disk, at once.
+        follower.reply_due |= is_empty
+            || last <= durable
+            || round > follower.round
+            || now.since(follower.replied) >= self.config.heartbeat_interval;
         follower.round = follower.round.max(round);
-        follower.reply_due = true;
         let verified = if planted!("R22") { log_last } else { last };
         self.advance_commit(commit.min(verified));
     }
@@ -142,7 +148,7 @@ impl Raft {
         if !self.durable.hard_state_is_durable() {
             return;
         }
-        let durable = self.durable.index();
+        let (durable, now) = (self.durable.index(), self.now);
         let RoleState::Follower(follower) = &mut self.role else { return };
         let verified = follower.verified;
         let index = if planted!("R3") { verified } else { verified.min(durable) };
@@ -150,6 +156,7 @@ impl Raft {
             return;
         }
         follower.reply_due = false;
+        follower.replied = now;
         follower.acknowledged = follower.acknowledged.max(index);
         let outcome = AppendOutcome::Matched { index };
         let reply = Message::AppendReply { term, round: follower.round, outcome };
@@ -167,9 +174,8 @@ impl Raft {
             AppendOutcome::Matched { index } if index <= last_index => {
                 progress.matched(index, &self.log);
             }
-            AppendOutcome::Matched { .. } => {
-                probe!("raft.impossible_match_ignored");
-            }
+            // Beyond the own log: no follower of this term can have said that.
+            AppendOutcome::Matched { .. } => {}
             AppendOutcome::Rejected { prev_index, hint_index, hint_term } => {
                 progress.rejected(prev_index, (hint_index, hint_term), &self.log);
             }

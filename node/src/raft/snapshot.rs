@@ -4,8 +4,8 @@
 //! it, the follower's shell stores it, and the answer says how much the follower has. Whatever
 //! gets lost on the way, the leader sends again after an election time-out from where the
 //! follower last was, and the follower always answers where it really is; so a transfer resumes
-//! after lost messages, and starts over after a restart. Heartbeats go on meanwhile.
-//! [Raft §7, Figure 13]
+//! after lost messages, and starts over after a restart. Heartbeats go on meanwhile; a follower
+//! that does not answer them is sent no pieces. [Raft §7, Figure 13]
 //!
 //! The last piece is the point of no return: from there the state machine belongs to the
 //! snapshot, and committed entries are held back until it is installed.
@@ -70,7 +70,7 @@ impl Transfer {
 }
 
 impl Progress {
-    /// Returns the read of the next piece, if it is due.
+    /// Returns the read of the next piece, if it is due and the follower is there.
     pub(super) fn next_snapshot_read(
         &mut self,
         to: NodeId,
@@ -78,6 +78,9 @@ impl Progress {
         now: Instant,
     ) -> Option<SnapshotRead> {
         let transfer = self.transfer.as_mut()?;
+        if now.since(self.contact) >= config.election_timeout {
+            return None;
+        }
         match transfer.phase {
             Phase::Idle => {}
             Phase::Reading(deadline) | Phase::Sent(deadline) | Phase::Pausing(deadline) => {
@@ -273,7 +276,7 @@ impl Raft {
         assert!(!is_leader, "R6: {} leads without the committed {meta:?}", self.id());
         if planted!("R26") {
             self.commit = meta.index;
-            self.role = RoleState::Follower(super::core::Follower::new(meta.index));
+            self.role = RoleState::Follower(super::core::Follower::new(meta.index, self.now));
         }
         assert!(
             meta.index >= self.commit,

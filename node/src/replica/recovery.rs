@@ -34,7 +34,11 @@ pub fn replay(log: &wal::Recovery, checkpoint: SnapshotMeta) -> Result<Recovered
             replay.hole(hole);
         }
         match record.kind {
-            KIND_HARD_STATE => replay.hard_state = codec::decode(&record.payload)?,
+            KIND_HARD_STATE => {
+                replay.hard_state = codec::decode(&record.payload)?;
+                // Whatever was lost before is superseded.
+                replay.vote_lost = false;
+            }
             KIND_ENTRY => replay.entry(codec::decode(&record.payload)?),
             KIND_INSTALL => replay.install(codec::decode(&record.payload)?),
             kind => {

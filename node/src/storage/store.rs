@@ -257,3 +257,132 @@ impl Freeze {
         self.encoder.push_block(BlockKind::Footer, &footer.encode(), bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Step = (Vec<u8>, Option<Vec<u8>>);
+
+    fn step() -> impl Strategy<Value = Step> {
+        let place = prop::collection::vec(0_u8..4, 0..4);
+        // Long values, so that there are several blocks.
+        let value = prop::option::weighted(0.7, (any::<u8>(), 0_usize..40_000));
+        (place, value.prop_map(|value| value.map(|(byte, len)| vec![byte; len])))
+    }
+
+    fn write(store: &mut Store, steps: &[Step]) {
+        for (place, value) in steps {
+            let at = SnapshotPoint { index: store.applied().index + 1, term: 1 };
+            store.write(at, &[Change { place, value: value.as_deref() }]);
+        }
+    }
+
+    /// Returns the checkpoint's bytes, with some of `steps` written between any two chunks.
+    fn checkpoint(store: &mut Store, bytes_max: usize, mut steps: &[Step]) -> Vec<u8> {
+        store.begin_checkpoint(vec![3; 100_000]);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = store.checkpoint_chunk(bytes_max) {
+            bytes.extend_from_slice(&chunk.bytes);
+            let (now, later) = steps.split_at(steps.len().min(7));
+            write(store, now);
+            steps = later;
+        }
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// The strongest form: the file is the same, byte for byte, as one that is taken with no
+        /// writes in between, and with chunks of another size.
+        #[test]
+        fn checkpoint_taken_while_writes_go_on_is_the_frozen_state(
+            before in prop::collection::vec(step(), 0..60),
+            meanwhile in prop::collection::vec(step(), 0..200),
+            bytes_max in 1_usize..100_000,
+        ) {
+            let (mut quiet, mut busy) = (Store::default(), Store::default());
+            write(&mut quiet, &before);
+            write(&mut busy, &before);
+            let frozen = checkpoint(&mut quiet, usize::MAX, &[]);
+            let taken = checkpoint(&mut busy, bytes_max, &meanwhile);
+            prop_assert!(frozen == taken, "{} and {} bytes", frozen.len(), taken.len());
+        }
+
+        #[test]
+        fn store_agrees_with_a_plain_map(
+            steps in prop::collection::vec(step(), 0..60),
+            start in prop::collection::vec(0_u8..4, 0..4),
+            end in prop::option::of(prop::collection::vec(0_u8..4, 0..4)),
+        ) {
+            let mut store = Store::default();
+            write(&mut store, &steps);
+            let mut model = std::collections::BTreeMap::new();
+            for (version, (place, value)) in (1_u64..).zip(&steps) {
+                match value {
+                    Some(value) => model.insert(place.clone(), (value.clone(), version)),
+                    None => model.remove(place),
+                };
+            }
+            prop_assert_eq!(store.cell_count(), model.len() as u64);
+            for (place, _) in &steps {
+                let got = store.get(place).unwrap().map(|got| (got.value.to_vec(), got.version));
+                prop_assert_eq!(got, model.get(place).cloned());
+            }
+            let mut scanned = Vec::new();
+            store.scan(&start, end.as_deref(), &mut |place, value, version| {
+                scanned.push((place.to_vec(), (value.to_vec(), version)));
+                ControlFlow::Continue(())
+            }).unwrap();
+            model.retain(|place, _| *place >= start && end.as_ref().is_none_or(|end| place < end));
+            prop_assert_eq!(scanned, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn checkpoint_begun_again_or_given_up_leaves_no_trace() {
+        let mut store = Store::default();
+        write(&mut store, &[(vec![1], Some(vec![1])), (vec![2], Some(vec![2]))]);
+        store.begin_checkpoint(Vec::new());
+        let first = store.checkpoint_chunk(1);
+        assert!(first.is_some_and(|chunk| chunk.complete.is_none()));
+        write(&mut store, &[(vec![1], None)]);
+        let again = checkpoint(&mut store, usize::MAX, &[]);
+        let fresh = checkpoint(&mut store, usize::MAX, &[]);
+        assert_eq!(again, fresh);
+        store.begin_checkpoint(Vec::new());
+        store.abort_checkpoint();
+        assert_eq!(store.checkpoint_chunk(1), None);
+    }
+
+    #[test]
+    fn chunk_over_cells_written_later_is_short() {
+        let mut store = Store::default();
+        write(&mut store, &[(vec![255], Some(vec![1]))]);
+        store.begin_checkpoint(Vec::new());
+        let later: Vec<Step> =
+            (0..25_000_u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![1]))).collect();
+        write(&mut store, &later);
+        let chunks: Vec<_> = std::iter::from_fn(|| store.checkpoint_chunk(1 << 20)).collect();
+        assert_eq!(chunks.len(), 3, "25,001 cells to pass, {VISITED_MAX} at a time");
+        assert!(chunks[1].bytes.is_empty());
+        let at = SnapshotPoint { index: 1, term: 1 };
+        assert_eq!(chunks.iter().map(|chunk| chunk.complete).next_back(), Some(Some(at)));
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn planted_index_apart_from_its_data_claims_too_much() {
+        crate::base::planted::turn_on(Some("W16"));
+        let mut store = Store::default();
+        store.begin_checkpoint(Vec::new());
+        write(&mut store, &[(vec![1], Some(vec![1]))]);
+        let chunk = store.checkpoint_chunk(1 << 20);
+        crate::base::planted::turn_on(None);
+        let claimed = chunk.and_then(|chunk| chunk.complete);
+        assert_eq!(claimed, Some(SnapshotPoint { index: 1, term: 1 }));
+    }
+}

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sim_tests::bugs;
+use sim_tests::history::jsonl;
 use sim_tests::options::Options;
 use sim_tests::run::{Report, run};
 use sim_tests::swarm::{self, Swarm};
@@ -149,7 +150,11 @@ fn replay(
         None => report.trace.iter().for_each(|line| println!("{line}")),
     }
     if let Some(path) = history {
-        write(&path, &report.history.to_jsonl());
+        let mut lines = Vec::new();
+        if let Err(error) = jsonl::write(&report.history, &mut lines) {
+            eprintln!("cannot encode the history: {error}");
+        }
+        write(&path, &String::from_utf8_lossy(&lines));
     }
     print_verdict(&report);
     report.violation.is_some()

@@ -106,10 +106,12 @@ impl Disk {
         }
     }
 
-    /// Tells whether the entry survives a crash here, as itself or within a snapshot.
+    /// Tells whether the entry survives a crash here: as itself, within a snapshot, or as
+    /// something that the node knows it has lost.
     pub(super) fn holds(&self, index: Index, term: Term) -> bool {
         self.snapshot.index >= index
             || self.entries.get(&index).is_some_and(|entry| entry.term == term)
+            || self.damaged_last.is_some_and(|last| (last.term, last.index) >= (term, index))
     }
 
     /// Loses every entry after `last`, as a disk that lied about an fsync does.
@@ -233,6 +235,21 @@ impl Cluster {
         self.note(format!("{id} ✗ crashes"));
     }
 
+    /// Stops a node, and damages the last `count` entries on its disk: when it starts it finds
+    /// out that something is missing, and up to where.
+    pub(super) fn damage(&mut self, id: NodeId, count: u64) {
+        self.crash(id, 0);
+        let disk = &mut self.node_mut(id).disk;
+        let recovered = disk.recovered();
+        let Some(last) = recovered.entries.last() else { return };
+        let last = SnapshotMeta { index: last.index, term: last.term };
+        let known = disk.damaged_last.unwrap_or_default();
+        let newer = (last.term, last.index) > (known.term, known.index);
+        disk.damaged_last = Some(if newer { last } else { known });
+        let kept = last.index.saturating_sub(count).max(disk.snapshot.index);
+        disk.lose_after(kept);
+    }
+
     /// Gives a node an input and carries out what it wants, as far as that is just queueing.
     pub(super) fn step(&mut self, id: NodeId, input: Input) {
         let now = self.now;
@@ -268,7 +285,7 @@ impl Cluster {
             raft.take_ready();
         self.oracle.looked_at(&self.nodes, id);
         for (to, message) in send {
-            self.oracle.sent(&self.nodes, id, to, &message);
+            Oracle::check_sent(&self.nodes, id, to, &message);
             self.network.push_back(Envelope { from: id, to, message });
         }
         for (token, reply) in replies {
@@ -284,26 +301,31 @@ impl Cluster {
     }
 
     /// Proposes a fresh command at a node.
-    pub(super) fn propose(&mut self, id: NodeId) -> Token {
-        self.tokens += 1;
-        let token = self.tokens;
-        if self.is_up(id) {
+    pub(super) fn propose(&mut self, id: NodeId) {
+        self.propose_many(id, 1);
+    }
+
+    /// Proposes fresh commands at a node, all of them before it says what to do.
+    pub(super) fn propose_many(&mut self, id: NodeId, count: usize) {
+        for _ in 0..count {
+            self.tokens += 1;
+            let (now, token) = (self.now, self.tokens);
+            let Ok(command) = Payload::new(token.to_le_bytes().to_vec()) else { return };
+            let Some(raft) = &mut self.node_mut(id).raft else { return };
+            raft.step(now, Input::Propose { token, command });
             self.oracle.proposed(id, token);
-            let Ok(command) = Payload::new(token.to_le_bytes().to_vec()) else { return token };
-            self.step(id, Input::Propose { token, command });
         }
-        token
+        self.pump(id);
     }
 
     /// Asks a node for a read.
-    pub(super) fn read(&mut self, id: NodeId) -> Token {
+    pub(super) fn read(&mut self, id: NodeId) {
         self.tokens += 1;
         let token = self.tokens;
         if self.is_up(id) {
             self.oracle.asked(id, token);
             self.step(id, Input::Read { token });
         }
-        token
     }
 
     /// Makes a node's oldest disk requests durable and reports them together.
@@ -450,6 +472,26 @@ impl Cluster {
             let Some(envelope) = self.network.pop_front() else { break };
             self.deliver(envelope);
         }
+        self.work();
+    }
+
+    /// Delivers messages in order, except those to be lost, until something has come true.
+    pub(super) fn flow_until(
+        &mut self,
+        lost: impl Fn(&Envelope) -> bool,
+        done: impl Fn(&Self) -> bool,
+    ) {
+        while !done(self) {
+            self.work();
+            let Some(envelope) = self.network.pop_front() else {
+                panic!("it does not come true, and nothing is on its way")
+            };
+            if lost(&envelope) {
+                self.lose(&envelope);
+            } else {
+                self.deliver(envelope);
+            }
+        }
     }
 
     /// Does what every node was asked to do by now; returns how much that was.
@@ -512,17 +554,13 @@ impl Disk {
 }
 
 fn describe(persist: &Persist) -> String {
-    let mut line = String::from("persists");
+    let mut parts = vec!["persists".to_owned()];
     if let Some(HardState { term, vote }) = persist.hard_state {
-        line += &format!(" term={term}");
-        if let Some(vote) = vote {
-            line += &format!(" vote={vote}");
-        }
+        parts.push(format!("term={term}"));
+        parts.extend(vote.map(|vote| format!("vote={vote}")));
     }
-    for entry in &persist.entries {
-        line += &format!(" {entry}");
-    }
-    line
+    parts.extend(persist.entries.iter().map(ToString::to_string));
+    parts.join(" ")
 }
 
 /// Tells whether a reply says that its request was never done.

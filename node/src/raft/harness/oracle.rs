@@ -90,8 +90,7 @@ impl Oracle {
     }
 
     /// A message promises only what would survive a crash of its sender.
-    pub(super) fn sent(
-        &self,
+    pub(super) fn check_sent(
         nodes: &BTreeMap<NodeId, Node>,
         from: NodeId,
         to: NodeId,

@@ -185,11 +185,11 @@ impl<'f, F: File> BlockReader<'f, F> {
         self.corrupt("this is not the beginning of a checkpoint".to_owned())
     }
 
-    /// Reads the next block into `body`. A bad checksum is read once more before it is believed:
+    /// Reads the next block into `body`. Damage is believed only when it is read a second time:
     /// what was wrong may have been the reading.
     fn next_block(&mut self) -> Result<BlockKind, StorageError> {
         match self.read_block() {
-            Err(StorageError::Corrupt { .. }) => {
+            Err(StorageError::Corrupt { .. } | StorageError::Disk(_)) => {
                 let again = self.read_block();
                 if again.is_ok() {
                     probe!("checkpoint.second_read_helps");

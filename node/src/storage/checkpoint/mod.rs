@@ -31,7 +31,7 @@
 //! for a snapshot when [`StoreRecovery::damaged`] says so.
 //!
 //! # Sources
-//! Write aside, sync, rename, sync the directory: what file systems need is measured in [ALICE].
+//! Write aside, sync, rename, sync the directory: why each step is needed is shown in [ALICE '14].
 
 pub mod format;
 mod load;
@@ -42,6 +42,9 @@ mod writer;
 mod test_disk;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use test_disk::run;
 
 pub use load::{Loaded, load};
 pub use receive::{ReceiveError, Received, SnapshotReceiver, VerifiedSnapshot};
@@ -138,26 +141,31 @@ impl<D: Disk> Checkpoints<D> {
         let names = sorted_names(&disk).await?;
         let mut damages = Vec::new();
         let mut found = None;
+        let mut leftovers = Vec::new();
         for name in &names {
             match name.role {
-                Role::Temporary => disk.remove(&name.path()).await?,
                 Role::Damaged => damages.push(name.damage("found damaged at an earlier start")),
-                Role::Whole if found.is_some() => disk.remove(&name.path()).await?,
-                Role::Whole => match load_named(&disk, name).await? {
+                Role::Whole if found.is_none() => match load_named(&disk, name).await? {
                     Ok(loaded) => found = Some(loaded),
                     Err(what) => damages.push(set_aside(&disk, name, what).await?),
                 },
+                Role::Whole | Role::Temporary => leftovers.push(name.path()),
             }
+        }
+        // The name that was found may be one that the last run had no time to make durable.
+        disk.sync_dir(DIRECTORY).await?;
+        for path in leftovers {
+            disk.remove(&path).await?;
         }
         let point = found.as_ref().map(|(checkpoint, _)| checkpoint.point);
         let damaged = damages.into_iter().find(|damage| Some(damage.point) > point);
-        let (newest, recovery) = match found {
+        let (newest, store, extra) = match found {
             Some((checkpoint, loaded)) => {
-                let recovery = StoreRecovery { store: loaded.store, extra: loaded.extra, damaged };
-                (Some(Open { checkpoint, in_use: false }), recovery)
+                (Some(Open { checkpoint, in_use: false }), loaded.store, loaded.extra)
             }
-            None => (None, StoreRecovery { store: Store::default(), extra: Vec::new(), damaged }),
+            None => (None, Store::default(), Vec::new()),
         };
+        let recovery = StoreRecovery { store, extra, damaged };
         Ok((Self { disk, newest, older: None, tmp_count: 0 }, recovery))
     }
 
@@ -187,8 +195,7 @@ impl<D: Disk> Checkpoints<D> {
         }
         let replaced = self.newest.replace(Open { checkpoint, in_use: false });
         // One older file at most: the one whose transfer has been going on for longer.
-        let (older, replaced) = (self.older.take(), replaced);
-        self.older = [older, replaced].into_iter().flatten().find(|open| open.in_use);
+        self.older = [self.older.take(), replaced].into_iter().flatten().find(|open| open.in_use);
         if let Some(older) = &mut self.older {
             older.in_use = false;
         }
@@ -205,13 +212,11 @@ impl<D: Disk> Checkpoints<D> {
         offset: u64,
         bytes_max: usize,
     ) -> Result<Option<SnapshotPiece>, StorageError> {
-        let open = [&mut self.newest, &mut self.older].into_iter().flatten();
-        let asked = open.filter(|open| Some(open.checkpoint.point) == wanted).next();
-        if let Some(open) = asked
-            && offset <= open.checkpoint.bytes
-        {
-            open.in_use = true;
-            return open.checkpoint.read_at(offset, bytes_max).map(Some);
+        for open in [&mut self.newest, &mut self.older].into_iter().flatten() {
+            if Some(open.checkpoint.point) == wanted && offset <= open.checkpoint.bytes {
+                open.in_use = true;
+                return open.checkpoint.read_at(offset, bytes_max).map(Some);
+            }
         }
         if wanted.is_some() {
             probe!("checkpoint.transfer_starts_over");
@@ -262,32 +267,32 @@ enum Role {
 struct Name {
     role: Role,
     point: SnapshotPoint,
-    name: String,
+    text: String,
 }
 
 impl Name {
     /// Returns the name of a checkpoint.
     fn whole(point: SnapshotPoint) -> Self {
-        let name = format!("checkpoint-{}-{}", point.index, point.term);
-        Self { role: Role::Whole, point, name }
+        let text = format!("checkpoint-{}-{}", point.index, point.term);
+        Self { role: Role::Whole, point, text }
     }
 
     /// Understands a name; `None` if it is none of ours.
-    fn parse(name: String) -> Option<Self> {
-        if name.ends_with(TMP_SUFFIX) {
-            return Some(Self { role: Role::Temporary, point: SnapshotPoint::default(), name });
+    fn parse(text: String) -> Option<Self> {
+        if text.ends_with(TMP_SUFFIX) {
+            return Some(Self { role: Role::Temporary, point: SnapshotPoint::default(), text });
         }
-        let (stem, role) = match name.strip_suffix(DAMAGED_SUFFIX) {
+        let (stem, role) = match text.strip_suffix(DAMAGED_SUFFIX) {
             Some(stem) => (stem, Role::Damaged),
-            None => (name.as_str(), Role::Whole),
+            None => (text.as_str(), Role::Whole),
         };
         let (index, term) = stem.strip_prefix("checkpoint-")?.split_once('-')?;
         let point = SnapshotPoint { index: index.parse().ok()?, term: term.parse().ok()? };
-        Some(Self { role, point, name })
+        Some(Self { role, point, text })
     }
 
     fn path(&self) -> String {
-        format!("{DIRECTORY}/{}", self.name)
+        format!("{DIRECTORY}/{}", self.text)
     }
 
     fn damage(&self, what: &str) -> Damage {

@@ -60,7 +60,7 @@ impl Chunk {
             offset.is_multiple_of(to_u64(SECTOR_BYTES)),
             "segment {segment:x} continues at {offset}, inside of a sector"
         );
-        Self { segment, offset, capacity, last, ..Self::default() }
+        Self { segment, offset, capacity, last, fresh: last < segment, ..Self::default() }
     }
 
     /// Returns the position behind the last byte.
@@ -108,7 +108,7 @@ impl Chunk {
         }
         self.last = fields.sequence;
         self.tag_max = self.tag_max.max(fields.tag);
-        self.critical |= matches!(fields.role, Role::First | Role::Second);
+        self.critical |= fields.role.is_critical();
     }
 
     /// Encodes a whole record.

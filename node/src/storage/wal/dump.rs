@@ -1,8 +1,6 @@
 //! A log in words, for `mangrove wal dump`. Reads only.
 
-use std::fmt::Write as _;
-
-use super::examine::{Log, examine};
+use super::examine::examine;
 use super::record::Role;
 use super::recovery::judge;
 use super::scan::{Item, Scan, scan};
@@ -33,7 +31,7 @@ pub async fn dump<D: Disk>(
         line(&format!("{path}  {} bytes, header {}", bytes.len(), describe(header)));
         dump_segment(&scan(first, limit, &bytes), &bytes, &mut line);
     }
-    summarize(&log_summary(&mut log, dir), &mut line);
+    summarize(&judge(dir, &mut log), &mut line);
     Ok(())
 }
 
@@ -45,10 +43,6 @@ fn describe(header: HeaderState) -> &'static str {
     }
 }
 
-fn log_summary(log: &mut Log, dir: &str) -> Recovery {
-    judge(dir, log)
-}
-
 fn dump_segment(scan: &Scan, bytes: &[u8], line: &mut impl FnMut(&str)) {
     for item in &scan.items {
         match item {
@@ -57,7 +51,7 @@ fn dump_segment(scan: &Scan, bytes: &[u8], line: &mut impl FnMut(&str)) {
                 let payload = bytes.get(found.payload.clone()).unwrap_or_default();
                 let what = match header.role {
                     Role::Single => "record",
-                    Role::First => "copy 1",
+                    Role::First | Role::Alone => "copy 1",
                     Role::Second => "copy 2",
                     Role::Mark => "mark",
                 };
@@ -97,12 +91,9 @@ fn dump_segment(scan: &Scan, bytes: &[u8], line: &mut impl FnMut(&str)) {
 }
 
 fn hex(payload: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in payload.iter().take(SHOWN_BYTES) {
-        // Writing to a string cannot fail.
-        let _: Result<(), std::fmt::Error> = write!(text, "{byte:02x}");
-    }
-    if payload.len() > SHOWN_BYTES { text + "…" } else { text }
+    let shown = payload.iter().take(SHOWN_BYTES).map(|byte| format!("{byte:02x}"));
+    let more = if payload.len() > SHOWN_BYTES { "…" } else { "" };
+    shown.chain([more.to_owned()]).collect()
 }
 
 fn summarize(recovery: &Recovery, line: &mut impl FnMut(&str)) {

@@ -224,7 +224,7 @@ impl Log {
         self.tag_max = self.tag_max.max(header.tag);
         if let Some(segment) = self.segments.last_mut() {
             segment.tag_max = segment.tag_max.max(header.tag);
-            segment.critical |= matches!(header.role, Role::First | Role::Second);
+            segment.critical |= header.role.is_critical();
         }
     }
 

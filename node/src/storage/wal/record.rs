@@ -56,17 +56,25 @@ pub(super) enum Role {
     First,
     /// The second copy of a critical record.
     Second,
+    /// The first copy of a critical record whose second copy was never finished.
+    Alone,
     /// No record: only tells what is durable. Bears the sequence of the record before it.
     Mark,
 }
 
 impl Role {
+    /// Tells whether the record is one that a later preamble must repeat before it may go.
+    pub(super) const fn is_critical(self) -> bool {
+        matches!(self, Self::First | Self::Second | Self::Alone)
+    }
+
     const fn to_byte(self) -> u8 {
         match self {
             Self::Single => 0,
             Self::First => 1,
             Self::Second => 2,
-            Self::Mark => 3,
+            Self::Alone => 3,
+            Self::Mark => 4,
         }
     }
 
@@ -75,7 +83,8 @@ impl Role {
             0 => Some(Self::Single),
             1 => Some(Self::First),
             2 => Some(Self::Second),
-            3 => Some(Self::Mark),
+            3 => Some(Self::Alone),
+            4 => Some(Self::Mark),
             _ => None,
         }
     }

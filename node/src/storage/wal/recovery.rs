@@ -111,6 +111,7 @@ pub(super) fn judge(dir: &str, log: &mut Log) -> Recovery {
         }
         damaged.push(gap);
     }
+    forget_torn_copy(&mut recovery);
     for gap in damaged {
         probe!("wal.reports_damage");
         recovery.damage.push(Damage {
@@ -145,7 +146,7 @@ fn is_torn(gap: &Gap, log: &Log) -> bool {
     if planted!("W7") {
         return !gap.missing.is_empty() || gap.unwritten;
     }
-    gap.missing.start > log.evidence && gap.unwritten
+    gap.missing.start > log.evidence
 }
 
 /// Gives up everything from the gap on.
@@ -158,14 +159,20 @@ fn truncate(dir: &str, recovery: &mut Recovery, gap: &Gap, log: &mut Log) {
     }
     probe!("wal.truncates_torn_tail");
     recovery.records.truncate(kept);
-    // A torn second copy leaves its sequence to another record, which is no copy of the first.
-    if let Some(first) = recovery.records.last_mut().filter(|last| last.role == Role::First) {
-        first.role = Role::Single;
-    }
     recovery.next = from;
     log.evidence = log.evidence.min(from.saturating_sub(1));
     let path = path_of(dir, log, gap);
     recovery.torn = Some(Torn { path, offset: gap.offset, from, dropped_count });
+}
+
+/// A second copy that was never finished leaves its sequence to another record, which is no copy.
+fn forget_torn_copy(recovery: &mut Recovery) {
+    let next = recovery.next;
+    let first = recovery.records.last_mut().filter(|last| last.sequence + 1 == next);
+    if let Some(first) = first.filter(|first| first.role == Role::First) {
+        probe!("wal.keeps_one_copy_of_unfinished_pair");
+        first.role = Role::Alone;
+    }
 }
 
 fn path_of(dir: &str, log: &Log, gap: &Gap) -> String {
@@ -183,6 +190,7 @@ fn loss_of(records: &[Recovered], gap: &Gap) -> Loss {
     let is_pair_lost = match gap.header.map(|header| header.role) {
         Some(Role::First) => !is_covered_after,
         Some(Role::Second) => !is_covered_before,
+        Some(Role::Alone) => true,
         Some(Role::Single | Role::Mark) => false,
         None => uncovered >= 2,
     };
@@ -294,6 +302,8 @@ fn copy_unproven(open: &mut Chunk, recovery: &Recovery, proven: Sequence) {
         };
         open.push(fields, &record.payload);
     }
+    // In a sector of its own: what it is a witness of must not rot together with it.
+    open.pad_to_sector();
     let mark = Fields { kind: 0, role: Role::Mark, sequence: last, tag: 0, durable: last };
     open.push(mark, &[]);
 }

@@ -96,6 +96,9 @@ pub(super) fn scan(first: Sequence, limit: Option<Sequence>, bytes: &[u8]) -> Sc
         scanner.next = header.sequence + 1;
     }
     scan.tail = scanner.tail(at);
+    if let Some(Item::Broken(last)) = scan.items.last_mut().filter(|_| !scan.tail.dirty) {
+        last.unwritten |= scanner.is_cut_payload(last);
+    }
     scan
 }
 
@@ -187,7 +190,20 @@ impl Scanner<'_> {
         let start = self.likely_start(at);
         let rest = self.bytes.get(start..).unwrap_or_default();
         let dirty = self.limit.is_none() && !is_zero(rest);
-        Tail { start, dirty, altered: dirty && !self.is_unwritten_header(start) }
+        let unwritten = self.is_unwritten_header(start) || self.ends_before(start + HEADER_BYTES);
+        Tail { start, dirty, altered: dirty && !unwritten }
+    }
+
+    /// Tells whether a write stopped in the middle of the payload, as a failing disk may leave it.
+    fn is_cut_payload(&self, broken: &Broken) -> bool {
+        let Some(header) = broken.header else { return false };
+        let end = broken.range.start + HEADER_BYTES + to_usize(u64::from(header.payload_bytes));
+        self.ends_before(end)
+    }
+
+    /// Tells whether the byte before `end`, and all after it, are zeros.
+    fn ends_before(&self, end: usize) -> bool {
+        self.bytes.get(end.saturating_sub(1)..).is_none_or(is_zero)
     }
 }
 

@@ -171,6 +171,7 @@ impl<D: Disk> Writer<D> {
 
     /// Closes the open chunk and begins one for a new segment, with its preamble.
     fn begin_next_segment(&mut self) {
+        assert!(self.next > self.open.segment, "segment {} begins twice", self.next);
         let next = Chunk::begin(self.next, self.segment_bytes);
         let mut full = std::mem::replace(&mut self.open, next);
         full.pad_to_sector();
@@ -345,13 +346,10 @@ impl<D: Disk> Writer<D> {
     }
 
     async fn remove_oldest(&mut self, tag: u64) -> Result<(), StorageError> {
-        let mut extra = if planted!("W6") { 1 } else { 0 };
+        let tag = if planted!("W6") { u64::MAX } else { tag };
         while let Some(oldest) = self.segments.front().filter(|_| self.segments.len() > 1) {
             if !self.is_removable(oldest, tag) {
-                if extra == 0 {
-                    break;
-                }
-                extra -= 1;
+                break;
             }
             probe!("wal.removes_segment");
             self.disk.remove(&segment::path(&self.dir, oldest.first)).await?;

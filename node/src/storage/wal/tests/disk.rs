@@ -32,6 +32,8 @@ pub(super) struct Faults {
     pub(super) fail_sync: bool,
     /// Fail every operation after this many more.
     pub(super) fail_after: Option<u32>,
+    /// The next write stores this many bytes and fails.
+    pub(super) short_write: Option<usize>,
     /// Reads of this path that touch this offset fail.
     pub(super) unreadable: Option<(String, u64)>,
 }
@@ -273,10 +275,15 @@ impl File for MemoryFile {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let mut tree = self.disk.tree();
         tree.write_count += 1;
+        let short = tree.faults.short_write;
+        let bytes = short.and_then(|short| bytes.get(..short)).unwrap_or(bytes);
         let inode = &mut tree.inodes[self.inode];
         write(&mut inode.content, offset, bytes);
         inode.pending.push((offset, bytes.to_vec()));
-        Ok(())
+        match short {
+            Some(_) => Err(error(DiskErrorKind::Io, "write", &self.path)),
+            None => Ok(()),
+        }
     }
 
     async fn truncate(&self, len: u64) -> Result<(), DiskError> {

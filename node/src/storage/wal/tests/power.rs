@@ -247,3 +247,73 @@ fn intact_records_after_a_torn_one_are_void() {
     }
     assert!(has_seen_drop);
 }
+
+#[test]
+fn half_written_vote_is_kept_and_holds_its_segment() {
+    let disk = MemoryDisk::default();
+    let (mut writer, _) = open(&disk);
+    append_vote(&mut writer, 3);
+    now(writer.write()).unwrap();
+    // Power fails after the sector of the first copy was written, and not that of the second.
+    disk.damage(&segment::path(DIR, 1), |content| content[1536..].fill(0));
+    let (mut writer, recovery) = open(&disk);
+    assert_eq!(sequences(&recovery), [1]);
+    assert_eq!(recovery.records[0].payload, vote(3).payload);
+    for tag in 1..=5 {
+        append(&mut writer, tag, 4000);
+        commit(&mut writer).unwrap();
+    }
+    now(writer.remove_through(9)).unwrap();
+    assert_eq!(open(&disk).1.records[0].payload, vote(3).payload, "nobody has said it again");
+}
+
+#[test]
+fn large_record_after_a_start_without_records_fits() {
+    let disk = MemoryDisk::default();
+    drop(open(&disk));
+    let (mut writer, _) = open(&disk);
+    append(&mut writer, 1, 7129);
+    commit(&mut writer).unwrap();
+    append(&mut writer, 2, 20_000);
+    commit(&mut writer).unwrap();
+    disk.power_loss(&mut Rng::new(1), 0.0);
+    let (_, recovery) = open(&disk);
+    assert_eq!((tags(&recovery), recovery.damage), (vec![1, 2], vec![]));
+}
+
+#[test]
+fn start_on_a_full_disk_may_be_tried_again() {
+    let disk = MemoryDisk::default();
+    let (mut writer, _) = open(&disk);
+    append(&mut writer, 1, 100);
+    commit(&mut writer).unwrap();
+    disk.set_faults(Faults { no_space: true, ..Faults::default() });
+    let full = now(super::super::open(&disk, DIR, OPTIONS)).map(drop);
+    assert!(full.unwrap_err().is_no_space());
+    disk.set_faults(Faults::default());
+    assert_eq!(tags(&open(&disk).1), [1]);
+}
+
+#[test]
+fn write_cut_at_any_byte_is_torn_and_not_rot() {
+    // Header, payload, copies and padding are each cut at every byte.
+    for stored in 0..2048 {
+        let disk = MemoryDisk::default();
+        let (mut writer, _) = open(&disk);
+        append(&mut writer, 1, 100);
+        commit(&mut writer).unwrap();
+        append(&mut writer, 2, 5);
+        append(&mut writer, 3, 700);
+        append_vote(&mut writer, 1);
+        disk.set_faults(Faults { short_write: Some(stored), ..Faults::default() });
+        assert!(now(writer.write()).is_err());
+        disk.set_faults(Faults::default());
+        let (_, recovery) = open(&disk);
+        assert_eq!(recovery.damage, vec![], "cut at {stored}");
+        let last = recovery.next - 1;
+        assert_eq!(sequences(&recovery), (1..=last).collect::<Vec<_>>(), "cut at {stored}");
+        assert!(last >= 1, "cut at {stored}");
+        let (_, again) = open(&disk);
+        assert_eq!((again.torn, again.records.len()), (None, recovery.records.len()));
+    }
+}

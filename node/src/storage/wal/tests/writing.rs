@@ -74,7 +74,7 @@ fn rotation_is_prepared_before_it_is_due() {
     assert_eq!(spare, vec![0; 8 << 10]);
     append(&mut writer, 2, 5000);
     commit(&mut writer).unwrap();
-    assert_eq!(disk.files(DIR).keys().filter(|name| name.ends_with(".wal")).count(), 2);
+    assert_eq!(disk.files(DIR).keys().filter(|name| is_segment(name)).count(), 2);
     assert_eq!(writer.segment_count(), 2);
 }
 
