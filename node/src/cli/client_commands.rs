@@ -172,11 +172,12 @@ pub(super) async fn bulk(args: BulkArgs) -> Result<(), CliError> {
         path => std::fs::read(path)
             .map_err(|error| CliError::Usage(format!("cannot read {path}: {error}")))?,
     };
+    let name = if args.file == "-" { "standard input" } else { &args.file };
     let mut batch = Batch::default();
     for (position, line) in input.split(|byte| *byte == b'\n').enumerate() {
         if !line.trim_ascii().is_empty() {
             let mutation = Record::parse(line).map_err(|error| {
-                CliError::Usage(format!("{}, line {}: {error}", args.file, position + 1))
+                CliError::Usage(format!("{name}, line {}: {error}", position + 1))
             })?;
             batch.mutations.push(mutation);
         }
@@ -225,12 +226,8 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
     match format {
         Format::Json => {
             for (address, status) in found {
-                output.json(&match status {
-                    Ok(status) => serde_json::json!({ "address": address, "status": status }),
-                    Err(error) => {
-                        serde_json::json!({ "address": address, "error": error.to_string() })
-                    }
-                })?;
+                let error = status.as_ref().err().map(why);
+                output.json(&StatusLine { address, status: status.as_ref().ok(), error })?;
             }
         }
         Format::Raw => {
@@ -298,10 +295,28 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
     }
     for (address, status) in found {
         if let Err(error) = status {
-            output.line(&format!("{address}: {error}"))?;
+            output.line(&format!("{address}: {}", why(error)))?;
         }
     }
     Ok(())
+}
+
+/// One node in JSON.
+#[derive(serde::Serialize)]
+struct StatusLine<'a> {
+    address: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Says why one node did not answer; it was tried once.
+fn why(error: &ClientError) -> String {
+    if let ClientError::Unavailable { last, .. } = error {
+        return last.to_string();
+    }
+    error.to_string()
 }
 
 /// Shows a number of bytes to people.

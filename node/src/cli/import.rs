@@ -114,8 +114,9 @@ struct Import<R> {
 
 impl<R: BufRead> Import<R> {
     fn new(args: &ImportArgs, input: R, start: Progress) -> Self {
+        let name = if args.file == "-" { "standard input" } else { &args.file }.to_owned();
         Self {
-            lines: Lines { input, read: start, name: args.file.clone() },
+            lines: Lines { input, read: start, name },
             batch_cells: usize::try_from(args.batch_cells).unwrap_or(usize::MAX),
             in_flight_max: usize::try_from(args.in_flight).unwrap_or(usize::MAX),
             done: start,

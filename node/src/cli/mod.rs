@@ -1,15 +1,15 @@
 //! The command line: what the `mangrove` program does, and nothing that a node does.
 //!
-//! `main` calls [`run`] and exits with what it returns. Each file is one subject: what can be
-//! typed ([`args`]), where a node's configuration comes from ([`config`]), one node ([`serve`]),
-//! a cluster of them on one machine ([`cluster`]), what clients do ([`client_commands`],
-//! [`import`], [`export`]), and how all that is printed ([`output`]).
+//! `main` calls `run` and exits with what it returns. Each file is one subject: what can be
+//! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
+//! a cluster of them on one machine (`cluster`), what clients do (`client_commands`,
+//! `import`, `export`), and how all that is printed (`output`).
 //!
 //! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
 //!
 //! # Invariants
 //! 1. Standard output carries answers only; logs, progress and complaints go to standard error.
-//! 2. The exit code says what became of the request ([`error`]).
+//! 2. The exit code says what became of the request (`error`).
 
 mod args;
 mod client_commands;

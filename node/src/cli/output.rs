@@ -5,7 +5,7 @@
 
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::CliError;
 use super::records::Record;
@@ -106,7 +106,8 @@ impl Output {
 /// Starts a table with these heads.
 pub(super) fn new_table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let under_heads = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(under_heads));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
     table

@@ -178,8 +178,8 @@ impl<S> Shared<S> {
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> InFlight<S> {
     /// Waits for the answer until `deadline`.
     ///
-    /// A connection on which nothing at all arrived meanwhile is closed: its other end is
-    /// probably gone without a word, and the next request shall not wait for it too.
+    /// A connection on which nothing at all arrived for `silence_max` or longer is closed: its
+    /// other end is probably gone without a word, and the next request shall not wait for it too.
     ///
     /// # Errors
     /// No answer came; whether the request took effect is not known.
@@ -187,6 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> InFlight<S> {
         mut self,
         env: &E,
         deadline: Instant,
+        silence_max: Duration,
     ) -> Result<ResponseBody, TryFailure> {
         let limit = deadline.since(env.now());
         match timeout(env, limit, &mut self.answer).await {
@@ -196,7 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> InFlight<S> {
                 Err(TryFailure::ConnectionLost { what })
             }
             None => {
-                if lock(&self.shared.state).read_count == self.read_count {
+                let read_count = lock(&self.shared.state).read_count;
+                if read_count == self.read_count && limit >= silence_max {
                     crate::probe!("client.closes_a_silent_connection");
                     self.shared.close("silent for too long");
                 }

@@ -15,23 +15,23 @@
 //!
 //! # What it takes care of
 //! *Finding the leader.* A follower answers who leads; the client asks there, and stays until
-//! the leader fails ([`routing`]).
+//! the leader fails (`routing`).
 //!
 //! *Repeating what is safe.* When an answer does not come, nobody knows whether the request was
 //! carried out. Reads are simply asked again. A write carries the number that it has in the
 //! client's session; the nodes remember which numbers were carried out, so a repeated write
-//! takes effect once ([`session`], [Thesis §6.3]).
+//! takes effect once (`session`, [Thesis §6.3]).
 //!
 //! *Saying what became of it.* An error that says "not applied" can be relied on. When neither
-//! can be proved, the error is [`ClientError::Unknown`] ([`retry`]).
+//! can be proved, the error is [`ClientError::Unknown`] (`retry`).
 //!
 //! *Being quick.* One connection per node carries all requests at once, and requests that come
-//! together are written together ([`connection`]).
+//! together are written together (`connection`).
 //!
 //! # Consistency
 //! Every single request is linearizable; a batch and a [`multi_get`](Client::multi_get) are
 //! strictly serializable: they see and make one state. What is read page by page
-//! ([`row`](Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
+//! (`row`(Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
 //! [`scan`](Client::scan)) is one state per page only.
 //!
 //! # Left out

@@ -7,7 +7,8 @@ use crate::base::ClusterId;
 /// Time limits of a client. The defaults suit a cluster in one data centre.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// Longest time for opening one connection, the handshake included. Too small: slow links
+    /// Longest time for opening one connection, the handshake included; also how long an open
+    /// one may be silent while a request waits, before it counts as dead. Too small: slow links
     /// never connect. Too large: a node that is gone without a word holds requests up.
     pub connect_timeout: Duration,
     /// Longest time that one node is waited for, before the request is tried elsewhere. Too

@@ -241,7 +241,11 @@ impl<E: Env> Inner<E> {
             let Some(route) = self.routing.target() else {
                 return Err(ClientError::Invalid("no address of a node is given".to_owned()));
             };
-            let limit = tries.deadline.since(self.env.now()).min(self.options.try_timeout);
+            let now = self.env.now();
+            let limit = tries.deadline.since(now).min(self.options.try_timeout);
+            if limit.is_zero() {
+                return Err(tries.give_up(now));
+            }
             let mut sent = false;
             let failure = match self.try_once(&route, body, limit, &mut sent).await {
                 Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
@@ -278,9 +282,14 @@ impl<E: Env> Inner<E> {
         let deadline = self.env.now() + limit;
         let connect_limit = limit.min(self.options.connect_timeout);
         let connection = route.connection(&self.env, &self.routing, connect_limit).await?;
+        if deadline.since(self.env.now()).is_zero() {
+            // What is not sent is not in doubt.
+            return Err(TryFailure::NoAnswer { limit });
+        }
         let in_flight = connection.send(body)?;
         *sent = true;
-        let answer = in_flight.answer(&self.env, deadline).await?;
+        let silence_max = self.options.connect_timeout;
+        let answer = in_flight.answer(&self.env, deadline, silence_max).await?;
         check_answer(&connection, body, answer)
     }
 
