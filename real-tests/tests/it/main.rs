@@ -8,6 +8,7 @@
 
 mod cli;
 mod directory;
+mod env_conformance;
 mod failover;
 mod hostile;
 mod import;
