@@ -65,13 +65,18 @@ async fn receive(
     for chunk in chunks(&mut store_at(index), 100) {
         receiver.append(receiver.stored(), &chunk).await?;
     }
-    let received = receiver.finish().await?;
+    let received = finish(receiver).await?;
     checkpoints.adopt(received.checkpoint);
     Ok(received.store)
 }
 
 fn open(disk: &TestDisk) -> (Checkpoints<TestDisk>, StoreRecovery) {
     run(Checkpoints::open(disk.clone())).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Verifies and installs in one go.
+async fn finish<D: Disk>(receiver: SnapshotReceiver<D>) -> Result<Received<D::File>, ReceiveError> {
+    Ok(receiver.verify().await?.install().await?)
 }
 
 #[test]
@@ -322,7 +327,7 @@ fn pieces_twice_or_too_early_change_nothing() {
         assert_eq!(twice, Err(ReceiveError::Misplaced { stored: end }));
         stored = end;
     }
-    let received = run(receiver.finish()).unwrap();
+    let received = run(finish(receiver)).unwrap();
     assert_eq!(cells(&received.store), cells(&store_at(9)));
     assert_eq!(received.extra, EXTRA);
 }
@@ -339,7 +344,7 @@ fn snapshot_damaged_incomplete_or_of_another_state_is_thrown_away() {
     for (bytes, index) in [(&flipped[..], 9), (short, 9), (&whole, 10), (&[], 9)] {
         let mut receiver = checkpoints.receiver(point(index));
         run(receiver.append(0, bytes)).unwrap();
-        let refused = run(receiver.finish()).unwrap_err();
+        let refused = run(finish(receiver)).unwrap_err();
         assert!(matches!(refused, ReceiveError::Damaged(_)), "{refused}");
         assert_eq!(disk.names(DIRECTORY), ["checkpoint-5-2"]);
     }
@@ -357,7 +362,7 @@ fn piece_refused_by_a_full_disk_may_be_sent_again() {
     assert_eq!(receiver.stored(), 50);
     disk.set_space(None);
     run(receiver.append(50, &bytes[50..])).unwrap();
-    assert_eq!(run(receiver.finish()).unwrap().store.applied(), point(9));
+    assert_eq!(run(finish(receiver)).unwrap().store.applied(), point(9));
 }
 
 #[test]

@@ -33,28 +33,25 @@
 //! Every record tells up to which sequence the log was durable when it was encoded. A file's name
 //! tells the same: a segment gets it only when everything before is durable. [`Writer::mark`]
 //! writes the news when no record is there to carry it. The highest such number is the
-//! **evidence**: what it covers was durable once. From there it is three cases:
+//! **evidence**: what it covers was durable once. From there it is two cases:
 //!
 //! ```text
 //!  #7 and #8 were synced, then #9 … #12 written in one batch; the power fails.
 //!
 //!       d6   d6 │ d8    d8    d8    d8          dN: "durable up to N", as the record says
 //!     ┌────┬────┬─────┬─────┬─────┬─────┐
-//!  1. │ 7  │ 8  │  9  │▒▒▒▒▒│ 11  │ 12  │ 0 0    evidence 8 < 10, and a sector of #10 is zeros:
+//!  1. │ 7  │ 8  │  9  │▒▒▒▒▒│ 11  │ 12  │ 0 0    evidence 8 < 10, whatever it looks like:
 //!     └────┴────┴─────┴─────┴─────┴─────┘        torn. #9 stays, #10 to #12 are void: nobody can
 //!                      └── void ───────┘         have been told that they are safe.
 //!     ┌────┬────┬─────┬─────┬─────┬─────┐
 //!  2. │ 7  │▓▓▓▓│  9  │ 10  │ 11  │ 12  │ 0 0    evidence 8 ≥ 8: rot, whatever it looks like. All
 //!     └────┴────┴─────┴─────┴─────┴─────┘        others are returned, and a Damage for #8.
-//!     ┌────┬────┬─────┬─────┬─────┬─────┐
-//!  3. │ 7  │ 8  │  9  │ 10  │▓▓▓▓▓│ 12  │ 0 0    evidence 8 < 11, but every sector of #11 has been
-//!     └────┴────┴─────┴─────┴─────┴─────┘        written: it was altered, not torn. Perhaps the
-//!                                                batch was synced: reported as rot, not certain.
 //! ```
-//! The third case is why a mark is worth writing: without one, the last batch before a crash has
-//! no witness. What remains undetected is rot in that very batch, before a mark or another batch
-//! has reached the disk, that makes it look unfinished: a sector turned to zeros, or a damaged
-//! header with nothing but zeros after it.
+//! A mark is worth writing because without one the last batch before a crash has no witness. What
+//! remains undetected is rot in that very batch before a mark or another batch has reached the
+//! disk. The other choice, to suspect every unproven record that looks altered, would stop a whole
+//! cluster for good when a power loss tears the last write of a majority into garbage; one copy
+//! of an entry is lost silently here only if its disk rots in the instant of a power loss.
 //!
 //! Zeros are the normal end of a segment, but the end of the log only if no record follows: the
 //! search goes on to the end of the file, and a later segment says how far this one must reach.

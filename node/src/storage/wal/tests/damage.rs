@@ -216,7 +216,7 @@ fn broken_payload_is_reported_with_its_tag() {
 }
 
 #[test]
-fn last_record_altered_without_a_mark_is_suspected_and_with_one_certain() {
+fn last_record_altered_without_a_mark_is_torn_and_with_one_is_rot() {
     for is_marked in [false, true] {
         let (disk, path, sites) = three();
         if is_marked {
@@ -230,8 +230,13 @@ fn last_record_altered_without_a_mark_is_suspected_and_with_one_certain() {
         }
         let (_, recovery) = open(&disk);
         assert_eq!(sequences(&recovery), [1, 2]);
+        if !is_marked {
+            assert_eq!((recovery.damage.len(), recovery.next), (0, 3));
+            assert_eq!(recovery.torn.map(|torn| torn.from), Some(3));
+            continue;
+        }
         assert_eq!((recovery.damage.len(), recovery.next), (1, 4));
-        assert_eq!(recovery.damage[0].is_certain, is_marked);
+        assert!(recovery.damage[0].is_certain);
         assert_eq!(recovery.damage[0].missing, 3..4);
     }
 }
