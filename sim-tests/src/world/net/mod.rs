@@ -193,8 +193,8 @@ impl Net {
     /// Opens a port for a process; port 0 picks a free one.
     fn listen(&mut self, host: Host, port: u16) -> io::Result<u16> {
         let endpoint = self.endpoint(host);
-        let mut port = port;
-        while port == 0 || (port >= EPHEMERAL_PORT && endpoint.listeners.contains_key(&port)) {
+        let (mut port, any) = (port, port == 0);
+        while any && (port == 0 || endpoint.listeners.contains_key(&port)) {
             port = EPHEMERAL_PORT + endpoint.port_count;
             endpoint.port_count = (endpoint.port_count + 1) % (u16::MAX - EPHEMERAL_PORT);
         }
