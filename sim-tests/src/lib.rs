@@ -2,6 +2,10 @@
 //!
 //! [`world`] is the ground: machines with clocks, disks and a network that fail on purpose, all
 //! derived from one seed. A run is `world::run_seed(seed, options, |world| async { … })`.
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the panic hook of `world::run_seed` knows nothing but its thread"
+)]
 
 #[cfg(not(madsim))]
 compile_error!(
