@@ -423,3 +423,14 @@ fn shapes_of_partitions_cut_what_they_say() {
     });
     assert_eq!(result.unwrap(), [vec![], vec![2, 3], vec![2, 5]]);
 }
+
+#[test]
+fn machine_is_never_cut_off_from_itself() {
+    with_pair(1, calm(), async |pair| {
+        pair.world.block(pair.n1, pair.n1);
+        pair.world.clog(pair.n1, pair.n1);
+        let connected = timeout(&pair.env1, 10 * MS, connect(&pair.env1, &pair.env1, 9000)).await;
+        assert!(connected.is_some(), "connecting to itself hangs");
+        assert_eq!(pair.world.fault_counts()["N4"], (0, 0));
+    });
+}
