@@ -1,1 +1,6 @@
 //! Scenarios and suites of the simulation.
+
+mod check_fuzz;
+mod check_hand;
+mod check_naive;
+mod check_random;

@@ -316,7 +316,9 @@ impl<'a> Engine<'a> {
         }
         let mut touched = Touched::new(self.group.cells.len());
         touched.add(&self.op(target).step);
-        let mut far = self.open;
+        let is_target = |slot: &u32| self.slots[*slot as usize] == Some(target);
+        let own = bits(self.open).find(is_target).map_or(0, |slot| 1 << slot);
+        let mut far = self.open & !own;
         let mut far_pending: Vec<(u32, u32)> =
             self.pending.iter().filter_map(|(class, ops)| Some((*class, *ops.front()?))).collect();
         let mut near = Vec::new();
@@ -326,7 +328,7 @@ impl<'a> Engine<'a> {
             for slot in bits(far) {
                 let Some(op) = self.slots[slot as usize] else { continue };
                 let step = &self.op(op).step;
-                if touched.conflicts(step) && (op == target || !writes_only || !self.op(op).inert) {
+                if touched.conflicts(step) && !(writes_only && self.op(op).inert) {
                     touched.add(step);
                     far &= !(1 << slot);
                     grown = true;
