@@ -5,6 +5,7 @@
 //! same comparison must find the mistake.
 
 use mangrove::base::Rng;
+use sim_tests::check::client;
 use sim_tests::check::linearizable::{self, Mutant, Options, Rule, Rules, Verdict};
 use sim_tests::history::History;
 
@@ -27,6 +28,7 @@ fn shape(rng: &mut Rng) -> Shape {
         ops: rng.index(7) + 3,
         info: if rng.chance(0.5) { 0.1 } else { 0.4 },
         wide,
+        hot: true,
     }
 }
 
@@ -54,15 +56,20 @@ fn show(history: &History) -> String {
 #[test]
 fn checker_random_histories_agrees_with_exhaustive_search() {
     let mut rng = Rng::new(1);
-    let mut bad = 0;
+    let (mut bad, mut plain) = (0_u64, 0_u64);
     for number in 0..HISTORIES {
         let history = draw(&mut rng);
         let right = is_linearizable(&history);
         bad += u64::from(!right);
         let all = judge(&history, &Options::default());
         assert_eq!(all, right, "all rules, history {number}:\n{}", show(&history));
+        if let Err(violation) = client::check(&history) {
+            assert!(!right, "{violation}, history {number}:\n{}", show(&history));
+            plain += 1;
+        }
     }
     assert!(bad > HISTORIES / 5, "only {bad} of {HISTORIES} histories were bad");
+    assert!(plain > bad / 4, "the plain checks found only {plain} of {bad} bad histories");
 }
 
 #[test]

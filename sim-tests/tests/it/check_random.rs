@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) info: f64,
     /// Whether operations on several cells occur.
     pub(crate) wide: bool,
+    /// Whether operations stay in flight as long as chance wants; else they end soon.
+    pub(crate) hot: bool,
 }
 
 struct Flight {
@@ -158,13 +160,11 @@ impl<'a> Maker<'a> {
         let mut results = run(&self.history, &self.history.op(op).call, &self.state);
         let (state, answer) = results.swap_remove(self.rng.index(results.len()));
         self.state = state;
-        match answer {
-            Answer::Tried { applied: false, current } => {
-                let told = self.rng.chance(0.3);
-                Answer::Tried { applied: false, current: current.filter(|_| told) }
-            }
-            answer => answer,
+        if let Answer::Tried { applied: false, current } = answer {
+            let told = self.rng.chance(0.3);
+            return Answer::Tried { applied: false, current: current.filter(|_| told) };
         }
+        answer
     }
 
     fn a_cell(&mut self) -> CellId {

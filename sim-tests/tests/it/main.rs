@@ -4,3 +4,4 @@ mod check_fuzz;
 mod check_hand;
 mod check_naive;
 mod check_random;
+mod check_speed;
