@@ -28,7 +28,6 @@ fn shape(rng: &mut Rng) -> Shape {
         ops: rng.index(7) + 3,
         info: if rng.chance(0.5) { 0.1 } else { 0.4 },
         wide,
-        hot: true,
     }
 }
 

@@ -26,8 +26,6 @@ pub(crate) struct Shape {
     pub(crate) info: f64,
     /// Whether operations on several cells occur.
     pub(crate) wide: bool,
-    /// Whether operations stay in flight as long as chance wants; else they end soon.
-    pub(crate) hot: bool,
 }
 
 struct Flight {

@@ -15,7 +15,7 @@ use crate::check_random::{self, Shape};
 const STEPS_PER_OP_MAX: u64 = 200;
 
 fn shape(rows: usize, processes: usize, ops: usize, info: f64, wide: bool) -> Shape {
-    Shape { rows, columns: 1, values: 0, processes, ops, info, wide, hot: false }
+    Shape { rows, columns: 1, values: 0, processes, ops, info, wide }
 }
 
 /// Takes the last acknowledged set of the first half away, as a store that loses a write does.
@@ -54,7 +54,11 @@ fn lose_a_write(history: &History) -> History {
     lost
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures the checker, not the simulated world")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "measures the checker, not the simulated world"
+)]
 fn measure(name: &str, history: &History) -> Report {
     let begun = std::time::Instant::now();
     let report = linearizable::check(history, &Options::default());
@@ -86,8 +90,6 @@ fn checker_long_histories_are_decided() {
         ("10,000 ops, 1 key, 10 processes, 1% info", shape(1, 10, 10_000, 0.01, false)),
         ("100,000 ops, 100 keys, 20 processes, 1% info", shape(100, 20, 100_000, 0.01, false)),
         ("10,000 ops, 30 keys as one map", shape(30, 10, 10_000, 0.0, true)),
-        ("10,000 ops, 30 keys as one map, 2% info", shape(30, 10, 10_000, 0.02, true)),
-        ("10,000 ops, 30 keys as one map, 20 processes", shape(30, 20, 10_000, 0.02, true)),
     ];
     for (seed, (name, shape)) in (0..).zip(shapes) {
         let history = check_random::history(&mut Rng::new(seed), shape);
@@ -97,7 +99,7 @@ fn checker_long_histories_are_decided() {
         let steps_max = ops * STEPS_PER_OP_MAX;
         assert!(report.steps <= steps_max, "{name}: {} steps, not {steps_max}", report.steps);
         let lost = lose_a_write(&history);
-        let report = measure(&format!("  … with a lost write"), &lost);
+        let report = measure("  … with a lost write", &lost);
         assert!(matches!(report.verdict, Verdict::Invalid(_)), "{name} with a lost write");
     }
 }
