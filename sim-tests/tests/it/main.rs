@@ -10,3 +10,17 @@ mod world_net;
 mod world_process;
 #[cfg(test)]
 mod world_speed;
+#[cfg(test)]
+mod check_fuzz;
+#[cfg(test)]
+mod check_hand;
+#[cfg(test)]
+mod check_invariants;
+#[cfg(test)]
+mod check_naive;
+#[cfg(test)]
+mod check_random;
+#[cfg(test)]
+mod check_replay;
+#[cfg(test)]
+mod check_speed;
