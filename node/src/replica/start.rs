@@ -102,7 +102,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let bytes = checkpoints.newest().map_or(0, |newest| newest.bytes);
         let machine = Machine::restore(loaded.store, &loaded.extra, config.sessions_max)?;
         let now = env.now();
-        observer.on_start(now, &recovered, machine.applied().index);
+        observer.on_start(now, &recovered, machine.trail());
         let core = Raft::new(core_config(&config), recovered, env.rng("raft"), now);
         let inbox = Inbox::new(config.requests_max);
         let wal_bytes = writer.wal_bytes();
