@@ -58,6 +58,9 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
     let env = RealEnv::client();
     let new_id = ClusterId(env.rng("cluster id").next_u64());
     let (file, is_new) = ClusterFile::open(&args.data, args.nodes, args.base_port, new_id)?;
+    if !is_new {
+        file.check_ports()?;
+    }
     let whose = if is_new { "a new cluster" } else { "the cluster" };
     say(&format!("starting {whose} of {} nodes in {}", file.nodes.len(), args.data.display()));
     let mut nodes = Vec::new();
