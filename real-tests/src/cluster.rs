@@ -182,7 +182,7 @@ fn serve_arguments(
 ) -> Vec<String> {
     let mut arguments = vec!["serve".to_owned()];
     for (flag, value) in [
-        ("--node-id", id.to_string()),
+        ("--node", id.to_string()),
         ("--listen", address.to_owned()),
         ("--cluster-id", cluster.to_string()),
         ("--members", members.join(",")),

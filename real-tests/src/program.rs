@@ -1,7 +1,8 @@
 //! The shipped program, built once per test run.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// Returns the `mangrove` program as it is shipped, building it on the first call.
@@ -13,9 +14,21 @@ pub fn program() -> &'static Path {
     PROGRAM.get_or_init(build)
 }
 
-/// Runs the program with `arguments` to its end and returns what it said.
-pub fn run_program(arguments: &[&str]) -> Output {
-    Command::new(program()).args(arguments).output().expect("the program starts")
+/// Runs the program to its end with `arguments` and `input` on its standard input; returns what it
+/// said.
+pub fn run_program(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // A program that does not read its input closes it; that is no failure.
+    stdin.write_all(input).ok();
+    drop(stdin);
+    child.wait_with_output().expect("the program ends")
 }
 
 fn build() -> PathBuf {

@@ -21,10 +21,9 @@ use crate::base::limits::FRAME_BYTES_MAX;
 use crate::base::{ClusterId, NodeId, Rng};
 use crate::codec::{self, FrameDecoder};
 use crate::env::{self, Env, First, Net};
-use crate::raft::Message;
 use crate::replica::{Inbox, PeerOutbox};
 use crate::wire::handshake::MAGIC;
-use crate::wire::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
+use crate::wire::{Hello, Identity, PROTOCOL_VERSION, PeerMessage, Refusal, Welcome};
 
 /// Longest wait for a connection to open, and for each step of the handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -168,9 +167,7 @@ impl<'a, E: Env> Writer<'a, E> {
 
     fn poll_receipts(&mut self, context: &mut Context<'_>) -> Result<(), PeerError> {
         let mut receipts = [0; 16];
-        while let Poll::Ready(bytes) =
-            pin!(self.stream.read(&mut receipts)).poll(context)?
-        {
+        while let Poll::Ready(bytes) = pin!(self.stream.read(&mut receipts)).poll(context)? {
             if bytes == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
@@ -224,7 +221,7 @@ pub(super) async fn serve_peer<E: Env>(
     let mut receipt_due: Option<Sleep> = None;
     loop {
         while let Some(frame) = decoder.decode(&mut buffer)? {
-            let message: Message = codec::decode(&frame)?;
+            let message: PeerMessage = codec::decode(&frame)?;
             if !inbox.deliver(from, message, frame.len()).await {
                 return Ok(());
             }

@@ -15,7 +15,7 @@ async fn refusal_of(cluster: &RealCluster, node: usize, id: &str, cluster_id: &s
     let address = free_address();
     let (members, data) = (format!("{id}={address}"), cluster.data(node).display().to_string());
     let arguments = [
-        ["serve", "--node-id", id],
+        ["serve", "--node", id],
         ["--listen", &address, "--cluster-id"],
         [cluster_id, "--members", &members],
     ];
@@ -48,10 +48,11 @@ fn directory_of_another_node_or_cluster_is_refused() {
         cluster.client().set("k", "v").await.unwrap();
         cluster.kill(1);
         let ours = cluster.id().to_string();
-        let said = refusal_of(&cluster, 1, "2", &ours).await;
-        assert!(said.contains("n1") && said.contains("n2"), "{said}");
-        let said = refusal_of(&cluster, 1, "1", "00000000000000aa").await;
-        assert!(said.contains(&ours) && said.contains("00000000000000aa"), "{said}");
+        for (node, cluster_id) in [("2", ours.as_str()), ("1", "00000000000000aa")] {
+            let said = refusal_of(&cluster, 1, node, cluster_id).await;
+            let owner = format!("node n1 of cluster {ours}");
+            assert!(said.contains(&owner) && said.contains("--data"), "{said}");
+        }
         cluster.start_node(1);
         assert!(cluster.client().get("k").await.unwrap().is_some(), "nothing was touched");
     });

@@ -6,8 +6,11 @@
 )]
 #![expect(clippy::expect_used, reason = "helpers of tests stop the test they help")]
 
+mod cli;
 mod directory;
+mod env_conformance;
 mod failover;
 mod hostile;
+mod import;
 mod kill_restart;
 mod smoke;

@@ -19,6 +19,9 @@ const LEFTOVERS: &[(&str, &str)] = &[
 const OUTSIDE: &[&str] =
     &[concat!("../", "shared"), concat!(".lib", "rary"), concat!("/wo", "rk/")];
 
+/// Most places of one planted bug: it is one slip, and a line at each check that would catch it.
+const PLANTED_PLACES_MAX: usize = 3;
+
 /// Complains about probes that share a name or whose name is not `area.what_happens`.
 pub(super) fn bad_probes(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -34,13 +37,12 @@ pub(super) fn bad_probes(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// Complains about planted bugs that are spread over files, or whose code is none.
+/// Complains about planted bugs that are spread over too many places, or whose code is none.
 pub(super) fn bad_planted(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     for (code, places) in marked(sources, "planted!(\"") {
-        let file = |place: &String| place.split(':').next().map(str::to_owned);
-        if places.iter().any(|place| file(place) != places.first().and_then(file)) {
-            complaints.push(format!("{}: {code} is one slip in one place", places.join(", ")));
+        if places.len() > PLANTED_PLACES_MAX {
+            complaints.push(format!("{}: {code} is one slip, in one place", places.join(", ")));
         }
         if !is_planted_code(&code) {
             complaints.push(format!("{}: {code:?} is no code of the catalogue", places.join(", ")));
@@ -133,11 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn planted_bug_in_two_files_or_without_code_is_found() {
+    fn planted_bug_in_many_places_or_without_code_is_found() {
         let found = |text: &str| bad_planted(&[Source::new(CORE, text)]).len();
         assert_eq!(found("if planted!(\"R3\") {}\nif planted!(\"R46b\") {}"), 0);
-        let planted = |path| Source::new(path, "if planted!(\"R3\") {}");
-        assert_eq!(bad_planted(&[planted(CORE), planted("node/src/raft/log.rs")]).len(), 1);
+        assert_eq!(found(&"if planted!(\"R3\") {}\n".repeat(PLANTED_PLACES_MAX)), 0);
+        assert_eq!(found(&"if planted!(\"R3\") {}\n".repeat(PLANTED_PLACES_MAX + 1)), 1);
         assert_eq!(found("if planted!(\"no fsync\") {}"), 1);
     }
 

@@ -108,9 +108,10 @@ impl Link {
         if now >= self.burst_until && roll(&mut rngs.burst, options.burst) {
             self.burst_until = now + draw(&mut rngs.burst, options.burst_length);
         }
-        let chance = if now < self.burst_until { 0.5 } else { options.loss };
         let mut delay = 0;
         for retry in 0..8 {
+            // What is sent again after the burst has the usual chance to arrive.
+            let chance = if now + delay < self.burst_until { 0.5 } else { options.loss };
             if !roll(&mut rngs.loss, chance) {
                 break;
             }
