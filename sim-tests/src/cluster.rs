@@ -31,11 +31,8 @@ const PORT: u16 = 7000;
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
 
 /// How soon after healing things must be well again.
-const LIVENESS: Deadlines = Deadlines {
-    leader_ns: 30_000_000_000,
-    serve_ns: 60_000_000_000,
-    converge_ns: 60_000_000_000,
-};
+const LIVENESS: Deadlines =
+    Deadlines { leader_ns: 30_000_000_000, serve_ns: 60_000_000_000, converge_ns: 60_000_000_000 };
 
 /// Something to be undone later.
 #[derive(Debug, Clone)]

@@ -159,7 +159,8 @@ async fn scenario(world: &World, options: &Options) -> Report {
 
 async fn start_clients(world: &World, cluster: &Cluster, options: &Options, shared: &Arc<Shared>) {
     for host in cluster.clients() {
-        let (addresses, options, shared) = (cluster.addresses(), options.clone(), Arc::clone(shared));
+        let (addresses, options, shared) =
+            (cluster.addresses(), options.clone(), Arc::clone(shared));
         let clock = clock(world);
         let main = move |env| async move {
             ClientProcess::new(&env, addresses, &options, &shared, clock).run().await;
@@ -176,11 +177,7 @@ fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
 }
 
 /// Lets the nemesis loose until its time is over or a checker speaks.
-async fn fault_phase(
-    world: &World,
-    cluster: &mut Cluster,
-    options: &Options,
-) -> Option<Violation> {
+async fn fault_phase(world: &World, cluster: &mut Cluster, options: &Options) -> Option<Violation> {
     let mut nemesis = Nemesis::new(options);
     let end = world.now() + options.fault_phase;
     let mut next_fault = world.now() + nemesis.draw_pause();

@@ -96,7 +96,6 @@ pub fn run_seeds(swarm: &Swarm) -> Summary {
     run_all(swarm, Options::draw, false)
 }
 
-
 fn progress_bar(swarm: &Swarm) -> ProgressBar {
     let bar = ProgressBar::new(swarm.end - swarm.first);
     if !swarm.progress {

@@ -24,7 +24,7 @@ use crate::storage::{StorageError, Store};
 use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
 
 /// Longest sleep of an idle loop.
-const IDLE_MAX: Duration = Duration::from_secs(3600);
+const IDLE_MAX: Duration = Duration::from_hours(1);
 /// Bytes of a checkpoint that are encoded in one step of the loop.
 const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
 /// What an entry costs in the log besides its command, for the checkpoint trigger.

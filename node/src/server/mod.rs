@@ -80,9 +80,11 @@ pub async fn start_observed<E: Env>(
     config: NodeConfig,
     observer: impl Observer,
 ) -> Result<Node, StartError> {
-    let listener = env.net().listen(&config.listen).await.map_err(|source| {
-        StartError::Listen { address: config.listen.clone(), source }
-    })?;
+    let listener = env
+        .net()
+        .listen(&config.listen)
+        .await
+        .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
     let replica = Replica::recover(env.clone(), config.clone(), observer).await?;
     let inbox = replica.inbox();
     let local_address = listener.local_address();
@@ -191,11 +193,7 @@ impl<E: Env> Acceptor<E> {
         });
     }
 
-    async fn serve(
-        &self,
-        mut stream: Stream<E>,
-        count: usize,
-    ) -> Result<(), ServeError> {
+    async fn serve(&self, mut stream: Stream<E>, count: usize) -> Result<(), ServeError> {
         let mut buffer = BytesMut::new();
         let frame =
             frames::read_handshake(&self.env, HANDSHAKE_MAX, &mut stream, &mut buffer).await?;
@@ -232,7 +230,9 @@ impl<E: Env> Acceptor<E> {
             return Err(Refusal::Version { ours: PROTOCOL_VERSION, theirs: hello.version });
         }
         match hello.identity {
-            Identity::Peer { cluster: theirs, .. } if theirs != ours => {
+            Identity::Peer { cluster: theirs, .. } | Identity::Client { cluster: Some(theirs) }
+                if theirs != ours =>
+            {
                 Err(Refusal::Cluster { ours, theirs })
             }
             Identity::Peer { to, .. } if to != self.config.node => {
@@ -245,9 +245,6 @@ impl<E: Env> Acceptor<E> {
                 } else {
                     Err(Refusal::NotAMember { from })
                 }
-            }
-            Identity::Client { cluster: Some(theirs) } if theirs != ours => {
-                Err(Refusal::Cluster { ours, theirs })
             }
             Identity::Client { .. } if count > self.config.connections_max => {
                 let connections_max = u32::try_from(self.config.connections_max);
