@@ -38,7 +38,9 @@ pub enum StartError {
     #[error("{0}; stop the other node, or give this one a directory of its own")]
     InUse(StorageError),
     /// The data directory is not this node's.
-    #[error("this is not the data directory of this node: {0}; check --data, --node and --cluster-id")]
+    #[error(
+        "this is not the data directory of this node: {0}; check --data, --node and --cluster-id"
+    )]
     Foreign(StorageError),
     /// The files cannot be read.
     #[error("cannot read the data directory: {0}")]
