@@ -88,6 +88,11 @@ impl NodeProcess {
         assert!(sent.expect("kill starts").success(), "{signal:?} cannot be sent");
     }
 
+    /// Returns the id of the process.
+    pub fn process_id(&self) -> u32 {
+        self.running.as_ref().expect("it is running").id()
+    }
+
     /// Tells whether the process was started and has not ended.
     pub fn is_running(&mut self) -> bool {
         let running = self.running.as_mut();

@@ -15,7 +15,7 @@ use mangrove::server;
 use crate::nemesis::{Action, Weather};
 use crate::options::Options;
 use crate::watch::{NodeWatch, Watch};
-use crate::world::{Host, Latency, PowerLoss, Reset, World};
+use crate::world::{Host, Latency, NetOptions, PowerLoss, Reset, World};
 
 /// The cluster that the nodes believe in.
 const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
@@ -242,11 +242,7 @@ impl Cluster {
             Undo::Unclog(links) => links.iter().for_each(|(a, b)| self.world.unclog(*a, *b)),
             Undo::Clog(node) => self.each_link(node, |world, a, b| world.clog(a, b)),
             Undo::UnclogNode(node) => self.each_link(node, |world, a, b| world.unclog(a, b)),
-            Undo::Weather => self.world.change_net(|net| {
-                let calm = crate::world::NetOptions::default();
-                net.servers = calm.servers;
-                net.clients = calm.clients;
-            }),
+            Undo::Weather => self.fair_weather(),
             Undo::DiskSpeed(node) => {
                 self.world.change_disk(self.server(node), |disk| disk.slowness = 1);
             }
@@ -389,6 +385,7 @@ impl Cluster {
                     self.lying = true;
                     self.lied_to.insert(node, true);
                     self.world.calm();
+                    self.fair_weather();
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
                     self.later(length, Undo::PowerAfterLie(node));
                 }
@@ -459,6 +456,14 @@ impl Cluster {
         });
     }
 
+    fn fair_weather(&self) {
+        self.world.change_net(|net| {
+            let calm = NetOptions::default();
+            net.servers = calm.servers;
+            net.clients = calm.clients;
+        });
+    }
+
     fn cut_clients(&mut self, node: u64, answers_only: bool, length: Duration) {
         let server = self.server(node);
         let mut links: Vec<(Host, Host)> = Vec::new();
@@ -477,6 +482,7 @@ impl Cluster {
         self.undo.clear();
         self.lying = false;
         self.world.calm();
+        self.fair_weather();
         self.world.heal_all();
         for node in self.nodes() {
             let host = self.server(node);

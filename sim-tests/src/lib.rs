@@ -5,6 +5,10 @@
 //! nodes, a [`workload`] that uses the shipped client library, a [`nemesis`], and a [`watch`] that
 //! tells the checkers of [`check`] every step. [`swarm`] runs many seeds; [`bugs`] proves that
 //! planted bugs are found.
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the panic hook of `world::run_seed` knows nothing but its thread"
+)]
 
 #[cfg(not(madsim))]
 compile_error!(

@@ -26,6 +26,8 @@ use crate::world::{ClockOptions, World, WorldOptions, run_seed};
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
 /// Tries of a write after convergence.
 const SERVE_ATTEMPTS: u32 = 5;
+/// Pause after each of them: a node notices only after a while that its disk has space again.
+const SERVE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a run was and what it found.
 #[derive(Debug, Clone)]
@@ -238,6 +240,7 @@ async fn liveness_phase(
         let mut served = false;
         for _ in 0..SERVE_ATTEMPTS {
             served = served || reader.set_one().await;
+            reader.pause(SERVE_PAUSE).await;
         }
         let answer = match (served, reader.read_everything(SERVE_ATTEMPTS).await) {
             (true, true) => Ok(()),

@@ -205,6 +205,11 @@ impl<E: Env> ClientProcess<E> {
         true
     }
 
+    /// Waits.
+    pub async fn pause(&self, length: Duration) {
+        self.env.sleep(length).await;
+    }
+
     /// Sets one fresh cell; returns whether it was acknowledged.
     pub async fn set_one(&mut self) -> bool {
         let before = self.shared.acknowledged();

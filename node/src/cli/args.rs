@@ -415,7 +415,7 @@ pub(super) struct CasArgs {
 const BULK_HELP: &str = "\
 Examples:
   mangrove bulk changes.jsonl
-  printf '%s\\n' '{\"key\":\"a\",\"value\":\"1\"}' '{\"action\":\"delete\",\"key\":\"b\"}' | mangrove bulk -
+  echo '{\"action\":\"delete\",\"key\":\"a\"}' | mangrove bulk -
 
 One change per line:
   {\"key\":\"k\",\"column\":\"c\",\"value\":\"v\"}          set a cell (no column: the plain value)

@@ -15,7 +15,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -26,7 +25,7 @@ use super::{CliError, stop_signal};
 use crate::base::ClusterId;
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::env::real::RealEnv;
-use crate::env::{Env, timeout};
+use crate::env::{Env, First, race, timeout};
 
 /// How long the nodes may take until one of them leads: recovery of a large log takes a while.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -161,11 +160,10 @@ where
             None => std::future::pending().await,
         }
     };
-    let (death, answer) = (std::pin::pin!(death), std::pin::pin!(answer));
-    match select(stop.as_mut(), select(death, answer)).await {
-        Either::Left((told, _)) => told.map(|()| Event::Told),
-        Either::Right((Either::Left((how, _)), _)) => Ok(Event::Died(how)),
-        Either::Right((Either::Right((answer, _)), _)) => Ok(Event::Ready(answer)),
+    match race(stop.as_mut(), race(death, answer)).await {
+        First::A(told) => told.map(|()| Event::Told),
+        First::B(First::A(how)) => Ok(Event::Died(how)),
+        First::B(First::B(answer)) => Ok(Event::Ready(answer)),
     }
 }
 

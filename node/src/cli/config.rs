@@ -30,7 +30,7 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "text")]
     pub(super) cluster_id: Option<HexId>,
     /// Id of this node: a number from 1, never given to another machine.
-    #[arg(long, env = "MANGROVE_NODE", value_name = "ID")]
+    #[arg(long, visible_alias = "node-id", env = "MANGROVE_NODE", value_name = "ID")]
     pub(super) node: Option<u64>,
     /// Address to listen on. [default: the node's own address among the members]
     #[arg(long, env = "MANGROVE_LISTEN", value_name = "ADDR")]
@@ -485,8 +485,9 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*") {
             // The results do not matter, only that there is one.
-            let _parsed = (text.parse::<Time>(), text.parse::<ByteSize>(), text.parse::<SyncSetting>());
-            let _parsed = (text.parse::<Member>(), text.parse::<HexId>());
+            let _parsed = (text.parse::<Time>(), text.parse::<ByteSize>());
+            let _parsed = (text.parse::<SyncSetting>(), text.parse::<Member>());
+            let _parsed = text.parse::<HexId>();
         }
 
         #[test]

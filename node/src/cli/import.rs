@@ -26,7 +26,7 @@ use super::client_commands::client;
 use super::output::say;
 use super::records::Record;
 use crate::base::{Column, Key};
-use crate::client::{Client, mutation_bytes};
+use crate::client::Client;
 use crate::env::Env;
 use crate::kv::{Batch, Mutation};
 
@@ -205,7 +205,7 @@ impl<R: BufRead> Lines<R> {
         while batch.mutations.len() < cells_max && bytes < BATCH_BYTES {
             match self.next_cell(&mut line) {
                 Ok(Some((cell, mutation))) => {
-                    bytes += mutation_bytes(&mutation);
+                    bytes += mutation.bytes();
                     batch.cells.insert(cell);
                     batch.mutations.push(mutation);
                     batch.after = self.read;

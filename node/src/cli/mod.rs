@@ -101,15 +101,15 @@ fn log_to_stderr(cli: &Cli) -> Result<(), CliError> {
 /// Waits for SIGINT (Ctrl-C) or SIGTERM, whichever comes first.
 async fn stop_signal() -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::io("cannot listen for signals", &error);
-    let interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
+        use crate::env::{First, race};
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let terminate = std::pin::pin!(terminate.recv());
-        match futures_util::future::select(interrupt, terminate).await {
-            futures_util::future::Either::Left((interrupted, _)) => interrupted.map_err(failed),
-            futures_util::future::Either::Right(_) => Ok(()),
+        match race(interrupt, terminate.recv()).await {
+            First::A(interrupted) => interrupted.map_err(failed),
+            First::B(_) => Ok(()),
         }
     }
     #[cfg(not(unix))]

@@ -1,15 +1,14 @@
 //! `mangrove serve`: one node, from its configuration to its end.
 
-use futures_util::future::{Either, select};
+use std::path::Path;
 
 use super::args::ServeArgs;
 use super::config::Settings;
 use super::{CliError, block_on, output, stop_signal};
 use crate::env::real::RealEnv;
-use crate::env::{DiskError, DiskErrorKind};
-use crate::replica::NodeConfig;
-use crate::replica::StopReason;
-use crate::server::{self, Node};
+use crate::env::{DiskErrorKind, First, race};
+use crate::replica::{NodeConfig, StopReason};
+use crate::server;
 
 /// Runs a node until it is told to stop, or has to.
 pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
@@ -22,59 +21,45 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
         output::say(&format!("{config:#?}"));
         return Ok(());
     }
-    block_on(threads, async move {
-        let env = RealEnv::open(&data).map_err(|error| explain(&error))?;
-        run(env, config, args.stop_with_input).await
-    })
+    block_on(threads, async move { run(open_data(&data)?, config, args.stop_with_input).await })
 }
 
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
-    let (cluster, id) = (config.cluster, config.node);
+    let id = config.node;
     let failed = |what: String| CliError::Failed(format!("node {id} {what}"));
     let node = server::start(env, config)
         .await
         .map_err(|error| failed(format!("cannot start: {error}")))?;
-    tracing::info!(%cluster, node = %id, address = node.local_address(), "the node serves");
-    let reason = match until_stopped_or_told(&node, stop_with_input).await? {
-        Some(reason) => reason,
-        None => shut_down(&node).await?,
+    // One wait for both phases: only the first one is told the reason.
+    let mut stopped = std::pin::pin!(node.stopped());
+    let reason = match race(&mut stopped, told_to_stop(stop_with_input)).await {
+        First::A(reason) => reason,
+        First::B(told) => {
+            told?;
+            tracing::info!("the node stops; a second signal stops it at once");
+            node.shutdown();
+            match race(&mut stopped, stop_signal()).await {
+                First::A(reason) => reason,
+                // What is acknowledged is durable: to stop at once loses nothing.
+                First::B(again) => again.map(|()| StopReason::Requested)?,
+            }
+        }
     };
     if !matches!(reason, StopReason::Requested) {
-        return Err(failed(format!("stopped: {reason}")));
+        return Err(failed(reason.to_string()));
     }
     tracing::info!(node = %id, "the node stopped in good order");
     Ok(())
 }
 
-/// Waits until the node stops by itself (`Some`) or is told to (`None`).
-async fn until_stopped_or_told(
-    node: &Node,
-    stop_with_input: bool,
-) -> Result<Option<StopReason>, CliError> {
-    let told = std::pin::pin!(async {
-        if stop_with_input {
-            match select(std::pin::pin!(stop_signal()), std::pin::pin!(end_of_input())).await {
-                Either::Left((signal, _)) => signal,
-                Either::Right(((), _)) => Ok(()),
-            }
-        } else {
-            stop_signal().await
-        }
-    });
-    match select(std::pin::pin!(node.stopped()), told).await {
-        Either::Left((reason, _)) => Ok(Some(reason)),
-        Either::Right((told, _)) => told.map(|()| None),
+/// Waits until somebody wants the node to stop.
+async fn told_to_stop(with_input: bool) -> Result<(), CliError> {
+    if !with_input {
+        return stop_signal().await;
     }
-}
-
-/// Stops the node in good order; a second signal stops it at once, which loses nothing either.
-async fn shut_down(node: &Node) -> Result<StopReason, CliError> {
-    tracing::info!("the node stops; a second signal stops it at once");
-    node.shutdown();
-    let again = std::pin::pin!(stop_signal());
-    match select(std::pin::pin!(node.stopped()), again).await {
-        Either::Left((reason, _)) => Ok(reason),
-        Either::Right((again, _)) => again.map(|()| StopReason::Requested),
+    match race(stop_signal(), end_of_input()).await {
+        First::A(signal) => signal,
+        First::B(()) => Ok(()),
     }
 }
 
@@ -94,12 +79,14 @@ async fn end_of_input() {
     drop(receiver.await);
 }
 
-/// Says what to do about a data directory that cannot be opened.
-fn explain(error: &DiskError) -> CliError {
-    let advice = match error.kind {
-        DiskErrorKind::Locked => "another node runs on this directory: stop it, or give --data",
-        DiskErrorKind::NoSpace => "the disk is full: free some space",
-        DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory, or give --data",
-    };
-    CliError::Failed(error.to_string()).advise(advice.to_owned())
+/// Opens the data directory of a node; says what to do if that does not work.
+pub(super) fn open_data(dir: &Path) -> Result<RealEnv, CliError> {
+    RealEnv::open(dir).map_err(|error| {
+        let advice = match error.kind {
+            DiskErrorKind::Locked => "a node runs on this directory: stop it, or name another one",
+            DiskErrorKind::NoSpace => "the disk is full: free some space",
+            DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",
+        };
+        CliError::Failed(error.to_string()).advise(advice.to_owned())
+    })
 }

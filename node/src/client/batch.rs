@@ -3,15 +3,12 @@
 use bytes::Bytes;
 
 use super::error::ClientError;
-use crate::base::limits::{BATCH_BYTES_MAX, BATCH_COUNT_MAX, MULTI_GET_COUNT_MAX};
+use crate::base::limits::MULTI_GET_BYTES_MAX;
 use crate::base::{Column, Key, TooLarge, Value};
-use crate::kv::{Batch, Condition, Expectation, Mutation};
+use crate::kv::{Batch, Expectation, Query, validate_batch, validate_query};
 
-/// Bytes that one mutation or condition may need besides its key, column and value: tags and
-/// lengths.
-const OVERHEAD_BYTES: usize = 32;
-
-/// Builds a [`Batch`]; the first part that is over its limit fails the whole.
+/// Builds a [`Batch`] from anything that is bytes; the first part that is over its limit fails
+/// the whole. Who has keys, columns and values already builds it with [`Batch::new`].
 ///
 /// ```
 /// use mangrove::client::BatchBuilder;
@@ -51,9 +48,7 @@ impl BatchBuilder {
         value: impl Into<Bytes>,
     ) -> Self {
         let parts = || Ok((Key::new(key)?, Column::new(column)?, Value::new(value)?));
-        self.with(parts, |batch, (key, column, value)| {
-            batch.mutations.push(Mutation::Set { key, column, value });
-        })
+        self.with(parts, |batch, (key, column, value)| batch.set(key, column, value))
     }
 
     /// Deletes the cell of plain key-value data.
@@ -64,14 +59,12 @@ impl BatchBuilder {
     /// Deletes a cell; fine if there is none.
     pub fn delete_cell(self, key: impl Into<Bytes>, column: impl Into<Bytes>) -> Self {
         let parts = || Ok((Key::new(key)?, Column::new(column)?));
-        self.with(parts, |batch, (key, column)| {
-            batch.mutations.push(Mutation::Delete { key, column });
-        })
+        self.with(parts, |batch, (key, column)| batch.delete(key, column))
     }
 
     /// Deletes all columns of a key.
     pub fn delete_row(self, key: impl Into<Bytes>) -> Self {
-        self.with(|| Key::new(key), |batch, key| batch.mutations.push(Mutation::DeleteRow { key }))
+        self.with(|| Key::new(key), Batch::delete_row)
     }
 
     /// Demands that a cell is as expected on the state before the batch.
@@ -82,9 +75,7 @@ impl BatchBuilder {
         expected: Expectation,
     ) -> Self {
         let parts = || Ok((Key::new(key)?, Column::new(column)?));
-        self.with(parts, |batch, (key, column)| {
-            batch.conditions.push(Condition { key, column, expected });
-        })
+        self.with(parts, |batch, (key, column)| batch.require(key, column, expected))
     }
 
     /// Demands that a cell has this value.
@@ -115,17 +106,17 @@ impl BatchBuilder {
     pub fn build(self) -> Result<Batch, ClientError> {
         match self.error {
             Some(error) => Err(error.into()),
-            None => check_batch(&self.batch).map(|()| self.batch),
+            None => Ok(validate_batch(&self.batch).map(|()| self.batch)?),
         }
     }
 
     fn with<T>(
         mut self,
         parts: impl FnOnce() -> Result<T, TooLarge>,
-        push: impl FnOnce(&mut Batch, T),
+        push: impl FnOnce(Batch, T) -> Batch,
     ) -> Self {
         match parts() {
-            Ok(parts) => push(&mut self.batch, parts),
+            Ok(parts) => self.batch = push(self.batch, parts),
             Err(error) => {
                 self.error.get_or_insert(error);
             }
@@ -134,53 +125,13 @@ impl BatchBuilder {
     }
 }
 
-/// Returns how many bytes a mutation counts towards [`BATCH_BYTES_MAX`], at most.
-pub(crate) fn mutation_bytes(mutation: &Mutation) -> usize {
-    let bytes = match mutation {
-        Mutation::Set { key, column, value } => key.len() + column.len() + value.len(),
-        Mutation::Delete { key, column } => key.len() + column.len(),
-        Mutation::DeleteRow { key } => key.len(),
-    };
-    bytes + OVERHEAD_BYTES
-}
-
-fn condition_bytes(condition: &Condition) -> usize {
-    let expected = match &condition.expected {
-        Expectation::Absent | Expectation::Present | Expectation::Version(_) => 0,
-        Expectation::Value(value) => value.len(),
-    };
-    condition.key.len() + condition.column.len() + expected + OVERHEAD_BYTES
-}
-
-/// Refuses a batch that no node would take.
-pub(super) fn check_batch(batch: &Batch) -> Result<(), ClientError> {
-    let count = batch.mutations.len() + batch.conditions.len();
-    if count > BATCH_COUNT_MAX {
-        return Err(ClientError::Invalid(format!(
-            "a batch of {count} mutations and conditions is over the limit of {BATCH_COUNT_MAX}: \
-             split it"
-        )));
-    }
-    let bytes = batch.mutations.iter().map(mutation_bytes).sum::<usize>()
-        + batch.conditions.iter().map(condition_bytes).sum::<usize>();
-    within("batch", bytes)
-}
-
 /// Refuses a `multi_get` that no node would take.
-pub(super) fn check_multi_get(cells: &[(Key, Column)]) -> Result<(), ClientError> {
-    if cells.len() > MULTI_GET_COUNT_MAX {
-        return Err(ClientError::Invalid(format!(
-            "a read of {} cells is over the limit of {MULTI_GET_COUNT_MAX}: split it",
-            cells.len()
-        )));
-    }
-    let bytes = |(key, column): &(Key, Column)| key.len() + column.len() + OVERHEAD_BYTES;
-    within("multi-get", cells.iter().map(bytes).sum())
-}
-
-fn within(what: &'static str, bytes: usize) -> Result<(), ClientError> {
-    if bytes > BATCH_BYTES_MAX {
-        return Err(TooLarge { what, bytes, bytes_max: BATCH_BYTES_MAX }.into());
+pub(super) fn check_multi_get(query: &Query) -> Result<(), ClientError> {
+    validate_query(query)?;
+    let Query::MultiGet { cells } = query else { return Ok(()) };
+    let bytes = cells.iter().map(|(key, column)| key.len() + column.len()).sum();
+    if bytes > MULTI_GET_BYTES_MAX {
+        return Err(TooLarge { what: "multi_get", bytes, bytes_max: MULTI_GET_BYTES_MAX }.into());
     }
     Ok(())
 }
@@ -201,23 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn batch_of_too_many_or_too_large_parts_is_refused() {
-        let delete = Mutation::DeleteRow { key: Key::default() };
-        let many = Batch { mutations: vec![delete; BATCH_COUNT_MAX + 1], ..Batch::default() };
-        assert!(matches!(check_batch(&many), Err(ClientError::Invalid(_))));
+    fn batch_and_multi_get_over_their_limits_are_refused() {
         let megabyte = vec![0; 1 << 20];
         let large =
             (0..4).fold(BatchBuilder::new(), |builder, _| builder.set("k", megabyte.clone()));
-        assert!(matches!(large.build(), Err(ClientError::TooLarge(_))));
-    }
-
-    #[test]
-    fn encoded_mutation_is_never_larger_than_counted() {
-        let mutation = Mutation::Set {
-            key: Key::new(vec![1; KEY_BYTES_MAX]).unwrap(),
-            column: Column::new(vec![2; 300]).unwrap(),
-            value: Value::new(vec![3; 1 << 20]).unwrap(),
-        };
-        assert!(crate::codec::encode(&mutation).len() <= mutation_bytes(&mutation));
+        assert!(matches!(large.build(), Err(ClientError::Invalid(_))));
+        let place = (Key::new(vec![0; KEY_BYTES_MAX]).unwrap(), Column::default());
+        let query = |count| Query::MultiGet { cells: vec![place.clone(); count] };
+        assert_eq!(check_multi_get(&query(1024)), Ok(()));
+        assert!(matches!(check_multi_get(&query(1025)), Err(ClientError::TooLarge(_))));
     }
 }

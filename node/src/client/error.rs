@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::base::TooLarge;
+use crate::kv::InvalidRequest;
 use crate::wire::{Outcome, Refusal, RequestError};
 
 /// Why a request failed. Ask [`outcome`](Self::outcome) what became of it.
@@ -79,6 +80,12 @@ impl ClientError {
             | Self::DiskFull => Outcome::NotApplied,
             Self::Unknown { .. } => Outcome::Unknown,
         }
+    }
+}
+
+impl From<InvalidRequest> for ClientError {
+    fn from(error: InvalidRequest) -> Self {
+        Self::Invalid(error.to_string())
     }
 }
 

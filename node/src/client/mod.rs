@@ -31,7 +31,7 @@
 //! # Consistency
 //! Every single request is linearizable; a batch and a [`multi_get`](Client::multi_get) are
 //! strictly serializable: they see and make one state. What is read page by page
-//! (`row`(Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
+//! ([`row`](Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
 //! [`scan`](Client::scan)) is one state per page only.
 //!
 //! # Left out
@@ -42,6 +42,7 @@
 //! [Raft §8] client interaction; [Thesis §6.2] finding the leader, [Thesis §6.3] sessions.
 
 mod batch;
+mod connect;
 mod connection;
 mod error;
 mod options;
@@ -57,7 +58,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use self::batch::{check_batch, check_multi_get};
+use self::batch::check_multi_get;
 use self::pager::page_limit;
 use self::retry::{Kind, Tries};
 use self::routing::Routing;
@@ -66,30 +67,21 @@ use crate::base::{Column, Key, Payload, Rng, Value};
 use crate::codec;
 use crate::env::Env;
 use crate::env::Net;
-use crate::env::real::RealEnv;
 use crate::kv::{
     Batch, Cell, Command, CommandReply, Condition, Expectation, Mutation, Query, QueryReply,
-    Version,
+    Version, validate_batch,
 };
 use crate::probe;
 use crate::wire::{RequestBody, ResponseBody, Status};
 
 pub use self::batch::BatchBuilder;
-pub(crate) use self::batch::mutation_bytes;
+pub use self::connect::connect;
 pub use self::error::{ClientError, TryFailure};
 pub use self::options::ClientOptions;
 pub use self::pager::{KeyRange, KeysPager, ScanPager};
 
 /// The byte stream of an environment.
 type Stream<E> = <<E as Env>::Net as Net>::Stream;
-
-/// Returns a client of the real nodes at `addresses` (`host:port`), with default time limits.
-///
-/// Must be used within a tokio runtime that has its network and clock enabled.
-pub fn connect<A: Into<String>>(addresses: impl IntoIterator<Item = A>) -> Client<RealEnv> {
-    let addresses = addresses.into_iter().map(Into::into).collect();
-    Client::connect(RealEnv::client(), addresses, ClientOptions::default())
-}
 
 /// A client of one cluster. Cheap to clone; all clones share connections and the session.
 #[derive(Debug)]
@@ -258,8 +250,9 @@ impl<E: Env> Client<E> {
         &self,
         cells: Vec<(Key, Column)>,
     ) -> Result<Vec<Option<Cell>>, ClientError> {
-        check_multi_get(&cells)?;
-        let QueryReply::Cells(cells) = self.query(Query::MultiGet { cells }).await? else {
+        let query = Query::MultiGet { cells };
+        check_multi_get(&query)?;
+        let QueryReply::Cells(cells) = self.query(query).await? else {
             return Err(misfit());
         };
         Ok(cells)
@@ -321,11 +314,11 @@ impl<E: Env> Client<E> {
 
     /// Carries out any batch; everything that writes goes through here.
     pub async fn write(&self, mut batch: Batch) -> Result<CasResult, ClientError> {
-        check_batch(&batch)?;
+        validate_batch(&batch)?;
         let inner = &*self.inner;
         let mut tries = inner.tries(Kind::Write);
+        let mut ticket = inner.ticket(&mut tries).await?;
         loop {
-            let ticket = inner.ticket(&mut tries).await?;
             let body = encode_write(&ticket, &mut batch)?;
             let answer = inner.call(&body, &mut tries).await?;
             let now = inner.env.now();
@@ -342,8 +335,14 @@ impl<E: Env> Client<E> {
                     tries.on_session_expired(now)?;
                     probe!("client.session_expired_before_any_effect");
                     inner.back_off(&mut tries).await?;
+                    ticket = inner.ticket(&mut tries).await?;
                 }
-                CommandReply::OutOfWindow => return Err(tries.fail(now, ClientError::Overloaded)),
+                CommandReply::OutOfWindow => {
+                    probe!("client.session_has_no_room_for_answers");
+                    tries.on_session_full();
+                    inner.back_off(&mut tries).await?;
+                    ticket.acknowledge();
+                }
                 CommandReply::Malformed => {
                     let what = "the nodes do not understand it; are they of another release?";
                     return Err(tries.fail(now, ClientError::Invalid(what.to_owned())));

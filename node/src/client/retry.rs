@@ -142,6 +142,12 @@ impl Tries {
         Err(self.give_up(now))
     }
 
+    /// Takes note that the last try had no effect because its session keeps too many answers;
+    /// it keeps fewer when the client has acknowledged some.
+    pub(super) fn on_session_full(&mut self) {
+        self.last = Some(TryFailure::Answered(RequestError::Overloaded));
+    }
+
     /// Takes note of a failed try and decides what comes next.
     ///
     /// `sent` tells whether the try was handed over, `nodes_count` how many nodes there are.

@@ -108,6 +108,18 @@ impl Sessions {
     }
 }
 
+impl Ticket<'_> {
+    /// Brings up to date what the next try acknowledges.
+    pub(super) fn acknowledge(&mut self) {
+        let window = lock(&self.sessions.window);
+        if window.session == Some(self.session)
+            && let Some(&lowest) = window.in_use.first()
+        {
+            self.acked_below = RequestSeq(lowest);
+        }
+    }
+}
+
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut window = lock(&self.sessions.window);

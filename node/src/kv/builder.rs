@@ -86,7 +86,8 @@ impl Condition {
 }
 
 impl Mutation {
-    fn bytes(&self) -> usize {
+    /// Returns how many bytes it counts in a batch, see [`Batch::bytes`].
+    pub fn bytes(&self) -> usize {
         OPERATION_OVERHEAD_BYTES
             + match self {
                 Self::Set { key, column, value } => key.len() + column.len() + value.len(),

@@ -24,4 +24,4 @@ pub use command::{Batch, Command, CommandReply, Condition, Expectation, Mutation
 pub use machine::Machine;
 pub use query::{Cell, Query, QueryReply, Version};
 pub use read::QueryError;
-pub use validate::{InvalidRequest, validate, validate_query};
+pub use validate::{InvalidRequest, validate, validate_batch, validate_query};

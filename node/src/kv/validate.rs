@@ -3,7 +3,7 @@
 //! The node that a client talks to checks a command before it proposes it, and a query before it
 //! answers it. The state machine itself carries out whatever is in the log.
 
-use super::command::Command;
+use super::command::{Batch, Command};
 use super::query::Query;
 use crate::base::limits::{BATCH_BYTES_MAX, BATCH_COUNT_MAX, MULTI_GET_COUNT_MAX};
 
@@ -47,10 +47,14 @@ pub enum InvalidRequest {
 
 /// Checks a command before it is proposed.
 pub fn validate(command: &Command) -> Result<(), InvalidRequest> {
-    let batch = match command {
-        Command::Register { .. } => return Ok(()),
-        Command::Write { batch, .. } => batch,
-    };
+    match command {
+        Command::Register { .. } => Ok(()),
+        Command::Write { batch, .. } => validate_batch(batch),
+    }
+}
+
+/// Checks a batch, as [`validate`] does the command that carries it; for clients.
+pub fn validate_batch(batch: &Batch) -> Result<(), InvalidRequest> {
     let count = batch.count();
     if count > BATCH_COUNT_MAX {
         return Err(InvalidRequest::BatchCount { count, count_max: BATCH_COUNT_MAX });
@@ -84,7 +88,6 @@ pub fn validate_query(query: &Query) -> Result<(), InvalidRequest> {
 mod tests {
     use super::*;
     use crate::base::{Column, Key, RequestSeq, SessionId, Value};
-    use crate::kv::Batch;
 
     fn write(batch: Batch) -> Command {
         let (session, seq) = (SessionId(1), RequestSeq(1));

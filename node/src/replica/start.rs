@@ -23,6 +23,15 @@ use crate::storage::{Engine as _, StorageError, wal};
 
 /// Directory of the write-ahead log.
 pub const WAL_DIR: &str = "wal";
+
+/// Describes the write-ahead log of a node that does not run, line by line. Changes nothing.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub async fn dump_log<E: Env>(env: &E, line: impl FnMut(&str)) -> Result<(), StorageError> {
+    wal::dump(env.disk(), WAL_DIR, line).await
+}
+
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

@@ -9,9 +9,24 @@
 //! Each file says its property in words, why the obvious check is wrong, what it leaves out, and
 //! where the property is from.
 
+pub mod client;
+pub mod committed_immutable;
+pub mod durability;
+pub mod election_safety;
+pub mod invariants;
+pub mod leader_completeness;
 pub mod linearizable;
+pub mod liveness;
+pub mod log_matching;
+pub mod mirror;
+pub mod replay;
+pub mod session_order;
+pub mod state_machine_safety;
+pub mod term_monotonic;
 
 use std::fmt;
+
+pub use invariants::{Invariants, Observation, Restart};
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,3 +46,8 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+/// Says that a promise was broken.
+fn broken(checker: &'static str, at: u64, what: String) -> Result<(), Violation> {
+    Err(Violation { checker, what, at })
+}

@@ -66,7 +66,7 @@ faults! {
     D10,
     /// A disk that stalls or is slow.
     D15,
-    /// Packet loss: the stream stalls for a retransmission, or resets.
+    /// Packet loss: the stream stalls until the retransmission.
     N1,
     /// A long delay.
     N2,

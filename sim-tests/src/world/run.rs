@@ -75,7 +75,7 @@ fn failure(seed: u64, payload: &(dyn Any + Send)) -> RunFailure {
     RunFailure { seed, message, location: local::LOCATION.take() }
 }
 
-#[expect(clippy::disallowed_macros, reason = "a panic hook is told nothing but its thread")]
+/// A panic hook is told nothing but its thread.
 mod local {
     use super::RefCell;
     use std::cell::Cell;

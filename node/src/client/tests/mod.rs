@@ -200,6 +200,20 @@ fn session_expired_after_a_try_in_doubt_is_unknown() {
 }
 
 #[test]
+fn session_full_of_answers_is_tried_again_with_its_number() {
+    run(async {
+        let env = FakeEnv::new(with_sessions(|_, count| match count {
+            0 | 1 => command_reply(CommandReply::OutOfWindow),
+            _ => applied(9),
+        }));
+        assert_eq!(client(&env).set("k", "v").await, Ok(Version(9)));
+        assert_eq!(env.writes(), [(1, 1, 1); 3]);
+        let full = FakeEnv::new(with_sessions(|_, _| command_reply(CommandReply::OutOfWindow)));
+        assert_eq!(client(&full).set("k", "v").await, Err(ClientError::Overloaded));
+    });
+}
+
+#[test]
 fn writes_at_once_share_one_session_and_one_connection() {
     run(async {
         let env = FakeEnv::new(with_sessions(|_, count| applied(count as u64)));

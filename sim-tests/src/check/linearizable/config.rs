@@ -1,5 +1,7 @@
 //! Configurations: what may have happened so far.
 
+use std::collections::BTreeMap;
+
 use super::lower::Place;
 
 /// A set of open operations, one bit for each slot.
@@ -12,6 +14,9 @@ pub(super) struct Config {
     pub(super) state: Box<[Place]>,
     /// Which of the open operations have taken effect.
     pub(super) done: Slots,
+    /// Which of those that have not may also be left out, because they can have taken effect
+    /// unseen before (rule 5).
+    pub(super) excused: Slots,
     /// How many pending operations of a class have taken effect, by class, without zeros.
     pub(super) spent: Vec<(u32, u32)>,
 }
@@ -25,15 +30,18 @@ impl Config {
         }
     }
 
-    /// Counts one more pending operation of `class`.
-    pub(super) fn spend(&mut self, class: u32) {
+    /// Counts `count` more pending operations of `class`.
+    pub(super) fn spend(&mut self, class: u32, count: u32) {
+        if count == 0 {
+            return;
+        }
         match self.spent.binary_search_by_key(&class, |(class, _)| *class) {
-            Ok(position) => self.spent[position].1 += 1,
-            Err(position) => self.spent.insert(position, (class, 1)),
+            Ok(position) => self.spent[position].1 += count,
+            Err(position) => self.spent.insert(position, (class, count)),
         }
     }
 
-    /// Takes back `count` of `class`, because every configuration has spent them.
+    /// Takes back `count` of `class`, because every configuration has spent them, or under another name.
     pub(super) fn settle(&mut self, class: u32, count: u32) {
         if let Ok(position) = self.spent.binary_search_by_key(&class, |(class, _)| *class) {
             self.spent[position].1 -= count;
@@ -49,37 +57,43 @@ impl Config {
     }
 }
 
-/// Sorts configurations, drops doubles, and with `antichain` those that spent more than an
-/// otherwise equal one; `alike` says when two are otherwise equal.
-pub(super) fn reduce(
-    configs: &mut Vec<Config>,
-    antichain: bool,
-    alike: impl Fn(&Config, &Config) -> bool,
-    better: impl Fn(&Config, &Config) -> bool,
-) {
-    configs.sort_unstable();
-    configs.dedup();
-    if !antichain || configs.iter().all(|config| config.spent.is_empty()) {
-        return;
+/// Configurations of which none is pointless next to another; see [`Frontier::add`].
+#[derive(Debug, Default)]
+pub(super) struct Frontier {
+    by_state: BTreeMap<Box<[Place]>, Vec<Config>>,
+    len: usize,
+}
+
+impl Frontier {
+    /// Adds a configuration, unless one of the same state is at least as good, and takes out those
+    /// of the same state than which it is better. Tells whether it was added.
+    pub(super) fn add(
+        &mut self,
+        config: &Config,
+        as_good: impl Fn(&Config, &Config) -> bool,
+    ) -> bool {
+        let Some(held) = self.by_state.get_mut(&config.state) else {
+            self.by_state.insert(config.state.clone(), vec![config.clone()]);
+            self.len += 1;
+            return true;
+        };
+        if held.iter().any(|other| other == config || as_good(other, config)) {
+            return false;
+        }
+        self.len -= held.len();
+        held.retain(|other| !as_good(config, other));
+        held.push(config.clone());
+        self.len += held.len();
+        true
     }
-    let mut kept: Vec<Config> = Vec::with_capacity(configs.len());
-    let mut run = 0;
-    for config in configs.drain(..) {
-        if kept.get(run).is_some_and(|first| !alike(first, &config)) {
-            run = kept.len();
-        }
-        if kept[run..].iter().any(|other| better(other, &config)) {
-            continue;
-        }
-        let mut position = run;
-        while position < kept.len() {
-            if better(&config, &kept[position]) {
-                kept.swap_remove(position);
-            } else {
-                position += 1;
-            }
-        }
-        kept.push(config);
+
+    /// Returns how many configurations there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
-    *configs = kept;
+
+    /// Returns the configurations, in an order that depends on nothing but them.
+    pub(super) fn into_configs(self) -> Vec<Config> {
+        self.by_state.into_values().flatten().collect()
+    }
 }

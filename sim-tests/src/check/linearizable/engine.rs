@@ -12,9 +12,9 @@
 //! length of the history; the cost of a run is linear in its length. What remains exponential is
 //! the number of orders that concurrent operations allow; the [rules](super::rules) cut it down.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::config::{self, Config, Slots};
+use super::config::{Config, Frontier, Slots};
 use super::lower::{Group, Happening, Op, Place, Step, number};
 use super::rules::{Mutant, Rule};
 use super::{Options, Undecided};
@@ -42,6 +42,8 @@ struct Traffic {
     writers_ahead: u32,
     /// Those that are open.
     open_writers: Slots,
+    /// Operations with an answer that compare with it in a clause and have not returned.
+    compared_left: u32,
 }
 
 pub(super) struct Engine<'a> {
@@ -52,13 +54,29 @@ pub(super) struct Engine<'a> {
     /// The open operation in each slot.
     slots: Vec<Option<u32>>,
     open: Slots,
-    open_of_class: Vec<Slots>,
-    /// Invoked pending operations that some configuration has not spent, by class.
-    pending: BTreeMap<u32, VecDeque<u32>>,
+    /// Those of the open operations that change nothing.
+    open_inert: Slots,
+    open_of_class: BTreeMap<u32, Slots>,
+    /// Classes by condition and effect, as far as pending operations need new ones.
+    classes: BTreeMap<Step, u32>,
+    class_count: u32,
+    /// How many pending operations were invoked and are not spent in every configuration, by class.
+    pending: BTreeMap<u32, Pending>,
+    /// By cell, how many clauses of operations that may still be placed compare with it.
+    clauses_left: Vec<u32>,
+    /// By place: nobody will observe this value any more.
+    dead: Vec<bool>,
     since_sweep: u32,
     steps: u64,
     steps_max: u64,
     configs_max: usize,
+}
+
+/// Pending operations that are alike.
+#[derive(Debug, Clone)]
+struct Pending {
+    step: Step,
+    count: u32,
 }
 
 /// Where a step comes from.
@@ -73,17 +91,32 @@ impl<'a> Engine<'a> {
         let traffic = |value: &super::lower::Value| Traffic {
             reads_ahead: value.reads,
             writers_ahead: value.writers,
+            compared_left: value.compared,
             ..Traffic::default()
         };
+        let mut clauses_left = vec![0; group.cells.len()];
+        for test in group.ops.iter().flat_map(|op| op.step.clauses.iter().flatten()) {
+            clauses_left[test.cell as usize] += 1;
+        }
         Self {
             group,
             options,
-            configs: vec![Config { state: group.initial.clone(), done: 0, spent: Vec::new() }],
+            configs: vec![Config {
+                state: group.initial.clone(),
+                done: 0,
+                excused: 0,
+                spent: Vec::new(),
+            }],
             traffic: group.values.iter().map(traffic).collect(),
             slots: Vec::new(),
             open: 0,
-            open_of_class: vec![0; group.class_count as usize],
+            open_inert: 0,
+            open_of_class: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            class_count: group.class_count,
             pending: BTreeMap::new(),
+            clauses_left,
+            dead: vec![false; group.values.len()],
             since_sweep: 0,
             steps: 0,
             steps_max,
@@ -129,7 +162,9 @@ impl<'a> Engine<'a> {
     }
 
     fn invoke_pending(&mut self, op: u32) {
-        self.pending.entry(self.op(op).class).or_default().push_back(op);
+        let Op { step, class, .. } = self.op(op);
+        let (class, step) = self.alive(*class, step.clone());
+        self.pending.entry(class).or_insert(Pending { step, count: 0 }).count += 1;
         self.since_sweep += 1;
         if self.since_sweep >= SWEEP_EVERY && self.has(Rule::UsefulPending) {
             self.since_sweep = 0;
@@ -137,26 +172,92 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Returns a step with dead values replaced by the unobserved ones, and the class of it.
+    fn alive(&mut self, class: u32, mut step: Step) -> (u32, Step) {
+        let mut changed = false;
+        for (cell, place) in &mut step.writes {
+            if self.dead[*place as usize] {
+                (*place, changed) = (*cell, true);
+            }
+        }
+        if !changed {
+            return (class, step);
+        }
+        let class = if self.has(Rule::Symmetry) { self.class_of(&step) } else { class };
+        (class, step)
+    }
+
+    /// Returns the class of pending operations with this step, a new one if there is none.
+    fn class_of(&mut self, step: &Step) -> u32 {
+        if let Some(class) = self.group.classes.get(step) {
+            return *class;
+        }
+        let fresh = self.class_count;
+        let class = *self.classes.entry(step.clone()).or_insert(fresh);
+        self.class_count += u32::from(class == fresh);
+        class
+    }
+
     /// Forgets pending operations that can never be useful again (rule 4c).
     fn sweep(&mut self) {
-        let useless = |class: &u32, ops: &VecDeque<u32>| {
-            let useful = ops.front().is_some_and(|op| {
-                self.op(*op).step.writes.iter().any(|(cell, place)| {
-                    let traffic = &self.traffic[*place as usize];
-                    self.group.in_clause[*cell as usize]
-                        || traffic.reads_ahead > 0
-                        || traffic.open_readers != 0
-                        || self.group.values[*place as usize].pending_readers > 0
-                })
+        let useless = |(class, pending): (&u32, &Pending)| {
+            let useful = pending.step.writes.iter().any(|(cell, place)| {
+                let traffic = &self.traffic[*place as usize];
+                self.clauses_left[*cell as usize] > 0
+                    || traffic.reads_ahead > 0
+                    || traffic.open_readers != 0
+                    || self.group.values[*place as usize].pending_readers > 0
             });
             (!useful).then_some(*class)
         };
-        let gone: Vec<u32> =
-            self.pending.iter().filter_map(|(class, ops)| useless(class, ops)).collect();
+        let gone: Vec<u32> = self.pending.iter().filter_map(useless).collect();
         for class in gone {
             self.pending.remove(&class);
             for config in &mut self.configs {
                 config.spent.retain(|(spent, _)| *spent != class);
+            }
+        }
+    }
+
+    /// Buries values that nobody will observe any more: they count as unobserved (rule 3).
+    fn bury(&mut self, places: impl Iterator<Item = Place>) {
+        let cells = number(self.group.cells.len());
+        let mut buried = false;
+        for place in places.filter(|place| *place >= cells) {
+            let (traffic, value) =
+                (&self.traffic[place as usize], &self.group.values[place as usize]);
+            let pending =
+                value.pending_readers > 0 && !self.mutant(Mutant::UnobservedIgnoresPending);
+            let compared = traffic.compared_left > 0 || value.pending_compared > 0;
+            let compared = compared && !self.mutant(Mutant::UnobservedForgetsClauses);
+            if traffic.reads_ahead == 0 && traffic.open_readers == 0 && !pending && !compared {
+                self.dead[place as usize] = true;
+                buried = true;
+            }
+        }
+        if !buried {
+            return;
+        }
+        for config in &mut self.configs {
+            for (cell, place) in (0..).zip(config.state.iter_mut()) {
+                if self.dead[*place as usize] {
+                    *place = cell;
+                }
+            }
+        }
+        let held: Vec<(u32, Step)> =
+            self.pending.iter().map(|(class, pending)| (*class, pending.step.clone())).collect();
+        for (class, step) in held {
+            if !step.writes.iter().any(|(_, place)| self.dead[*place as usize]) {
+                continue;
+            }
+            let (merged, step) = self.alive(class, step);
+            let Some(Pending { count, .. }) = self.pending.remove(&class) else { continue };
+            self.pending.entry(merged).or_insert(Pending { step, count: 0 }).count += count;
+            for config in &mut self.configs {
+                let spent = config.spent_of(class);
+                config.settle(class, spent);
+                config.spend(merged, spent);
             }
         }
     }
@@ -173,8 +274,9 @@ impl<'a> Engine<'a> {
         self.slots[slot] = Some(op);
         let bit = 1 << slot;
         self.open |= bit;
+        self.open_inert |= if self.op(op).inert { bit } else { 0 };
         let Op { step, class, inert, .. } = self.op(op);
-        self.open_of_class[*class as usize] |= bit;
+        *self.open_of_class.entry(*class).or_default() |= bit;
         for (_, place) in &step.reads {
             let traffic = &mut self.traffic[*place as usize];
             traffic.reads_ahead -= 1;
@@ -203,40 +305,63 @@ impl<'a> Engine<'a> {
         let slot = self.slots.iter().position(|open| *open == Some(op));
         let slot = slot.map(number).unwrap_or_default();
         let bit: Slots = 1 << slot;
-        let mut survivors = Vec::new();
+        let mut survivors = Frontier::default();
         let mut stack = Vec::new();
         for config in std::mem::take(&mut self.configs) {
-            if config.done & bit != 0 { survivors.push(config) } else { stack.push(config) }
-        }
-        if !stack.is_empty() {
-            if let Err(undecided) = self.expand(op, slot, stack, &mut survivors) {
-                return Some(Found::Undecided(undecided));
+            if (config.done | config.excused) & bit != 0 {
+                survivors.add(&config, |a, b| self.is_as_good(a, b));
             }
-            if survivors.is_empty() {
-                return Some(Found::Invalid(op));
+            if config.done & bit == 0 && (config.excused & bit == 0 || self.may_help(op)) {
+                stack.push(config);
             }
         }
+        if let Err(undecided) = self.expand(op, slot, stack, &mut survivors) {
+            return Some(Found::Undecided(undecided));
+        }
+        if survivors.len() == 0 {
+            return Some(Found::Invalid(op));
+        }
+        let mut survivors = survivors.into_configs();
         for config in &mut survivors {
             config.done &= !bit;
+            config.excused &= !bit;
         }
+        self.configs = survivors;
         self.close(op, slot);
-        self.keep(survivors);
+        self.keep();
         None
     }
 
-    /// Makes the survivors the configurations, reduced.
-    fn keep(&mut self, mut survivors: Vec<Config>) {
-        let ignores_placed = self.mutant(Mutant::AntichainIgnoresPlaced);
-        let alike =
-            |a: &Config, b: &Config| a.state == b.state && (a.done == b.done || ignores_placed);
-        let keeps_more = self.mutant(Mutant::AntichainKeepsMore);
-        let better = |a: &Config, b: &Config| {
-            if keeps_more { b.spent_within(a) } else { a.spent_within(b) }
-        };
-        config::reduce(&mut survivors, self.has(Rule::Antichain), alike, better);
-        self.configs = survivors;
+    /// Reduces the configurations.
+    fn keep(&mut self) {
+        let mut frontier = Frontier::default();
+        for config in std::mem::take(&mut self.configs) {
+            frontier.add(&config, |a, b| self.is_as_good(a, b));
+        }
+        self.configs = frontier.into_configs();
         self.configs_max = self.configs_max.max(self.configs.len());
         self.settle();
+    }
+
+    /// Rule 4b: tells whether `a`, of the same state as `b`, can be finished whenever `b` can.
+    fn is_as_good(&self, a: &Config, b: &Config) -> bool {
+        if !self.has(Rule::Antichain) {
+            return false;
+        }
+        if self.mutant(Mutant::AntichainKeepsMore) {
+            return (a.done, a.excused) == (b.done, b.excused) && b.spent_within(a);
+        }
+        let different = (a.done ^ b.done) | (a.excused ^ b.excused);
+        let better = a.excused | (a.done & self.open_inert);
+        let ignores_placed = self.mutant(Mutant::AntichainIgnoresPlaced);
+        (different & !better == 0 || ignores_placed) && a.spent_within(b)
+    }
+
+    /// Tells whether an operation that may be left out could still make a clause true.
+    fn may_help(&self, op: u32) -> bool {
+        let rule = self.has(Rule::UsefulPending) && !self.mutant(Mutant::UsefulIgnoresClauses);
+        let compared = |(cell, _): &(u32, Place)| self.clauses_left[*cell as usize] > 0;
+        !rule || self.op(op).step.writes.iter().any(compared)
     }
 
     /// Takes pending operations that every configuration has spent out of all of them.
@@ -252,9 +377,9 @@ impl<'a> Engine<'a> {
             for config in &mut self.configs {
                 config.settle(class, count);
             }
-            if let Some(ops) = self.pending.get_mut(&class) {
-                ops.drain(..(count as usize).min(ops.len()));
-                if ops.is_empty() {
+            if let Some(pending) = self.pending.get_mut(&class) {
+                pending.count -= count;
+                if pending.count == 0 {
                     self.pending.remove(&class);
                 }
             }
@@ -265,13 +390,29 @@ impl<'a> Engine<'a> {
         let bit: Slots = 1 << slot;
         self.slots[slot as usize] = None;
         self.open &= !bit;
+        self.open_inert &= !bit;
         let Op { step, class, .. } = self.op(op);
-        self.open_of_class[*class as usize] &= !bit;
+        if let Some(open) = self.open_of_class.get_mut(class) {
+            *open &= !bit;
+            if *open == 0 {
+                self.open_of_class.remove(class);
+            }
+        }
         for (_, place) in &step.reads {
             self.traffic[*place as usize].open_readers &= !bit;
         }
         for (_, place) in &step.writes {
             self.traffic[*place as usize].open_writers &= !bit;
+        }
+        for test in step.clauses.iter().flatten() {
+            self.clauses_left[test.cell as usize] -= 1;
+        }
+        let compared = step.compared();
+        for place in &compared {
+            self.traffic[*place as usize].compared_left -= 1;
+        }
+        if self.has(Rule::Unobserved) {
+            self.bury(step.reads.iter().map(|(_, place)| *place).chain(compared));
         }
     }
 
@@ -281,26 +422,24 @@ impl<'a> Engine<'a> {
         op: u32,
         slot: u32,
         mut stack: Vec<Config>,
-        survivors: &mut Vec<Config>,
+        survivors: &mut Frontier,
     ) -> Result<(), Undecided> {
         let bit: Slots = 1 << slot;
-        let (near, near_pending) = self.neighbours(op);
-        let mut visited = BTreeSet::new();
+        let mut visited = Frontier::default();
         while let Some(config) = stack.pop() {
-            let candidates = self.candidates(&config, near, &near_pending);
-            for (source, candidate) in candidates {
+            let (near, near_pending) = self.neighbours(&config, op, slot);
+            for source in self.candidates(&config, near, &near_pending) {
                 self.steps += 1;
                 if self.steps > self.steps_max {
                     return Err(Undecided::Steps { steps_max: self.steps_max });
                 }
-                if !self.allows(&config, source, candidate) {
+                if !self.allows(&config, source) {
                     continue;
                 }
-                let next = self.place(&config, source, candidate);
+                let next = self.place(&config, source);
                 if next.done & bit != 0 {
-                    survivors.push(next);
-                } else if !visited.contains(&next) {
-                    visited.insert(next.clone());
+                    survivors.add(&next, |a, b| self.is_as_good(a, b));
+                } else if visited.add(&next, |a, b| self.is_as_good(a, b)) {
                     stack.push(next);
                 }
             }
@@ -309,74 +448,98 @@ impl<'a> Engine<'a> {
     }
 
     /// Returns the open and the pending operations that are connected with `target` (rule 6).
-    fn neighbours(&self, target: u32) -> (Slots, Vec<u32>) {
-        let classes = self.pending.keys().copied();
+    fn neighbours(&self, config: &Config, target: u32, slot: u32) -> (Slots, Vec<u32>) {
         if self.group.cells.len() <= 1 || !self.has(Rule::Locality) {
-            return (self.open, classes.collect());
+            return (self.open, self.pending.keys().copied().collect());
         }
         let mut touched = Touched::new(self.group.cells.len());
         touched.add(&self.op(target).step);
-        let mut far = self.open;
-        let mut far_pending: Vec<(u32, u32)> =
-            self.pending.iter().filter_map(|(class, ops)| Some((*class, *ops.front()?))).collect();
-        let mut near = Vec::new();
+        let own = 1 << slot;
+        let first = |slot: &u32| self.can_be_first(config, *slot, own);
+        let mut far: Vec<u32> = bits(self.open & !config.done & !own).filter(first).collect();
+        let left = |(class, pending): &(&u32, &Pending)| config.spent_of(**class) < pending.count;
+        let mut far_pending: Vec<(&u32, &Pending)> = self.pending.iter().filter(left).collect();
+        let (mut near, mut near_pending) = (own, Vec::new());
         let writes_only = self.mutant(Mutant::LocalityIgnoresReads);
         loop {
-            let mut grown = false;
-            for slot in bits(far) {
-                let Some(op) = self.slots[slot as usize] else { continue };
-                let step = &self.op(op).step;
-                if touched.conflicts(step) && (op == target || !writes_only || !self.op(op).inert) {
-                    touched.add(step);
-                    far &= !(1 << slot);
-                    grown = true;
-                }
-            }
-            far_pending.retain(|(class, op)| {
-                let step = &self.op(*op).step;
-                let joins = touched.conflicts(step);
+            let before = far.len() + far_pending.len();
+            far.retain(|slot| {
+                let Some(op) = self.slots[*slot as usize].map(|op| self.op(op)) else {
+                    return false;
+                };
+                let joins = touched.conflicts(&op.step) && !(writes_only && op.inert);
                 if joins {
-                    touched.add(step);
-                    near.push(*class);
-                    grown = true;
+                    touched.add(&op.step);
+                    near |= 1 << *slot;
                 }
                 !joins
             });
-            if !grown {
-                return (self.open & !far, near);
+            far_pending.retain(|(class, pending)| {
+                let joins = touched.conflicts(&pending.step);
+                if joins {
+                    touched.add(&pending.step);
+                    near_pending.push(**class);
+                }
+                !joins
+            });
+            if far.len() + far_pending.len() == before {
+                return (near, near_pending);
             }
         }
     }
 
+    /// Tells whether an open operation can be placed before the target: each value that it reads is
+    /// there, or something else can write it.
+    fn can_be_first(&self, config: &Config, slot: u32, target: Slots) -> bool {
+        let Some(op) = self.slots[slot as usize] else { return false };
+        let own: Slots = 1 << slot;
+        let others = self.open & !config.done & !own & !target;
+        self.op(op).step.reads.iter().all(|(cell, place)| {
+            config.state[*cell as usize] == *place
+                || self.traffic[*place as usize].open_writers & others != 0
+                || (self.group.values[*place as usize].pending_writers > 0
+                    && !self.mutant(Mutant::LocalityIgnoresPending))
+        })
+    }
+
     /// Returns the operations that may be placed next, alike ones once (rule 2).
-    fn candidates(&self, config: &Config, near: Slots, pending: &[u32]) -> Vec<(Source, u32)> {
-        let mut candidates = Vec::new();
+    fn candidates(&self, config: &Config, near: Slots, pending: &[u32]) -> Vec<Source> {
         let undone = self.open & !config.done;
-        for slot in bits(near & undone) {
-            let Some(op) = self.slots[slot as usize] else { continue };
-            if !self.is_late(op, undone) {
-                candidates.push((Source::Slot(slot), op));
-            }
-        }
+        let early = |slot: &u32| {
+            self.slots[*slot as usize].is_some_and(|op| !self.is_late(config, op, *slot))
+        };
+        let mut candidates: Vec<Source> =
+            bits(near & undone).filter(early).map(Source::Slot).collect();
         for class in pending {
-            let Some(ops) = self.pending.get(class) else { continue };
-            let Some(op) = ops.get(config.spent_of(*class) as usize) else { continue };
-            let open = self.open_of_class[*class as usize] & undone != 0;
-            if !(open && self.has(Rule::Symmetry) && !self.mutant(Mutant::SymmetryPendingFirst)) {
-                candidates.push((Source::Pending(*class), *op));
+            let count = self.pending.get(class).map_or(0, |pending| pending.count);
+            let open = self.open_of_class.get(class).is_some_and(|open| open & undone != 0);
+            let late =
+                open && self.has(Rule::Symmetry) && !self.mutant(Mutant::SymmetryPendingFirst);
+            if config.spent_of(*class) < count && !late {
+                candidates.push(Source::Pending(*class));
             }
         }
         candidates
     }
 
-    /// Tells whether an operation alike is open that goes first.
-    fn is_late(&self, op: u32, undone: Slots) -> bool {
-        let class = self.op(op).class;
+    /// Returns what a candidate needs and does.
+    fn step_of(&self, source: Source) -> Option<&Step> {
+        match source {
+            Source::Slot(slot) => self.slots[slot as usize].map(|op| &self.op(op).step),
+            Source::Pending(class) => self.pending.get(&class).map(|pending| &pending.step),
+        }
+    }
+
+    /// Tells whether an operation alike is open that goes first. One that may be left out and one
+    /// that may not are not alike.
+    fn is_late(&self, config: &Config, op: u32, slot: u32) -> bool {
+        let Op { class, ended, .. } = *self.op(op);
         if self.mutant(Mutant::SymmetryPendingFirst) && self.pending.contains_key(&class) {
             return true;
         }
-        let alike = self.open_of_class[class as usize] & undone;
-        let ended = self.op(op).ended;
+        let excused = config.excused & (1 << slot) != 0;
+        let same = if excused { config.excused } else { !config.excused };
+        let alike = self.open_of_class.get(&class).map_or(0, |open| open & !config.done & same);
         bits(alike).filter_map(|slot| self.slots[slot as usize]).any(|other| {
             if self.mutant(Mutant::SymmetryLastFirst) {
                 self.op(other).ended > ended
@@ -387,17 +550,25 @@ impl<'a> Engine<'a> {
     }
 
     /// Tells whether an operation can and should be placed next.
-    fn allows(&self, config: &Config, source: Source, op: u32) -> bool {
-        let op = self.op(op);
-        if !legal(&op.step, &config.state) {
+    fn allows(&self, config: &Config, source: Source) -> bool {
+        let Some(step) = self.step_of(source) else { return false };
+        if !legal(step, &config.state) {
             return false;
         }
         match source {
-            Source::Slot(slot) => self.keeps_readable(config, &op.step, 1 << slot),
+            Source::Slot(slot) => {
+                (config.excused & (1 << slot) == 0 || self.is_useful(config, step))
+                    && self.keeps_readable(config, step, 1 << slot)
+            }
             Source::Pending(_) => {
-                self.is_useful(config, &op.step) && self.keeps_readable(config, &op.step, 0)
+                self.is_useful(config, step) && self.keeps_readable(config, step, 0)
             }
         }
+    }
+
+    /// Returns the place of a value that is written now: a dead value counts as unobserved.
+    fn written(&self, (cell, place): (u32, Place)) -> Place {
+        if self.dead[place as usize] { cell } else { place }
     }
 
     /// Rule 1: tells whether no value is lost that still has to be read; `own` is the bit of the
@@ -410,7 +581,7 @@ impl<'a> Engine<'a> {
         let undone = !config.done & !own;
         step.writes.iter().all(|(cell, place)| {
             let lost = config.state[*cell as usize];
-            if lost == *place {
+            if lost == self.written((*cell, *place)) {
                 return true;
             }
             let traffic = &self.traffic[lost as usize];
@@ -427,34 +598,39 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Rule 4c: tells whether somebody may look at what a pending operation writes.
+    /// Rule 4c: tells whether somebody may notice what an operation writes that may be left out.
     fn is_useful(&self, config: &Config, step: &Step) -> bool {
         if !self.has(Rule::UsefulPending) {
             return true;
         }
+        let compares = |place: Place| {
+            (self.traffic[place as usize].compared_left > 0
+                || self.group.values[place as usize].pending_compared > 0)
+                && !self.mutant(Mutant::UsefulIgnoresClauses)
+        };
         step.writes.iter().any(|(cell, place)| {
+            let lost = config.state[*cell as usize];
             let traffic = &self.traffic[*place as usize];
-            let in_clause =
-                self.group.in_clause[*cell as usize] && !self.mutant(Mutant::UsefulIgnoresClauses);
             let pending = self.group.values[*place as usize].pending_readers > 0
                 && !self.mutant(Mutant::UsefulIgnoresPending);
-            in_clause
-                || pending
-                || traffic.reads_ahead > 0
-                || traffic.open_readers & !config.done != 0
+            let read = traffic.reads_ahead > 0 || traffic.open_readers & !config.done != 0;
+            lost != *place && (read || pending || compares(lost) || compares(*place))
         })
     }
 
     /// Returns the configuration after an operation, and after all that follows at no cost.
-    fn place(&self, config: &Config, source: Source, op: u32) -> Config {
+    fn place(&self, config: &Config, source: Source) -> Config {
         let mut next = config.clone();
         match source {
-            Source::Slot(slot) => next.done |= 1 << slot,
-            Source::Pending(class) => next.spend(class),
+            Source::Slot(slot) => {
+                next.done |= 1 << slot;
+                next.excused &= !(1 << slot);
+            }
+            Source::Pending(class) => next.spend(class, 1),
         }
-        let step = &self.op(op).step;
-        for (cell, place) in &step.writes {
-            next.state[*cell as usize] = *place;
+        let Some(step) = self.step_of(source) else { return next };
+        for write in &step.writes {
+            next.state[write.0 as usize] = self.written(*write);
         }
         let eager = self.has(Rule::EagerReads);
         let unseen = self.has(Rule::UnseenWrites) && !step.writes.is_empty();
@@ -467,8 +643,11 @@ impl<'a> Engine<'a> {
                 && other.step.reads.is_empty()
                 && legal(&other.step, &next.state)
                 && writes_nothing(&other.step, &next.state);
-            if reads || hides || nothing {
+            let done = hides && self.mutant(Mutant::UnseenIgnoresClauses);
+            if reads || nothing || done {
                 next.done |= 1 << slot;
+            } else if hides {
+                next.excused |= 1 << slot;
             }
         }
         next

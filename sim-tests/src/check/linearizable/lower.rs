@@ -18,7 +18,7 @@
 //! checked one by one: linearizability is local to objects that share no operation
 //! [Herlihy & Wing '90 §3.3], and a group is such an object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Options;
 use super::rules::{Mutant, Rule};
@@ -61,6 +61,13 @@ pub(super) struct Step {
     pub(super) writes: Box<[(u32, Place)]>,
 }
 
+impl Step {
+    /// Returns the places that the clauses compare with, each once.
+    pub(super) fn compared(&self) -> BTreeSet<Place> {
+        self.clauses.iter().flatten().map(|test| test.place).collect()
+    }
+}
+
 /// A step and what is known about it.
 #[derive(Debug)]
 pub(super) struct Op {
@@ -74,7 +81,7 @@ pub(super) struct Op {
     pub(super) ended: u32,
     /// It changes nothing wherever it is legal.
     pub(super) inert: bool,
-    /// Nobody can tell what it wrote from what was there, if it is overwritten at once.
+    /// It writes, unconditionally, nothing but values that nobody observes.
     pub(super) unseen: bool,
 }
 
@@ -93,6 +100,10 @@ pub(super) struct Value {
     pub(super) pending_writers: u32,
     /// How many pending operations need it to be there.
     pub(super) pending_readers: u32,
+    /// How many operations with an answer compare with it in a clause.
+    pub(super) compared: u32,
+    /// How many pending operations do.
+    pub(super) pending_compared: u32,
 }
 
 /// What happens next in a group.
@@ -108,10 +119,10 @@ pub(super) struct Group {
     pub(super) cells: Vec<CellId>,
     pub(super) initial: Box<[Place]>,
     pub(super) values: Vec<Value>,
-    /// By cell: some operation can tell more about it than that it has one value.
-    pub(super) in_clause: Vec<bool>,
     pub(super) ops: Vec<Op>,
     pub(super) happenings: Vec<Happening>,
+    /// The class of each step, where operations alike share one.
+    pub(super) classes: BTreeMap<Step, u32>,
     pub(super) class_count: u32,
 }
 
@@ -323,12 +334,6 @@ impl Group {
         place_of: impl Fn(CellId) -> u32,
         options: &Options,
     ) {
-        self.in_clause = vec![false; self.cells.len()];
-        for (_, raw) in &raws {
-            for literal in raw.clauses.iter().flatten() {
-                self.in_clause[place_of(literal.cell) as usize] = true;
-            }
-        }
         let places = self.name_values(&raws, options);
         let place = |cell: CellId, value: ValueId| {
             places.get(&(cell, value)).copied().unwrap_or(place_of(cell))
@@ -337,7 +342,6 @@ impl Group {
         for first in &self.initial {
             self.values[*first as usize].sources += 1;
         }
-        let mut classes = BTreeMap::new();
         for (id, raw) in raws {
             let cells = |list: &[(CellId, ValueId)]| {
                 list.iter().map(|(cell, value)| (place_of(*cell), place(*cell, *value))).collect()
@@ -353,18 +357,18 @@ impl Group {
                 clauses: raw.clauses.iter().map(clause).collect(),
                 writes: cells(&raw.writes),
             };
-            let fresh = number(classes.len());
+            let fresh = self.class_count;
             let class = if options.rules.has(Rule::Symmetry) {
-                *classes.entry((step.clone(), None)).or_insert(fresh)
+                *self.classes.entry(step.clone()).or_insert(fresh)
             } else {
-                *classes.entry((step.clone(), Some(id))).or_insert(fresh)
+                fresh
             };
+            self.class_count += u32::from(class == fresh);
             let ended = history.op(id).ended.filter(|_| !raw.pending).unwrap_or(u32::MAX);
-            let (inert, unseen) = self.kind_of(&step, options);
+            let (inert, unseen) = self.kind_of(&step);
             let pending = raw.pending;
             self.push(Op { id, step, pending, class, ended, inert, unseen });
         }
-        self.class_count = number(classes.len());
     }
 
     /// Gives every observed value of every cell a place; the first places, one for each cell,
@@ -381,6 +385,8 @@ impl Group {
             writers: 0,
             pending_writers: 0,
             pending_readers: 0,
+            compared: 0,
+            pending_compared: 0,
         };
         self.values = vec![value(None); self.cells.len()];
         let mut places = BTreeMap::new();
@@ -415,22 +421,22 @@ impl Group {
     }
 
     /// Returns whether a step changes nothing, and whether it is an unseen write (rule 5).
-    fn kind_of(&self, step: &Step, options: &Options) -> (bool, bool) {
+    fn kind_of(&self, step: &Step) -> (bool, bool) {
         let inert = step.writes.iter().all(|write| step.reads.contains(write));
-        let free = |(cell, place): &(u32, Place)| {
-            // The first places are those of unobserved values.
-            let unobserved = (*place as usize) < self.cells.len();
-            let blind = options.mutant == Some(Mutant::UnseenIgnoresClauses);
-            unobserved && (blind || !self.in_clause[*cell as usize])
-        };
+        // The first places are those of unobserved values.
+        let unobserved = |(_, place): &(u32, Place)| (*place as usize) < self.cells.len();
         let unconditional = step.reads.is_empty() && step.clauses.is_empty();
-        (inert, unconditional && !inert && step.writes.iter().all(free))
+        (inert, unconditional && !inert && step.writes.iter().all(unobserved))
     }
 
     fn push(&mut self, op: Op) {
         for (_, place) in &op.step.reads {
             let value = &mut self.values[*place as usize];
             if op.pending { value.pending_readers += 1 } else { value.reads += 1 }
+        }
+        for place in op.step.compared() {
+            let value = &mut self.values[place as usize];
+            if op.pending { value.pending_compared += 1 } else { value.compared += 1 }
         }
         for (_, place) in &op.step.writes {
             let value = &mut self.values[*place as usize];

@@ -27,29 +27,38 @@ pub enum Rule {
     Symmetry,
     /// **3. Unobserved values.** All values of a cell that nobody reads or compares with count as
     /// one. *Sound:* conditions compare with observed values only, so they cannot tell them apart;
-    /// a way to place the operations is right before the renaming exactly if it is after.
+    /// a way to place the operations is right before the renaming exactly if it is after. The same
+    /// holds in the middle of a history for the values that no operation which may still be placed
+    /// reads or compares with.
     Unobserved,
     /// **4a. Eager reads.** An open operation that changes nothing is placed as soon as the state
     /// allows it. *Sound:* the state stays the same, so every way to finish without it placed is
     /// one with it placed.
     EagerReads,
-    /// **4b. Antichain.** Of configurations that differ only in the pending operations they used,
-    /// one that used more than another is dropped. *Sound:* what is unused may stay unused, so the
-    /// other one can be finished in the same way.
+    /// **4b. Antichain.** Of configurations of the same state one is dropped if another one used no
+    /// more pending operations and, of the open operations, has those placed that this one has,
+    /// except that it may have placed more that change nothing, and that it may be free to leave out
+    /// (rule 5) what this one placed or still has to place. *Sound:* what is unused may stay unused,
+    /// and what is free may be placed or not, so the other one can be finished in the same way.
     Antichain,
-    /// **4c. Useful pending operations.** A pending operation is placed only if some value that it
-    /// writes still has a reader to come, or its cell occurs in a clause. *Sound:* else leave it
-    /// out: the cells differ from before only until they are overwritten, and nobody looks.
+    /// **4c. Useful operations.** A pending operation, or an excused one, is placed only if some value that it
+    /// writes still has a reader to come, or it overwrites a value that a clause to come does not
+    /// want, or writes one that a clause wants. *Sound:* else leave it out. Until its cells are
+    /// overwritten they then hold what they held before; no read sees the difference, and a clause
+    /// that it made true, and that is false without it, is one of those two.
     UsefulPending,
     /// **5. Unseen writes.** When a write overwrites cells blindly, every open unconditional write
-    /// of unobserved values to some of the same cells is placed just before it, unless the cells
-    /// occur in a clause. *Sound:* nobody can look in between, and left out of where it was it is
-    /// missed by nobody, as in 4c.
+    /// of unobserved values to some of the same cells is *excused*: it may be left out, as if it were
+    /// pending, because it can have taken effect just before, where nobody could look. Until it
+    /// returns it may also still be placed where a clause needs it (then 4c holds for it as well).
+    /// *Sound:* both are orders that real time allows, and with it excused no more is tried than
+    /// with it unplaced.
     UnseenWrites,
-    /// **6. Locality.** For the return of o only operations connected with it by a chain of
-    /// conflicts (two that share a cell which one of them writes) among the open ones are tried.
-    /// *Sound:* one that has no chain to o commutes with everything between itself and o, so it can
-    /// be placed after o; it has not returned, hence it may.
+    /// **6. Locality.** For the return of o only open operations are tried that are connected with it
+    /// by a chain of conflicts (two that share a cell which one of them writes), through operations
+    /// that can still be placed before o: what they read is there, or something else than o can
+    /// write it. *Sound:* what is placed before o without such a chain commutes with everything
+    /// between itself and o, so it can be placed after o; it has not returned, hence it may.
     Locality,
 }
 
@@ -103,6 +112,10 @@ pub enum Mutant {
     SymmetryPendingFirst,
     /// Rule 3 without the values that refused operations compare with.
     UnobservedIgnoresClauses,
+    /// Rule 3 without the pending operations that may still read a value.
+    UnobservedIgnoresPending,
+    /// Rule 3 without the clauses that may still compare with a value.
+    UnobservedForgetsClauses,
     /// Rule 4a also for writes of what is there already.
     EagerWrites,
     /// Rule 4b the wrong way round.
@@ -119,17 +132,21 @@ pub enum Mutant {
     UnseenBeforeReader,
     /// Rule 6 without operations that only read.
     LocalityIgnoresReads,
+    /// Rule 6 without pending operations that can write what is read.
+    LocalityIgnoresPending,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::FutureReadsIgnoresWriters,
         Self::FutureReadsCountsItself,
         Self::FutureReadsIgnoresPending,
         Self::SymmetryLastFirst,
         Self::SymmetryPendingFirst,
         Self::UnobservedIgnoresClauses,
+        Self::UnobservedIgnoresPending,
+        Self::UnobservedForgetsClauses,
         Self::EagerWrites,
         Self::AntichainKeepsMore,
         Self::AntichainIgnoresPlaced,
@@ -138,5 +155,6 @@ impl Mutant {
         Self::UnseenIgnoresClauses,
         Self::UnseenBeforeReader,
         Self::LocalityIgnoresReads,
+        Self::LocalityIgnoresPending,
     ];
 }

@@ -8,7 +8,7 @@ use mangrove::base::Rng;
 use tokio::io::ReadBuf;
 
 use crate::world::Host;
-use crate::world::core::{Core, Event, TimerKey, roll};
+use crate::world::core::{Core, Event, TimerKey};
 use crate::world::fault::{Fault, FaultSet};
 
 /// One connection of the world.
@@ -252,18 +252,14 @@ impl Half {
         }
     }
 
-    /// Moves what has arrived into `buffer`; pending if that is nothing.
+    /// Moves at most `room` bytes that have arrived into `buffer`; pending if there are none.
     pub(super) fn take(
         &mut self,
         core: &mut Core,
         now: u64,
         buffer: &mut ReadBuf<'_>,
-        short_read: (f64, &mut Rng),
+        room: usize,
     ) -> Poll<usize> {
-        let mut room = buffer.remaining();
-        if room > 1 && roll(short_read.1, short_read.0) {
-            room = 1 + short_read.1.index(room);
-        }
         let mut taken = 0;
         while let Some(segment) = self.segments.front_mut().filter(|segment| segment.at <= now) {
             if segment.len == 0 {

@@ -163,21 +163,18 @@ impl Net {
         let Some(link) = links.get_mut(from.0).and_then(|row| row.get_mut(to.0)) else {
             return loopback(now);
         };
-        let mut passage = match link.holder() {
-            Some(fault) => {
-                let mut faults = FaultSet::default();
-                faults.add(fault);
-                Passage { at: HELD, faults }
-            }
-            None => {
-                let passage = link.pass(options, rngs, now, len);
-                for fault in [Fault::N1, Fault::N2, Fault::N9] {
-                    if passage.faults.contains(fault) {
-                        core.faults.injected(fault);
-                    }
+        let mut passage = if let Some(fault) = link.holder() {
+            let mut faults = FaultSet::default();
+            faults.add(fault);
+            Passage { at: HELD, faults }
+        } else {
+            let passage = link.pass(options, rngs, now, len);
+            for fault in [Fault::N1, Fault::N2, Fault::N9] {
+                if passage.faults.contains(fault) {
+                    core.faults.injected(fault);
                 }
-                passage
             }
+            passage
         };
         if is_client && !passage.faults.is_empty() {
             core.faults.injected(Fault::N10);
@@ -355,7 +352,11 @@ impl Net {
             return Poll::Ready(Ok(()));
         }
         let start = buffer.filled().len();
-        match own.take(core, now, buffer, (short_read, &mut self.rngs.read)) {
+        let mut room = buffer.remaining();
+        if room > 1 && roll(&mut self.rngs.read, short_read) {
+            room = 1 + self.rngs.read.index(room);
+        }
+        match own.take(core, now, buffer, room) {
             Poll::Ready(taken) => {
                 if own.buffered() <= wake_below {
                     peer.wake_writer();

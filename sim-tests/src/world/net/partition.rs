@@ -36,13 +36,16 @@ pub enum Reset {
 impl Net {
     /// Holds all that goes from one machine to another.
     pub(in crate::world) fn hold(&mut self, core: &mut Core, from: Host, to: Host, hold: Hold) {
+        if from == to {
+            return;
+        }
         let now = core.now();
         let link = self.link(from, to);
         let was_held = match hold {
             Hold::Block => link.blocked_since.replace(link.blocked_since.unwrap_or(now)),
             Hold::Clog => link.clogged_since.replace(link.clogged_since.unwrap_or(now)),
         };
-        if was_held.is_some() || from == to {
+        if was_held.is_some() {
             return;
         }
         core.faults.injected(hold.fault());

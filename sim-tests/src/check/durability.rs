@@ -1,0 +1,75 @@
+//! Durability: what was acknowledged is on the disks of a majority. [Raft §5.3, Thesis §3.8]
+//!
+//! **Property.** When a client has been told that its write was applied, the entry is on the *disks*
+//! of a majority of the voters, in the log or covered by a snapshot – and stays there.
+//!
+//! **Why the obvious check is wrong.** Looking at what nodes hold in memory, or asking them how far
+//! they have synced, is asking the suspect: a follower that acknowledges before its fsync (R3), a
+//! leader that counts its own unsynced entry (R4), an fsync that fails and is ignored (W2) all look
+//! right until the power goes. Waiting for power losses finds them, but only when enough nodes lose
+//! it in the right microsecond. So the harness recovers, from the bytes that would survive a power
+//! loss *now*, the log of every node, and this checker counts. It needs no crash at all.
+//!
+//! **What is skipped.** Nodes whose disk was destroyed or damaged on purpose beyond what a log can
+//! know: they are *excused* and count as if they had the entry, because the write was on a majority
+//! when it was acknowledged. A cluster with more excused nodes than a minority promises nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mangrove::base::{Index, NodeId, Term};
+
+use super::mirror::{Log, Stamp};
+use super::{Violation, broken};
+
+/// Remembers every acknowledged write.
+#[derive(Debug, Default)]
+pub struct Durability {
+    acknowledged: BTreeMap<Index, (Option<Stamp>, u64)>,
+}
+
+impl Durability {
+    /// Takes note that a client was told that the write at `index` was applied. Term and checksum
+    /// are compared if they are known, which they are if the harness saw the entry committed.
+    pub fn observe_acknowledged(&mut self, at: u64, index: Index, entry: Option<(Term, u32)>) {
+        let stamp = entry.map(|(term, crc)| Stamp { term, crc });
+        self.acknowledged.entry(index).or_insert((stamp, at));
+    }
+
+    /// Returns how many writes were acknowledged.
+    pub fn acknowledged_count(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    /// Compares with what is on the disks: for each voter the log that it would recover.
+    pub fn check(
+        &self,
+        at: u64,
+        disks: &BTreeMap<NodeId, Log>,
+        excused: &BTreeSet<NodeId>,
+    ) -> Result<(), Violation> {
+        let majority = disks.len() / 2 + 1;
+        // Below every snapshot there is nothing to compare.
+        let excused_count = disks.keys().filter(|node| excused.contains(node)).count();
+        let bases = disks.iter().filter(|(node, _)| !excused.contains(node));
+        let lowest = bases.map(|(_, log)| log.base_index).min().unwrap_or(Index::MAX);
+        for (index, (stamp, told)) in self.acknowledged.range(lowest.saturating_add(1)..) {
+            let has = |log: &Log| {
+                *index <= log.base_index
+                    || log.at(*index).is_some_and(|held| stamp.is_none_or(|stamp| stamp == held))
+            };
+            let sound = disks.iter().filter(|(node, _)| !excused.contains(node));
+            let holders: Vec<NodeId> =
+                sound.filter(|(_, log)| has(log)).map(|(node, _)| *node).collect();
+            if holders.len() + excused_count < majority {
+                let term = stamp.map_or(String::new(), |stamp| format!("@{}", stamp.term));
+                let what = format!(
+                    "the write at {index}{term}, acknowledged at {told}, is only on the disks of \
+                     {holders:?} of {:?} (excused: {excused:?})",
+                    disks.keys()
+                );
+                return broken("durability", at, what);
+            }
+        }
+        Ok(())
+    }
+}

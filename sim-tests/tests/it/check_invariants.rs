@@ -1,0 +1,250 @@
+//! The invariant checkers on short stories: what each must accuse, and what it must not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mangrove::base::{NodeId, RequestSeq, SessionId};
+use sim_tests::check::liveness::Deadlines;
+use sim_tests::check::mirror::{Log, Stamp};
+use sim_tests::check::{Invariants, Observation, Restart};
+
+use Observation::{
+    Append, Applied, Commit, Effect, HardState, Installed, Leader, Progress, Promise, Resigned,
+    Snapshot, Truncate, Wiped,
+};
+
+const DEADLINES: Deadlines = Deadlines { leader_ns: 10, serve_ns: 20, converge_ns: 30 };
+
+/// Tells a story to all checkers; returns which one was the first to object.
+fn told(story: &[(u64, Observation)]) -> Option<&'static str> {
+    let mut invariants = Invariants::new(DEADLINES);
+    for (at, (node, observation)) in (0..).zip(story) {
+        if let Err(violation) = invariants.observe(at, NodeId(*node), observation) {
+            assert_eq!(Some(&violation), invariants.first(), "the first violation is kept");
+            let last = story.iter().zip(0..).last().map_or(0, |(_, at)| at);
+            assert_eq!(violation.at, last, "only the last event is wrong: {violation}");
+            return Some(violation.checker);
+        }
+    }
+    None
+}
+
+fn term(term: u64) -> Observation {
+    HardState { term, vote: None }
+}
+
+fn entry(index: u64, term: u64) -> Observation {
+    Append { index, term, crc: 7 }
+}
+
+fn commit(index: u64, term: u64) -> Observation {
+    Commit { index, term, crc: 7 }
+}
+
+fn applied(index: u64, hash: u64) -> Observation {
+    Applied { index, term: 1, hash }
+}
+
+fn restart(term: u64, vote: Option<u64>, entries: &[u64]) -> Observation {
+    let entries = entries.iter().map(|term| Stamp { term: *term, crc: 7 }).collect();
+    let log = Log { entries, ..Log::default() };
+    let vote = vote.map(NodeId);
+    Observation::Restart(Box::new(Restart { term, vote, log, ..Restart::default() }))
+}
+
+#[test]
+fn election_safety_two_leaders_of_one_term_are_accused() {
+    let first = (1, Leader { term: 3 });
+    assert_eq!(told(&[first.clone(), first.clone()]), None, "told twice");
+    assert_eq!(told(&[first.clone(), (2, Leader { term: 4 })]), None, "two terms");
+    let late = [first, (1, restart(3, Some(1), &[])), (2, Leader { term: 3 })];
+    assert_eq!(told(&late), Some("election_safety"), "not at the same time");
+}
+
+#[test]
+fn log_matching_different_logs_are_accused() {
+    let same = [(1, entry(1, 1)), (2, entry(1, 1)), (1, entry(2, 2)), (2, entry(2, 2))];
+    assert_eq!(told(&same), None);
+    let other = [(1, entry(1, 1)), (2, Append { index: 1, term: 1, crc: 8 })];
+    assert_eq!(told(&other), Some("log_matching"), "same place, other command");
+    let prefix = [(1, entry(1, 1)), (1, entry(2, 3)), (2, entry(1, 2)), (2, entry(2, 3))];
+    assert_eq!(told(&prefix), Some("log_matching"), "same place, other past");
+    let gap = [(1, entry(1, 1)), (1, entry(3, 1))];
+    assert_eq!(told(&gap), Some("log_matching"), "gap");
+    let falling = [(1, entry(1, 2)), (1, entry(2, 1))];
+    assert_eq!(told(&falling), Some("log_matching"), "terms fall along the log");
+    let replaced = [(1, entry(1, 1)), (1, entry(2, 1)), (1, entry(2, 2)), (1, entry(3, 2))];
+    assert_eq!(told(&replaced), None, "a suffix that was not committed");
+    let recovered = [(1, entry(1, 1)), (1, entry(2, 2)), (2, restart(2, None, &[2, 2]))];
+    assert_eq!(told(&recovered), Some("log_matching"), "found on the disk");
+}
+
+#[test]
+fn committed_immutable_changes_are_accused() {
+    let mut story = vec![(1, term(1)), (1, entry(1, 1)), (1, commit(1, 1))];
+    let end = |story: &[(u64, Observation)], last: (u64, Observation)| {
+        let mut story = story.to_vec();
+        story.push(last);
+        told(&story)
+    };
+    let immutable = Some("committed_immutable");
+    assert_eq!(end(&story, (2, commit(1, 1))), None);
+    assert_eq!(end(&story, (2, commit(1, 2))), immutable, "two entries committed");
+    assert_eq!(end(&story, (1, Truncate { from: 1 })), immutable, "own commit cut");
+    assert_eq!(end(&story, (1, entry(1, 1))), None, "appended again, last");
+    assert_eq!(end(&story, (1, entry(1, 2))), immutable, "own commit replaced");
+    assert_eq!(end(&story, (2, Truncate { from: 1 })), None, "another node, not committed there");
+    assert_eq!(end(&story, (2, Snapshot { index: 1, term: 2 })), immutable, "snapshot of another");
+    story.push((1, entry(2, 1)));
+    assert_eq!(end(&story, (1, entry(1, 1))), immutable, "cuts what follows and itself (R20)");
+    story.push((1, restart(1, None, &[])));
+    assert_eq!(end(&story, (1, entry(1, 2))), None, "the commit index is volatile");
+    assert_eq!(end(&story, (1, commit(1, 2))), immutable, "what was committed is not");
+}
+
+#[test]
+fn leader_completeness_leader_without_committed_entry_is_accused() {
+    let committed = [(1, term(2)), (1, entry(1, 2)), (1, commit(1, 2))];
+    let mut with = committed.to_vec();
+    with.extend([(2, entry(1, 2)), (2, Leader { term: 3 })]);
+    assert_eq!(told(&with), None);
+    let mut without = committed.to_vec();
+    without.push((2, Leader { term: 3 }));
+    assert_eq!(told(&without), Some("leader_completeness"));
+    let mut older = committed.to_vec();
+    older.push((2, Leader { term: 1 }));
+    assert_eq!(told(&older), None, "an old leader need not have it");
+    let mut snapshot = committed.to_vec();
+    snapshot.extend([(2, Installed { index: 1, term: 2, hash: None }), (2, Leader { term: 3 })]);
+    assert_eq!(told(&snapshot), None, "covered by a snapshot");
+    // Figure 8: an entry of term 2 is committed in term 4 only; the leader of term 3 may lack it.
+    let figure_8 = [(1, entry(1, 2)), (3, Leader { term: 3 }), (1, term(4)), (1, commit(1, 2))];
+    assert_eq!(told(&figure_8), None);
+    let later = [(1, term(2)), (1, entry(1, 2)), (3, Leader { term: 3 }), (1, commit(1, 2))];
+    assert_eq!(told(&later), Some("leader_completeness"), "the commit is seen after the election");
+    let resigned =
+        [(1, term(2)), (1, entry(1, 2)), (3, Leader { term: 3 }), (3, Resigned), (1, commit(1, 2))];
+    assert_eq!(told(&resigned), None, "its log may have changed since");
+}
+
+#[test]
+fn state_machine_safety_different_states_are_accused() {
+    assert_eq!(told(&[(1, applied(1, 5)), (2, applied(1, 5))]), None);
+    let differs = [(1, applied(1, 5)), (1, applied(2, 6)), (2, applied(1, 4))];
+    assert_eq!(told(&differs), Some("state_machine_safety"));
+    assert_eq!(
+        told(&[(1, applied(1, 5)), (1, applied(3, 6))]),
+        Some("state_machine_safety"),
+        "gap"
+    );
+    let again = [(1, applied(1, 5)), (1, applied(2, 6)), (1, restart(0, None, &[]))];
+    let mut good = again.to_vec();
+    good.extend([(1, applied(1, 5)), (1, applied(2, 6))]);
+    assert_eq!(told(&good), None, "replayed after a restart");
+    let mut bad = again.to_vec();
+    bad.push((1, applied(1, 9)));
+    assert_eq!(told(&bad), Some("state_machine_safety"), "replayed differently");
+    let installed = [(1, applied(1, 5)), (2, Installed { index: 1, term: 1, hash: Some(4) })];
+    assert_eq!(told(&installed), Some("state_machine_safety"), "a snapshot of another state");
+}
+
+#[test]
+fn term_monotonic_regressions_are_accused() {
+    let monotonic = Some("term_monotonic");
+    let vote = |term: u64, vote: u64| HardState { term, vote: Some(NodeId(vote)) };
+    let promise = |term: u64, vote: u64| Promise { term, vote: Some(NodeId(vote)) };
+    assert_eq!(told(&[(1, term(1)), (1, vote(1, 2)), (1, term(2)), (1, vote(2, 3))]), None);
+    assert_eq!(told(&[(1, term(2)), (1, term(1))]), monotonic, "term falls");
+    assert_eq!(told(&[(1, vote(1, 2)), (1, vote(1, 3))]), monotonic, "vote changes");
+    assert_eq!(told(&[(1, vote(1, 2)), (1, term(1))]), monotonic, "vote forgotten");
+    assert_eq!(told(&[(1, vote(3, 2)), (1, restart(2, None, &[]))]), None, "nobody was told");
+    let told_term = [(1, Promise { term: 3, vote: None }), (1, restart(2, None, &[]))];
+    assert_eq!(told(&told_term), monotonic, "others were told of the term");
+    let told_vote = [(1, promise(3, 2)), (1, restart(3, None, &[]))];
+    assert_eq!(told(&told_vote), monotonic, "others were told of the vote (R2, W10)");
+    assert_eq!(told(&[(1, promise(3, 2)), (1, restart(3, Some(2), &[]))]), None);
+    let twice = [(1, promise(3, 2)), (1, restart(3, Some(2), &[])), (1, promise(3, 1))];
+    assert_eq!(told(&twice), monotonic, "two votes left");
+    assert_eq!(told(&[(1, promise(3, 2)), (1, Wiped), (1, restart(0, None, &[]))]), None, "wiped");
+    let progress = |commit: u64, applied: u64| (1, Progress { commit, applied });
+    assert_eq!(told(&[progress(2, 1), progress(2, 2), progress(3, 2)]), None);
+    assert_eq!(told(&[progress(2, 1), progress(1, 1)]), monotonic, "commit falls");
+    assert_eq!(told(&[progress(2, 2), progress(2, 1)]), monotonic, "applied falls");
+    assert_eq!(told(&[progress(1, 2)]), monotonic, "applied before committed");
+    assert_eq!(told(&[progress(2, 2), (1, restart(0, None, &[])), progress(1, 0)]), None);
+}
+
+#[test]
+fn session_order_second_effect_is_accused() {
+    let effect = |node: u64, index: u64, seq: u64, below: u64| {
+        let (session, seq) = (SessionId(9), RequestSeq(seq));
+        (node, Effect { index, session, seq, acked_below: RequestSeq(below) })
+    };
+    let order = Some("session_order");
+    assert_eq!(told(&[effect(1, 1, 1, 1), effect(2, 1, 1, 1), effect(1, 2, 2, 1)]), None);
+    assert_eq!(told(&[effect(1, 2, 2, 1), effect(1, 3, 1, 1)]), None, "overtaken in flight");
+    assert_eq!(told(&[effect(1, 1, 1, 1), effect(1, 2, 1, 1)]), order, "twice (R45)");
+    assert_eq!(told(&[effect(1, 1, 1, 1), effect(2, 2, 1, 1)]), order, "twice, on another node");
+    assert_eq!(told(&[effect(1, 1, 1, 1), effect(2, 1, 2, 1)]), order, "nodes disagree");
+    let late = [effect(1, 1, 2, 2), effect(1, 2, 1, 2)];
+    assert_eq!(told(&late), order, "after the client had its answer");
+}
+
+#[test]
+fn durability_write_on_a_minority_of_disks_is_accused() {
+    let log = |base_index: u64, terms: &[u64]| Log {
+        base_index,
+        base_term: 1,
+        entries: terms.iter().map(|term| Stamp { term: *term, crc: 7 }).collect(),
+    };
+    let disks = |logs: [Log; 3]| -> BTreeMap<NodeId, Log> { (1..).map(NodeId).zip(logs).collect() };
+    let mut invariants = Invariants::new(DEADLINES);
+    for (at, observation) in
+        (0..).zip([term(1), entry(1, 1), entry(2, 1), commit(1, 1), commit(2, 1)])
+    {
+        invariants.observe(at, NodeId(1), &observation).unwrap();
+    }
+    invariants.observe_acknowledged(5, 2).unwrap();
+    let none = BTreeSet::new();
+    let mut check = |logs: [Log; 3], excused: &BTreeSet<NodeId>| {
+        invariants.check_disks(6, &disks(logs), excused).map_err(|violation| violation.checker)
+    };
+    let accused = Err("durability");
+    let full = log(0, &[1, 1]);
+    let short = log(0, &[1]);
+    assert_eq!(check([full.clone(), full.clone(), short.clone()], &none), Ok(()));
+    assert_eq!(check([full.clone(), log(2, &[]), short.clone()], &none), Ok(()), "in a snapshot");
+    assert_eq!(check([full.clone(), short.clone(), short.clone()], &none), accused);
+    assert_eq!(check([full.clone(), log(0, &[1, 2]), short.clone()], &none), accused, "other term");
+    let excused = BTreeSet::from([NodeId(3)]);
+    assert_eq!(check([full, short.clone(), log(0, &[])], &excused), Ok(()), "one disk destroyed");
+    assert_eq!(check([short.clone(), short, log(0, &[])], &excused), accused);
+    let early = invariants.observe_acknowledged(7, 3).map_err(|violation| violation.checker);
+    assert_eq!(early, accused, "acknowledged before it was committed");
+}
+
+#[test]
+fn liveness_deadline_after_healing_is_enforced() {
+    let mut invariants = Invariants::new(DEADLINES);
+    let check = |invariants: &mut Invariants, at| {
+        invariants.check_liveness(at).map_err(|violation| violation.what)
+    };
+    check(&mut invariants, 1_000).unwrap();
+    invariants.liveness().observe_healed(1_000);
+    check(&mut invariants, 1_010).unwrap();
+    assert!(check(&mut invariants, 1_011).unwrap_err().starts_with("nobody leads"));
+    invariants.liveness().observe_fault();
+    check(&mut invariants, 2_000).unwrap();
+    invariants.liveness().observe_healed(2_000);
+    invariants.liveness().observe_leader(2_005);
+    invariants.liveness().observe_leader(2_015);
+    check(&mut invariants, 2_020).unwrap();
+    assert!(check(&mut invariants, 2_021).unwrap_err().starts_with("no write"));
+    invariants.liveness().observe_served(2_018);
+    invariants.liveness().observe_applied(2_019, &[4, 3], 4);
+    assert!(check(&mut invariants, 2_031).unwrap_err().starts_with("the nodes differ"));
+    invariants.liveness().observe_applied(2_025, &[4, 4], 4);
+    check(&mut invariants, 9_999).unwrap();
+    let recovery = invariants.liveness().recovery();
+    let times = (recovery.leader_ns, recovery.serve_ns, recovery.converge_ns);
+    assert_eq!(times, (Some(5), Some(18), Some(25)));
+}
