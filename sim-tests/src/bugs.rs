@@ -102,7 +102,14 @@ pub fn to_table(hunts: &[Hunt]) -> String {
             format!("cargo sim replay {seed} --planted {}", hunt.bug.code)
         });
         let cpu = format!("{:.1}", hunt.cpu_seconds);
-        table.add_row([hunt.bug.code.to_owned(), hunt.bug.what.to_owned(), seeds, cpu, who, replay]);
+        table.add_row([
+            hunt.bug.code.to_owned(),
+            hunt.bug.what.to_owned(),
+            seeds,
+            cpu,
+            who,
+            replay,
+        ]);
     }
     let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
     let mut text = table.to_string();

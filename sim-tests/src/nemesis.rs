@@ -336,7 +336,8 @@ impl Nemesis {
             // Split at random.
             _ => {
                 let side: Vec<bool> = (0..count).map(|_| rng.chance(0.5)).collect();
-                let on_side = |node: u64| usize::try_from(node - 1).ok().and_then(|at| side.get(at));
+                let on_side =
+                    |node: u64| usize::try_from(node - 1).ok().and_then(|at| side.get(at));
                 let all: Vec<u64> = (1..=count).collect();
                 links.extend(pairs(&all).into_iter().filter(|(a, b)| on_side(*a) != on_side(*b)));
             }
