@@ -8,14 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mangrove::base::{ClusterId, NodeId, Rng};
-use mangrove::replica::{NodeConfig, StartError, SyncPolicy};
+use mangrove::base::{ClusterId, Index, NodeId, Rng};
+use mangrove::env::Env as _;
+use mangrove::raft::{Recovered, SnapshotMeta};
+use mangrove::replica::recovery::replay;
+use mangrove::replica::{NodeConfig, StartError, SyncPolicy, WAL_DIR};
 use mangrove::server;
+use mangrove::storage::{Checkpoints, Engine as _, wal};
 
+use crate::check::Violation;
+use crate::check::liveness::Deadlines;
 use crate::nemesis::{Action, Weather};
 use crate::options::Options;
-use crate::watch::{NodeWatch, Watch};
-use crate::world::{Host, Latency, NetOptions, PowerLoss, Reset, World};
+use crate::watch::{NodeWatch, Watch, log_of};
+use crate::world::{Host, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
 
 /// The cluster that the nodes believe in.
 const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
@@ -23,6 +29,13 @@ const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
 const PORT: u16 = 7000;
 /// Pause before a node that stopped by itself is started again.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
+
+/// How soon after healing things must be well again.
+const LIVENESS: Deadlines = Deadlines {
+    leader_ns: 30_000_000_000,
+    serve_ns: 60_000_000_000,
+    converge_ns: 60_000_000_000,
+};
 
 /// Something to be undone later.
 #[derive(Debug, Clone)]
@@ -77,7 +90,7 @@ impl Cluster {
         let clients = (1..=options.client_count).map(|at| world.add_client(&format!("c{at}")));
         Self {
             clients: clients.collect(),
-            watch: Watch::new(world, options.node_count),
+            watch: Watch::new(world, options.node_count, LIVENESS),
             processes: Arc::default(),
             undo: BTreeMap::new(),
             undo_count: 0,
@@ -256,6 +269,7 @@ impl Cluster {
             Undo::PowerAfterLie(node) => {
                 let host = self.server(node);
                 self.world.power_off(host, PowerLoss::Strict);
+                self.watch.set_amnesic(NodeId(node));
                 self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
                 self.start_node(node).await;
                 self.lying = false;
@@ -477,6 +491,28 @@ impl Cluster {
         self.later(length, Undo::Unblock(links));
     }
 
+    /// Looks at what a power loss of all nodes would leave now, with the node's own recovery, and
+    /// compares it with what was acknowledged.
+    pub async fn check_disks(&self, acknowledged: &[Index]) -> Option<Violation> {
+        let mut disks = BTreeMap::new();
+        for node in self.nodes() {
+            let env = self.world.observer(self.server(node));
+            let recovered = match recovered_from_disk(&env).await {
+                Ok(recovered) => recovered,
+                // It was lied to, and halts rather than voting twice: see `may_halt`.
+                Err(_) if self.lied_to.contains_key(&node) => Recovered::default(),
+                Err(what) => {
+                    let what = format!("the disk of node {node} cannot be recovered: {what}");
+                    let at = u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX);
+                    return Some(Violation { checker: "durability", what, at });
+                }
+            };
+            disks.insert(NodeId(node), log_of(&recovered));
+        }
+        let excused = self.lied_to.keys().map(|node| NodeId(*node)).collect();
+        self.watch.check_disks(acknowledged, &disks, &excused)
+    }
+
     /// Ends all faults and starts every node; those in `frozen` stay as they are instead.
     pub async fn heal(&mut self) {
         self.undo.clear();
@@ -493,6 +529,16 @@ impl Cluster {
             self.start_node(node).await;
         }
     }
+}
+
+/// Runs the recovery of a node on a disk.
+async fn recovered_from_disk(env: &SimEnv) -> Result<Recovered, String> {
+    let (_, store) = Checkpoints::open(env.disk().clone()).await.map_err(|e| e.to_string())?;
+    let options = wal::Options::default();
+    let (_, log) = wal::open(env.disk(), WAL_DIR, options).await.map_err(|e| e.to_string())?;
+    let applied = store.store.applied();
+    let checkpoint = SnapshotMeta { index: applied.index, term: applied.term };
+    replay(&log, checkpoint).map_err(|error| error.to_string())
 }
 
 /// Returns the address of a node.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use mangrove::base::{planted, probe};
 
 use crate::check::Violation;
-use crate::check::linearizable;
+use crate::check::{client, linearizable};
 use crate::cluster::Cluster;
 use crate::history::History;
 use crate::nemesis::Nemesis;
@@ -133,7 +133,10 @@ async fn scenario(world: &World, options: &Options) -> Report {
             Err(found) => violation = Some(found),
         }
     }
-    let violation = violation.or_else(|| cluster.watch().violation());
+    let mut violation = violation.or_else(|| cluster.watch().violation());
+    if violation.is_none() {
+        violation = cluster.check_disks(&shared.acknowledged_writes()).await;
+    }
     let history = shared.take_history();
     let violation = violation.or_else(|| judge(&history));
     Report {
@@ -260,5 +263,5 @@ async fn liveness_phase(
 
 /// Asks the checkers that need the whole history.
 fn judge(history: &History) -> Option<Violation> {
-    linearizable::require(history).err()
+    client::check(history).err().or_else(|| linearizable::require(history).err())
 }

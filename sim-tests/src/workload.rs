@@ -8,10 +8,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mangrove::base::{Column, Key, Rng, Value};
+use mangrove::base::{Column, Index, Key, Rng, Value};
 use mangrove::client::{BatchBuilder, CasResult, Client, ClientError, ClientOptions};
 use mangrove::env::Env;
-use mangrove::kv::{Cell, Expectation};
+use mangrove::kv::{Cell, Expectation, Version};
 use mangrove::wire::Outcome;
 
 use crate::history::{Answer, Bulk, Call, CellId, History, OpId, Process, Slice, ValueId, text};
@@ -41,6 +41,7 @@ struct State {
     values: u64,
     stopped: bool,
     acknowledged: u64,
+    versions: Vec<Index>,
 }
 
 /// A cell of the current window.
@@ -60,6 +61,7 @@ impl Shared {
                 values: 0,
                 stopped: false,
                 acknowledged: 0,
+                versions: Vec::new(),
             }),
             key_count: options.key_count,
             value_bytes_max: options.tuning.value_bytes_max,
@@ -74,6 +76,11 @@ impl Shared {
     /// Returns how many requests were answered.
     pub fn acknowledged(&self) -> u64 {
         self.lock().acknowledged
+    }
+
+    /// Returns the log index of every acknowledged write.
+    pub fn acknowledged_writes(&self) -> Vec<Index> {
+        self.lock().versions.clone()
     }
 
     /// Takes the history out.
@@ -106,6 +113,11 @@ impl State {
             bytes.push(PADDING);
         }
         (id, bytes)
+    }
+
+    fn written(&mut self, version: Version) -> Answer {
+        self.versions.push(version.0);
+        Answer::Done
     }
 
     fn read(&mut self, cell: Option<&Cell>) -> ValueId {
@@ -270,14 +282,14 @@ impl<E: Env> ClientProcess<E> {
         let (value, bytes) = self.draw_value();
         let op = self.invoke(Call::Set { cell: place.id, value });
         let result = self.client.set_cell(place.key, place.column, bytes).await;
-        self.end(op, result, |_, _| Answer::Done);
+        self.end(op, result, State::written);
     }
 
     async fn delete(&mut self) {
         let place = self.draw_place();
         let op = self.invoke(Call::Delete { cell: place.id });
         let result = self.client.delete_cell(place.key, place.column).await;
-        self.end(op, result, |_, _| Answer::Done);
+        self.end(op, result, State::written);
     }
 
     async fn delete_row(&mut self) {
@@ -285,7 +297,7 @@ impl<E: Env> ClientProcess<E> {
         let row = self.shared.lock().history.row(&place.key);
         let op = self.invoke(Call::DeleteRow { row });
         let result = self.client.delete_row(place.key).await;
-        self.end(op, result, |_, _| Answer::Done);
+        self.end(op, result, State::written);
     }
 
     async fn compare_and_set(&mut self) {
@@ -306,7 +318,10 @@ impl<E: Env> ClientProcess<E> {
         let new = Value::new(bytes).ok();
         let result = self.client.compare_and_set(place.key, place.column, expected, new).await;
         self.end(op, result, |state, result| match result {
-            CasResult::Applied(_) => Answer::Tried { applied: true, current: None },
+            CasResult::Applied(version) => {
+                state.versions.push(version.0);
+                Answer::Tried { applied: true, current: None }
+            }
             CasResult::Conflict { current, .. } => {
                 Answer::Tried { applied: false, current: Some(state.read(current.as_ref())) }
             }
@@ -330,7 +345,7 @@ impl<E: Env> ClientProcess<E> {
         let Ok(batch) = builder.build() else { return };
         let op = self.invoke(Call::Bulk(Box::new(bulk)));
         let result = self.client.bulk_set(batch).await;
-        self.end(op, result, |_, _| Answer::Done);
+        self.end(op, result, State::written);
     }
 
     /// Reads several cells; returns whether that was answered.

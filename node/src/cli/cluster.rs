@@ -10,6 +10,7 @@
 
 use std::env;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -32,6 +33,9 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a node may take to stop in good order.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Most that is shown of a log's last line: more than any complaint of a node.
+const LAST_LINE_BYTES: u64 = 2048;
 
 /// A node that runs.
 struct NodeProcess {
@@ -58,6 +62,9 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
     let env = RealEnv::client();
     let new_id = ClusterId(env.rng("cluster id").next_u64());
     let (file, is_new) = ClusterFile::open(&args.data, args.nodes, args.base_port, new_id)?;
+    if !is_new {
+        file.check_ports()?;
+    }
     let whose = if is_new { "a new cluster" } else { "the cluster" };
     say(&format!("starting {whose} of {} nodes in {}", file.nodes.len(), args.data.display()));
     let mut nodes = Vec::new();
@@ -174,7 +181,19 @@ async fn death(node: &mut NodeProcess) -> String {
         Err(error) => error.to_string(),
     };
     let NodeProcess { id, address, log, .. } = node;
-    format!("n{id} ({address}) ended with {how}; its log: {}", log.display())
+    let last_words = last_line(log).map(|line| format!("\n  {line}")).unwrap_or_default();
+    format!("n{id} ({address}) ended with {how}; its log: {}{last_words}", log.display())
+}
+
+/// Returns the last line of a file, if that can be had.
+fn last_line(path: &Path) -> Option<String> {
+    let mut file = fs::OpenOptions::new().read(true).open(path).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(LAST_LINE_BYTES))).ok()?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end).ok()?;
+    let end = String::from_utf8_lossy(&end);
+    end.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 
 /// Asks until a leader answers.
@@ -255,6 +274,17 @@ mod tests {
         assert!(said.contains("n2  127.0.0.1:7102  data data/n2  log data/n2.log"), "{said}");
         let other = welcome(Path::new("data"), &file(&["127.0.0.1:9", "127.0.0.1:10"]));
         assert!(other.contains("get greeting --cluster 127.0.0.1:9,127.0.0.1:10\n"), "{other}");
+    }
+
+    #[test]
+    fn last_line_is_found_in_long_logs_and_missed_in_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("n1.log");
+        assert_eq!(last_line(&log), None);
+        fs::write(&log, "").unwrap();
+        assert_eq!(last_line(&log), None);
+        fs::write(&log, format!("{}\nthe end\n\n", "x".repeat(9000))).unwrap();
+        assert_eq!(last_line(&log).as_deref(), Some("the end"));
     }
 
     #[test]

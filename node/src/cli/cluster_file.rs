@@ -119,6 +119,20 @@ impl ClusterFile {
         Ok(())
     }
 
+    /// Refuses to start nodes whose ports are in use, most likely by themselves.
+    pub(super) fn check_ports(&self) -> Result<(), CliError> {
+        for NodeEntry { id, address } in &self.nodes {
+            if let Err(error) = TcpListener::bind(address) {
+                return Err(CliError::io(format!("n{id} cannot use {address}"), &error).advise(
+                    "if this cluster runs already, use it or stop it; else stop what uses its \
+                     port, or make another cluster with --data"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the file as a whole: a half written one would lose where the data is.
     fn write(&self, dir: &Path) -> Result<(), CliError> {
         let (path, temporary) = (dir.join(NAME), dir.join("cluster.toml.new"));
@@ -163,6 +177,16 @@ mod tests {
         let addresses: BTreeSet<_> = file.nodes.iter().map(|node| &node.address).collect();
         assert_eq!(addresses.len(), 5);
         assert!(!addresses.contains(&taken.local_addr().unwrap().to_string()));
+    }
+
+    #[test]
+    fn cluster_that_runs_already_is_not_started_again() {
+        let running = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = running.local_addr().unwrap().to_string();
+        let nodes = vec![NodeEntry { id: 1, address: address.clone() }];
+        let error = ClusterFile { cluster_id: "1".to_owned(), nodes }.check_ports().unwrap_err();
+        assert!(error.to_string().contains("runs already"), "{error}");
+        assert!(error.to_string().contains(&address), "{error}");
     }
 
     #[test]

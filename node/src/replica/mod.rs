@@ -39,4 +39,4 @@ pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};
 pub use shell::{Replica, StopReason};
-pub use start::{StartError, dump_log};
+pub use start::{StartError, WAL_DIR, dump_log};

@@ -241,26 +241,27 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     fn apply(&mut self, now: Instant, committed: Committed) {
         let Committed { entry, token } = committed;
-        match &entry.kind {
+        let reply = match &entry.kind {
             EntryKind::Noop => {
                 self.machine.skip(entry.index, entry.term);
                 assert!(token.is_none(), "a no-op has no proposer");
+                None
             }
             EntryKind::Command(command) => {
                 let bytes = u64::try_from(command.len()).unwrap_or(u64::MAX);
                 self.checkpoint.log_bytes += bytes + ENTRY_OVERHEAD_BYTES;
                 match self.machine.apply(entry.index, entry.term, command.as_bytes()) {
-                    Ok(reply) => {
-                        if let Some(request) = token.and_then(|token| self.pending.remove(token)) {
-                            self.answer(&request, ResponseBody::Command(reply));
-                        }
-                    }
-                    Err(error) => self.fail_storage(error),
+                    Ok(reply) => Some(reply),
+                    Err(error) => return self.fail_storage(error),
                 }
             }
+        };
+        self.observer.on_applied(now, &entry, reply.as_ref(), self.machine.trail());
+        if let (Some(reply), Some(token)) = (reply, token)
+            && let Some(request) = self.pending.remove(token)
+        {
+            self.answer(&request, ResponseBody::Command(reply));
         }
-        let hash = self.machine.trail();
-        self.observer.on_applied(now, entry.index, entry.term, hash);
     }
 
     fn on_reply(&mut self, token: Token, reply: Reply) {
@@ -397,7 +398,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 Ok(machine) => self.machine = machine,
                 Err(error) => return self.fail_storage(error),
             }
-            self.observer.on_installed(now, meta.index, meta.term);
+            self.observer.on_installed(now, meta, self.machine.trail());
         }
         self.checkpoint.newest = meta;
         self.checkpoint.bytes = bytes;

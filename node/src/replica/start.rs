@@ -22,7 +22,7 @@ use crate::storage::checkpoint::{Checkpoints, Damage};
 use crate::storage::{Engine as _, StorageError, wal};
 
 /// Directory of the write-ahead log.
-pub const WAL_DIR: &str = "wal";
+const WAL_DIR: &str = "wal";
 
 /// Describes the write-ahead log of a node that does not run, line by line. Changes nothing.
 ///
@@ -104,7 +104,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let bytes = checkpoints.newest().map_or(0, |newest| newest.bytes);
         let machine = Machine::restore(loaded.store, &loaded.extra, config.sessions_max)?;
         let now = env.now();
-        observer.on_start(now, &recovered, machine.applied().index);
+        observer.on_start(now, &recovered, machine.trail());
         let core = Raft::new(core_config(&config), recovered, env.rng("raft"), now);
         let inbox = Inbox::new(config.requests_max);
         let wal_bytes = writer.wal_bytes();
