@@ -32,7 +32,7 @@ fn bytes_that_are_no_frames_end_their_connection_only() {
             (0_u32..16_384).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
         let mut oversized = Vec::new();
         codec::encode_frame(&mut oversized, |body| {
-            body.resize(body.len() + FRAME_BYTES_MAX + 1, 0)
+            body.resize(body.len() + FRAME_BYTES_MAX + 1, 0);
         });
         oversized.truncate(4_096);
         let mut flipped = Vec::new();
