@@ -22,7 +22,7 @@ use crate::storage::checkpoint::{Checkpoints, Damage};
 use crate::storage::{Engine as _, StorageError, wal};
 
 /// Directory of the write-ahead log.
-const WAL_DIR: &str = "wal";
+pub const WAL_DIR: &str = "wal";
 
 /// Describes the write-ahead log of a node that does not run, line by line. Changes nothing.
 ///
