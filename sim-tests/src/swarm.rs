@@ -230,7 +230,10 @@ impl Summary {
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
             "simulated_per_cpu_second": self.speed(), "events": self.events,
             "acknowledged": self.acknowledged, "elections": self.elections,
-            "converge_ms": { "p50": self.converge_percentile(50), "p99": self.converge_percentile(99) },
+            "converge_ms": {
+                "p50": self.converge_percentile(50),
+                "p99": self.converge_percentile(99),
+            },
             "faults": faults, "probes": self.probes,
             "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what }))
                 .collect::<Vec<_>>(),

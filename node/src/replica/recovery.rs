@@ -3,7 +3,8 @@
 //! Without damage this is a replay: the last hard state, and the entries in the order they were
 //! written, each replacing what the log had from its index on. Entries that the checkpoint covers
 //! are dropped at the end. A recorded installation of exactly the checkpoint that is there
-//! replaces all entries before it (unless they reach through its last one); one whose checkpoint never got its name is ignored.
+//! replaces all entries before it (unless they reach through its last one); one whose checkpoint
+//! never got its name is ignored.
 //!
 //! With damage (records that were durable and cannot be read) the node must not forget what it
 //! may have acknowledged. What was lost is unknown, but its number is not, so:

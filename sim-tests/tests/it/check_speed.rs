@@ -1,5 +1,6 @@
 //! How long the linearizability checker takes on long histories: printed, not asserted, because a
-//! busy machine is no bug. Run with `cargo test --profile sim -p sim-tests checker_long -- --nocapture`.
+//! busy machine is no bug. To see it:
+//! `cargo test --profile sim -p sim-tests checker_long -- --nocapture`.
 //!
 //! What is asserted is the verdict and the number of *steps*, which is the same on every machine.
 
