@@ -10,7 +10,7 @@ use sim_tests::check::linearizable::{self, Mutant, Options, Rule, Rules, Verdict
 use sim_tests::history::History;
 
 use crate::check_naive::is_linearizable;
-use crate::check_random::{self, Shape};
+use crate::check_random::{self, Reach, Shape};
 
 /// Histories that the checker must judge like the exhaustive search.
 const HISTORIES: u64 = 120_000;
@@ -27,7 +27,11 @@ fn shape(rng: &mut Rng) -> Shape {
         processes: rng.index(4) + 2,
         ops: rng.index(7) + 3,
         info: if rng.chance(0.5) { 0.1 } else { 0.4 },
-        wide,
+        reach: if wide {
+            [Reach::Row, Reach::Map, Reach::Listings][rng.index(3)]
+        } else {
+            Reach::Cell
+        },
     }
 }
 

@@ -305,18 +305,18 @@ impl<'a> Engine<'a> {
         let slot = self.slots.iter().position(|open| *open == Some(op));
         let slot = slot.map(number).unwrap_or_default();
         let bit: Slots = 1 << slot;
-        let mut survivors = Frontier::default();
-        let mut stack = Vec::new();
+        let (mut visited, mut survivors) = (Frontier::default(), Frontier::default());
         for config in std::mem::take(&mut self.configs) {
             if (config.done | config.excused) & bit != 0 {
                 survivors.add(&config, |a, b| self.is_as_good(a, b));
             }
-            if config.done & bit == 0 && (config.excused & bit == 0 || self.may_help(op)) {
-                stack.push(config);
+            if config.done & bit == 0
+                && (config.excused & bit == 0 || self.may_help(op))
+                && let Err(undecided) =
+                    self.expand(op, slot, &config, (&mut visited, &mut survivors))
+            {
+                return Some(Found::Undecided(undecided));
             }
-        }
-        if let Err(undecided) = self.expand(op, slot, stack, &mut survivors) {
-            return Some(Found::Undecided(undecided));
         }
         if survivors.len() == 0 {
             return Some(Found::Invalid(op));
@@ -416,16 +416,21 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Places operations, depth first, until `op` is placed.
+    /// Places operations from `start` on, depth first, until `op` is placed; `visited` is what
+    /// other starts led to.
     fn expand(
         &mut self,
         op: u32,
         slot: u32,
-        mut stack: Vec<Config>,
-        survivors: &mut Frontier,
+        start: &Config,
+        (visited, survivors): (&mut Frontier, &mut Frontier),
     ) -> Result<(), Undecided> {
         let bit: Slots = 1 << slot;
-        let mut visited = Frontier::default();
+        // What is connected depends on the start, so with rule 6 nothing else may be shared.
+        if self.is_local() {
+            *visited = Frontier::default();
+        }
+        let mut stack = vec![start.clone()];
         while let Some(config) = stack.pop() {
             let (near, near_pending) = self.neighbours(&config, op, slot);
             for source in self.candidates(&config, near, &near_pending) {
@@ -438,7 +443,9 @@ impl<'a> Engine<'a> {
                 }
                 let next = self.place(&config, source);
                 if next.done & bit != 0 {
-                    survivors.add(&next, |a, b| self.is_as_good(a, b));
+                    if self.is_connected(start, &next, slot) {
+                        survivors.add(&next, |a, b| self.is_as_good(a, b));
+                    }
                 } else if visited.add(&next, |a, b| self.is_as_good(a, b)) {
                     stack.push(next);
                 }
@@ -447,9 +454,47 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// Tells whether rule 6 is used: for a single cell everything is connected.
+    fn is_local(&self) -> bool {
+        self.has(Rule::Locality) && self.group.cells.len() > 1
+    }
+
+    /// Tells whether all that was placed from `start` to `end` is connected with the operation in
+    /// `slot` through what was placed (rule 6).
+    fn is_connected(&self, start: &Config, end: &Config, slot: u32) -> bool {
+        let placed = end.done & !start.done & !(1 << slot);
+        if !self.is_local() || (placed == 0 && start.spent == end.spent) {
+            return true;
+        }
+        let Some(target) = self.step_of(Source::Slot(slot)) else { return true };
+        let mut touched = Touched::new(self.group.cells.len());
+        touched.add(target);
+        let spent = end.spent.iter().filter(|(class, count)| start.spent_of(*class) < *count);
+        let spent = spent.map(|(class, _)| Source::Pending(*class));
+        let mut far: Vec<(&Step, bool)> = bits(placed)
+            .map(Source::Slot)
+            .chain(spent)
+            .filter_map(|source| self.step_of(source))
+            .map(|step| (step, step.is_inert()))
+            .collect();
+        loop {
+            let before = far.len();
+            far.retain(|(step, _)| {
+                let joins = touched.conflicts(step);
+                if joins {
+                    touched.add(step);
+                }
+                !joins
+            });
+            if far.len() == before {
+                return far.iter().all(|(_, inert)| *inert);
+            }
+        }
+    }
+
     /// Returns the open and the pending operations that are connected with `target` (rule 6).
     fn neighbours(&self, config: &Config, target: u32, slot: u32) -> (Slots, Vec<u32>) {
-        if self.group.cells.len() <= 1 || !self.has(Rule::Locality) {
+        if !self.is_local() {
             return (self.open, self.pending.keys().copied().collect());
         }
         let mut touched = Touched::new(self.group.cells.len());
@@ -457,7 +502,9 @@ impl<'a> Engine<'a> {
         let own = 1 << slot;
         let first = |slot: &u32| self.can_be_first(config, *slot, own);
         let mut far: Vec<u32> = bits(self.open & !config.done & !own).filter(first).collect();
-        let left = |(class, pending): &(&u32, &Pending)| config.spent_of(**class) < pending.count;
+        let left = |(class, pending): &(&u32, &Pending)| {
+            config.spent_of(**class) < pending.count && self.can_write(config, &pending.step)
+        };
         let mut far_pending: Vec<(&u32, &Pending)> = self.pending.iter().filter(left).collect();
         let (mut near, mut near_pending) = (own, Vec::new());
         let writes_only = self.mutant(Mutant::LocalityIgnoresReads);
@@ -489,17 +536,35 @@ impl<'a> Engine<'a> {
     }
 
     /// Tells whether an open operation can be placed before the target: each value that it reads is
-    /// there, or something else can write it.
+    /// there, or something else can write it, and it overwrites nothing that is locked.
     fn can_be_first(&self, config: &Config, slot: u32, target: Slots) -> bool {
         let Some(op) = self.slots[slot as usize] else { return false };
         let own: Slots = 1 << slot;
         let others = self.open & !config.done & !own & !target;
-        self.op(op).step.reads.iter().all(|(cell, place)| {
-            config.state[*cell as usize] == *place
-                || self.traffic[*place as usize].open_writers & others != 0
+        let step = &self.op(op).step;
+        let can_read = |(cell, place): &(u32, Place)| {
+            let written = self.traffic[*place as usize].open_writers & others != 0
                 || (self.group.values[*place as usize].pending_writers > 0
-                    && !self.mutant(Mutant::LocalityIgnoresPending))
+                    && !self.mutant(Mutant::LocalityIgnoresPending));
+            config.state[*cell as usize] == *place || (written && !self.is_locked(config, *cell))
+        };
+        step.reads.iter().all(can_read) && self.can_write(config, step)
+    }
+
+    /// Tells whether an operation overwrites nothing that is locked.
+    fn can_write(&self, config: &Config, step: &Step) -> bool {
+        step.writes.iter().all(|(cell, place)| {
+            config.state[*cell as usize] == *place || !self.is_locked(config, *cell)
         })
+    }
+
+    /// Tells whether nothing may overwrite a cell before something is invoked that is not yet:
+    /// rule 1 with readers of which none is open.
+    fn is_locked(&self, config: &Config, cell: u32) -> bool {
+        let place = config.state[cell as usize] as usize;
+        self.has(Rule::FutureReads)
+            && self.traffic[place].reads_ahead > 0
+            && self.group.values[place].sources == 1
     }
 
     /// Returns the operations that may be placed next, alike ones once (rule 2).
