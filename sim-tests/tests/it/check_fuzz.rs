@@ -19,19 +19,21 @@ const HISTORIES_FOR_MUTANTS: u64 = 120_000;
 
 /// Draws the kind of history, with few and hot cells and values.
 fn shape(rng: &mut Rng) -> Shape {
-    let wide = rng.chance(0.4);
+    let reaches = [Reach::Cell, Reach::Cell, Reach::Row, Reach::Map, Reach::Listings, Reach::Cross];
+    let reach = reaches[rng.index(reaches.len())];
+    let (rows, columns) = match reach {
+        Reach::Cell => (1, 1),
+        Reach::Cross => (1, rng.index(2) + 2),
+        Reach::Row | Reach::Map | Reach::Listings => (rng.index(2) + 1, rng.index(3) + 1),
+    };
     Shape {
-        rows: if wide { rng.index(2) + 1 } else { 1 },
-        columns: if wide { rng.index(3) + 1 } else { 1 },
+        rows,
+        columns,
         values: if rng.chance(0.5) { 0 } else { rng.index(3) + 1 },
         processes: rng.index(4) + 2,
         ops: rng.index(7) + 3,
-        info: if rng.chance(0.5) { 0.1 } else { 0.4 },
-        reach: if wide {
-            [Reach::Row, Reach::Map, Reach::Listings][rng.index(3)]
-        } else {
-            Reach::Cell
-        },
+        info: [0.1, 0.3, 0.5][rng.index(3)],
+        reach,
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Reach {
     Map,
     /// Some cells, and listings of all.
     Listings,
+    /// Mostly writes of one cell on condition of another.
+    Cross,
 }
 
 struct Flight {
@@ -213,6 +215,8 @@ impl<'a> Maker<'a> {
     fn call(&mut self) -> Call {
         let kinds = match self.shape.reach {
             Reach::Cell => 10,
+            Reach::Cross if self.rng.chance(0.5) => return Call::Bulk(Box::new(self.cross())),
+            Reach::Cross => 8,
             Reach::Row | Reach::Map => 16,
             Reach::Listings => 17,
         };
@@ -238,6 +242,20 @@ impl<'a> Maker<'a> {
         }
     }
 
+    fn cross(&mut self) -> Bulk {
+        let mut bulk = Bulk::default();
+        let expected = match self.rng.range(0, 4) {
+            0 => Expected::Present,
+            _ => Expected::Value(self.old_value()),
+        };
+        bulk.conditions.push((self.a_cell(), expected));
+        bulk.cells.push((self.a_cell(), self.new_value()));
+        if self.rng.chance(0.2) {
+            bulk.cells.push((self.a_cell(), self.new_value()));
+        }
+        bulk
+    }
+
     fn bulk(&mut self) -> Bulk {
         let mut bulk = Bulk::default();
         for cell in self.some_cells() {
@@ -247,15 +265,16 @@ impl<'a> Maker<'a> {
         if self.shape.reach != Reach::Row && self.rng.chance(0.1) {
             bulk.rows.push(self.rows[self.rng.index(self.rows.len())]);
         }
-        while self.rng.chance(0.35) && bulk.conditions.len() < 2 {
+        while self.rng.chance(0.5) && bulk.conditions.len() < 2 {
             let expected = match self.rng.range(0, 8) {
                 0 => Expected::Opaque,
                 1 | 2 => Expected::Present,
                 _ => Expected::Value(self.old_value()),
             };
             let cell = match self.shape.reach {
+                // Groups stay as small as the rows.
                 Reach::Row => bulk.cells.first().map(|(cell, _)| *cell),
-                Reach::Cell | Reach::Map | Reach::Listings => None,
+                Reach::Cell | Reach::Map | Reach::Listings | Reach::Cross => None,
             };
             let cell = cell.unwrap_or_else(|| self.a_cell());
             bulk.conditions.push((cell, expected));

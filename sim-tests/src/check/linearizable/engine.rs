@@ -44,6 +44,8 @@ struct Traffic {
     open_writers: Slots,
     /// Operations with an answer that compare with it in a clause and have not returned.
     compared_left: u32,
+    /// Those that are open.
+    open_compared: Slots,
 }
 
 pub(super) struct Engine<'a> {
@@ -287,6 +289,9 @@ impl<'a> Engine<'a> {
             traffic.writers_ahead -= 1;
             traffic.open_writers |= bit;
         }
+        for place in step.compared() {
+            self.traffic[place as usize].open_compared |= bit;
+        }
         let eager_write = self.mutant(Mutant::EagerWrites) && step.reads.is_empty();
         if self.has(Rule::EagerReads) && (*inert || eager_write) {
             let mut configs = std::mem::take(&mut self.configs);
@@ -409,7 +414,9 @@ impl<'a> Engine<'a> {
         }
         let compared = step.compared();
         for place in &compared {
-            self.traffic[*place as usize].compared_left -= 1;
+            let traffic = &mut self.traffic[*place as usize];
+            traffic.compared_left -= 1;
+            traffic.open_compared &= !bit;
         }
         if self.has(Rule::Unobserved) {
             self.bury(step.reads.iter().map(|(_, place)| *place).chain(compared));
@@ -622,11 +629,11 @@ impl<'a> Engine<'a> {
         }
         match source {
             Source::Slot(slot) => {
-                (config.excused & (1 << slot) == 0 || self.is_useful(config, step))
+                (config.excused & (1 << slot) == 0 || self.is_useful(config, step, false))
                     && self.keeps_readable(config, step, 1 << slot)
             }
             Source::Pending(_) => {
-                self.is_useful(config, step) && self.keeps_readable(config, step, 0)
+                self.is_useful(config, step, true) && self.keeps_readable(config, step, 0)
             }
         }
     }
@@ -663,24 +670,64 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Rule 4c: tells whether somebody may notice what an operation writes that may be left out.
-    fn is_useful(&self, config: &Config, step: &Step) -> bool {
+    /// Rule 4c: tells whether somebody may notice what an operation writes that may be left out, and
+    /// with `now` also whether it must be before what is open.
+    fn is_useful(&self, config: &Config, step: &Step, now: bool) -> bool {
         if !self.has(Rule::UsefulPending) {
             return true;
         }
+        let contested = if now { self.contested(config, step) } else { BTreeSet::new() };
+        step.writes.iter().any(|(cell, place)| {
+            let lost = config.state[*cell as usize];
+            let must_be_first = || !now || contested.iter().any(|other| other != cell);
+            lost != *place
+                && (self.is_noticed(config, lost, *place, true)
+                    || (must_be_first() && self.is_noticed(config, lost, *place, false)))
+        })
+    }
+
+    /// Returns the cells of an operation that something else which may be placed now writes.
+    fn contested(&self, config: &Config, step: &Step) -> BTreeSet<u32> {
+        if self.mutant(Mutant::UsefulIgnoresContest) {
+            return BTreeSet::new();
+        }
+        let mut cells: BTreeSet<u32> = step.writes.iter().map(|(cell, _)| *cell).collect();
+        if !self.mutant(Mutant::UsefulIgnoresOwnReads) {
+            cells.extend(step.reads.iter().map(|(cell, _)| *cell));
+            cells.extend(step.clauses.iter().flatten().map(|test| test.cell));
+        }
+        cells.retain(|cell| self.is_contested(config, *cell));
+        cells
+    }
+
+    /// Tells whether a reader or a clause may notice that a value replaces another one; with `now`,
+    /// one that is open or may be left out.
+    fn is_noticed(&self, config: &Config, lost: Place, place: Place, now: bool) -> bool {
         let compares = |place: Place| {
-            (self.traffic[place as usize].compared_left > 0
+            let traffic = &self.traffic[place as usize];
+            (traffic.open_compared & !config.done != 0
+                || (traffic.compared_left > 0 && !now)
                 || self.group.values[place as usize].pending_compared > 0)
                 && !self.mutant(Mutant::UsefulIgnoresClauses)
         };
-        step.writes.iter().any(|(cell, place)| {
-            let lost = config.state[*cell as usize];
-            let traffic = &self.traffic[*place as usize];
-            let pending = self.group.values[*place as usize].pending_readers > 0
-                && !self.mutant(Mutant::UsefulIgnoresPending);
-            let read = traffic.reads_ahead > 0 || traffic.open_readers & !config.done != 0;
-            lost != *place && (read || pending || compares(lost) || compares(*place))
-        })
+        let traffic = &self.traffic[place as usize];
+        let pending = self.group.values[place as usize].pending_readers > 0
+            && !self.mutant(Mutant::UsefulIgnoresPending);
+        traffic.open_readers & !config.done != 0
+            || (traffic.reads_ahead > 0 && !now)
+            || pending
+            || compares(lost)
+            || compares(place)
+    }
+
+    /// Tells whether something that may be placed now writes a cell, besides one pending operation
+    /// that may be the one in question.
+    fn is_contested(&self, config: &Config, cell: u32) -> bool {
+        let writes = |step: &Step| step.writes.binary_search_by_key(&cell, |write| write.0).is_ok();
+        let open = bits(self.open & !config.done).filter_map(|slot| self.slots[slot as usize]);
+        let pending = self.pending.values().filter(|pending| writes(&pending.step));
+        open.map(|op| &self.op(op).step).any(writes)
+            || pending.map(|pending| pending.count).sum::<u32>() > 1
     }
 
     /// Returns the configuration after an operation, and after all that follows at no cost.

@@ -46,6 +46,12 @@ pub enum Rule {
     /// want, or writes one that a clause wants. *Sound:* else leave it out. Until its cells are
     /// overwritten they then hold what they held before; no read sees the difference, and a clause
     /// that it made true, and that is false without it, is one of those two.
+    ///
+    /// Beyond that, a pending operation waits until somebody open notices it, unless something that
+    /// could be placed now overwrites a cell that it writes or looks at, and what it writes to
+    /// *another* cell is noticed later. *Sound:* it has no deadline. Behind what returns now it does
+    /// the same, if nothing between reads what it wrote or overwrites a cell that it touches; and if
+    /// something between overwrites the only cell that anybody would notice, nobody notices.
     UsefulPending,
     /// **5. Unseen writes.** When a write overwrites cells blindly, every open unconditional write
     /// of unobserved values to some of the same cells is *excused*: it may be left out, as if it were
@@ -126,6 +132,10 @@ pub enum Mutant {
     UsefulIgnoresClauses,
     /// Rule 4c without pending readers.
     UsefulIgnoresPending,
+    /// Rule 4c without looking at what else writes the cells.
+    UsefulIgnoresContest,
+    /// Rule 4c without looking at what else writes the cells that the operation looks at.
+    UsefulIgnoresOwnReads,
     /// Rule 5 without clauses.
     UnseenIgnoresClauses,
     /// Rule 5 before a write that reads the cell.
@@ -138,7 +148,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::FutureReadsIgnoresWriters,
         Self::FutureReadsCountsItself,
         Self::FutureReadsIgnoresPending,
@@ -152,6 +162,8 @@ impl Mutant {
         Self::AntichainIgnoresPlaced,
         Self::UsefulIgnoresClauses,
         Self::UsefulIgnoresPending,
+        Self::UsefulIgnoresContest,
+        Self::UsefulIgnoresOwnReads,
         Self::UnseenIgnoresClauses,
         Self::UnseenBeforeReader,
         Self::LocalityIgnoresReads,
