@@ -41,11 +41,11 @@ pub enum Rule {
     /// (rule 5) what this one placed or still has to place. *Sound:* what is unused may stay unused,
     /// and what is free may be placed or not, so the other one can be finished in the same way.
     Antichain,
-    /// **4c. Useful operations.** A pending operation, or an excused one, is placed only if some value that it
-    /// writes still has a reader to come, or it overwrites a value that a clause to come does not
-    /// want, or writes one that a clause wants. *Sound:* else leave it out. Until its cells are
-    /// overwritten they then hold what they held before; no read sees the difference, and a clause
-    /// that it made true, and that is false without it, is one of those two.
+    /// **4c. Useful operations.** A pending operation, or an excused one, is placed only if some
+    /// value that it writes still has a reader to come, or it overwrites a value that a clause to
+    /// come does not want, or writes one that a clause wants. *Sound:* else leave it out. Until its
+    /// cells are overwritten they then hold what they held before; no read sees the difference, and
+    /// a clause that it made true, and that is false without it, is one of those two.
     ///
     /// Beyond that, a pending operation waits until somebody open notices it, unless something that
     /// could be placed now overwrites a cell that it writes or looks at, and what it writes to
