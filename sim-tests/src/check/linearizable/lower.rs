@@ -67,6 +67,11 @@ impl Step {
         self.writes.iter().all(|write| self.reads.contains(write))
     }
 
+    /// Tells whether it writes a cell; its writes are sorted by cell.
+    pub(super) fn writes_cell(&self, cell: u32) -> bool {
+        self.writes.binary_search_by_key(&cell, |write| write.0).is_ok()
+    }
+
     /// Returns the places that the clauses compare with, each once.
     pub(super) fn compared(&self) -> BTreeSet<Place> {
         self.clauses.iter().flatten().map(|test| test.place).collect()

@@ -136,6 +136,8 @@ pub enum Mutant {
     UsefulIgnoresContest,
     /// Rule 4c without looking at what else writes the cells that the operation looks at.
     UsefulIgnoresOwnReads,
+    /// Rule 4c taking another pending operation for the operation itself.
+    UsefulMiscountsItself,
     /// Rule 5 without clauses.
     UnseenIgnoresClauses,
     /// Rule 5 before a write that reads the cell.
@@ -148,7 +150,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::FutureReadsIgnoresWriters,
         Self::FutureReadsCountsItself,
         Self::FutureReadsIgnoresPending,
@@ -164,6 +166,7 @@ impl Mutant {
         Self::UsefulIgnoresPending,
         Self::UsefulIgnoresContest,
         Self::UsefulIgnoresOwnReads,
+        Self::UsefulMiscountsItself,
         Self::UnseenIgnoresClauses,
         Self::UnseenBeforeReader,
         Self::LocalityIgnoresReads,

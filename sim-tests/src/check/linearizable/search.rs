@@ -290,7 +290,12 @@ impl Engine<'_> {
             cells.extend(step.reads.iter().map(|(cell, _)| *cell));
             cells.extend(step.clauses.iter().flatten().map(|test| test.cell));
         }
-        cells.retain(|cell| self.is_contested(config, *cell));
+        cells.retain(|cell| {
+            // The operation in question is one of the pending ones itself.
+            let own = step.writes_cell(*cell) || self.mutant(Mutant::UsefulMiscountsItself);
+            let own = u32::from(own);
+            self.is_contested(config, *cell, own)
+        });
         cells
     }
 
@@ -314,14 +319,12 @@ impl Engine<'_> {
             || compares(place)
     }
 
-    /// Tells whether something that may be placed now writes a cell, besides one pending operation
-    /// that may be the one in question.
-    fn is_contested(&self, config: &Config, cell: u32) -> bool {
-        let writes = |step: &Step| step.writes.binary_search_by_key(&cell, |write| write.0).is_ok();
+    /// Tells whether an open operation writes a cell, or more than `own` pending ones.
+    fn is_contested(&self, config: &Config, cell: u32, own: u32) -> bool {
         let open = bits(self.open & !config.done).filter_map(|slot| self.slots[slot as usize]);
-        let pending = self.pending.values().filter(|pending| writes(&pending.step));
-        open.map(|op| &self.op(op).step).any(writes)
-            || pending.map(|pending| pending.count).sum::<u32>() > 1
+        let pending = self.pending.values().filter(|pending| pending.step.writes_cell(cell));
+        open.map(|op| &self.op(op).step).any(|step| step.writes_cell(cell))
+            || pending.map(|pending| pending.count).sum::<u32>() > own
     }
 
     /// Returns the configuration after an operation, and after all that follows at no cost.
@@ -364,7 +367,7 @@ impl Engine<'_> {
         let blind = self.mutant(Mutant::UnseenBeforeReader);
         hidden.writes.iter().all(|(cell, _)| {
             let looks = step.reads.iter().any(|(read, _)| read == cell);
-            (blind || !looks) && step.writes.binary_search_by_key(cell, |write| write.0).is_ok()
+            (blind || !looks) && step.writes_cell(*cell)
         })
     }
 }
