@@ -9,6 +9,7 @@ use sim_tests::check::client;
 use sim_tests::check::linearizable::{self, Mutant, Options, Rule, Rules, Verdict};
 use sim_tests::history::History;
 
+use crate::check_hand::{self, ONCE_REJECTED};
 use crate::check_naive::is_linearizable;
 use crate::check_random::{self, Reach, Shape};
 
@@ -116,10 +117,17 @@ fn checker_bad_history_names_the_first_impossible_answer() {
     }
 }
 
+/// By the corpus of histories that were once judged wrongly, or by random ones.
 #[test]
 fn checker_every_mutant_is_found_by_the_comparison() {
     let mut rng = Rng::new(4);
     let mut alive = Mutant::ALL.to_vec();
+    let corpus = ONCE_REJECTED.map(check_hand::history);
+    assert!(corpus.iter().all(is_linearizable), "the corpus is of right histories");
+    alive.retain(|mutant| {
+        let options = Options { mutant: Some(*mutant), ..Options::default() };
+        corpus.iter().all(|history| judge(history, &options))
+    });
     for _ in 0..HISTORIES_FOR_MUTANTS {
         let history = draw(&mut rng);
         let right = is_linearizable(&history);
