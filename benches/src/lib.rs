@@ -1,1 +1,16 @@
-//! Workloads for the benches.
+//! Loads and peers for the benchmarks.
+//!
+//! The cluster is measured as its users meet it: real processes of the release build, real
+//! fsyncs, the shipped client library, one request in flight per connection. What it is compared
+//! with runs in the same minutes on the same machine, turn by turn, so that ratios mean something
+//! even where absolute figures do not. A benchmark measures; it never asserts on time.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks measure the real machine"
+)]
+#![expect(clippy::expect_used, reason = "a benchmark stops when the machine fails it")]
+
+pub mod load;
+pub mod machine;
+pub mod redis;

@@ -1,4 +1,34 @@
 //! Mangrove: a replicated key-column-value store whose every failure can be replayed.
+//!
+//! One node program runs in two worlds: on real machines (tokio), and inside a deterministic
+//! simulation that crashes nodes, loses fsyncs, tears writes, cuts the network and skews clocks,
+//! all from one seed. Start reading at [`replica`] for how a node works, at [`raft`] for how
+//! nodes agree, at [`storage`] for what survives, and at [`client`] to use a cluster.
+//!
+//! # Floors
+//! A module imports only modules of lower floors; a test enforces it.
+//!
+//! | floor | modules | what it never knows |
+//! |---|---|---|
+//! | F0 | [`base`] | that a network exists |
+//! | F1 | [`codec`], [`env`](mod@env) | what the bytes mean; which world it is |
+//! | F2 | [`storage`], [`raft`] | one another; what a command means; (raft) a clock, a disk |
+//! | F3 | [`kv`] | which mode replicates it |
+//! | F4 | [`wire`] | sockets |
+//! | F5 | [`replica`], [`client`] | (replica) sockets; (client) storage |
+//! | F6 | [`server`] | how replication works |
+//! | top | [`cli`], `main` | |
+//!
+//! # Sources
+//! - \[Raft\] D. Ongaro, J. Ousterhout: In Search of an Understandable Consensus Algorithm
+//!   (extended version), 2014.
+//! - \[Thesis\] D. Ongaro: Consensus: Bridging Theory and Practice, Stanford, 2014.
+//! - \[Fsync '20\] A. Rebello et al.: Can Applications Recover from fsync Failures?, ATC 2020.
+//! - \[CTRL '18\] R. Alagappan et al.: Protocol-Aware Recovery for Consensus-Based Storage,
+//!   FAST 2018.
+//! - \[ALICE '14\] T. Pillai et al.: All File Systems Are Not Created Equal, OSDI 2014.
+//! - \[RIFL '15\] C. Lee et al.: Implementing Linearizability at Large Scale and Low Latency,
+//!   SOSP 2015.
 #![cfg_attr(
     feature = "testing",
     expect(
@@ -8,13 +38,20 @@
 )]
 
 pub mod base;
-pub mod cli;
-pub mod client;
+
 pub mod codec;
 pub mod env;
-pub mod kv;
+
 pub mod raft;
-pub mod replica;
-pub mod server;
 pub mod storage;
+
+pub mod kv;
+
 pub mod wire;
+
+pub mod client;
+pub mod replica;
+
+pub mod server;
+
+pub mod cli;

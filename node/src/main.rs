@@ -1,3 +1,7 @@
-//! The `mangrove` program.
+//! The `mangrove` program; see [`mangrove::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mangrove::cli::run()
+}

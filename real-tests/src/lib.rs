@@ -1,1 +1,44 @@
-//! Starts and stops real nodes.
+//! Starts, kills and restarts real nodes: what a simulation cannot show.
+//!
+//! The simulation proves the protocol; the tests of this package show that the shipped program
+//! keeps its word with real sockets, real files and real processes that die of `kill -9`. They are
+//! few, and each is about something that only exists in the real world: the lock on a data
+//! directory, ports, signals, the command line, strangers' bytes, and how long a failover takes.
+//!
+//! How to write one: start a [`RealCluster`], talk to it through [`RealCluster::client`] or, to be
+//! rude, through a [`Stranger`]; wait with [`eventually`], never with a bare sleep. When a test
+//! fails, the end of every node's log is printed; when the cluster is dropped, its processes die.
+//!
+//! # Layout
+//! ```text
+//! program   builds the shipped program, once        cluster   nodes together, and who leads
+//! node      one process, its directory and its log  stranger  a connection that obeys nobody
+//! load      writers that remember promises          ports     addresses that stay ours
+//! wait      eventually, with a limit
+//! ```
+//!
+//! # Left out
+//! Power loss: a killed process loses nothing that the kernel already has. The simulated disk in
+//! `sim-tests` is the one that forgets.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this package is about the real world"
+)]
+#![expect(clippy::expect_used, reason = "a test harness stops the test when the machine fails it")]
+
+mod cluster;
+mod load;
+mod node;
+mod ports;
+mod program;
+mod stranger;
+mod wait;
+
+pub use cluster::RealCluster;
+pub use load::{Load, Promises};
+pub use node::{NodeProcess, Signal};
+pub use ports::free_address;
+pub use program::{program, run_program};
+pub use stranger::{Received, Stranger};
+pub use wait::{block_on, eventually};

@@ -27,8 +27,22 @@ pub const PAGE_BYTES_MAX: usize = 2 << 20;
 /// Longest frame on the wire and longest record in the log: a full batch and its envelope.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
+/// Most bytes that one `multi_get` is answered with: what one batch wrote can be read back in one.
+pub const MULTI_GET_BYTES_MAX: usize = BATCH_BYTES_MAX;
+
 /// Answers remembered per client session, hence the most writes a client may have in flight.
 pub const SESSION_INFLIGHT_MAX: usize = 1024;
+
+/// Bytes of answers after which a session gets no more writes done until it acknowledges some.
+/// Only answers to failed conditions are large: they carry the cell as it was.
+pub const SESSION_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of answers over all sessions after which the least recently used ones are pushed out.
+/// All answers are copied when a checkpoint begins, so they stay far below the cells in size.
+pub const SESSIONS_BYTES_MAX: usize = 32 << 20;
+
+/// Longest block of a checkpoint file: no single cell and no page of cells is longer.
+pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 4 << 20;
 
 const _: () = {
     assert!(
@@ -36,5 +50,16 @@ const _: () = {
         "a cell fits a batch"
     );
     assert!(BATCH_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "a batch fits a frame");
+    assert!(MULTI_GET_BYTES_MAX + (512 << 10) < FRAME_BYTES_MAX, "a multi_get fits a frame");
+    assert!(
+        SESSION_BYTES_MAX + VALUE_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX,
+        "a session is decoded in one piece"
+    );
+    // An encoded place has two bytes for each zero byte of its key.
+    assert!(
+        2 * KEY_BYTES_MAX + COLUMN_BYTES_MAX + VALUE_BYTES_MAX + (1 << 10)
+            < CHECKPOINT_BLOCK_BYTES_MAX,
+        "a cell fits a block of a checkpoint"
+    );
     assert!(PAGE_BYTES_MAX + VALUE_BYTES_MAX + (16 << 10) < FRAME_BYTES_MAX, "a page fits a frame");
 };

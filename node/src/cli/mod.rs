@@ -1,1 +1,117 @@
-//! The command line: wiring, nothing else.
+//! The command line: what the `mangrove` program does, and nothing that a node does.
+//!
+//! `main` calls `run` and exits with what it returns. Each file is one subject: what can be
+//! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
+//! a cluster of them on one machine (`cluster`), what clients do (`client_commands`,
+//! `import`, `export`), and how all that is printed (`output`).
+//!
+//! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
+//!
+//! # Invariants
+//! 1. Standard output carries answers only; logs, progress and complaints go to standard error.
+//! 2. The exit code says what became of the request (`error`).
+
+mod args;
+mod client_commands;
+mod cluster;
+mod cluster_file;
+mod config;
+mod error;
+mod export;
+mod import;
+mod output;
+mod records;
+mod serve;
+mod wal;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use self::args::{Cli, Command, LogArgs, LogFormat, WalCommand};
+use self::error::CliError;
+
+/// Does what the command line says; returns the exit code (see `mangrove --help`).
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match log_to_stderr(&cli).and_then(|()| dispatch(cli.command)) {
+        Ok(()) | Err(CliError::NobodyListens) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::say(&format!("mangrove: {error}"));
+            ExitCode::from(&error)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), CliError> {
+    use client_commands as client;
+    match command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Cluster(args) => block_on(None, cluster::cluster(args)),
+        Command::Status(args) => block_on(None, client::status(args)),
+        Command::Get(args) => block_on(None, client::get(args)),
+        Command::Set(args) => block_on(None, client::set(args)),
+        Command::Delete(args) => block_on(None, client::delete(args)),
+        Command::Row(args) => block_on(None, client::row(args)),
+        Command::Slice(args) => block_on(None, client::slice(args)),
+        Command::Keys(args) => block_on(None, client::keys(args)),
+        Command::Cas(args) => block_on(None, client::cas(args)),
+        Command::Bulk(args) => block_on(None, client::bulk(args)),
+        // Its input may be slow, and blocks: the connections need a thread of their own.
+        Command::Import(args) => block_on(Some(1), import::import(args)),
+        Command::Export(args) => block_on(None, export::export(args)),
+        Command::Wal(WalCommand::Dump { dir }) => block_on(None, wal::dump(dir)),
+    }
+}
+
+/// Runs a future to its end: all on this thread, or with so many further ones.
+fn block_on<T>(
+    threads: Option<usize>,
+    future: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    let mut builder = match threads {
+        None => tokio::runtime::Builder::new_current_thread(),
+        Some(threads) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads.max(1));
+            builder
+        }
+    };
+    let runtime = builder.enable_all().build();
+    runtime.map_err(|error| CliError::io("cannot start the runtime", &error))?.block_on(future)
+}
+
+/// Sends the log to standard error, as the flags say.
+fn log_to_stderr(cli: &Cli) -> Result<(), CliError> {
+    let LogArgs { log, log_format } = &cli.logging;
+    let is_node = matches!(cli.command, Command::Serve(_));
+    let level = log.as_deref().unwrap_or(if is_node { "info" } else { "warn" });
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| CliError::Usage(format!("--log {level:?}: {error}")))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log_format {
+        LogFormat::Text => subscriber.with_ansi(output::is_watched()).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| CliError::Failed(format!("cannot start the log: {error}")))
+}
+
+/// Waits for SIGINT (Ctrl-C) or SIGTERM, whichever comes first.
+async fn stop_signal() -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::io("cannot listen for signals", &error);
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use crate::env::{First, race};
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        match race(interrupt, terminate.recv()).await {
+            First::A(interrupted) => interrupted.map_err(failed),
+            First::B(_) => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await.map_err(failed)
+}

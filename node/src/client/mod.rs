@@ -1,1 +1,433 @@
-//! The client library.
+//! The client library: a store that is spread over several nodes, used like one.
+//!
+//! A [`Client`] is made from the addresses of some nodes. It is a cheap handle that any number
+//! of tasks share; it connects when the first request needs it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = mangrove::client::connect(["127.0.0.1:7101", "127.0.0.1:7102"]);
+//! client.set("greeting", "hello").await?;
+//! let cell = client.get("greeting").await?;
+//! assert_eq!(cell.map(|cell| cell.value.into_bytes()), Some("hello".into()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it takes care of
+//! *Finding the leader.* A follower answers who leads; the client asks there, and stays until
+//! the leader fails (`routing`).
+//!
+//! *Repeating what is safe.* When an answer does not come, nobody knows whether the request was
+//! carried out. Reads are simply asked again. A write carries the number that it has in the
+//! client's session; the nodes remember which numbers were carried out, so a repeated write
+//! takes effect once (`session`, [Thesis §6.3]).
+//!
+//! *Saying what became of it.* An error that says "not applied" can be relied on. When neither
+//! can be proved, the error is [`ClientError::Unknown`] (`retry`).
+//!
+//! *Being quick.* One connection per node carries all requests at once, and requests that come
+//! together are written together (`connection`).
+//!
+//! # Consistency
+//! Every single request is linearizable; a batch and a [`multi_get`](Client::multi_get) are
+//! strictly serializable: they see and make one state. What is read page by page
+//! ([`row`](Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
+//! [`scan`](Client::scan)) is one state per page only.
+//!
+//! # Left out
+//! Cancelling a request at the node: dropping a future stops the waiting, not the write. Load
+//! balancing: all requests are the leader's.
+//!
+//! # Sources
+//! [Raft §8] client interaction; [Thesis §6.2] finding the leader, [Thesis §6.3] sessions.
+
+mod batch;
+mod connect;
+mod connection;
+mod error;
+mod options;
+mod pager;
+mod retry;
+mod routing;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use self::batch::check_multi_get;
+use self::pager::page_limit;
+use self::retry::{Kind, Tries};
+use self::routing::Routing;
+use self::session::{Begin, Sessions, Ticket};
+use crate::base::{Column, Key, Payload, Rng, Value};
+use crate::codec;
+use crate::env::Env;
+use crate::env::Net;
+use crate::kv::{
+    Batch, Cell, Command, CommandReply, Condition, Expectation, Mutation, Query, QueryReply,
+    Version, validate_batch,
+};
+use crate::probe;
+use crate::wire::{RequestBody, ResponseBody, Status};
+
+pub use self::batch::BatchBuilder;
+pub use self::connect::connect;
+pub use self::error::{ClientError, TryFailure};
+pub use self::options::ClientOptions;
+pub use self::pager::{KeyRange, KeysPager, ScanPager};
+
+/// The byte stream of an environment.
+type Stream<E> = <<E as Env>::Net as Net>::Stream;
+
+/// A client of one cluster. Cheap to clone; all clones share connections and the session.
+#[derive(Debug)]
+pub struct Client<E: Env> {
+    inner: Arc<Inner<E>>,
+}
+
+impl<E: Env> Clone for Client<E> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+/// What became of a write with conditions. Both are answers, not errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CasResult {
+    /// All conditions held, and all mutations took effect, at this version.
+    Applied(Version),
+    /// A condition did not hold; nothing took effect.
+    Conflict {
+        /// Which condition, counted from 0.
+        position: u32,
+        /// The cell as it is.
+        current: Option<Cell>,
+    },
+}
+
+struct Inner<E: Env> {
+    env: E,
+    options: ClientOptions,
+    routing: Routing<Stream<E>>,
+    addresses_count: usize,
+    sessions: Sessions,
+    rng: Mutex<Rng>,
+}
+
+impl<E: Env> std::fmt::Debug for Inner<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("addresses", &self.routing.addresses())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: Env> Client<E> {
+    /// Makes a client of the nodes at `addresses` (`host:port`; some nodes of the cluster are
+    /// enough). Connects only when a request needs it, so it never fails.
+    pub fn connect(env: E, addresses: Vec<String>, options: ClientOptions) -> Self {
+        let routing = Routing::new(addresses, options.cluster);
+        let inner = Inner {
+            rng: Mutex::new(env.rng("client")),
+            addresses_count: routing.addresses().len(),
+            sessions: Sessions::default(),
+            routing,
+            options,
+            env,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns the addresses that the client was made with.
+    pub fn addresses(&self) -> Vec<String> {
+        self.inner.routing.addresses()
+    }
+
+    /// Returns the cell of plain key-value data, that of the empty column.
+    ///
+    /// # Errors
+    /// See [`ClientError`], here and everywhere below.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Cell>, ClientError> {
+        self.get_cell(key, Bytes::new()).await
+    }
+
+    /// Returns a cell.
+    pub async fn get_cell(
+        &self,
+        key: impl Into<Bytes>,
+        column: impl Into<Bytes>,
+    ) -> Result<Option<Cell>, ClientError> {
+        let query = Query::Get { key: Key::new(key)?, column: Column::new(column)? };
+        let QueryReply::Cell(cell) = self.query(query).await? else { return Err(misfit()) };
+        Ok(cell)
+    }
+
+    /// Sets the cell of plain key-value data; returns the version it got.
+    pub async fn set(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Version, ClientError> {
+        self.set_cell(key, Bytes::new(), value).await
+    }
+
+    /// Sets a cell; returns the version it got.
+    pub async fn set_cell(
+        &self,
+        key: impl Into<Bytes>,
+        column: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Version, ClientError> {
+        let (key, column, value) = (Key::new(key)?, Column::new(column)?, Value::new(value)?);
+        self.mutate(Mutation::Set { key, column, value }).await
+    }
+
+    /// Deletes the cell of plain key-value data; fine if there is none.
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Version, ClientError> {
+        self.delete_cell(key, Bytes::new()).await
+    }
+
+    /// Deletes a cell; fine if there is none.
+    pub async fn delete_cell(
+        &self,
+        key: impl Into<Bytes>,
+        column: impl Into<Bytes>,
+    ) -> Result<Version, ClientError> {
+        let (key, column) = (Key::new(key)?, Column::new(column)?);
+        self.mutate(Mutation::Delete { key, column }).await
+    }
+
+    /// Deletes all columns of a key; fine if there are none.
+    pub async fn delete_row(&self, key: impl Into<Bytes>) -> Result<Version, ClientError> {
+        self.mutate(Mutation::DeleteRow { key: Key::new(key)? }).await
+    }
+
+    /// Applies the mutations of a batch together or not at all; see [`BatchBuilder`].
+    ///
+    /// # Errors
+    /// Also [`ClientError::Invalid`] for a batch with conditions: that is
+    /// [`conditional_bulk`](Self::conditional_bulk).
+    pub async fn bulk_set(&self, batch: Batch) -> Result<Version, ClientError> {
+        if !batch.conditions.is_empty() {
+            let what = "a bulk write has no conditions: send it as a conditional one".to_owned();
+            return Err(ClientError::Invalid(what));
+        }
+        match self.write(batch).await? {
+            CasResult::Applied(version) => Ok(version),
+            CasResult::Conflict { .. } => Err(misfit()),
+        }
+    }
+
+    /// Applies the mutations of a batch together if all its conditions hold, else not at all.
+    pub async fn conditional_bulk(&self, batch: Batch) -> Result<CasResult, ClientError> {
+        self.write(batch).await
+    }
+
+    /// Sets a cell to `new`, or deletes it if that is `None`, if it is as `expected`.
+    pub async fn compare_and_set(
+        &self,
+        key: impl Into<Bytes>,
+        column: impl Into<Bytes>,
+        expected: Expectation,
+        new: Option<Value>,
+    ) -> Result<CasResult, ClientError> {
+        let (key, column) = (Key::new(key)?, Column::new(column)?);
+        let condition = Condition { key: key.clone(), column: column.clone(), expected };
+        let mutation = match new {
+            Some(value) => Mutation::Set { key, column, value },
+            None => Mutation::Delete { key, column },
+        };
+        self.write(Batch { conditions: vec![condition], mutations: vec![mutation] }).await
+    }
+
+    /// Returns several cells of one state of the store, in the order asked.
+    pub async fn multi_get(
+        &self,
+        cells: Vec<(Key, Column)>,
+    ) -> Result<Vec<Option<Cell>>, ClientError> {
+        let query = Query::MultiGet { cells };
+        check_multi_get(&query)?;
+        let QueryReply::Cells(cells) = self.query(query).await? else {
+            return Err(misfit());
+        };
+        Ok(cells)
+    }
+
+    /// Returns all columns of a key, sorted by bytes; empty if there are none.
+    pub async fn row(&self, key: impl Into<Bytes>) -> Result<Vec<(Column, Cell)>, ClientError> {
+        self.slice(key, None, None).await
+    }
+
+    /// Returns the columns of a key from `start` to `stop`, both inclusive, either open.
+    pub async fn slice(
+        &self,
+        key: impl Into<Bytes>,
+        start: Option<Column>,
+        stop: Option<Column>,
+    ) -> Result<Vec<(Column, Cell)>, ClientError> {
+        let key = Key::new(key)?;
+        let (mut start, mut found) = (start, Vec::new());
+        loop {
+            let limit = page_limit();
+            let query = Query::Slice { key: key.clone(), start, stop: stop.clone(), limit };
+            let QueryReply::Columns { columns, next } = self.query(query).await? else {
+                return Err(misfit());
+            };
+            found.extend(columns);
+            if next.is_none() {
+                return Ok(found);
+            }
+            start = next;
+        }
+    }
+
+    /// Lists the keys of a range, page by page.
+    pub fn keys(&self, range: KeyRange) -> KeysPager<E> {
+        KeysPager::new(self.clone(), range)
+    }
+
+    /// Reads all cells whose keys begin with `prefix`, page by page.
+    pub fn scan(&self, prefix: Key) -> ScanPager<E> {
+        ScanPager::new(self.clone(), prefix)
+    }
+
+    /// Returns how the node at `address` is, whether it leads or not. Tried once.
+    pub async fn status(&self, address: &str) -> Result<Status, ClientError> {
+        let inner = &self.inner;
+        let (route, mut tries) = (inner.routing.at(address), inner.tries(Kind::Harmless));
+        let (limit, mut sent) =
+            (inner.options.try_timeout.min(inner.options.request_timeout), false);
+        let failure = match inner.try_once(&route, &RequestBody::Status, limit, &mut sent).await {
+            Ok(ResponseBody::Status(status)) => return Ok(*status),
+            Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
+            Ok(ResponseBody::Command(_) | ResponseBody::Query(_)) => return Err(misfit()),
+            Err(TryFailure::Refused(refusal)) => return Err(ClientError::Refused(refusal)),
+            Err(failure) => failure,
+        };
+        Err(tries.give_up_after(inner.env.now(), failure))
+    }
+
+    /// Carries out any batch; everything that writes goes through here.
+    pub async fn write(&self, mut batch: Batch) -> Result<CasResult, ClientError> {
+        validate_batch(&batch)?;
+        let inner = &*self.inner;
+        let mut tries = inner.tries(Kind::Write);
+        let mut ticket = inner.ticket(&mut tries).await?;
+        loop {
+            let body = encode_write(&ticket, &mut batch)?;
+            let answer = inner.call(&body, &mut tries).await?;
+            let now = inner.env.now();
+            let ResponseBody::Command(reply) = answer else {
+                return Err(tries.on_nonsense(now, "something else than it was asked"));
+            };
+            match reply {
+                CommandReply::Applied(version) => return Ok(CasResult::Applied(version)),
+                CommandReply::ConditionFailed { position, current } => {
+                    return Ok(CasResult::Conflict { position, current });
+                }
+                CommandReply::SessionExpired => {
+                    inner.sessions.on_expired(ticket.session);
+                    tries.on_session_expired(now)?;
+                    probe!("client.session_expired_before_any_effect");
+                    inner.back_off(&mut tries).await?;
+                    ticket = inner.ticket(&mut tries).await?;
+                }
+                CommandReply::OutOfWindow => {
+                    probe!("client.session_has_no_room_for_answers");
+                    tries.on_session_full();
+                    inner.back_off(&mut tries).await?;
+                    ticket.acknowledge();
+                }
+                CommandReply::Malformed => {
+                    let what = "the nodes do not understand it; are they of another release?";
+                    return Err(tries.fail(now, ClientError::Invalid(what.to_owned())));
+                }
+                CommandReply::Registered(_) => {
+                    return Err(tries.on_nonsense(now, "the registration of a session"));
+                }
+            }
+        }
+    }
+
+    /// Asks any query; everything that reads goes through here.
+    pub async fn query(&self, query: Query) -> Result<QueryReply, ClientError> {
+        let mut tries = self.inner.tries(Kind::Harmless);
+        match self.inner.call(&RequestBody::Query(query), &mut tries).await? {
+            ResponseBody::Query(reply) => Ok(reply),
+            ResponseBody::Command(_) | ResponseBody::Status(_) | ResponseBody::Error(_) => {
+                Err(misfit())
+            }
+        }
+    }
+
+    async fn mutate(&self, mutation: Mutation) -> Result<Version, ClientError> {
+        self.bulk_set(Batch { conditions: Vec::new(), mutations: vec![mutation] }).await
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Gets a number for a write, registering a session first if there is none.
+    async fn ticket(&self, tries: &mut Tries) -> Result<Ticket<'_>, ClientError> {
+        loop {
+            let room = self.sessions.room();
+            match self.sessions.begin() {
+                Begin::Ticket(ticket) => return Ok(ticket),
+                Begin::NoSession => self.register(tries).await?,
+                Begin::Full => {
+                    probe!("client.waits_for_room_in_the_session");
+                    self.until_deadline(tries, room).await?;
+                }
+            }
+        }
+    }
+
+    /// Registers a session, or waits for the task that does.
+    async fn register(&self, tries: &mut Tries) -> Result<(), ClientError> {
+        let _guard = self.until_deadline(tries, self.sessions.registering.lock()).await?;
+        if self.sessions.is_registered() {
+            return Ok(());
+        }
+        let command = Command::Register { nonce: lock(&self.rng).next_u64() };
+        let body = RequestBody::Command(Payload::new(codec::encode(&command))?);
+        // A registration that is repeated makes a session that nobody uses: no harm.
+        let mut registering = self.tries(Kind::Harmless);
+        registering.deadline = tries.deadline;
+        match self.call(&body, &mut registering).await? {
+            ResponseBody::Command(CommandReply::Registered(session)) => {
+                self.sessions.on_registered(session);
+                Ok(())
+            }
+            ResponseBody::Command(_)
+            | ResponseBody::Query(_)
+            | ResponseBody::Status(_)
+            | ResponseBody::Error(_) => Err(misfit()),
+        }
+    }
+}
+
+/// Encodes a write; the batch is lent, not copied.
+fn encode_write(ticket: &Ticket<'_>, batch: &mut Batch) -> Result<RequestBody, ClientError> {
+    let &Ticket { session, seq, acked_below, .. } = ticket;
+    let lent = std::mem::take(batch);
+    let command = Command::Write { session, seq, acked_below, batch: lent };
+    let encoded = codec::encode(&command);
+    if let Command::Write { batch: returned, .. } = command {
+        *batch = returned;
+    }
+    Ok(RequestBody::Command(Payload::new(encoded)?))
+}
+
+/// The error for an answer of the wrong kind; such answers are refused before they come here.
+fn misfit() -> ClientError {
+    ClientError::Invalid("the cluster answered something else than it was asked".to_owned())
+}
+
+/// Takes a lock. A panic elsewhere ends the node anyway, so what it left behind does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -37,6 +37,26 @@ pub fn encode_key_end(key: &[u8]) -> Vec<u8> {
     encoded
 }
 
+/// Returns the prefix that the places of all keys beginning with `prefix` share, and no others.
+pub fn encode_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut encoded = encode_key(prefix);
+    encoded.truncate(encoded.len().saturating_sub(2));
+    encoded
+}
+
+/// Returns the first place after every place of a key beginning with `prefix`; `None` if there
+/// is no such place.
+pub fn encode_prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut encoded = encode_prefix(prefix);
+    while let Some(last) = encoded.pop() {
+        if let Some(next) = last.checked_add(1) {
+            encoded.push(next);
+            return Some(encoded);
+        }
+    }
+    None
+}
+
 /// Splits an encoded place into key and column bytes.
 ///
 /// # Errors
@@ -104,6 +124,21 @@ mod tests {
             let encoded = encode_cell(&key, &column);
             prop_assert_eq!(decode_cell(&encoded), Ok((key.clone(), column.as_slice())));
             prop_assert!(encode_key(&key) <= encoded && encoded < encode_key_end(&key));
+        }
+
+        #[test]
+        fn prefix_bounds_hold_its_keys_alone(
+            prefix in bytes(),
+            key in bytes(),
+            tail in bytes(),
+            column in bytes(),
+        ) {
+            for key in [key, [prefix.clone(), tail].concat()] {
+                let place = encode_cell(&key, &column);
+                let within = encode_prefix(&prefix) <= place
+                    && encode_prefix_end(&prefix).is_none_or(|end| place < end);
+                prop_assert_eq!(within, key.starts_with(&prefix));
+            }
         }
 
         #[test]

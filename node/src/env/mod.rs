@@ -181,13 +181,28 @@ pub trait Listener: Send + 'static {
     fn local_address(&self) -> String;
 }
 
+/// What came first of two futures.
+#[derive(Debug)]
+pub enum First<A, B> {
+    /// The first one; also when both were ready.
+    A(A),
+    /// The second one.
+    B(B),
+}
+
+/// Waits for the first of two futures; asks the first one first, the same in every run.
+pub async fn race<A: Future, B: Future>(a: A, b: B) -> First<A::Output, B::Output> {
+    use futures_util::future::{Either, select};
+    match select(std::pin::pin!(a), std::pin::pin!(b)).await {
+        Either::Left((output, _)) => First::A(output),
+        Either::Right((output, _)) => First::B(output),
+    }
+}
+
 /// Runs `future` for at most `limit`; `None` when the time is over first.
 pub async fn timeout<E: Env, F: Future>(env: &E, limit: Duration, future: F) -> Option<F::Output> {
-    let future = std::pin::pin!(future);
-    let sleep = std::pin::pin!(env.sleep(limit));
-    // `select` polls its first argument first: the same order in every run.
-    match futures_util::future::select(future, sleep).await {
-        futures_util::future::Either::Left((output, _)) => Some(output),
-        futures_util::future::Either::Right(((), _)) => None,
+    match race(future, env.sleep(limit)).await {
+        First::A(output) => Some(output),
+        First::B(()) => None,
     }
 }

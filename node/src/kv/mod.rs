@@ -1,7 +1,27 @@
 //! Commands and queries of the store, and the deterministic state machine that carries them out.
+//!
+//! A client writes a [`Command`] and sends its encoding; it travels as opaque bytes through the
+//! log of the primary-backup protocol, and every replica's [`Machine`] carries it out in log
+//! order. A [`Query`] never enters the log: the replica that may answer it does so from its
+//! machine. The cells stand behind [`crate::storage::Engine`]; client [`session`]s, which make a
+//! retried write take effect once, are part of the replicated state.
+//!
+//! # Left out
+//! Who may answer a query, and when a command is committed: [`crate::raft`] decides that.
 
+pub mod builder;
 pub mod command;
+pub mod machine;
 pub mod query;
+pub mod read;
+pub mod session;
+pub mod validate;
+
+#[cfg(test)]
+mod tests;
 
 pub use command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
+pub use machine::Machine;
 pub use query::{Cell, Query, QueryReply, Version};
+pub use read::QueryError;
+pub use validate::{InvalidRequest, validate, validate_batch, validate_query};

@@ -3,6 +3,8 @@
 //! Follows the RPCs of [Raft Figure 2 and Figure 13], as one-way messages: an answer is a message
 //! of its own, so nothing waits.
 
+use std::fmt;
+
 use bincode::{Decode, Encode};
 
 use crate::base::{Index, Payload, Term};
@@ -150,4 +152,134 @@ pub enum SnapshotOutcome {
     Installed,
     /// Could not be used (damaged, or another one is under way): start again later.
     Failed,
+}
+
+impl Entry {
+    /// Returns what the entry counts for in limits of bytes: its command and its own size.
+    pub fn weight(&self) -> usize {
+        let command_bytes = match &self.kind {
+            EntryKind::Noop => 0,
+            EntryKind::Command(command) => command.len(),
+        };
+        size_of::<Self>() + command_bytes
+    }
+}
+
+impl Message {
+    /// Highest term a message may carry. No cluster lives long enough to reach it; it keeps a
+    /// mad peer from pushing the term to where it cannot be raised any more.
+    pub const TERM_MAX: Term = 1 << 62;
+
+    /// Highest index a message may carry.
+    pub const INDEX_MAX: Index = 1 << 62;
+
+    /// Returns the term that the message was sent in (or would be voted in, for a pre-vote).
+    pub fn term(&self) -> Term {
+        match self {
+            Self::PreVote { term, .. }
+            | Self::PreVoteReply { term, .. }
+            | Self::Vote { term, .. }
+            | Self::VoteReply { term, .. }
+            | Self::Append { term, .. }
+            | Self::AppendReply { term, .. }
+            | Self::SnapshotChunk { term, .. }
+            | Self::SnapshotReply { term, .. } => *term,
+        }
+    }
+
+    /// Tells whether the message is one that a correct replica could have sent at some time: its
+    /// numbers are within bounds, its entries without gap, and their terms in order.
+    pub fn is_well_formed(&self) -> bool {
+        let term = self.term();
+        if term == 0 || term > Self::TERM_MAX {
+            return matches!(self, Self::PreVoteReply { term: 0, granted: false });
+        }
+        match self {
+            Self::PreVote { last_index, last_term, .. }
+            | Self::Vote { last_index, last_term, .. } => {
+                *last_index <= Self::INDEX_MAX && *last_term < term
+            }
+            Self::Append { prev_index, prev_term, entries, .. } => {
+                let mut last = (*prev_index, *prev_term);
+                *prev_index <= Self::INDEX_MAX
+                    && entries.iter().all(|entry| {
+                        let follows = entry.index == last.0 + 1 && entry.term >= last.1;
+                        last = (entry.index, entry.term);
+                        follows
+                    })
+                    && last.1 <= term
+            }
+            Self::AppendReply { outcome, .. } => match outcome {
+                AppendOutcome::Matched { index } => *index <= Self::INDEX_MAX,
+                AppendOutcome::Rejected { prev_index, hint_index, .. } => {
+                    *prev_index <= Self::INDEX_MAX && *hint_index <= Self::INDEX_MAX
+                }
+            },
+            Self::SnapshotChunk { meta, .. } => {
+                meta.index > 0 && meta.index <= Self::INDEX_MAX && meta.term <= term
+            }
+            Self::SnapshotReply { meta, .. } => meta.index <= Self::INDEX_MAX,
+            Self::PreVoteReply { .. } | Self::VoteReply { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for SnapshotMeta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+/// Shows a message as traces do, without its term: `Append prev=4@2 [5@3 6@3] commit=4`.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = |granted: &bool| if *granted { "granted" } else { "refused" };
+        match self {
+            Self::PreVote { term, last_index, last_term } => {
+                write!(f, "PreVote term={term} last={last_index}@{last_term}")
+            }
+            Self::PreVoteReply { term, granted } => {
+                write!(f, "PreVoteReply term={term} {}", answer(granted))
+            }
+            Self::Vote { last_index, last_term, .. } => {
+                write!(f, "Vote last={last_index}@{last_term}")
+            }
+            Self::VoteReply { granted, .. } => write!(f, "VoteReply {}", answer(granted)),
+            Self::Append { prev_index, prev_term, entries, commit, round, .. } => {
+                write!(f, "Append prev={prev_index}@{prev_term}")?;
+                match entries.as_slice() {
+                    [] => {}
+                    [one] => write!(f, " [{one}]")?,
+                    [first, second] => write!(f, " [{first} {second}]")?,
+                    [first, .., last] => write!(f, " [{first} … {last}]")?,
+                }
+                write!(f, " commit={commit}")?;
+                if *round > 0 { write!(f, " round={round}") } else { Ok(()) }
+            }
+            Self::AppendReply { round, outcome, .. } => {
+                match outcome {
+                    AppendOutcome::Matched { index } => write!(f, "Matched {index}")?,
+                    AppendOutcome::Rejected { prev_index, hint_index, hint_term } => {
+                        write!(f, "Rejected prev={prev_index} hint={hint_index}@{hint_term}")?;
+                    }
+                }
+                if *round > 0 { write!(f, " round={round}") } else { Ok(()) }
+            }
+            Self::SnapshotChunk { meta, offset, data, done, .. } => {
+                let end = if *done { " done" } else { "" };
+                write!(f, "SnapshotChunk {meta} offset={offset} bytes={}{end}", data.len())
+            }
+            Self::SnapshotReply { meta, outcome, .. } => match outcome {
+                SnapshotOutcome::Stored { offset } => write!(f, "SnapshotStored {meta} {offset}"),
+                SnapshotOutcome::Installed => write!(f, "SnapshotInstalled {meta}"),
+                SnapshotOutcome::Failed => write!(f, "SnapshotFailed {meta}"),
+            },
+        }
+    }
 }

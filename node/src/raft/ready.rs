@@ -62,7 +62,8 @@ pub enum Input {
         /// Which state.
         meta: SnapshotMeta,
     },
-    /// A piece of the newest own snapshot, asked for by [`SnapshotRead`].
+    /// A piece of the newest own snapshot, asked for by [`SnapshotRead`]. If the one asked for is
+    /// gone, the first piece of the newest; if there is none to read, no answer at all.
     SnapshotData {
         /// For which follower.
         to: NodeId,
@@ -102,12 +103,14 @@ pub struct Ready {
     /// To be sent.
     pub send: Vec<(NodeId, Message)>,
     /// To be applied to the state machine in this order, then reported by [`Input::Applied`].
+    /// They are durable on a majority, though perhaps not on this node yet.
     pub apply: Vec<Committed>,
     /// Answers to proposals and reads.
     pub replies: Vec<(Token, Reply)>,
     /// Pieces of the own snapshot to read, each answered by [`Input::SnapshotData`].
     pub snapshot_reads: Vec<SnapshotRead>,
-    /// Pieces of a received snapshot to store, in order.
+    /// Pieces of a received snapshot to store, in order. The last one replaces the state machine:
+    /// only after what was to be applied before; nothing is to be applied until it is answered.
     pub snapshot_writes: Vec<SnapshotWrite>,
 }
 
@@ -180,10 +183,23 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The durable snapshot that the state machine was restored from.
     pub snapshot: SnapshotMeta,
-    /// Entries after the snapshot, without gap.
+    /// Entries after the snapshot, without gap; none if the log ends before it. Entries that a
+    /// received snapshot contradicts may follow it: the core drops them.
     pub entries: Vec<Entry>,
     /// Last entry known to have been in the log if the disk lost entries that may have been
     /// acknowledged. Until the log has caught up with it again, the node does not campaign, and
     /// votes as if it still had that entry.
     pub damaged_last: Option<SnapshotMeta>,
+}
+
+impl Recovered {
+    /// Takes note that a durable state up to `meta` was lost, unless the log goes beyond it.
+    pub fn lack(&mut self, meta: SnapshotMeta) {
+        let last = self.entries.last();
+        let last = last.map_or(self.snapshot, |e| SnapshotMeta { index: e.index, term: e.term });
+        let known = self.damaged_last.unwrap_or(last);
+        if (meta.term, meta.index) > (known.term, known.index) {
+            self.damaged_last = Some(meta);
+        }
+    }
 }

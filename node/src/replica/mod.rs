@@ -1,5 +1,42 @@
 //! The shell: the one place where a protocol core meets the environment.
+//!
+//! [`Replica`] owns the core, the state machine and the queues, and runs one loop: take what has
+//! arrived, step the core, carry out what it wants. The loop never waits for a disk or a peer:
+//! - the *log task* ([`persist`]) makes state durable and reports back;
+//! - the *snapshot task* ([`snapshots`]) writes checkpoints and moves pieces of snapshots;
+//! - one *peer task* per peer and one *connection task* per client move bytes ([`crate::server`]).
+//!
+//! ```text
+//!  clients ─► connection tasks ─┐                         ┌─► log task ──► write-ahead log
+//!                               ├─► inbox ─► the loop ────┼─► snapshot task ──► checkpoints
+//!  peers ──► connection tasks ──┘    ▲     core, machine  └─► outboxes ─► peers, clients
+//!                                    └────── reports ◄──────── (log, snapshot tasks)
+//! ```
+//!
+//! # Invariants
+//! 1. Nothing leaves before the core hands it out, and the core hands out nothing that needs an
+//!    fsync before the log task has reported that fsync.
+//! 2. Every admitted request is answered exactly once.
+//! 3. A storage failure other than a full disk ends the node; nothing is tried again.
+//!
+//! # Left out
+//! Votes, commit rules, quorums: see [`crate::raft`]. Bytes on the wire: see [`crate::server`].
 
 pub mod config;
+mod identity;
+mod inbox;
+mod observer;
+mod outbox;
+mod pending;
+pub mod persist;
+pub mod recovery;
+mod shell;
+mod snapshots;
+mod start;
 
 pub use config::{NodeConfig, SyncPolicy};
+pub use inbox::{Inbox, Submitted};
+pub use observer::Observer;
+pub use outbox::{ClientOutbox, PeerOutbox};
+pub use shell::{Replica, StopReason};
+pub use start::{StartError, WAL_DIR, dump_log};

@@ -1,1 +1,261 @@
-//! The network edge of a node: connections of clients and peers.
+//! The network edge of a node: it listens, shakes hands, and hands connections to the replica.
+//!
+//! [`start`] builds a whole node in any [`Env`]: it claims the data directory, recovers the log
+//! and the checkpoint, starts the replica's loop and its helpers, and opens the port. Everything
+//! that a stranger can send is bounded here: handshakes by size and time, frames by length,
+//! connections by number, requests in flight per connection and over all of them.
+//!
+//! # Left out
+//! How replication works: connections only know the replica's inbox and their outboxes.
+
+mod client;
+pub(crate) mod frames;
+mod peer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tracing::{debug, info, warn};
+
+use crate::base::NodeId;
+use crate::codec::{self, DecodeError};
+use crate::env::{self, Env, First, Listener, Net};
+use crate::replica::{Inbox, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason};
+use crate::wire::handshake::MAGIC;
+use crate::wire::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
+use client::ClientConnection;
+use frames::FrameError;
+
+/// Longest time for a stranger to say who it is.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Pause after a failed accept (for example when the process has no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+type Stream<E> = <<E as Env>::Net as Net>::Stream;
+
+/// A running node.
+pub struct Node {
+    inbox: Arc<Inbox>,
+    local_address: String,
+    stopped: tokio::sync::Mutex<Option<tokio::sync::oneshot::Receiver<StopReason>>>,
+}
+
+impl Node {
+    /// Returns the address that it listens on, with the real port.
+    pub fn local_address(&self) -> &str {
+        &self.local_address
+    }
+
+    /// Asks the node to stop: what is logged is synced, connections are closed.
+    pub fn shutdown(&self) {
+        self.inbox.shut_down();
+    }
+
+    /// Waits until the node has stopped, and says why. Only the first caller gets the reason.
+    pub async fn stopped(&self) -> StopReason {
+        let receiver = self.stopped.lock().await.take();
+        match receiver {
+            Some(receiver) => receiver.await.unwrap_or(StopReason::Requested),
+            None => StopReason::Requested,
+        }
+    }
+}
+
+/// Starts a node and returns when it listens.
+///
+/// # Errors
+/// The directory belongs to somebody else or is damaged beyond repair, or the port is taken.
+pub async fn start<E: Env>(env: E, config: NodeConfig) -> Result<Node, StartError> {
+    start_observed(env, config, ()).await
+}
+
+/// Starts a node with an observer that sees its every step; for simulations.
+///
+/// # Errors
+/// As for [`start`].
+pub async fn start_observed<E: Env>(
+    env: E,
+    config: NodeConfig,
+    observer: impl Observer,
+) -> Result<Node, StartError> {
+    let listener = env.net().listen(&config.listen).await.map_err(|source| {
+        StartError::Listen { address: config.listen.clone(), source }
+    })?;
+    let replica = Replica::recover(env.clone(), config.clone(), observer).await?;
+    let inbox = replica.inbox();
+    let local_address = listener.local_address();
+    for (peer, outbox) in replica.peer_outboxes() {
+        spawn_outgoing(&env, &config, peer, outbox, &inbox);
+    }
+    let (stopped_sender, stopped) = tokio::sync::oneshot::channel();
+    env.spawn("replica", async move {
+        let reason = replica.run().await;
+        // Nobody may be waiting for it.
+        drop(stopped_sender.send(reason));
+    });
+    let acceptor = Acceptor {
+        env: env.clone(),
+        connection_count: Arc::new(AtomicUsize::new(0)),
+        inbox: Arc::clone(&inbox),
+        config: Arc::new(config),
+    };
+    info!(node = %acceptor.config.node, address = local_address, "listening");
+    env.spawn("accept", acceptor.run(listener));
+    Ok(Node { inbox, local_address, stopped: tokio::sync::Mutex::new(Some(stopped)) })
+}
+
+fn spawn_outgoing<E: Env>(
+    env: &E,
+    config: &NodeConfig,
+    peer: NodeId,
+    outbox: Arc<PeerOutbox>,
+    inbox: &Arc<Inbox>,
+) {
+    let address = config.members.iter().find(|(node, _)| *node == peer);
+    let outgoing = peer::Outgoing {
+        env: env.clone(),
+        cluster: config.cluster,
+        from: config.node,
+        to: peer,
+        address: address.map(|(_, address)| address.clone()).unwrap_or_default(),
+        outbox,
+        inbox: Arc::clone(inbox),
+    };
+    env.spawn("peer", outgoing.run());
+}
+
+/// Takes connections and finds out who they are.
+#[derive(Clone)]
+struct Acceptor<E: Env> {
+    env: E,
+    config: Arc<NodeConfig>,
+    inbox: Arc<Inbox>,
+    connection_count: Arc<AtomicUsize>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    #[error(transparent)]
+    Client(#[from] client::ConnectionError),
+}
+
+/// Counts a connection for as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<E: Env> Acceptor<E> {
+    async fn run(self, mut listener: <E::Net as Net>::Listener) {
+        loop {
+            match env::race(self.inbox.closed(), listener.accept()).await {
+                First::A(()) => return,
+                First::B(Ok((stream, address))) => self.take(stream, address),
+                First::B(Err(error)) => {
+                    warn!(%error, "cannot accept a connection");
+                    self.env.sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(&self, stream: Stream<E>, address: String) {
+        let count = self.connection_count.fetch_add(1, Ordering::Relaxed) + 1;
+        let counted = Counted(Arc::clone(&self.connection_count));
+        if count > self.config.connections_max * 2 {
+            // Too many even to say so.
+            crate::probe!("server.connection_dropped_at_twice_the_limit");
+            drop(counted);
+            return;
+        }
+        let acceptor = self.clone();
+        self.env.spawn("connection", async move {
+            let stopped = acceptor.inbox.closed();
+            match env::race(stopped, acceptor.serve(stream, count)).await {
+                First::A(()) | First::B(Ok(())) => {}
+                First::B(Err(error)) => debug!(address, %error, "connection ended"),
+            }
+            drop(counted);
+        });
+    }
+
+    async fn serve(
+        &self,
+        mut stream: Stream<E>,
+        count: usize,
+    ) -> Result<(), ServeError> {
+        let mut buffer = BytesMut::new();
+        let frame =
+            frames::read_handshake(&self.env, HANDSHAKE_MAX, &mut stream, &mut buffer).await?;
+        let hello: Hello = codec::decode(&frame)?;
+        let welcome = match self.examine(&hello, count) {
+            Ok(()) => Welcome::Accepted { cluster: self.config.cluster, node: self.config.node },
+            Err(refusal) => Welcome::Refused(refusal),
+        };
+        self.answer(&mut stream, &welcome).await?;
+        if let Welcome::Refused(refusal) = welcome {
+            crate::probe!("server.connection_refused");
+            return Err(ServeError::Refused(refusal));
+        }
+        match hello.identity {
+            Identity::Client { .. } => {
+                let inbox = Arc::clone(&self.inbox);
+                ClientConnection::new(self.env.clone(), stream, inbox, buffer).run().await?;
+            }
+            Identity::Peer { from, .. } => {
+                peer::serve_peer(&self.env, stream, from, &self.inbox, buffer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, stream: &mut Stream<E>, welcome: &Welcome) -> Result<(), FrameError> {
+        frames::write_frame(&self.env, HANDSHAKE_MAX, stream, welcome).await
+    }
+
+    /// Says whether this connection may go on.
+    fn examine(&self, hello: &Hello, count: usize) -> Result<(), Refusal> {
+        let ours = self.config.cluster;
+        if hello.magic != MAGIC || hello.version != PROTOCOL_VERSION {
+            return Err(Refusal::Version { ours: PROTOCOL_VERSION, theirs: hello.version });
+        }
+        match hello.identity {
+            Identity::Peer { cluster: theirs, .. } if theirs != ours => {
+                Err(Refusal::Cluster { ours, theirs })
+            }
+            Identity::Peer { to, .. } if to != self.config.node => {
+                Err(Refusal::Node { ours: self.config.node, wanted: to })
+            }
+            Identity::Peer { from, .. } => {
+                let known = self.config.members.iter().any(|(node, _)| *node == from);
+                if known && from != self.config.node {
+                    Ok(())
+                } else {
+                    Err(Refusal::NotAMember { from })
+                }
+            }
+            Identity::Client { cluster: Some(theirs) } if theirs != ours => {
+                Err(Refusal::Cluster { ours, theirs })
+            }
+            Identity::Client { .. } if count > self.config.connections_max => {
+                let connections_max = u32::try_from(self.config.connections_max);
+                Err(Refusal::TooManyConnections {
+                    connections_max: connections_max.unwrap_or(u32::MAX),
+                })
+            }
+            Identity::Client { .. } => Ok(()),
+        }
+    }
+}

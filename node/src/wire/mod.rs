@@ -1,9 +1,19 @@
 //! Every message that a peer or a client can send.
+//!
+//! A connection opens with one [`handshake`] frame in each direction. A client then sends
+//! [`Request`]s and gets [`Response`]s, many in flight at a time; a peer sends [`PeerMessage`]s, the
+//! answers to which come on a connection of the other's. Every message is the body of one frame,
+//! see [`crate::codec::frame`].
+//!
+//! # Left out
+//! Negotiation: both sides speak the same [`PROTOCOL_VERSION`], or one of them refuses.
 
 pub mod handshake;
 pub mod request;
 pub mod response;
 
+/// What one node sends another, whatever the replication mode that they run.
+pub use crate::raft::Message as PeerMessage;
 pub use handshake::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
 pub use request::{Request, RequestBody};
 pub use response::{Outcome, PeerStatus, RequestError, Response, ResponseBody, Status};

@@ -1,1 +1,16 @@
-//! Scenarios and suites of the simulation.
+//! What only real processes can show; see the crate `real_tests` for how to write one more.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests are about the real world"
+)]
+#![expect(clippy::expect_used, reason = "helpers of tests stop the test they help")]
+
+mod cli;
+mod directory;
+mod env_conformance;
+mod failover;
+mod hostile;
+mod import;
+mod kill_restart;
+mod smoke;

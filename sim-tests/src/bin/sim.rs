@@ -1,3 +1,196 @@
-//! The `sim` program.
+//! The `sim` program: runs seeds, replays one, and proves that planted bugs are found.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
+#![expect(clippy::disallowed_methods, reason = "the program around the simulation is real")]
+#![expect(clippy::exit, reason = "the exit code is the verdict")]
 
-fn main() {}
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use sim_tests::bugs;
+use sim_tests::history::jsonl;
+use sim_tests::options::Options;
+use sim_tests::run::{Report, run};
+use sim_tests::swarm::{self, Swarm};
+
+/// Runs Mangrove in a simulated world: crashes, power loss, bad disks, bad networks, wrong clocks,
+/// all from one seed.
+#[derive(Parser)]
+#[command(
+    name = "sim",
+    after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace trace.txt\n  \
+                  cargo sim bugs --only R3,W1\n\nExit codes: 0 no violation, 1 violation found, 2 usage."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds and sums up what happened.
+    Run {
+        /// Replication mode.
+        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+        mode: Mode,
+        /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
+        #[arg(long, default_value_t = 100, conflicts_with = "seed_range")]
+        seeds: u64,
+        /// These seeds, A..B (B excluded).
+        #[arg(long, value_parser = parse_range)]
+        seed_range: Option<(u64, u64)>,
+        /// Runs at the same time; default: one per processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// How to print the summary.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Runs one seed and prints its trace, ending with the hash of everything that happened.
+    Replay {
+        /// The seed.
+        seed: u64,
+        /// Write the trace to this file instead of printing it.
+        #[arg(long)]
+        trace: Option<PathBuf>,
+        /// Write the history of the clients to this file, as JSON Lines.
+        #[arg(long)]
+        history: Option<PathBuf>,
+        /// Switch a planted bug on.
+        #[arg(long)]
+        planted: Option<String>,
+        /// Print only the last line.
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Switches on one planted bug after the other and counts the seeds until it is found.
+    Bugs {
+        /// Only these, separated by commas.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Give a bug up after so many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds_max: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// How to print the table.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// One elected leader, everything linearizable.
+    PrimaryBackup,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let (low, high) = text.split_once("..").ok_or("a range is written A..B")?;
+    let number = |part: &str| part.trim().parse::<u64>().map_err(|error| error.to_string());
+    let (low, high) = (number(low)?, number(high)?);
+    if low < high { Ok((low, high)) } else { Err(format!("{low}..{high} is empty")) }
+}
+
+fn main() {
+    let found = match Arguments::parse().command {
+        Command::Run { mode: Mode::PrimaryBackup, seeds, seed_range, jobs, output } => {
+            let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+            let jobs = jobs.unwrap_or_else(processors);
+            let summary = swarm::run_seeds(&Swarm { first, end, jobs, progress: true });
+            if output == Output::Json {
+                println!("{}", summary.to_json());
+            } else {
+                println!("{}", summary.to_table());
+            }
+            summary.failures() > 0
+        }
+        Command::Replay { seed, trace, history, planted, quiet } => {
+            replay(seed, trace, history, planted.as_deref(), quiet)
+        }
+        Command::Bugs { only, seeds_max, first_seed, output } => {
+            let hunts = bugs::hunt_all(&only, first_seed, seeds_max, processors());
+            if output == Output::Json {
+                println!("{}", bugs::to_json(&hunts));
+            } else {
+                println!("{}", bugs::to_table(&hunts));
+            }
+            hunts.iter().any(|hunt| hunt.found.is_none())
+        }
+    };
+    std::process::exit(i32::from(found));
+}
+
+fn replay(
+    seed: u64,
+    trace: Option<PathBuf>,
+    history: Option<PathBuf>,
+    planted: Option<&str>,
+    quiet: bool,
+) -> bool {
+    let mut options = Options::draw(seed);
+    options.planted = planted.map(|code| {
+        bugs::find(code).unwrap_or_else(|| {
+            eprintln!("there is no planted bug {code}; `cargo sim bugs` lists them");
+            std::process::exit(2);
+        })
+    });
+    let report = run(&options, !quiet || trace.is_some());
+    match trace {
+        Some(path) => write(&path, &(report.trace.join("\n") + "\n")),
+        None if quiet => {}
+        None => report.trace.iter().for_each(|line| println!("{line}")),
+    }
+    if let Some(path) = history {
+        let mut lines = Vec::new();
+        if let Err(error) = jsonl::write(&report.history, &mut lines) {
+            eprintln!("cannot encode the history: {error}");
+        }
+        write(&path, &String::from_utf8_lossy(&lines));
+    }
+    print_verdict(&report);
+    report.violation.is_some()
+}
+
+fn print_verdict(report: &Report) {
+    if let Some(violation) = &report.violation {
+        println!("seed {}: VIOLATION of {}", report.seed, violation.checker);
+        println!("{violation}");
+    } else {
+        println!("seed {}: no violation", report.seed);
+    }
+    println!(
+        "{} events, {:.1} simulated seconds, {} requests answered, {} elections, hash {:016x}",
+        report.event_count,
+        report.simulated.as_secs_f64(),
+        report.acknowledged,
+        report.elections,
+        report.hash
+    );
+}
+
+fn write(path: &PathBuf, text: &str) {
+    if let Err(error) = std::fs::write(path, text) {
+        eprintln!("cannot write {}: {error}", path.display());
+        std::process::exit(2);
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Draws a range of seeds that was hardly ever run before.
+fn fresh_range(count: u64) -> (u64, u64) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let first = since.map_or(1, |since| since.as_secs() * 100_000);
+    (first, first + count)
+}

@@ -1,9 +1,26 @@
 //! Scenarios and suites of the simulation.
 
+#[cfg(test)]
+mod env_conformance;
+#[cfg(test)]
+mod world_disk;
+#[cfg(test)]
+mod world_net;
+#[cfg(test)]
+mod world_process;
+#[cfg(test)]
+mod world_speed;
+#[cfg(test)]
 mod check_fuzz;
+#[cfg(test)]
 mod check_hand;
+#[cfg(test)]
 mod check_invariants;
+#[cfg(test)]
 mod check_naive;
+#[cfg(test)]
 mod check_random;
+#[cfg(test)]
 mod check_replay;
+#[cfg(test)]
 mod check_speed;

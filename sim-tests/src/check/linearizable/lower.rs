@@ -6,8 +6,8 @@
 //! - a **read** is a cell that must have a certain value (a get's answer, the old value of an
 //!   applied compare-and-set, a cell of a multi get, a cell missing from a slice);
 //! - a **clause** is a list of comparisons of which at least one must hold (a compare-and-set that
-//!   was not applied: the cell differs from the old value; a key that was listed: one of its columns
-//!   is there; a conditional bulk that was refused: one condition does not hold);
+//!   was not applied: the cell differs from the old value; a key that was listed: one of its
+//!   columns is there; a conditional bulk that was refused: one condition does not hold);
 //! - **writes** are the cells that get a value. Deleting is writing *absent*.
 //!
 //! An operation that failed never happened and is dropped. One with an unknown outcome is *pending*

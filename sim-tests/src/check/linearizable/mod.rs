@@ -23,9 +23,9 @@
 //! A run that could not be decided is never a pass: [`Verdict::Undecided`] is its own verdict.
 //!
 //! # Sources
-//! [Herlihy & Wing '90] (definition, locality), [Wing & Gong '93] (search), [Lowe '17] (just-in-time
-//! linearization). The pruning rules were found by measurement and are proven by fuzzing against an
-//! exhaustive search, with mutants.
+//! [Herlihy & Wing '90] (definition, locality), [Wing & Gong '93] (search), [Lowe '17]
+//! (just-in-time linearization). The pruning rules were found by measurement and are proven by
+//! fuzzing against an exhaustive search, with mutants.
 
 mod config;
 mod engine;

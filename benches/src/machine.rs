@@ -1,0 +1,45 @@
+//! What the machine itself can do, and what a process uses.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Returns the median time of an fdatasync after a small overwrite, in the given directory.
+pub fn fdatasync_median(directory: &Path) -> Duration {
+    const ROUNDS: u64 = 500;
+    const BYTES: usize = 4096;
+    let path = directory.join("fdatasync.probe");
+    let file = File::create(&path).expect("a file");
+    let zeros = vec![0; BYTES];
+    for round in 0..ROUNDS {
+        file.write_all_at(&zeros, round * 4096).expect("space");
+    }
+    file.sync_all().expect("a disk that works");
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let begin = Instant::now();
+        file.write_all_at(&zeros, round * 4096).expect("space");
+        file.sync_data().expect("a disk that works");
+        times.push(begin.elapsed());
+    }
+    std::fs::remove_file(&path).expect("it is there");
+    median(&mut times).unwrap_or_default()
+}
+
+/// Returns the resident memory of a process in bytes, and its peak.
+pub fn memory_bytes(process: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib << 10)
+    };
+    (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
+}
+
+/// Returns the median; the upper one of two.
+pub fn median<T: PartialOrd + Copy>(values: &mut [T]) -> Option<T> {
+    values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    values.get(values.len() / 2).copied()
+}

@@ -1,0 +1,579 @@
+//! What can be typed: every command and flag, with the help that teaches them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::config::{Settings, parse_duration};
+
+/// Where `mangrove cluster` listens unless told otherwise, hence where clients look.
+pub(super) const DEFAULT_CLUSTER: &str = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103";
+
+const AFTER_HELP: &str = "\
+Try it:
+  mangrove cluster                      # three real nodes on this machine
+  mangrove set greeting hello           # in another terminal
+  mangrove get greeting
+
+Exit codes:
+  0  done
+  1  not found: there is no such cell or row
+  2  usage: the command line or the configuration is not valid
+  3  not applied: the request failed and changed nothing; it may be repeated
+  4  unknown: the write was sent and never answered; only a read can tell what became of it
+  5  conflict: a condition did not hold; nothing changed
+  6  any other failure, such as a file that cannot be read or a node that had to stop";
+
+/// A replicated key-column-value store.
+#[derive(Debug, Parser)]
+#[command(name = "mangrove", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(super) struct Cli {
+    /// How it logs.
+    #[command(flatten)]
+    pub(super) logging: LogArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Logs go to standard error.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub(super) struct LogArgs {
+    /// What to log: a level (error, warn, info, debug, trace), or tracing directives such as
+    /// `warn,mangrove::client=trace`. [default: info for serve, warn for the rest]
+    #[arg(long, global = true, env = "MANGROVE_LOG", value_name = "LEVEL")]
+    pub(super) log: Option<String>,
+    /// Form of the log.
+    #[arg(
+        long,
+        global = true,
+        env = "MANGROVE_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub(super) log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run one node
+    Serve(ServeArgs),
+    /// Run a whole cluster on this machine, each node a process of its own
+    Cluster(ClusterArgs),
+    /// Show how every node is
+    Status(StatusArgs),
+    /// Read one cell
+    Get(GetArgs),
+    /// Write one cell
+    Set(SetArgs),
+    /// Delete one cell, or all columns of a key
+    Delete(DeleteArgs),
+    /// Read all columns of a key
+    Row(RowArgs),
+    /// Read a range of the columns of a key
+    Slice(SliceArgs),
+    /// List keys
+    Keys(KeysArgs),
+    /// Write one cell if it is as expected
+    Cas(CasArgs),
+    /// Apply many changes together or not at all
+    Bulk(BulkArgs),
+    /// Write cells from a file of JSON Lines
+    Import(ImportArgs),
+    /// Read cells into a file of JSON Lines
+    Export(ExportArgs),
+    /// Look into the write-ahead log of a node that does not run
+    #[command(subcommand)]
+    Wal(WalCommand),
+}
+
+/// Which cluster, and how to print the answer.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(super) struct ConnectionArgs {
+    /// Addresses of some nodes; they tell where the leader is.
+    #[arg(
+        long,
+        env = "MANGROVE_CLUSTER",
+        value_name = "ADDR,…",
+        value_delimiter = ',',
+        default_value = DEFAULT_CLUSTER,
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub(super) cluster: Vec<String>,
+    /// Longest time for the request, with all its tries at all nodes.
+    #[arg(long, env = "MANGROVE_TIMEOUT", default_value = "10s", value_parser = parse_duration)]
+    pub(super) timeout: Duration,
+    /// Form of the answer.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
+}
+
+/// Form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Table,
+    /// JSON Lines; bytes that are no text are in fields named `…_base64`.
+    Json,
+    /// The bytes as they are; several columns are separated by tabs.
+    Raw,
+}
+
+/// How keys, columns and values are written on the command line.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct EncodingArgs {
+    /// All keys, columns and values of this command are base64, for bytes that are no text.
+    #[arg(long)]
+    pub(super) base64: bool,
+}
+
+const SERVE_HELP: &str = "\
+Examples:
+  # one of three nodes, on a machine of its own
+  mangrove serve --cluster-id 5e1f --node 1 --listen 0.0.0.0:7101 --data /var/lib/mangrove \\
+      --members 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101
+
+  # the same from a file; flags win over MANGROVE_… variables, which win over the file
+  mangrove serve --config /etc/mangrove.toml --log debug
+
+  # a file has the names of the flags, with _ for -
+  cluster_id = \"5e1f\"
+  node = 1
+  listen = \"0.0.0.0:7101\"
+  members = [\"1=10.0.0.1:7101\", \"2=10.0.0.2:7101\", \"3=10.0.0.3:7101\"]
+  sync = \"always\"
+
+What --sync promises:
+  always       an acknowledged write is on the disks of a majority: it survives the power loss
+               of all nodes
+  interval:MS  weaker: a power loss of a majority within MS milliseconds may lose acknowledged
+               writes. A crash of processes loses nothing
+
+SIGTERM or Ctrl-C stops the node in good order; a second one at once. A node that is killed
+loses nothing that it acknowledged.";
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SERVE_HELP)]
+pub(super) struct ServeArgs {
+    /// A TOML file with any of the settings below.
+    #[arg(long, env = "MANGROVE_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Only say whether the configuration is valid, and what it is.
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Stop in good order when standard input ends: the node then never outlives its parent.
+    #[arg(long, hide = true)]
+    pub(super) stop_with_input: bool,
+    /// Everything that can be chosen.
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+const CLUSTER_HELP: &str = "\
+Examples:
+  mangrove cluster                                  # three nodes, data in ./mangrove-data
+  mangrove cluster --nodes 5 --data /tmp/five --base-port 8000
+  mangrove cluster -- --sync interval:10            # flags after -- go to every node
+
+The first start chooses the addresses and the id of the cluster and writes them to
+DIR/cluster.toml; every later start with the same --data finds its data again. Node 1 keeps its
+data in DIR/n1 and its log in DIR/n1.log, and so on. Ctrl-C stops all nodes in good order. A node
+that dies is reported; start the command again to bring it back.";
+
+/// Arguments of `cluster`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = CLUSTER_HELP)]
+pub(super) struct ClusterArgs {
+    /// How many nodes; an odd number of them. [default: 3, or what DIR/cluster.toml says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=15))]
+    pub(super) nodes: Option<u16>,
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR", default_value = "./mangrove-data")]
+    pub(super) data: PathBuf,
+    /// Port of the first node, the others follow; a port in use is replaced by a free one.
+    #[arg(long, value_name = "PORT", default_value = "7101")]
+    pub(super) base_port: u16,
+    /// Flags for every node, see `mangrove serve --help`.
+    #[arg(last = true, value_name = "SERVE FLAGS")]
+    pub(super) serve_flags: Vec<String>,
+}
+
+const STATUS_HELP: &str = "\
+Examples:
+  mangrove status
+  mangrove status --cluster 10.0.0.1:7101 --output json
+
+Every node is asked for itself, and one that does not answer is shown too. Nodes that only the
+leader named are asked as well.";
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = STATUS_HELP)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const GET_HELP: &str = "\
+Examples:
+  mangrove get greeting
+  mangrove get person/1 --column name
+  mangrove get photo --output raw > photo.jpg
+  mangrove get AAH/ --base64 --output json";
+
+/// Arguments of `get`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = GET_HELP)]
+pub(super) struct GetArgs {
+    /// The key.
+    pub(super) key: String,
+    /// The column; without it the plain value of the key.
+    #[arg(long, short, default_value = "")]
+    pub(super) column: String,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const SET_HELP: &str = "\
+Examples:
+  mangrove set greeting hello
+  mangrove set person/1 Ada --column name
+  mangrove set photo @photo.jpg          # the value is what is in the file
+  date | mangrove set now -              # the value is standard input
+  mangrove set mail @@mia                # the value is the text @mia";
+
+/// Arguments of `set`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SET_HELP)]
+pub(super) struct SetArgs {
+    /// The key.
+    pub(super) key: String,
+    /// The value: text, @FILE, or - for standard input.
+    #[arg(allow_negative_numbers = true)]
+    pub(super) value: String,
+    /// The column; without it the plain value of the key.
+    #[arg(long, short, default_value = "")]
+    pub(super) column: String,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const DELETE_HELP: &str = "\
+Examples:
+  mangrove delete greeting
+  mangrove delete person/1 --column name
+  mangrove delete person/1 --row         # all columns
+
+Deleting what is not there is no error.";
+
+/// Arguments of `delete`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = DELETE_HELP)]
+pub(super) struct DeleteArgs {
+    /// The key.
+    pub(super) key: String,
+    /// The column; without it the plain value of the key.
+    #[arg(long, short, default_value = "", conflicts_with = "row")]
+    pub(super) column: String,
+    /// All columns of the key.
+    #[arg(long)]
+    pub(super) row: bool,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const ROW_HELP: &str = "\
+Examples:
+  mangrove row person/1
+  mangrove row person/1 --output json";
+
+/// Arguments of `row`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = ROW_HELP)]
+pub(super) struct RowArgs {
+    /// The key.
+    pub(super) key: String,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const SLICE_HELP: &str = "\
+Examples:
+  mangrove slice sensor/7 --start 2026-01-01 --stop 2026-01-31
+  mangrove slice sensor/7 --start 2026-06
+
+Columns are sorted by their bytes; both ends belong to the slice, either may be left open.";
+
+/// Arguments of `slice`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SLICE_HELP)]
+pub(super) struct SliceArgs {
+    /// The key.
+    pub(super) key: String,
+    /// First column.
+    #[arg(long)]
+    pub(super) start: Option<String>,
+    /// Last column.
+    #[arg(long)]
+    pub(super) stop: Option<String>,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const KEYS_HELP: &str = "\
+Examples:
+  mangrove keys
+  mangrove keys --prefix person/
+  mangrove keys --start a --stop m --limit 100
+
+Keys are sorted by their bytes; both ends belong to the range, either may be left open.";
+
+/// Arguments of `keys`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = KEYS_HELP)]
+pub(super) struct KeysArgs {
+    /// Only keys that begin so.
+    #[arg(long, default_value = "")]
+    pub(super) prefix: String,
+    /// First key.
+    #[arg(long)]
+    pub(super) start: Option<String>,
+    /// Last key.
+    #[arg(long)]
+    pub(super) stop: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const CAS_HELP: &str = "\
+Examples:
+  mangrove cas lock --expect-absent --set me        # take it
+  mangrove cas lock --expect me --delete            # give it back
+  mangrove cas counter --expect 7 --set 8
+
+If the cell is not as expected, nothing changes, the cell is shown, and the exit code is 5.";
+
+/// Arguments of `cas`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = CAS_HELP)]
+#[command(group(clap::ArgGroup::new("expectation").required(true)))]
+#[command(group(clap::ArgGroup::new("change").required(true)))]
+pub(super) struct CasArgs {
+    /// The key.
+    pub(super) key: String,
+    /// The column; without it the plain value of the key.
+    #[arg(long, short, default_value = "")]
+    pub(super) column: String,
+    /// The cell must have this value: text, @FILE, or - for standard input.
+    #[arg(long, value_name = "VALUE", group = "expectation", allow_negative_numbers = true)]
+    pub(super) expect: Option<String>,
+    /// There must be no such cell.
+    #[arg(long, group = "expectation")]
+    pub(super) expect_absent: bool,
+    /// The new value: text, @FILE, or - for standard input.
+    #[arg(long, value_name = "VALUE", group = "change", allow_negative_numbers = true)]
+    pub(super) set: Option<String>,
+    /// Delete the cell.
+    #[arg(long, group = "change")]
+    pub(super) delete: bool,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const BULK_HELP: &str = "\
+Examples:
+  mangrove bulk changes.jsonl
+  echo '{\"action\":\"delete\",\"key\":\"a\"}' | mangrove bulk -
+
+One change per line:
+  {\"key\":\"k\",\"column\":\"c\",\"value\":\"v\"}          set a cell (no column: the plain value)
+  {\"action\":\"delete\",\"key\":\"k\",\"column\":\"c\"}    delete a cell
+  {\"action\":\"delete_row\",\"key\":\"k\"}             delete all columns of a key
+Bytes that are no text go into key_base64, column_base64, value_base64.
+
+The whole file is one atomic batch: at most 10000 changes and 4 MiB. For more, see `import`.";
+
+/// Arguments of `bulk`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = BULK_HELP)]
+pub(super) struct BulkArgs {
+    /// File of JSON Lines, or - for standard input.
+    pub(super) file: String,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const IMPORT_HELP: &str = "\
+Examples:
+  mangrove import people.jsonl
+  mangrove import people.jsonl --resume             # after it was interrupted
+  mangrove export --cluster OLD:7101 | mangrove import - --cluster NEW:7101
+
+One cell per line, as `export` writes it:
+  {\"key\":\"person/1\",\"column\":\"name\",\"value\":\"Ada\"}
+Bytes that are no text go into key_base64, column_base64, value_base64.
+
+Each batch is applied wholly or not at all, the file as a whole is not. Of two lines with the same
+cell the later one wins. How far the import is, is kept in FILE.progress until it is complete.";
+
+/// Arguments of `import`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub(super) struct ImportArgs {
+    /// File of JSON Lines, or - for standard input.
+    pub(super) file: String,
+    /// Go on where an interrupted import of this file stopped.
+    #[arg(long)]
+    pub(super) resume: bool,
+    /// Most cells of one atomic batch.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "500",
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub(super) batch_cells: u32,
+    /// Most batches under way at a time.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "8",
+        value_parser = clap::value_parser!(u32).range(1..=64)
+    )]
+    pub(super) in_flight: u32,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const EXPORT_HELP: &str = "\
+Examples:
+  mangrove export > everything.jsonl
+  mangrove export --prefix person/ --file people.jsonl
+
+Cells come in order of key and column. Each page is one state of the store; what is written while
+the export runs may or may not be in it. A file gets its name only when it is complete.";
+
+/// Arguments of `export`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXPORT_HELP)]
+pub(super) struct ExportArgs {
+    /// Only keys that begin so.
+    #[arg(long, default_value = "")]
+    pub(super) prefix: String,
+    /// Where to write; without it to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+const WAL_HELP: &str = "\
+Examples:
+  mangrove wal dump mangrove-data/n1";
+
+/// What to do with a write-ahead log.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum WalCommand {
+    /// Print every record
+    #[command(after_help = WAL_HELP)]
+    Dump {
+        /// Data directory of the node.
+        dir: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn commands_are_consistent_and_have_examples() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            if command.get_name() != "wal" {
+                let help = command.get_after_help().unwrap().to_string();
+                assert!(help.starts_with("Examples:"), "{}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn cluster_defaults_to_the_ports_of_the_cluster_command() {
+        let Command::Get(get) = parse("mangrove get k").unwrap().command else { unreachable!() };
+        assert_eq!(get.connection.cluster.len(), 3);
+        assert_eq!(get.connection.cluster.join(","), DEFAULT_CLUSTER);
+        assert_eq!(get.connection.timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn cas_wants_one_expectation_and_one_change() {
+        for line in [
+            "mangrove cas k --set v",
+            "mangrove cas k --expect v",
+            "mangrove cas k --expect v --expect-absent --set w",
+            "mangrove cas k --expect v --set w --delete",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(parse("mangrove cas k --expect-absent --set v").is_ok());
+        assert!(parse("mangrove cas k --expect -5 --delete").is_ok());
+    }
+
+    #[test]
+    fn value_may_be_a_number_below_zero_or_standard_input() {
+        for value in ["-5", "-", "@file"] {
+            let parsed = parse(&format!("mangrove set k {value}")).unwrap();
+            let Command::Set(set) = parsed.command else { unreachable!() };
+            assert_eq!(set.value, value);
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_are_usage_errors() {
+        let error = parse("mangrove get k --timeout soon").unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+        assert!(parse("mangrove cluster --nodes 0").is_err());
+        assert!(parse("mangrove delete k --row --column c").is_err());
+    }
+}

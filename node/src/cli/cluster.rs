@@ -1,0 +1,296 @@
+//! `mangrove cluster`: a whole cluster on one machine, each node a process of its own.
+//!
+//! The nodes are this program, run as `mangrove serve`, so what is tried here is what runs
+//! elsewhere. Each has a process group of its own and a pipe as its standard input: Ctrl-C
+//! reaches this process alone, which then closes the pipes, and a node whose input ends stops in
+//! good order. The same pipe sees to it that no node outlives this process, however it dies.
+//!
+//! # Left out
+//! Starting a node again that died: somebody who tries things out wants to see that it did.
+
+use std::env;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::args::{ClusterArgs, DEFAULT_CLUSTER};
+use super::cluster_file::{ClusterFile, NodeEntry};
+use super::output::say;
+use super::{CliError, stop_signal};
+use crate::base::ClusterId;
+use crate::client::{Client, ClientError, ClientOptions};
+use crate::env::real::RealEnv;
+use crate::env::{Env, First, race, timeout};
+
+/// How long the nodes may take until one of them leads: recovery of a large log takes a while.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a node may take to stop in good order.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Most that is shown of a log's last line: more than any complaint of a node.
+const LAST_LINE_BYTES: u64 = 2048;
+
+/// A node that runs.
+struct NodeProcess {
+    id: u64,
+    address: String,
+    log: PathBuf,
+    child: Child,
+    /// Its standard input. Kept apart from `child`, which would close it when it is waited for.
+    input: Option<ChildStdin>,
+}
+
+/// What ended a wait.
+enum Event {
+    /// The cluster answers, or says why it does not.
+    Ready(Result<(), ClientError>),
+    /// A node ended; the text says how.
+    Died(String),
+    /// Ctrl-C.
+    Told,
+}
+
+/// `mangrove cluster`
+pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
+    let env = RealEnv::client();
+    let new_id = ClusterId(env.rng("cluster id").next_u64());
+    let (file, is_new) = ClusterFile::open(&args.data, args.nodes, args.base_port, new_id)?;
+    if !is_new {
+        file.check_ports()?;
+    }
+    let whose = if is_new { "a new cluster" } else { "the cluster" };
+    say(&format!("starting {whose} of {} nodes in {}", file.nodes.len(), args.data.display()));
+    let mut nodes = Vec::new();
+    for entry in &file.nodes {
+        nodes.push(start(&args, &file, entry)?);
+    }
+    let outcome = watch(&env, &args.data, &file, &mut nodes).await;
+    let stopped = stop_all(&env, nodes).await;
+    outcome.and(stopped)
+}
+
+/// Starts one node as a process.
+fn start(
+    args: &ClusterArgs,
+    file: &ClusterFile,
+    entry: &NodeEntry,
+) -> Result<NodeProcess, CliError> {
+    let NodeEntry { id, address } = entry;
+    let (data, log) = (args.data.join(format!("n{id}")), args.data.join(format!("n{id}.log")));
+    let failed = |error: std::io::Error| CliError::io(format!("cannot start n{id}"), &error);
+    // Both its outputs go to its log, after what it said in earlier lives.
+    let output = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+    let mut command = Command::new(env::current_exe().map_err(failed)?);
+    command
+        .arg("serve")
+        .args(["--cluster-id", &file.cluster_id, "--node", &id.to_string()])
+        .args(["--listen", address, "--members", &file.members()])
+        .arg("--data")
+        .arg(data)
+        .arg("--stop-with-input")
+        .args(&args.serve_flags)
+        .stdin(Stdio::piped())
+        .stdout(output.try_clone().map_err(failed)?)
+        .stderr(output)
+        .kill_on_drop(true);
+    #[cfg(unix)]
+    command.process_group(0);
+    let mut child = command.spawn().map_err(failed)?;
+    let input = child.stdin.take();
+    Ok(NodeProcess { id: *id, address: address.clone(), log, child, input })
+}
+
+/// Waits until the cluster serves, says how to use it, and then until it is to end.
+async fn watch(
+    env: &RealEnv,
+    data: &Path,
+    file: &ClusterFile,
+    nodes: &mut [NodeProcess],
+) -> Result<(), CliError> {
+    let count = nodes.len();
+    let mut deaths: FuturesUnordered<_> = nodes.iter_mut().map(death).collect();
+    let mut stop = Box::pin(stop_signal());
+    let mut ready = Some(Box::pin(first_answer(env, file)));
+    let mut dead_count = 0;
+    loop {
+        match next_event(&mut ready, &mut deaths, &mut stop).await? {
+            Event::Ready(Ok(())) => {
+                ready = None;
+                say(&welcome(data, file));
+            }
+            Event::Ready(Err(error)) => {
+                let advice = format!("look into the logs of the nodes, {}/n*.log", data.display());
+                return Err(CliError::from(error).advise(advice));
+            }
+            Event::Died(how) => {
+                say(&how);
+                dead_count += 1;
+                if dead_count == count || ready.is_some() && dead_count * 2 >= count {
+                    return Err(CliError::Failed(format!("{dead_count} of {count} nodes died")));
+                }
+            }
+            Event::Told => {
+                say("stopping the nodes");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits for whatever happens first; of things that happened together, in this order.
+async fn next_event<R, D, S>(
+    ready: &mut Option<std::pin::Pin<Box<R>>>,
+    deaths: &mut FuturesUnordered<D>,
+    stop: &mut std::pin::Pin<Box<S>>,
+) -> Result<Event, CliError>
+where
+    R: Future<Output = Result<(), ClientError>>,
+    D: Future<Output = String>,
+    S: Future<Output = Result<(), CliError>>,
+{
+    let death = async {
+        match deaths.next().await {
+            Some(how) => how,
+            None => std::future::pending().await,
+        }
+    };
+    let answer = async {
+        match ready {
+            Some(ready) => ready.await,
+            None => std::future::pending().await,
+        }
+    };
+    match race(stop.as_mut(), race(death, answer)).await {
+        First::A(told) => told.map(|()| Event::Told),
+        First::B(First::A(how)) => Ok(Event::Died(how)),
+        First::B(First::B(answer)) => Ok(Event::Ready(answer)),
+    }
+}
+
+/// Waits until a node ends; returns how it did, in words.
+async fn death(node: &mut NodeProcess) -> String {
+    let how = match node.child.wait().await {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let NodeProcess { id, address, log, .. } = node;
+    let last_words = last_line(log).map(|line| format!("\n  {line}")).unwrap_or_default();
+    format!("n{id} ({address}) ended with {how}; its log: {}{last_words}", log.display())
+}
+
+/// Returns the last line of a file, if that can be had.
+fn last_line(path: &Path) -> Option<String> {
+    let mut file = fs::OpenOptions::new().read(true).open(path).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(LAST_LINE_BYTES))).ok()?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end).ok()?;
+    let end = String::from_utf8_lossy(&end);
+    end.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
+}
+
+/// Asks until a leader answers.
+async fn first_answer(env: &RealEnv, file: &ClusterFile) -> Result<(), ClientError> {
+    let options = ClientOptions { request_timeout: START_LIMIT, ..ClientOptions::default() };
+    let addresses = file.nodes.iter().map(|node| node.address.clone()).collect();
+    Client::connect(env.clone(), addresses, options).get("").await.map(|_cell| ())
+}
+
+/// Says what runs where, and how to use it.
+fn welcome(data: &Path, file: &ClusterFile) -> String {
+    let (program, addresses) = (program(), file.addresses());
+    let cluster = if addresses == DEFAULT_CLUSTER {
+        String::new()
+    } else {
+        format!(" --cluster {addresses}")
+    };
+    let mut lines = vec![format!("the cluster serves (id {}):", file.cluster_id)];
+    for NodeEntry { id, address } in &file.nodes {
+        let data = data.display();
+        lines.push(format!("  n{id}  {address}  data {data}/n{id}  log {data}/n{id}.log"));
+    }
+    lines.push("try, in another terminal:".to_owned());
+    for command in ["status", "set greeting hello", "get greeting", "--help"] {
+        let cluster = if command == "--help" { "" } else { &cluster };
+        lines.push(format!("  {program} {command}{cluster}"));
+    }
+    lines.push("Ctrl-C stops all nodes; the same command starts them again".to_owned());
+    lines.join("\n")
+}
+
+/// Returns what to type to run this program again.
+fn program() -> String {
+    let exe = env::current_exe().unwrap_or_else(|_| PathBuf::from("mangrove"));
+    let here = env::current_dir().unwrap_or_default();
+    let short = exe.strip_prefix(&here).map(Path::to_owned).unwrap_or(exe);
+    short.display().to_string()
+}
+
+/// Stops every node that still runs: in good order if it does so in time, else at once.
+async fn stop_all(env: &RealEnv, mut nodes: Vec<NodeProcess>) -> Result<(), CliError> {
+    for node in &mut nodes {
+        // The end of its input tells the node to stop.
+        drop(node.input.take());
+    }
+    let mut late = Vec::new();
+    for node in &mut nodes {
+        if timeout(env, STOP_LIMIT, node.child.wait()).await.is_none() {
+            late.push(format!("n{} (its log: {})", node.id, node.log.display()));
+            node.child.kill().await.map_err(|error| CliError::io("cannot stop a node", &error))?;
+        }
+    }
+    if late.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::Failed(format!("had to be killed after {STOP_LIMIT:?}: {}", late.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(addresses: &[&str]) -> ClusterFile {
+        let nodes = addresses.iter().zip(1..);
+        ClusterFile {
+            cluster_id: "5e1f".to_owned(),
+            nodes: nodes
+                .map(|(address, id)| NodeEntry { id, address: (*address).to_owned() })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn welcome_gives_commands_that_reach_the_cluster() {
+        let usual = file(&["127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"]);
+        let said = welcome(Path::new("data"), &usual);
+        assert!(said.contains(" set greeting hello\n"), "{said}");
+        assert!(said.contains("n2  127.0.0.1:7102  data data/n2  log data/n2.log"), "{said}");
+        let other = welcome(Path::new("data"), &file(&["127.0.0.1:9", "127.0.0.1:10"]));
+        assert!(other.contains("get greeting --cluster 127.0.0.1:9,127.0.0.1:10\n"), "{other}");
+    }
+
+    #[test]
+    fn last_line_is_found_in_long_logs_and_missed_in_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("n1.log");
+        assert_eq!(last_line(&log), None);
+        fs::write(&log, "").unwrap();
+        assert_eq!(last_line(&log), None);
+        fs::write(&log, format!("{}\nthe end\n\n", "x".repeat(9000))).unwrap();
+        assert_eq!(last_line(&log).as_deref(), Some("the end"));
+    }
+
+    #[test]
+    fn default_cluster_is_what_the_default_flags_make() {
+        let addresses = DEFAULT_CLUSTER.split(',').collect::<Vec<_>>();
+        assert_eq!(file(&addresses).addresses(), DEFAULT_CLUSTER);
+        assert_eq!(addresses, ["127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"]);
+    }
+}

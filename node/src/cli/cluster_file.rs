@@ -1,0 +1,199 @@
+//! `cluster.toml`: what a cluster on this machine is made of, so that a second start finds it.
+//!
+//! # Layout
+//! ```toml
+//! cluster_id = "5e1f0c0ffee5e1f0"
+//!
+//! [[node]]
+//! id = 1
+//! address = "127.0.0.1:7101"
+//! ```
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::CliError;
+use super::config::HexId;
+use crate::base::ClusterId;
+
+/// Nodes of a cluster that nobody said a number for.
+const NODES_DEFAULT: u16 = 3;
+
+const NAME: &str = "cluster.toml";
+
+/// The content of `cluster.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClusterFile {
+    /// In hexadecimal.
+    pub(super) cluster_id: String,
+    /// Every node.
+    #[serde(rename = "node")]
+    pub(super) nodes: Vec<NodeEntry>,
+}
+
+/// One node of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeEntry {
+    pub(super) id: u64,
+    pub(super) address: String,
+}
+
+impl ClusterFile {
+    /// Reads the file in `dir`, or makes one if there is none; tells whether it was made.
+    ///
+    /// # Errors
+    /// It cannot be read or written, or says something else than `nodes_count`.
+    pub(super) fn open(
+        dir: &Path,
+        nodes_count: Option<u16>,
+        base_port: u16,
+        new_id: ClusterId,
+    ) -> Result<(Self, bool), CliError> {
+        let path = dir.join(NAME);
+        let shown = path.display();
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let file: Self = toml::from_str(&text)
+                    .map_err(|error| CliError::Usage(format!("{shown}: {error}")))?;
+                file.check(dir, nodes_count)?;
+                Ok((file, false))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let file = Self::new(nodes_count.unwrap_or(NODES_DEFAULT), base_port, new_id)?;
+                file.write(dir)?;
+                Ok((file, true))
+            }
+            Err(error) => Err(CliError::io(format!("cannot read {shown}"), &error)),
+        }
+    }
+
+    /// Returns all addresses, separated by commas.
+    pub(super) fn addresses(&self) -> String {
+        self.nodes.iter().map(|node| node.address.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Returns all nodes in the form of `serve --members`.
+    pub(super) fn members(&self) -> String {
+        let members = self.nodes.iter().map(|node| format!("{}={}", node.id, node.address));
+        members.collect::<Vec<_>>().join(",")
+    }
+
+    fn new(nodes_count: u16, base_port: u16, id: ClusterId) -> Result<Self, CliError> {
+        // All ports stay open until all are chosen, so that none is chosen twice.
+        let mut listeners = Vec::new();
+        let mut nodes = Vec::new();
+        for position in 0..nodes_count {
+            let wanted = base_port.checked_add(position).unwrap_or_default();
+            let listener = TcpListener::bind(("127.0.0.1", wanted))
+                .or_else(|_in_use| TcpListener::bind(("127.0.0.1", 0)));
+            let address = listener.and_then(|listener| {
+                let address = listener.local_addr();
+                listeners.push(listener);
+                address
+            });
+            let address =
+                address.map_err(|error| CliError::io("cannot find a free port", &error))?;
+            nodes.push(NodeEntry { id: u64::from(position) + 1, address: address.to_string() });
+        }
+        Ok(Self { cluster_id: id.to_string(), nodes })
+    }
+
+    fn check(&self, dir: &Path, nodes_count: Option<u16>) -> Result<(), CliError> {
+        let shown = dir.display();
+        self.cluster_id
+            .parse::<HexId>()
+            .map_err(|error| CliError::Usage(format!("{shown}/{NAME}: {error}")))?;
+        if let Some(wanted) = nodes_count.filter(|count| usize::from(*count) != self.nodes.len()) {
+            return Err(CliError::Usage(format!(
+                "the cluster in {shown} has {} nodes, not {wanted}: leave --nodes out, or make \
+                 another cluster with --data",
+                self.nodes.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses to start nodes whose ports are in use, most likely by themselves.
+    pub(super) fn check_ports(&self) -> Result<(), CliError> {
+        for NodeEntry { id, address } in &self.nodes {
+            if let Err(error) = TcpListener::bind(address) {
+                return Err(CliError::io(format!("n{id} cannot use {address}"), &error).advise(
+                    "if this cluster runs already, use it or stop it; else stop what uses its \
+                     port, or make another cluster with --data"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the file as a whole: a half written one would lose where the data is.
+    fn write(&self, dir: &Path) -> Result<(), CliError> {
+        let (path, temporary) = (dir.join(NAME), dir.join("cluster.toml.new"));
+        let text = toml::to_string(self)
+            .map_err(|error| CliError::Failed(format!("cannot write {NAME}: {error}")))?;
+        fs::create_dir_all(dir)
+            .and_then(|()| fs::write(&temporary, text))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn open(dir: &Path, count: Option<u16>, port: u16) -> Result<(ClusterFile, bool), CliError> {
+        ClusterFile::open(dir, count, port, ClusterId(0xBEEF))
+    }
+
+    #[test]
+    fn second_start_finds_the_first_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("not/yet/there");
+        let (made, is_new) = open(&dir, None, 0).unwrap();
+        assert!(is_new);
+        assert_eq!((made.nodes.len(), made.cluster_id.as_str()), (3, "000000000000beef"));
+        assert_eq!(open(&dir, None, 9).unwrap(), (made.clone(), false));
+        assert_eq!(open(&dir, Some(3), 9).unwrap(), (made, false));
+        let error = open(&dir, Some(5), 9).unwrap_err();
+        assert!(error.to_string().contains("has 3 nodes, not 5"), "{error}");
+    }
+
+    #[test]
+    fn port_in_use_is_replaced_by_a_free_one() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = open(dir.path(), Some(5), port).unwrap();
+        let addresses: BTreeSet<_> = file.nodes.iter().map(|node| &node.address).collect();
+        assert_eq!(addresses.len(), 5);
+        assert!(!addresses.contains(&taken.local_addr().unwrap().to_string()));
+    }
+
+    #[test]
+    fn cluster_that_runs_already_is_not_started_again() {
+        let running = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = running.local_addr().unwrap().to_string();
+        let nodes = vec![NodeEntry { id: 1, address: address.clone() }];
+        let error = ClusterFile { cluster_id: "1".to_owned(), nodes }.check_ports().unwrap_err();
+        assert!(error.to_string().contains("runs already"), "{error}");
+        assert!(error.to_string().contains(&address), "{error}");
+    }
+
+    #[test]
+    fn damaged_file_is_refused_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), "cluster_id = \"xyz\"\nnode = []\n").unwrap();
+        let error = open(dir.path(), None, 0).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+    }
+}

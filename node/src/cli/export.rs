@@ -1,0 +1,128 @@
+//! `mangrove export`: the cells of the store as JSON Lines, page by page.
+//!
+//! A file is written under the name `FILE.partial` and gets its own name when it is complete, so
+//! that half an export is never taken for a whole one.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::CliError;
+use super::args::{ExportArgs, Format};
+use super::client_commands::client;
+use super::output::{Output, say};
+use super::records::Record;
+use crate::base::{Column, Key};
+use crate::kv::Cell;
+
+/// Where the lines go.
+enum Target {
+    Stdout(Output),
+    File(PartialFile),
+}
+
+/// A file that is not complete yet.
+struct PartialFile {
+    path: PathBuf,
+    partial: PathBuf,
+    out: BufWriter<Box<dyn Write>>,
+}
+
+/// `mangrove export`
+pub(super) async fn export(args: ExportArgs) -> Result<(), CliError> {
+    let prefix = args.encoding.key(&args.prefix)?;
+    let mut target = match &args.file {
+        None => Target::Stdout(Output::new(Format::Json)),
+        Some(path) => Target::File(PartialFile::create(path)?),
+    };
+    let mut pager = client(&args.connection).scan(prefix);
+    let bar = progress(args.file.is_some());
+    while let Some(page) = pager.next_page().await? {
+        for (key, column, cell) in &page {
+            target.write(key, column, cell)?;
+        }
+        bar.inc(u64::try_from(page.len()).unwrap_or(u64::MAX));
+    }
+    bar.finish_and_clear();
+    target.finish()?;
+    if let Some(path) = args.file {
+        say(&format!("exported {} cells to {}", bar.position(), path.display()));
+    }
+    Ok(())
+}
+
+impl Target {
+    fn write(&mut self, key: &Key, column: &Column, cell: &Cell) -> Result<(), CliError> {
+        let record = Record::of_cell(key, column, cell, false);
+        match self {
+            Self::Stdout(output) => output.json(&record),
+            Self::File(file) => file.write(&record),
+        }
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        match self {
+            Self::Stdout(output) => output.finish(),
+            Self::File(file) => file.finish(),
+        }
+    }
+}
+
+impl PartialFile {
+    fn create(path: &Path) -> Result<Self, CliError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
+        let file = file.map_err(|error| {
+            CliError::io(format!("cannot create {}", partial.display()), &error)
+        })?;
+        Ok(Self { path: path.to_owned(), partial, out: BufWriter::new(Box::new(file)) })
+    }
+
+    fn write(&mut self, record: &Record) -> Result<(), CliError> {
+        let written = serde_json::to_writer(&mut self.out, record)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.out.write_all(b"\n"));
+        written.map_err(|error| self.failed(&error))
+    }
+
+    fn finish(mut self) -> Result<(), CliError> {
+        let done = self.out.flush().and_then(|()| fs::rename(&self.partial, &self.path));
+        done.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &std::io::Error) -> CliError {
+        CliError::io(format!("cannot write {}", self.partial.display()), error)
+    }
+}
+
+fn progress(is_shown: bool) -> ProgressBar {
+    if !is_shown {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {human_pos} cells, {per_sec}");
+    ProgressBar::new_spinner().with_style(style.unwrap_or(ProgressStyle::default_spinner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Value;
+    use crate::kv::Version;
+
+    #[test]
+    fn file_gets_its_name_only_when_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cells.jsonl");
+        let mut target = Target::File(PartialFile::create(&path).unwrap());
+        let cell = Cell { value: Value::new("v").unwrap(), version: Version(1) };
+        target.write(&Key::new("k").unwrap(), &Column::default(), &cell).unwrap();
+        assert!(!path.exists());
+        target.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"key\":\"k\",\"value\":\"v\"}\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,196 @@
+//! The one place that prints: answers to standard output, complaints to standard error.
+//!
+//! Everything that is printed for another program is exact: JSON loses no byte, `raw` adds none.
+//! What is printed for people shows bytes that are no text in an escaped form.
+
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+
+use super::CliError;
+use super::records::Record;
+use crate::base::{Column, Key};
+use crate::kv::Cell;
+
+use super::args::Format;
+
+/// Standard output, in the form that was asked for.
+pub(super) struct Output {
+    format: Format,
+    out: Box<dyn Write>,
+}
+
+impl Output {
+    /// Prints to standard output.
+    pub(super) fn new(format: Format) -> Self {
+        Self::to(format, Box::new(std::io::stdout().lock()))
+    }
+
+    fn to(format: Format, out: Box<dyn Write>) -> Self {
+        Self { format, out: Box::new(BufWriter::new(out)) }
+    }
+
+    /// Prints a line.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), CliError> {
+        self.bytes(line.as_bytes())?;
+        self.bytes(b"\n")
+    }
+
+    /// Prints bytes as they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.out.write_all(bytes).map_err(|error| failed(&error))
+    }
+
+    /// Makes sure that everything is printed.
+    pub(super) fn finish(mut self) -> Result<(), CliError> {
+        self.out.flush().map_err(|error| failed(&error))
+    }
+
+    /// Prints the value of one cell.
+    pub(super) fn cell(&mut self, key: &Key, column: &Column, cell: &Cell) -> Result<(), CliError> {
+        match self.format {
+            Format::Table => self.line(&text(cell.value.as_bytes())),
+            Format::Json => self.record(key, column, cell),
+            Format::Raw => self.bytes(cell.value.as_bytes()),
+        }
+    }
+
+    /// Prints the columns of one key.
+    pub(super) fn columns(&mut self, key: &Key, cells: &[(Column, Cell)]) -> Result<(), CliError> {
+        match self.format {
+            Format::Table => {
+                let mut table = new_table(&["column", "value", "version"]);
+                for (column, cell) in cells {
+                    let version = cell.version.0.to_string();
+                    let (column, value) = (column.as_bytes(), cell.value.as_bytes());
+                    table.add_row(vec![text(column), text(value), version]);
+                }
+                self.table(&table)
+            }
+            Format::Json => {
+                cells.iter().try_for_each(|(column, cell)| self.record(key, column, cell))
+            }
+            Format::Raw => cells.iter().try_for_each(|(column, cell)| {
+                let parts = [column.as_bytes(), b"\t", cell.value.as_bytes(), b"\n"];
+                self.bytes(&parts.concat())
+            }),
+        }
+    }
+
+    /// Prints one of many keys.
+    pub(super) fn key(&mut self, key: &Key) -> Result<(), CliError> {
+        match self.format {
+            Format::Table => self.line(&text(key.as_bytes())),
+            Format::Json => self.json(&Record::of_key(key)),
+            Format::Raw => self.bytes(&[key.as_bytes(), b"\n"].concat()),
+        }
+    }
+
+    /// Prints one value as a JSON line.
+    pub(super) fn json(&mut self, value: &impl serde::Serialize) -> Result<(), CliError> {
+        let line = serde_json::to_string(value)
+            .map_err(|error| CliError::Failed(format!("cannot write JSON: {error}")))?;
+        self.line(&line)
+    }
+
+    /// Prints a table.
+    pub(super) fn table(&mut self, table: &Table) -> Result<(), CliError> {
+        self.line(&table.trim_fmt())
+    }
+
+    fn record(&mut self, key: &Key, column: &Column, cell: &Cell) -> Result<(), CliError> {
+        self.json(&Record::of_cell(key, column, cell, true))
+    }
+}
+
+/// Starts a table with these heads.
+pub(super) fn new_table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    let under_heads = LineStyle::none().fill('─').junction('─');
+    table.load_style(TableStyle::new().header_separator(under_heads));
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
+    table
+}
+
+/// Shows bytes to people: text as it is, other bytes and control characters escaped.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() && c != '\n' && c != '\t' {
+                shown.extend(c.escape_default());
+            } else {
+                shown.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            shown.extend(byte.escape_ascii().map(char::from));
+        }
+    }
+    shown
+}
+
+/// Says something on standard error, whatever becomes of it.
+pub(super) fn say(line: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // There is nobody left to tell when this fails.
+    drop(writeln!(stderr, "{line}"));
+}
+
+/// Tells whether people watch standard error.
+pub(super) fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+fn failed(error: &std::io::Error) -> CliError {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return CliError::NobodyListens;
+    }
+    CliError::io("cannot write to standard output", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::base::Value;
+    use crate::kv::Version;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(format: Format, value: &'static [u8]) -> Vec<u8> {
+        let page = Page::default();
+        let mut output = Output::to(format, Box::new(page.clone()));
+        let cell = Cell { value: Value::new(value).unwrap(), version: Version(4) };
+        output.cell(&Key::new("k").unwrap(), &Column::default(), &cell).unwrap();
+        output.finish().unwrap();
+        let printed = page.0.lock().unwrap();
+        printed.clone()
+    }
+
+    #[test]
+    fn raw_cell_is_exact_and_table_is_readable() {
+        assert_eq!(printed(Format::Raw, b"a\xFF"), b"a\xFF");
+        assert_eq!(printed(Format::Table, b"a\xFF\x1b"), b"a\\xff\\u{1b}\n");
+    }
+
+    #[test]
+    fn json_cell_keeps_every_byte() {
+        let line = printed(Format::Json, b"\xFF\x00");
+        assert_eq!(line, b"{\"key\":\"k\",\"value_base64\":\"/wA=\",\"version\":4}\n");
+    }
+}

@@ -1,0 +1,92 @@
+//! `mangrove serve`: one node, from its configuration to its end.
+
+use std::path::Path;
+
+use super::args::ServeArgs;
+use super::config::Settings;
+use super::{CliError, block_on, output, stop_signal};
+use crate::env::real::RealEnv;
+use crate::env::{DiskErrorKind, First, race};
+use crate::replica::{NodeConfig, StopReason};
+use crate::server;
+
+/// Runs a node until it is told to stop, or has to.
+pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
+    let file = args.config.as_deref().map(Settings::read).transpose()?;
+    let settings = args.settings.or(file.unwrap_or_default());
+    let (threads, data) = (settings.threads.filter(|threads| *threads > 1), settings.data());
+    let config = settings.into_node_config()?;
+    if args.check {
+        output::say(&format!("the configuration is valid; data in {}", data.display()));
+        output::say(&format!("{config:#?}"));
+        return Ok(());
+    }
+    block_on(threads, async move { run(open_data(&data)?, config, args.stop_with_input).await })
+}
+
+async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
+    let id = config.node;
+    let failed = |what: String| CliError::Failed(format!("node {id} {what}"));
+    let node = server::start(env, config)
+        .await
+        .map_err(|error| failed(format!("cannot start: {error}")))?;
+    // One wait for both phases: only the first one is told the reason.
+    let mut stopped = std::pin::pin!(node.stopped());
+    let reason = match race(&mut stopped, told_to_stop(stop_with_input)).await {
+        First::A(reason) => reason,
+        First::B(told) => {
+            told?;
+            tracing::info!("the node stops; a second signal stops it at once");
+            node.shutdown();
+            match race(&mut stopped, stop_signal()).await {
+                First::A(reason) => reason,
+                // What is acknowledged is durable: to stop at once loses nothing.
+                First::B(again) => again.map(|()| StopReason::Requested)?,
+            }
+        }
+    };
+    if !matches!(reason, StopReason::Requested) {
+        return Err(failed(reason.to_string()));
+    }
+    tracing::info!(node = %id, "the node stopped in good order");
+    Ok(())
+}
+
+/// Waits until somebody wants the node to stop.
+async fn told_to_stop(with_input: bool) -> Result<(), CliError> {
+    if !with_input {
+        return stop_signal().await;
+    }
+    match race(stop_signal(), end_of_input()).await {
+        First::A(signal) => signal,
+        First::B(()) => Ok(()),
+    }
+}
+
+/// Waits until standard input ends, which it does when the parent process has gone.
+async fn end_of_input() {
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only a thread can wait for standard input, and it may outlive the node"
+    )]
+    let _thread = std::thread::spawn(move || {
+        // Whatever comes is thrown away; an error is an end too.
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+        drop(sender);
+    });
+    // The sender never sends: it goes away.
+    drop(receiver.await);
+}
+
+/// Opens the data directory of a node; says what to do if that does not work.
+pub(super) fn open_data(dir: &Path) -> Result<RealEnv, CliError> {
+    RealEnv::open(dir).map_err(|error| {
+        let advice = match error.kind {
+            DiskErrorKind::Locked => "a node runs on this directory: stop it, or name another one",
+            DiskErrorKind::NoSpace => "the disk is full: free some space",
+            DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",
+        };
+        CliError::Failed(error.to_string()).advise(advice.to_owned())
+    })
+}

@@ -1,0 +1,132 @@
+//! What can go wrong for a client, and what each error says about the request.
+//!
+//! A request is made of *tries*. A [`TryFailure`] says why one try brought no answer; a
+//! [`ClientError`] is what the caller gets when the tries are over. The one question that a
+//! caller has to an error is whether the request took effect: [`ClientError::outcome`].
+
+use std::time::Duration;
+
+use crate::base::TooLarge;
+use crate::kv::InvalidRequest;
+use crate::wire::{Outcome, Refusal, RequestError};
+
+/// Why a request failed. Ask [`outcome`](Self::outcome) what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// A key, column, value, batch or query is over its limit. Not applied.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// The request makes no sense. Not applied.
+    #[error("the request is not valid: {0}")]
+    Invalid(String),
+    /// The replication mode of the cluster does not have this request. Not applied.
+    #[error("not supported by this cluster: {0}")]
+    Unsupported(String),
+    /// Every node refused the connection, and would do so again. Not applied.
+    #[error("the cluster refuses this client: {0}")]
+    Refused(#[source] Refusal),
+    /// No node took the request: none was reached, or none leads. Not applied.
+    #[error("no node took the request within {waited:?}; the last try: {last}")]
+    Unavailable {
+        /// How long it was tried.
+        waited: Duration,
+        /// How the last try ended.
+        #[source]
+        last: TryFailure,
+    },
+    /// The time was over before an answer came, of a read or of a write that was never sent. Not
+    /// applied.
+    #[error("no answer within {waited:?}{}", last_try(.last.as_ref()))]
+    Timeout {
+        /// How long it was tried.
+        waited: Duration,
+        /// How the last try ended, if there was one.
+        #[source]
+        last: Option<TryFailure>,
+    },
+    /// The cluster had too much to do until the time was over. Not applied.
+    #[error("the cluster is overloaded: try again later")]
+    Overloaded,
+    /// The disk of the leader is full. Not applied.
+    #[error("the disk of the leader is full: free some space there")]
+    DiskFull,
+    /// **It is not known whether the write took effect**, or still will: a try of it was sent and
+    /// never answered. Only a read can tell; repeating the write may apply it twice.
+    #[error(
+        "it is not known whether the write took effect: no answer within {waited:?}{}",
+        last_try(.last.as_ref())
+    )]
+    Unknown {
+        /// How long it was tried.
+        waited: Duration,
+        /// How the last try ended, if it ended.
+        #[source]
+        last: Option<TryFailure>,
+    },
+}
+
+impl ClientError {
+    /// Says what became of the request. Reads never change anything.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::TooLarge(_)
+            | Self::Invalid(_)
+            | Self::Unsupported(_)
+            | Self::Refused(_)
+            | Self::Unavailable { .. }
+            | Self::Timeout { .. }
+            | Self::Overloaded
+            | Self::DiskFull => Outcome::NotApplied,
+            Self::Unknown { .. } => Outcome::Unknown,
+        }
+    }
+}
+
+impl From<InvalidRequest> for ClientError {
+    fn from(error: InvalidRequest) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+/// Why one try of a request brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryFailure {
+    /// The node was not reached.
+    #[error("cannot connect to {address}: {what}")]
+    Connect {
+        /// The node.
+        address: String,
+        /// What the system, or the node, said.
+        what: String,
+    },
+    /// The node refused the connection.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The connection ended before the answer.
+    #[error("the connection was lost: {what}")]
+    ConnectionLost {
+        /// What the system said.
+        what: String,
+    },
+    /// The node did not answer in time.
+    #[error("the node did not answer within {limit:?}")]
+    NoAnswer {
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The node answered something else than it was asked.
+    #[error("the node answered with {what}")]
+    Malformed {
+        /// What it answered.
+        what: &'static str,
+    },
+    /// The node answered that it could not.
+    #[error(transparent)]
+    Answered(RequestError),
+}
+
+fn last_try(last: Option<&TryFailure>) -> String {
+    last.map(|last| format!("; the last try: {last}")).unwrap_or_default()
+}

@@ -1,0 +1,41 @@
+//! How long a client waits, and for what.
+
+use std::time::Duration;
+
+use crate::base::ClusterId;
+
+/// Time limits of a client. The defaults suit a cluster in one data centre.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// Longest time for opening one connection, the handshake included; also how long an open
+    /// one may be silent while a request waits, before it counts as dead. Too small: slow links
+    /// never connect. Too large: a node that is gone without a word holds requests up.
+    pub connect_timeout: Duration,
+    /// Longest time that one node is waited for, before the request is tried elsewhere. Too
+    /// small: a slow node gets everything twice. Too large: a failover takes that long.
+    pub try_timeout: Duration,
+    /// Longest time for a request with all its tries; then it fails, see
+    /// [`ClientError`](super::ClientError).
+    pub request_timeout: Duration,
+    /// Wait before the second try; doubles with every further one up to
+    /// [`backoff_max`](Self::backoff_max). Each wait is drawn between its half and its whole.
+    pub backoff_min: Duration,
+    /// Longest wait between two tries.
+    pub backoff_max: Duration,
+    /// The cluster that must be reached. `None` takes the cluster of the first node that answers
+    /// and stays with it.
+    pub cluster: Option<ClusterId>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(1),
+            try_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(200),
+            cluster: None,
+        }
+    }
+}

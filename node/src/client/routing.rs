@@ -1,0 +1,212 @@
+//! Which node to ask: the leader as far as it is known, else one after the other.
+//!
+//! A node that answered as a leader is asked again until it fails. A node that does not lead
+//! may say who does; such a hint is followed even to an address that nobody configured. When
+//! nothing is known the configured nodes take turns: one is asked by all requests until it
+//! fails, so that a hundred requests at the start do not ask every node.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::connection::Connection;
+use super::error::TryFailure;
+use super::lock;
+use crate::base::ClusterId;
+use crate::env::{Env, Net, timeout};
+
+/// Most addresses that are remembered; hints beyond are ignored, a cluster is far smaller.
+const ADDRESSES_MAX: usize = 64;
+
+/// The nodes that a client knows.
+#[derive(Debug)]
+pub(super) struct Routing<S: AsyncRead + AsyncWrite + Unpin> {
+    table: Mutex<Table<S>>,
+}
+
+#[derive(Debug)]
+struct Table<S: AsyncRead + AsyncWrite + Unpin> {
+    /// In the order in which they take turns.
+    configured: Vec<Arc<Route<S>>>,
+    /// All of them, those of hints included.
+    routes: BTreeMap<String, Arc<Route<S>>>,
+    leader: Option<Arc<Route<S>>>,
+    /// Which of the configured nodes to ask while no leader is known.
+    turn: usize,
+    cluster: Option<ClusterId>,
+}
+
+/// One node's address and the connection to it.
+#[derive(Debug)]
+pub(super) struct Route<S: AsyncRead + AsyncWrite + Unpin> {
+    address: String,
+    link: Mutex<Link<S>>,
+    /// Held while connecting, so that the others wait for the one who does.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Link<S: AsyncRead + AsyncWrite + Unpin> {
+    connection: Option<Arc<Connection<S>>>,
+    /// Attempts to connect that failed, and how the last one did.
+    failed_count: u64,
+    failure: Option<TryFailure>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Routing<S> {
+    /// Starts with the configured addresses, and the cluster if it is known.
+    pub(super) fn new(addresses: Vec<String>, cluster: Option<ClusterId>) -> Self {
+        let mut table = Table {
+            configured: Vec::new(),
+            routes: BTreeMap::new(),
+            leader: None,
+            turn: 0,
+            cluster,
+        };
+        for address in addresses {
+            if !table.routes.contains_key(&address) {
+                let route = Arc::new(Route::new(address.clone()));
+                table.configured.push(Arc::clone(&route));
+                table.routes.insert(address, route);
+            }
+        }
+        Self { table: Mutex::new(table) }
+    }
+
+    /// Returns the configured addresses.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        lock(&self.table).configured.iter().map(|route| route.address.clone()).collect()
+    }
+
+    /// Returns the node to ask now; `None` if no address is known at all.
+    pub(super) fn target(&self) -> Option<Arc<Route<S>>> {
+        let table = lock(&self.table);
+        table.leader.as_ref().or_else(|| table.configured.get(table.turn)).map(Arc::clone)
+    }
+
+    /// Returns the node at `address`, for a question to exactly that node.
+    pub(super) fn at(&self, address: &str) -> Arc<Route<S>> {
+        let table = lock(&self.table);
+        match table.routes.get(address) {
+            Some(route) => Arc::clone(route),
+            None => Arc::new(Route::new(address.to_owned())),
+        }
+    }
+
+    /// Remembers that the node answered as only a leader does.
+    pub(super) fn on_leader(&self, route: &Arc<Route<S>>) {
+        let mut table = lock(&self.table);
+        if !table.leader.as_ref().is_some_and(|leader| Arc::ptr_eq(leader, route)) {
+            tracing::debug!(address = route.address, "found the leader");
+            table.leader = Some(Arc::clone(route));
+        }
+    }
+
+    /// Turns to another node, unless another request has done so meanwhile.
+    pub(super) fn on_failure(&self, route: &Arc<Route<S>>) {
+        let is_route =
+            |other: Option<&Arc<Route<S>>>| other.is_some_and(|other| Arc::ptr_eq(other, route));
+        let mut table = lock(&self.table);
+        if is_route(table.leader.as_ref()) {
+            table.leader = None;
+        }
+        if is_route(table.configured.get(table.turn)) {
+            table.turn = (table.turn + 1) % table.configured.len();
+        }
+    }
+
+    /// Follows the hint of `route` that the node at `address` leads; returns whether that is
+    /// news.
+    pub(super) fn on_hint(&self, route: &Arc<Route<S>>, address: &str) -> bool {
+        if route.address == address {
+            self.on_failure(route);
+            return false;
+        }
+        let mut table = lock(&self.table);
+        if table.routes.len() >= ADDRESSES_MAX && !table.routes.contains_key(address) {
+            return false;
+        }
+        let hinted = table
+            .routes
+            .entry(address.to_owned())
+            .or_insert_with(|| Arc::new(Route::new(address.to_owned())));
+        let hinted = Arc::clone(hinted);
+        table.leader = Some(hinted);
+        true
+    }
+
+    /// Returns the cluster that connections must belong to, if it is known.
+    pub(super) fn cluster(&self) -> Option<ClusterId> {
+        lock(&self.table).cluster
+    }
+
+    /// Stays with the cluster of the first node that answered.
+    pub(super) fn on_cluster(&self, cluster: ClusterId) {
+        lock(&self.table).cluster.get_or_insert(cluster);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Route<S> {
+    fn new(address: String) -> Self {
+        let link = Link { connection: None, failed_count: 0, failure: None };
+        Self { address, link: Mutex::new(link), connecting: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Returns an open connection to the node, opening one within `limit` if need be.
+    ///
+    /// Callers that come while one of them connects share its result, good or bad: a node that
+    /// is gone costs all of them one time-out, not one each in a row.
+    pub(super) async fn connection<E>(
+        &self,
+        env: &E,
+        routing: &Routing<S>,
+        limit: Duration,
+    ) -> Result<Arc<Connection<S>>, TryFailure>
+    where
+        E: Env<Net: Net<Stream = S>>,
+    {
+        let failed_count = match self.current() {
+            Ok(connection) => return Ok(connection),
+            Err((failed_count, _)) => failed_count,
+        };
+        let started = env.now();
+        let Some(_guard) = timeout(env, limit, self.connecting.lock()).await else {
+            let what = format!("no connection within {limit:?}");
+            return Err(TryFailure::Connect { address: self.address.clone(), what });
+        };
+        match self.current() {
+            Ok(connection) => return Ok(connection),
+            Err((count, Some(failure))) if count > failed_count => return Err(failure),
+            Err(_) => {}
+        }
+        let limit = limit.saturating_sub(env.now().since(started));
+        let opened = Connection::open(env, &self.address, routing.cluster(), limit).await;
+        let mut link = lock(&self.link);
+        match opened {
+            Ok(connection) => {
+                routing.on_cluster(connection.cluster());
+                let connection = Arc::new(connection);
+                link.connection = Some(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(failure) => {
+                link.failed_count += 1;
+                link.failure = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Returns the open connection, else how often and how connecting failed so far.
+    fn current(&self) -> Result<Arc<Connection<S>>, (u64, Option<TryFailure>)> {
+        let mut link = lock(&self.link);
+        if let Some(connection) = link.connection.take_if(|connection| connection.is_open()) {
+            link.connection = Some(Arc::clone(&connection));
+            return Ok(connection);
+        }
+        link.connection = None;
+        Err((link.failed_count, link.failure.clone()))
+    }
+}

@@ -1,0 +1,288 @@
+//! The deterministic state machine: log entries in, answers out.
+//!
+//! Every replica carries out the same commands in the same order, so everything here is a
+//! function of the state and the command alone. That goes for refusals too: bytes that are no
+//! command get an answer like any other, on every replica the same. The one thing that may differ
+//! between replicas is a failure of the own storage; it is no answer, it stops the node.
+//!
+//! The cells live in an [`Engine`], the sessions in memory; a checkpoint holds both as of one log
+//! position. Above the engine nothing knows how cells are kept, and below this module nothing
+//! knows what they mean.
+//!
+//! # Invariants
+//! 1. Log entries come one by one, without a gap, each once.
+//! 2. A batch changes all of its cells, all with its log index as their version, or none.
+//! 3. A write of a session takes effect at most once; every further time it gets the answer that
+//!    it got then. [Thesis §6.3]
+//!
+//! # Left out
+//! Checking the size of commands: an entry that is in the log is carried out whatever its size;
+//! [`super::validate()`] stands before the log. Deleting a row of very many columns takes as long
+//! as finding them takes.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
+use super::query::{Query, QueryReply, Version};
+use super::read::{self, QueryError};
+use super::session::{Admission, Sessions};
+use crate::base::checksum::crc32;
+use crate::base::{Index, Term};
+use crate::codec::{self, DecodeError, keycode};
+use crate::storage::{Change, CheckpointChunk, Engine, SnapshotPoint, StorageError};
+use crate::{planted, probe};
+
+/// The state of the store and the commands that change it; see the [module](self).
+#[derive(Debug)]
+pub struct Machine<S: Engine> {
+    engine: S,
+    sessions: Sessions,
+    trail: u64,
+}
+
+/// What a batch makes of each place that it touches, in order of the places.
+type Overlay<'b> = BTreeMap<Vec<u8>, Option<&'b [u8]>>;
+
+impl<S: Engine> Machine<S> {
+    /// Makes the machine whose state is in `engine`, with what was captured with it.
+    ///
+    /// `extra` is empty exactly for an empty engine. `sessions_max` must be the same on all nodes
+    /// of a cluster: it decides which sessions are pushed out.
+    ///
+    /// # Errors
+    /// `extra` is not what [`begin_checkpoint`](Self::begin_checkpoint) captures.
+    pub fn restore(engine: S, extra: &[u8], sessions_max: usize) -> Result<Self, StorageError> {
+        let (trail, sessions) = if engine.applied().index == 0 && extra.is_empty() {
+            (0, Sessions::new(sessions_max))
+        } else {
+            decode_extra(extra, sessions_max).map_err(|error| StorageError::Corrupt {
+                path: format!("sessions of the checkpoint {:?}", engine.applied()),
+                offset: 0,
+                what: error.to_string(),
+            })?
+        };
+        Ok(Self { engine, sessions, trail })
+    }
+
+    /// Carries out the command of the next log entry, and returns its answer.
+    ///
+    /// # Errors
+    /// The own storage failed. The entry may be half done: the node must stop.
+    ///
+    /// # Panics
+    /// If `index` is not the one after [`applied`](Self::applied).
+    pub fn apply(
+        &mut self,
+        index: Index,
+        term: Term,
+        command: &[u8],
+    ) -> Result<CommandReply, StorageError> {
+        let at = self.next_point(index, term);
+        let (reply, changed) = match codec::decode::<Command>(command) {
+            Ok(Command::Register { .. }) => {
+                (CommandReply::Registered(self.sessions.register(index)), false)
+            }
+            Ok(Command::Write { session, seq, acked_below, batch }) => {
+                match self.sessions.admit(index, session, seq, acked_below) {
+                    Admission::Answered(reply) => (reply, false),
+                    Admission::Fresh => {
+                        let reply = self.carry_out(at, &batch)?;
+                        self.sessions.record(session, seq, &reply);
+                        (reply, true)
+                    }
+                }
+            }
+            Err(_) => {
+                probe!("machine.command_is_malformed");
+                (CommandReply::Malformed, false)
+            }
+        };
+        if !changed {
+            self.engine.write(at, &[]);
+        }
+        let seen = u64::from(crc32(command)) << 32 | u64::from(crc32(&codec::encode(&reply)));
+        self.trail = mix(mix(self.trail, index ^ term.rotate_left(32)), seen);
+        Ok(reply)
+    }
+
+    /// Passes over a log entry that carries no command.
+    ///
+    /// # Panics
+    /// If `index` is not the one after [`applied`](Self::applied).
+    pub fn skip(&mut self, index: Index, term: Term) {
+        let at = self.next_point(index, term);
+        self.engine.write(at, &[]);
+        self.trail = mix(self.trail, index ^ term.rotate_left(32));
+    }
+
+    /// Answers a query from the state as it is.
+    ///
+    /// # Errors
+    /// The answer is too large, or the own storage failed.
+    pub fn query(&self, query: &Query) -> Result<QueryReply, QueryError> {
+        read::answer(&self.engine, query)
+    }
+
+    /// Returns the last log entry that was carried out or passed over.
+    pub fn applied(&self) -> SnapshotPoint {
+        self.engine.applied()
+    }
+
+    /// Returns how many cells there are.
+    pub fn cell_count(&self) -> u64 {
+        self.engine.cell_count()
+    }
+
+    /// Returns how many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Begins a checkpoint of the state as it is; see [`Engine::begin_checkpoint`].
+    pub fn begin_checkpoint(&mut self) {
+        let extra = self.encode_extra();
+        self.engine.begin_checkpoint(extra);
+    }
+
+    /// Returns the next bytes of the checkpoint; see [`Engine::checkpoint_chunk`].
+    pub fn checkpoint_chunk(&mut self, bytes_max: usize) -> Option<CheckpointChunk> {
+        self.engine.checkpoint_chunk(bytes_max)
+    }
+
+    /// Gives the checkpoint up; see [`Engine::abort_checkpoint`].
+    pub fn abort_checkpoint(&mut self) {
+        self.engine.abort_checkpoint();
+    }
+
+    /// Returns a hash over all commands and answers so far, which replicas at the same position
+    /// must share. It costs next to nothing, and tells that histories differ, not where.
+    pub fn trail(&self) -> u64 {
+        self.trail
+    }
+
+    /// Returns a hash over all cells and sessions, which replicas at the same position must
+    /// share. It reads the whole state.
+    ///
+    /// # Errors
+    /// The own storage failed.
+    pub fn state_hash(&self) -> Result<u64, StorageError> {
+        let mut hash = mix(0, self.applied().index);
+        self.engine.scan(&[], None, &mut |place, value, version| {
+            let crc = u64::from(crc32(place)) << 32 | u64::from(crc32(value));
+            hash = mix(mix(hash, crc), version);
+            ControlFlow::Continue(())
+        })?;
+        let mut sessions = Vec::new();
+        self.sessions.encode_into(&mut sessions);
+        Ok(mix(hash, u64::from(crc32(&sessions))))
+    }
+
+    /// Checks that the entry is the next one.
+    fn next_point(&self, index: Index, term: Term) -> SnapshotPoint {
+        let applied = self.engine.applied();
+        assert!(index == applied.index + 1, "entry {index} comes after {applied:?}");
+        assert!(term >= applied.term, "term {term} of entry {index} comes after {applied:?}");
+        SnapshotPoint { index, term }
+    }
+
+    /// Carries a batch out, if its conditions hold.
+    fn carry_out(
+        &mut self,
+        at: SnapshotPoint,
+        batch: &Batch,
+    ) -> Result<CommandReply, StorageError> {
+        if let Some(failed) = self.failed_condition(&batch.conditions)? {
+            self.engine.write(at, &[]);
+            return Ok(failed);
+        }
+        if let [Mutation::Set { key, column, value }] = batch.mutations.as_slice() {
+            let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
+            self.engine.write(at, &[Change { place: &place, value: Some(value.as_bytes()) }]);
+        } else {
+            let overlay = self.overlay(&batch.mutations)?;
+            let changes = overlay.iter().map(|(place, value)| Change { place, value: *value });
+            self.engine.write(at, &changes.collect::<Vec<_>>());
+        }
+        Ok(CommandReply::Applied(Version(at.index)))
+    }
+
+    /// Returns the answer for the first condition that does not hold.
+    fn failed_condition(
+        &self,
+        conditions: &[Condition],
+    ) -> Result<Option<CommandReply>, StorageError> {
+        for (position, condition) in (0..).zip(conditions) {
+            let current = read::get(&self.engine, &condition.key, &condition.column)?;
+            let holds = match (&condition.expected, &current) {
+                (Expectation::Absent, current) => current.is_none(),
+                (Expectation::Present, current) => current.is_some(),
+                (Expectation::Value(value), Some(cell)) => *value == cell.value,
+                (Expectation::Version(version), Some(cell)) => *version == cell.version,
+                (Expectation::Value(_) | Expectation::Version(_), None) => false,
+            };
+            if !holds {
+                return Ok(Some(CommandReply::ConditionFailed { position, current }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what the mutations, in their order, make of each place.
+    fn overlay<'b>(&self, mutations: &'b [Mutation]) -> Result<Overlay<'b>, StorageError> {
+        let mut overlay = Overlay::new();
+        for mutation in mutations {
+            match mutation {
+                Mutation::Set { key, column, value } => {
+                    let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
+                    overlay.insert(place, Some(value.as_bytes()));
+                }
+                Mutation::Delete { key, column } => {
+                    let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
+                    overlay.insert(place, None);
+                }
+                Mutation::DeleteRow { key } => {
+                    let start = keycode::encode_key(key.as_bytes());
+                    let end = keycode::encode_key_end(key.as_bytes());
+                    for (_, value) in overlay.range_mut(start.clone()..end.clone()) {
+                        *value = None;
+                    }
+                    self.engine.scan(&start, Some(&end), &mut |place, _, _| {
+                        overlay.insert(place.to_vec(), None);
+                        ControlFlow::Continue(())
+                    })?;
+                }
+            }
+        }
+        Ok(overlay)
+    }
+
+    /// Returns what a checkpoint must hold besides the cells.
+    ///
+    /// ```text
+    /// trail u64 LE │ sessions
+    /// ```
+    fn encode_extra(&self) -> Vec<u8> {
+        let mut extra = self.trail.to_le_bytes().to_vec();
+        if planted!("R45") {
+            Sessions::new(1).encode_into(&mut extra);
+            return extra;
+        }
+        self.sessions.encode_into(&mut extra);
+        extra
+    }
+}
+
+fn decode_extra(extra: &[u8], sessions_max: usize) -> Result<(u64, Sessions), DecodeError> {
+    let (trail, sessions) = extra.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
+    Ok((u64::from_le_bytes(*trail), Sessions::decode(sessions, sessions_max)?))
+}
+
+/// Stirs `value` into `hash`, so that neither order nor repetition goes unnoticed (the finishing
+/// steps of splitmix64).
+fn mix(hash: u64, value: u64) -> u64 {
+    let mut mixed = (hash ^ value).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ mixed >> 31
+}

@@ -1,0 +1,66 @@
+//! Requests that wait for their answer, by the token that the core knows them by.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outbox::ClientOutbox;
+use crate::base::Instant;
+use crate::kv::Query;
+use crate::raft::Token;
+
+/// A request that waits.
+pub(super) struct PendingRequest {
+    pub(super) outbox: Arc<ClientOutbox>,
+    pub(super) id: u64,
+    /// The query of a read; `None` for a command.
+    pub(super) query: Option<Query>,
+    deadline: Instant,
+}
+
+/// All requests that wait. Tokens grow and all requests wait equally long, so the first one is
+/// always the next to run out of time.
+pub(super) struct PendingRequests {
+    requests: BTreeMap<Token, PendingRequest>,
+    next_token: Token,
+    timeout: Duration,
+}
+
+impl PendingRequests {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { requests: BTreeMap::new(), next_token: 1, timeout }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        outbox: Arc<ClientOutbox>,
+        id: u64,
+        query: Option<Query>,
+    ) -> Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        let deadline = now + self.timeout;
+        self.requests.insert(token, PendingRequest { outbox, id, query, deadline });
+        token
+    }
+
+    pub(super) fn remove(&mut self, token: Token) -> Option<PendingRequest> {
+        self.requests.remove(&token)
+    }
+
+    /// Takes out one request that has waited too long.
+    pub(super) fn remove_overdue(&mut self, now: Instant) -> Option<PendingRequest> {
+        let first = self.requests.first_entry()?;
+        if first.get().deadline <= now { Some(first.remove()) } else { None }
+    }
+
+    /// Takes out the oldest request.
+    pub(super) fn remove_first(&mut self) -> Option<PendingRequest> {
+        self.requests.pop_first().map(|(_, request)| request)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.requests.first_key_value().map(|(_, request)| request.deadline)
+    }
+}

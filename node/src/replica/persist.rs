@@ -1,0 +1,310 @@
+//! The log task: makes the core's state durable, many requests with one write and one fsync.
+//!
+//! The loop queues jobs and goes on. This task takes all that have gathered, appends them to the
+//! write-ahead log, writes, syncs, and reports the last of them; meanwhile the next batch gathers.
+//! That is the whole of group commit: under load, the slower the disk the larger the batches.
+//!
+//! A full disk is the one failure that passes by itself: the batch stays in the writer and is
+//! tried again, while the loop refuses new writes. Every other failure ends the node: after a
+//! failed fsync nobody knows what the disk holds [Fsync '20], so it is never tried again.
+//!
+//! # Layout
+//! ```text
+//! kind 1  hard state   tag 0              bincode(HardState), written twice
+//! kind 2  log entry    tag = its index    bincode(Entry)
+//! kind 3  install      tag 0              bincode(SnapshotMeta): the checkpoint of that name was
+//!                                         received from a leader and replaces all entries before
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use super::config::SyncPolicy;
+use super::inbox::{Event, Inbox};
+use crate::base::Index;
+use crate::codec;
+use crate::env::{self, Env};
+use crate::planted;
+use crate::raft::{HardState, Persist, PersistId, SnapshotMeta};
+use crate::storage::StorageError;
+use crate::storage::wal::{Record, Writer};
+
+/// Record kind of a hard state.
+pub const KIND_HARD_STATE: u8 = 1;
+/// Record kind of a log entry.
+pub const KIND_ENTRY: u8 = 2;
+/// Record kind of a snapshot's installation.
+pub const KIND_INSTALL: u8 = 3;
+
+/// Pause between two tries to write to a full disk.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
+
+/// What the log task is asked to do, in order.
+pub(super) enum LogJob {
+    /// Make it durable and report it.
+    Persist(Persist),
+    /// Record that a received snapshot is about to replace the log, and report it.
+    Install(SnapshotMeta),
+    /// Remove the segments that hold nothing after this entry.
+    RemoveThrough(Index),
+    /// Write everything out and end.
+    Stop,
+}
+
+/// What the log task reports.
+pub(super) enum PersistEvent {
+    /// Every persist request up to this one is durable.
+    Persisted(PersistId),
+    /// The installation is recorded durably.
+    InstallLogged(SnapshotMeta),
+    /// The disk has become full, or has space again.
+    DiskFull(bool),
+    /// The log has this many bytes on disk.
+    Size(u64),
+    /// The log is lost; the node must stop.
+    Failed(StorageError),
+    /// All jobs before `Stop` are done.
+    Stopped,
+}
+
+/// The queue of the log task.
+#[derive(Default)]
+pub(super) struct LogQueue {
+    jobs: Mutex<Vec<LogJob>>,
+    waker: AtomicWaker,
+}
+
+impl LogQueue {
+    pub(super) fn push(&self, job: LogJob) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        self.waker.wake();
+    }
+
+    fn take(&self, into: &mut Vec<LogJob>) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *jobs, into);
+    }
+
+    /// Returns the last persist request that is still queued.
+    fn last_queued(&self) -> Option<PersistId> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().rev().find_map(|job| match job {
+            LogJob::Persist(persist) => Some(persist.id),
+            LogJob::Install(_) | LogJob::RemoveThrough(_) | LogJob::Stop => None,
+        })
+    }
+
+    async fn wait(&self) {
+        std::future::poll_fn(|context| {
+            self.waker.register(context.waker());
+            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            if jobs.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+}
+
+/// See the [module](self).
+pub(super) struct LogTask<E: Env> {
+    env: E,
+    writer: Writer<E::Disk>,
+    queue: Arc<LogQueue>,
+    inbox: Arc<Inbox>,
+    sync_policy: SyncPolicy,
+    disk_full: bool,
+    bytes_reported: u64,
+}
+
+/// What one batch of jobs amounts to once it is durable.
+#[derive(Default)]
+struct Batch {
+    persisted: Option<PersistId>,
+    installed: Option<SnapshotMeta>,
+    remove_through: Option<Index>,
+    stop: bool,
+}
+
+impl<E: Env> LogTask<E> {
+    pub(super) fn new(
+        env: E,
+        writer: Writer<E::Disk>,
+        queue: Arc<LogQueue>,
+        inbox: Arc<Inbox>,
+        sync_policy: SyncPolicy,
+    ) -> Self {
+        Self { env, writer, queue, inbox, sync_policy, disk_full: false, bytes_reported: 0 }
+    }
+
+    /// Runs until it is told to stop or the log fails.
+    pub(super) async fn run(mut self) {
+        let result = match self.sync_policy {
+            SyncPolicy::Always => self.run_always().await,
+            SyncPolicy::Interval(interval) => self.run_interval(interval).await,
+        };
+        let event = match result {
+            Ok(()) => PersistEvent::Stopped,
+            Err(error) => PersistEvent::Failed(error),
+        };
+        self.inbox.push(Event::Persist(event));
+    }
+
+    /// Syncs before every report.
+    async fn run_always(&mut self) -> Result<(), StorageError> {
+        let mut jobs = Vec::new();
+        loop {
+            self.queue.wait().await;
+            self.queue.take(&mut jobs);
+            let batch = self.append(&mut jobs);
+            self.write().await?;
+            if planted!("W1") {
+                self.report(&batch);
+            }
+            self.writer.sync().await?;
+            self.report(&batch);
+            self.clean_up(&batch).await?;
+            if batch.stop {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reports what is written and syncs every so often: the weaker promise.
+    async fn run_interval(&mut self, interval: Duration) -> Result<(), StorageError> {
+        let mut jobs = Vec::new();
+        let mut unsynced_since = None;
+        loop {
+            if let Some(since) = unsynced_since {
+                let waited = self.env.now().since(since);
+                let rest = interval.saturating_sub(waited);
+                if env::timeout(&self.env, rest, self.queue.wait()).await.is_none() {
+                    self.writer.sync().await?;
+                    unsynced_since = None;
+                    continue;
+                }
+            } else {
+                self.queue.wait().await;
+            }
+            self.queue.take(&mut jobs);
+            let batch = self.append(&mut jobs);
+            self.write().await?;
+            unsynced_since = unsynced_since.or(Some(self.env.now()));
+            let overdue = unsynced_since.is_some_and(|since| self.env.now() - since >= interval);
+            // An installation replaces the log: it is never left to the interval.
+            if overdue || batch.installed.is_some() || batch.stop {
+                self.writer.sync().await?;
+                unsynced_since = None;
+            }
+            self.report(&batch);
+            self.clean_up(&batch).await?;
+            if batch.stop {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends all jobs to the writer's buffer.
+    fn append(&mut self, jobs: &mut Vec<LogJob>) -> Batch {
+        let mut batch = Batch::default();
+        for job in jobs.drain(..) {
+            match job {
+                LogJob::Persist(persist) => {
+                    assert!(
+                        batch.persisted < Some(persist.id),
+                        "persist {} after {:?}",
+                        persist.id,
+                        batch.persisted
+                    );
+                    batch.persisted = Some(persist.id);
+                    self.append_persist(&persist);
+                }
+                LogJob::Install(meta) => {
+                    batch.installed = Some(meta);
+                    self.writer
+                        .append(KIND_INSTALL, 0, |buffer| codec::encode_into(&meta, buffer));
+                }
+                LogJob::RemoveThrough(index) => batch.remove_through = Some(index),
+                LogJob::Stop => batch.stop = true,
+            }
+        }
+        batch
+    }
+
+    fn append_persist(&mut self, persist: &Persist) {
+        if let Some(hard_state) = &persist.hard_state {
+            self.writer.append_critical(KIND_HARD_STATE, 0, |buffer| {
+                codec::encode_into(hard_state, buffer);
+            });
+            self.writer.set_preamble(vec![hard_state_record(hard_state)]);
+        }
+        for entry in &persist.entries {
+            self.writer
+                .append(KIND_ENTRY, entry.index, |buffer| codec::encode_into(entry, buffer));
+        }
+    }
+
+    /// Writes the buffer, waiting for space as long as it takes.
+    async fn write(&mut self) -> Result<(), StorageError> {
+        loop {
+            match self.writer.write().await {
+                Ok(()) => break,
+                Err(error) if error.is_no_space() => {
+                    crate::probe!("replica.log_waits_for_space");
+                    self.set_disk_full(true);
+                    self.env.sleep(FULL_DISK_RETRY).await;
+                    if self.inbox.is_closed() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.set_disk_full(false);
+        Ok(())
+    }
+
+    fn set_disk_full(&mut self, full: bool) {
+        if self.disk_full != full {
+            self.disk_full = full;
+            self.inbox.push(Event::Persist(PersistEvent::DiskFull(full)));
+        }
+    }
+
+    fn report(&mut self, batch: &Batch) {
+        let mut persisted = batch.persisted;
+        if planted!("W14") {
+            persisted = self.queue.last_queued().or(persisted);
+        }
+        if let Some(through) = persisted {
+            self.inbox.push(Event::Persist(PersistEvent::Persisted(through)));
+        }
+        if let Some(meta) = batch.installed {
+            self.inbox.push(Event::Persist(PersistEvent::InstallLogged(meta)));
+        }
+        let bytes = self.writer.wal_bytes();
+        if bytes != self.bytes_reported {
+            self.bytes_reported = bytes;
+            self.inbox.push(Event::Persist(PersistEvent::Size(bytes)));
+        }
+    }
+
+    /// Does what nobody waits for.
+    async fn clean_up(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        if let Some(index) = batch.remove_through {
+            self.writer.remove_through(index).await?;
+        }
+        match self.writer.mark().await {
+            Ok(()) => Ok(()),
+            // The mark is evidence, not data: the next write finds out about the full disk.
+            Err(error) if error.is_no_space() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns the record that carries a hard state.
+pub(super) fn hard_state_record(hard_state: &HardState) -> Record {
+    Record { kind: KIND_HARD_STATE, tag: 0, payload: codec::encode(hard_state) }
+}

@@ -1,0 +1,501 @@
+//! The replica's loop.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::config::{NodeConfig, SyncPolicy};
+use super::inbox::{Arrivals, Event, Inbox, Submitted};
+use super::observer::Observer;
+use super::outbox::PeerOutbox;
+use super::pending::{PendingRequest, PendingRequests};
+use super::persist::{LogJob, LogQueue, PersistEvent};
+use super::snapshots::{SnapshotEvent, SnapshotJob, SnapshotQueue, meta};
+use crate::base::{Core as _, Index, Instant, NodeId};
+use crate::env::Env;
+use crate::kv::{Machine, QueryError};
+use crate::planted;
+use crate::raft::{
+    Committed, EntryKind, Input, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotWrite, Token,
+};
+use crate::storage::{StorageError, Store};
+use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
+
+/// Longest sleep of an idle loop.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+/// Bytes of a checkpoint that are encoded in one step of the loop.
+const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// What an entry costs in the log besides its command, for the checkpoint trigger.
+const ENTRY_OVERHEAD_BYTES: u64 = 48;
+
+/// Why a node stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    /// It was asked to.
+    #[error("stopped on request")]
+    Requested,
+    /// Its storage failed; see the error for what to do.
+    #[error("storage failed: {0}; check the disk, then start the node again")]
+    Storage(StorageError),
+}
+
+/// One member of the cluster: the core, the state machine, and what connects them to the world.
+pub struct Replica<E: Env, O: Observer> {
+    pub(super) env: E,
+    pub(super) config: NodeConfig,
+    pub(super) core: Raft,
+    pub(super) machine: Machine<Store>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) log: Arc<LogQueue>,
+    pub(super) snapshots: Arc<SnapshotQueue>,
+    pub(super) peers: Vec<(NodeId, Arc<PeerOutbox>)>,
+    pub(super) pending: PendingRequests,
+    pub(super) observer: O,
+    pub(super) checkpoint: CheckpointProgress,
+    pub(super) disk_full: bool,
+    pub(super) wal_bytes: u64,
+    pub(super) stop: Option<StopReason>,
+    pub(super) role: Role,
+}
+
+/// Where the node's own checkpoint stands.
+#[derive(Debug, Default)]
+pub(super) struct CheckpointProgress {
+    /// Newest durable one.
+    pub(super) newest: SnapshotMeta,
+    /// Its bytes.
+    pub(super) bytes: u64,
+    /// Bytes of log applied since the freeze of the last one.
+    pub(super) log_bytes: u64,
+    /// The one that is being written.
+    pub(super) running: Option<SnapshotMeta>,
+    /// A received one waits for its installation to be recorded in the log.
+    pub(super) installing: Option<SnapshotMeta>,
+}
+
+impl<E: Env, O: Observer> Replica<E, O> {
+    /// Returns the inbox.
+    pub fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Returns the way to each peer.
+    pub fn peer_outboxes(&self) -> Vec<(NodeId, Arc<PeerOutbox>)> {
+        self.peers.clone()
+    }
+
+    /// Runs until the node is asked to stop or cannot go on.
+    pub async fn run(mut self) -> StopReason {
+        let mut arrivals = Arrivals::default();
+        let mut sleep = Sleep::new(&self.env, self.core.deadline());
+        loop {
+            let now = self.env.now();
+            self.inbox.take(&mut arrivals);
+            self.handle(now, &mut arrivals);
+            if now >= self.core.deadline() {
+                self.core.tick(now);
+            }
+            self.drive(now);
+            self.expire(now);
+            self.maybe_begin_checkpoint();
+            if let Some(reason) = self.stop.take() {
+                return self.finish(reason);
+            }
+            let deadline = match self.pending.next_deadline() {
+                Some(pending) => pending.min(self.core.deadline()),
+                None => self.core.deadline(),
+            };
+            sleep.until(&self.env, now, deadline);
+            if self.inbox.wait(sleep.future.as_mut()).await {
+                sleep.over = true;
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, arrivals: &mut Arrivals) {
+        for event in arrivals.events.drain(..) {
+            self.on_event(now, event);
+        }
+        for (from, message) in arrivals.messages.drain(..) {
+            self.step(now, Input::Peer { from, message });
+        }
+        for request in arrivals.requests.drain(..) {
+            self.on_request(now, request);
+        }
+    }
+
+    fn step(&mut self, now: Instant, input: Input) {
+        self.observer.on_input(now, &self.core, &input);
+        self.core.step(now, input);
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Persist(event) => self.on_persist_event(now, event),
+            Event::Snapshot(event) => self.on_snapshot_event(now, event),
+            Event::PeerLost(peer) => self.step(now, Input::PeerLost { peer }),
+            Event::Shutdown => {
+                info!(node = %self.config.node, "stopping");
+                while let Some(request) = self.pending.remove_first() {
+                    self.fail(&request, RequestError::ShuttingDown);
+                }
+                self.log.push(LogJob::Stop);
+            }
+        }
+    }
+
+    fn on_persist_event(&mut self, now: Instant, event: PersistEvent) {
+        match event {
+            PersistEvent::Persisted(through) => self.step(now, Input::Persisted { through }),
+            PersistEvent::InstallLogged(meta) => self.snapshots.push(SnapshotJob::Install(meta)),
+            PersistEvent::DiskFull(full) => {
+                if full {
+                    warn!(node = %self.config.node, "the disk is full: writes are refused");
+                } else {
+                    info!(node = %self.config.node, "the disk has space again");
+                }
+                self.disk_full = full;
+            }
+            PersistEvent::Size(bytes) => self.wal_bytes = bytes,
+            PersistEvent::Failed(error) => self.fail_storage(error),
+            PersistEvent::Stopped => self.stop = Some(StopReason::Requested),
+        }
+    }
+
+    fn fail_storage(&mut self, error: StorageError) {
+        error!(node = %self.config.node, %error, "storage failed: the node stops");
+        self.stop = Some(StopReason::Storage(error));
+    }
+
+    fn on_request(&mut self, now: Instant, request: Submitted) {
+        let Submitted { outbox, id, body } = request;
+        match body {
+            RequestBody::Command(command) => {
+                if self.disk_full {
+                    crate::probe!("replica.write_refused_disk_full");
+                    let error = RequestError::DiskFull;
+                    self.inbox.answered();
+                    outbox.reply(id, ResponseBody::Error(error));
+                    return;
+                }
+                let token = self.pending.insert(now, outbox, id, None);
+                self.step(now, Input::Propose { token, command });
+            }
+            RequestBody::Query(query) => {
+                let token = self.pending.insert(now, outbox, id, Some(query));
+                self.step(now, Input::Read { token });
+            }
+            RequestBody::Status => {
+                let status = Box::new(self.status());
+                self.inbox.answered();
+                outbox.reply(id, ResponseBody::Status(status));
+            }
+        }
+    }
+
+    /// Carries out what the core wants until it wants nothing more.
+    fn drive(&mut self, now: Instant) {
+        loop {
+            let ready = self.core.take_ready();
+            if ready == Ready::default() {
+                break;
+            }
+            self.observer.on_ready(now, &self.core, &ready);
+            self.execute(now, ready);
+        }
+        let role = self.core.role();
+        if role != self.role {
+            self.role = role;
+            info!(node = %self.config.node, %role, term = self.core.term(), "role changed");
+        }
+    }
+
+    fn execute(&mut self, now: Instant, ready: Ready) {
+        if let Some(persist) = ready.persist {
+            self.log.push(LogJob::Persist(persist));
+        }
+        for (to, message) in &ready.send {
+            if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
+                outbox.send(message);
+            }
+        }
+        let applied = ready.apply.last().map(|committed| committed.entry.index);
+        for committed in ready.apply {
+            self.apply(now, committed);
+        }
+        if let Some(through) = applied {
+            self.step(now, Input::Applied { through });
+        }
+        for (token, reply) in ready.replies {
+            self.on_reply(token, reply);
+        }
+        for read in ready.snapshot_reads {
+            self.snapshots.push(SnapshotJob::Read(read));
+        }
+        for write in ready.snapshot_writes {
+            self.on_snapshot_write(write);
+        }
+    }
+
+    fn apply(&mut self, now: Instant, committed: Committed) {
+        let Committed { entry, token } = committed;
+        let reply = match &entry.kind {
+            EntryKind::Noop => {
+                self.machine.skip(entry.index, entry.term);
+                assert!(token.is_none(), "a no-op has no proposer");
+                None
+            }
+            EntryKind::Command(command) => {
+                let bytes = u64::try_from(command.len()).unwrap_or(u64::MAX);
+                self.checkpoint.log_bytes += bytes + ENTRY_OVERHEAD_BYTES;
+                match self.machine.apply(entry.index, entry.term, command.as_bytes()) {
+                    Ok(reply) => Some(reply),
+                    Err(error) => return self.fail_storage(error),
+                }
+            }
+        };
+        self.observer.on_applied(now, &entry, reply.as_ref(), self.machine.trail());
+        if let (Some(reply), Some(token)) = (reply, token)
+            && let Some(request) = self.pending.remove(token)
+        {
+            self.answer(&request, ResponseBody::Command(reply));
+        }
+    }
+
+    fn on_reply(&mut self, token: Token, reply: Reply) {
+        // Without an entry the request has run out of time already.
+        let Some(mut request) = self.pending.remove(token) else { return };
+        match reply {
+            Reply::ReadReady => {
+                let Some(query) = request.query.take() else { return };
+                match self.machine.query(&query) {
+                    Ok(answer) => self.answer(&request, ResponseBody::Query(answer)),
+                    Err(QueryError::Storage(error)) => {
+                        self.fail(&request, RequestError::ShuttingDown);
+                        self.fail_storage(error);
+                    }
+                    Err(error) => self.fail(&request, RequestError::Invalid(error.to_string())),
+                }
+            }
+            Reply::NotLeader { leader } => {
+                let leader = leader.and_then(|leader| {
+                    let member = self.config.members.iter().find(|(node, _)| *node == leader);
+                    member.map(|(node, address)| (*node, address.clone()))
+                });
+                self.fail(&request, RequestError::NotLeader { leader });
+            }
+            Reply::Overloaded => self.fail(&request, RequestError::Overloaded),
+            Reply::Unknown => self.fail(&request, RequestError::LeadershipLost),
+        }
+    }
+
+    fn answer(&self, request: &PendingRequest, body: ResponseBody) {
+        self.inbox.answered();
+        request.outbox.reply(request.id, body);
+    }
+
+    fn fail(&self, request: &PendingRequest, error: RequestError) {
+        self.answer(request, ResponseBody::Error(error));
+    }
+
+    /// Answers requests that have waited too long.
+    fn expire(&mut self, now: Instant) {
+        while let Some(request) = self.pending.remove_overdue(now) {
+            crate::probe!("replica.request_times_out");
+            self.fail(&request, RequestError::Timeout);
+        }
+    }
+
+    fn maybe_begin_checkpoint(&mut self) {
+        let threshold = self.config.checkpoint_log_bytes.max(self.checkpoint.bytes);
+        let busy = self.checkpoint.running.is_some() || self.checkpoint.installing.is_some();
+        if busy || self.checkpoint.log_bytes < threshold || self.disk_full {
+            return;
+        }
+        let meta = meta(self.machine.applied());
+        self.machine.begin_checkpoint();
+        self.checkpoint.running = Some(meta);
+        self.checkpoint.log_bytes = 0;
+        self.snapshots.push(SnapshotJob::Begin(meta));
+        if planted!("W6") {
+            self.log.push(LogJob::RemoveThrough(meta.index));
+        }
+    }
+
+    fn on_snapshot_event(&mut self, now: Instant, event: SnapshotEvent) {
+        match event {
+            SnapshotEvent::WantChunk => self.feed_checkpoint(),
+            SnapshotEvent::Taken { meta, bytes } => self.on_taken(now, meta, bytes),
+            SnapshotEvent::NotTaken => {
+                crate::probe!("replica.checkpoint_given_up");
+                self.machine.abort_checkpoint();
+                self.checkpoint.running = None;
+            }
+            SnapshotEvent::Data { to, meta, offset, data, done } => {
+                self.step(now, Input::SnapshotData { to, meta, offset, data, done });
+            }
+            SnapshotEvent::Stored { meta, offset } => {
+                self.step(now, Input::SnapshotStored { meta, offset });
+            }
+            SnapshotEvent::Verified(meta) => self.log.push(LogJob::Install(meta)),
+            SnapshotEvent::Installed { meta, bytes, store, extra } => {
+                self.on_installed(now, meta, bytes, *store, &extra);
+            }
+            SnapshotEvent::Failed(meta) => {
+                self.checkpoint.installing = None;
+                self.step(now, Input::SnapshotFailed { meta });
+            }
+            SnapshotEvent::Fatal(error) => self.fail_storage(error),
+        }
+    }
+
+    fn feed_checkpoint(&mut self) {
+        if self.checkpoint.running.is_none() {
+            return;
+        }
+        let Some(chunk) = self.machine.checkpoint_chunk(CHECKPOINT_CHUNK_BYTES) else { return };
+        self.snapshots.push(SnapshotJob::Chunk { bytes: chunk.bytes, complete: chunk.complete });
+    }
+
+    fn on_taken(&mut self, now: Instant, meta: SnapshotMeta, bytes: u64) {
+        self.checkpoint.running = None;
+        self.checkpoint.newest = meta;
+        self.checkpoint.bytes = bytes;
+        info!(node = %self.config.node, index = meta.index, bytes, "checkpoint taken");
+        self.step(now, Input::SnapshotTaken { meta });
+        self.log.push(LogJob::RemoveThrough(meta.index));
+    }
+
+    fn on_snapshot_write(&mut self, write: SnapshotWrite) {
+        if write.offset == 0 && self.checkpoint.running.take().is_some() {
+            // The leader's snapshot is newer than anything this node could write itself.
+            crate::probe!("replica.checkpoint_given_up_for_snapshot");
+            self.machine.abort_checkpoint();
+            self.snapshots.push(SnapshotJob::Abort);
+        }
+        if write.done {
+            self.checkpoint.installing = Some(write.meta);
+        }
+        self.snapshots.push(SnapshotJob::Write(write));
+    }
+
+    fn on_installed(
+        &mut self,
+        now: Instant,
+        meta: SnapshotMeta,
+        bytes: u64,
+        store: Store,
+        extra: &[u8],
+    ) {
+        self.checkpoint.installing = None;
+        if meta.index <= self.machine.applied().index {
+            // Entries up to there were applied in the meantime; the file is as good as our own.
+            crate::probe!("replica.snapshot_overtaken");
+        } else {
+            match Machine::restore(store, extra, self.config.sessions_max) {
+                Ok(machine) => self.machine = machine,
+                Err(error) => return self.fail_storage(error),
+            }
+            self.observer.on_installed(now, meta, self.machine.trail());
+        }
+        self.checkpoint.newest = meta;
+        self.checkpoint.bytes = bytes;
+        self.checkpoint.log_bytes = 0;
+        info!(node = %self.config.node, index = meta.index, bytes, "snapshot installed");
+        self.step(now, Input::SnapshotInstalled { meta });
+        self.log.push(LogJob::RemoveThrough(meta.index));
+    }
+
+    fn finish(self, reason: StopReason) -> StopReason {
+        for (_, outbox) in &self.peers {
+            outbox.close();
+        }
+        let rest = self.inbox.close();
+        self.snapshots.push(SnapshotJob::Stop);
+        for request in rest.requests {
+            self.inbox.answered();
+            let error = RequestError::ShuttingDown;
+            request.outbox.reply(request.id, ResponseBody::Error(error));
+        }
+        reason
+    }
+
+    fn status(&self) -> Status {
+        let recovering = self.core.is_recovering();
+        let last_index = self.core.last_index();
+        Status {
+            node: self.config.node,
+            cluster: self.config.cluster,
+            mode: "primary-backup".to_owned(),
+            role: if recovering { "recovering".to_owned() } else { self.core.role().to_string() },
+            term: self.core.term(),
+            leader: self.core.leader(),
+            last_index,
+            commit_index: self.core.commit_index(),
+            applied_index: self.machine.applied().index,
+            snapshot_index: self.checkpoint.newest.index,
+            peers: self.peer_statuses(last_index),
+            cell_count: self.machine.cell_count(),
+            session_count: u64::try_from(self.machine.session_count()).unwrap_or(u64::MAX),
+            wal_bytes: self.wal_bytes,
+            checkpoint_bytes: self.checkpoint.bytes,
+            sync_policy: sync_policy_in_words(self.config.sync_policy),
+            disk_full: self.disk_full,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn peer_statuses(&self, last_index: Index) -> Vec<PeerStatus> {
+        let address = |node: NodeId| {
+            let member = self.config.members.iter().find(|(member, _)| *member == node);
+            member.map(|(_, address)| address.clone()).unwrap_or_default()
+        };
+        let status = |(node, progress): (NodeId, &crate::raft::Progress)| PeerStatus {
+            node,
+            address: address(node),
+            match_index: progress.match_index,
+            lag: last_index.saturating_sub(progress.match_index),
+            state: progress.state.to_string(),
+        };
+        self.core.progress().map(status).collect()
+    }
+}
+
+/// Says when writes are acknowledged, and what that promises.
+fn sync_policy_in_words(policy: SyncPolicy) -> String {
+    match policy {
+        SyncPolicy::Always => {
+            "always: an acknowledged write survives the power loss of all nodes".to_owned()
+        }
+        SyncPolicy::Interval(interval) => format!(
+            "every {} ms: the power loss of a majority within that time may lose acknowledged \
+             writes",
+            interval.as_millis()
+        ),
+    }
+}
+
+/// The loop's alarm: fires no later than asked, and is set anew only when it must be.
+struct Sleep {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    at: Instant,
+    over: bool,
+}
+
+impl Sleep {
+    fn new<E: Env>(env: &E, at: Instant) -> Self {
+        let duration = at.since(env.now()).min(IDLE_MAX);
+        let env = env.clone();
+        Self { future: Box::pin(async move { env.sleep(duration).await }), at, over: false }
+    }
+
+    /// Keeps the alarm if it fires early enough; an early alarm costs one idle turn of the loop,
+    /// a new one for every message would cost far more.
+    fn until<E: Env>(&mut self, env: &E, now: Instant, deadline: Instant) {
+        if self.over || deadline < self.at || now >= self.at {
+            *self = Self::new(env, deadline);
+        }
+    }
+}

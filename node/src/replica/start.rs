@@ -1,0 +1,227 @@
+//! From a data directory to a replica that is ready to run.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::config::NodeConfig;
+use super::identity::{self, Identity};
+use super::inbox::Inbox;
+use super::observer::Observer;
+use super::outbox::PeerOutbox;
+use super::pending::PendingRequests;
+use super::persist::{LogQueue, LogTask, hard_state_record};
+use super::recovery::{self, ReplayError};
+use super::shell::{CheckpointProgress, Replica};
+use super::snapshots::{SnapshotQueue, SnapshotTask, meta};
+use crate::base::NodeId;
+use crate::env::{DiskErrorKind, Env};
+use crate::kv::Machine;
+use crate::raft::{self, Raft, Recovered};
+use crate::storage::checkpoint::{Checkpoints, Damage};
+use crate::storage::{Engine as _, StorageError, wal};
+
+/// Directory of the write-ahead log.
+pub const WAL_DIR: &str = "wal";
+
+/// Describes the write-ahead log of a node that does not run, line by line. Changes nothing.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub async fn dump_log<E: Env>(env: &E, line: impl FnMut(&str)) -> Result<(), StorageError> {
+    wal::dump(env.disk(), WAL_DIR, line).await
+}
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port cannot be opened.
+    #[error("cannot listen on {address}: {source}; is another process using it?")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process works on the data directory.
+    #[error("{0}; stop the other node, or give this one a directory of its own")]
+    InUse(StorageError),
+    /// The data directory is not this node's.
+    #[error("this is not the data directory of this node: {0}; check --data, --node and --cluster-id")]
+    Foreign(StorageError),
+    /// The files cannot be read.
+    #[error("cannot read the data directory: {0}")]
+    Storage(#[from] StorageError),
+    /// Data that may have been acknowledged is damaged, and there is no other node to get it from.
+    #[error(
+        "acknowledged data is damaged and this node is alone: {what}; nothing was changed. \
+         Look at it with `mangrove wal dump`, restore a backup, or move the directory away to \
+         start empty"
+    )]
+    Damaged {
+        /// What is damaged.
+        what: String,
+    },
+    /// Voting again could elect two leaders of one term.
+    #[error(
+        "the record of this node's last vote is damaged in both of its copies, so it must not \
+         vote again under this id; nothing was changed"
+    )]
+    VoteLost,
+    /// The configuration contradicts itself.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl<E: Env, O: Observer> Replica<E, O> {
+    /// Recovers the node's state from its directory and starts the helpers of the loop.
+    ///
+    /// # Errors
+    /// The directory cannot be used; it is left as it was, so that it can be looked at.
+    pub async fn recover(
+        env: E,
+        config: NodeConfig,
+        mut observer: O,
+    ) -> Result<Self, StartError> {
+        check_config(&config)?;
+        let disk = env.disk();
+        let own = Identity::new(config.cluster, config.node);
+        identity::claim(disk, &own).await.map_err(explain_claim)?;
+        let (checkpoints, loaded) = Checkpoints::open(disk.clone()).await?;
+        let options = wal::Options { segment_bytes: config.wal_segment_bytes };
+        let (mut writer, log_recovery) = wal::open(disk, WAL_DIR, options).await?;
+        let newest = meta(loaded.store.applied());
+        let mut recovered = recovery::replay(&log_recovery, newest).map_err(explain_replay)?;
+        if let Some(damage) = &loaded.damaged {
+            recovered.lack(meta(damage.point));
+        }
+        report_damage(&config, &log_recovery, loaded.damaged.as_ref(), &recovered)?;
+        if recovered.hard_state != raft::HardState::default() {
+            writer.set_preamble(vec![hard_state_record(&recovered.hard_state)]);
+        }
+        let bytes = checkpoints.newest().map_or(0, |newest| newest.bytes);
+        let machine = Machine::restore(loaded.store, &loaded.extra, config.sessions_max)?;
+        let now = env.now();
+        observer.on_start(now, &recovered, machine.trail());
+        let core = Raft::new(core_config(&config), recovered, env.rng("raft"), now);
+        let inbox = Inbox::new(config.requests_max);
+        let wal_bytes = writer.wal_bytes();
+        let log = Arc::new(LogQueue::default());
+        let snapshots = Arc::new(SnapshotQueue::default());
+        let log_task = LogTask::new(
+            env.clone(),
+            writer,
+            Arc::clone(&log),
+            Arc::clone(&inbox),
+            config.sync_policy,
+        );
+        env.spawn("log", log_task.run());
+        let snapshot_task =
+            SnapshotTask::new(checkpoints, Arc::clone(&snapshots), Arc::clone(&inbox));
+        env.spawn("snapshot", snapshot_task.run());
+        Ok(Self {
+            role: core.role(),
+            core,
+            machine,
+            inbox,
+            log,
+            snapshots,
+            peers: peer_outboxes(&config),
+            pending: PendingRequests::new(config.request_timeout),
+            observer,
+            checkpoint: CheckpointProgress { newest, bytes, ..CheckpointProgress::default() },
+            disk_full: false,
+            wal_bytes,
+            stop: None,
+            env,
+            config,
+        })
+    }
+}
+
+fn check_config(config: &NodeConfig) -> Result<(), StartError> {
+    let wrong = |what: &str| Err(StartError::Config(what.to_owned()));
+    let mut nodes: Vec<NodeId> = config.members.iter().map(|(node, _)| *node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if nodes.len() != config.members.len() {
+        return wrong("two members have the same node id: give each its own");
+    }
+    if !nodes.contains(&config.node) {
+        return wrong("this node is not among the members: add it, with its own address");
+    }
+    if config.heartbeat_interval * 2 > config.election_timeout {
+        return wrong("the heartbeat interval must be at most half of the election time-out");
+    }
+    Ok(())
+}
+
+fn explain_claim(error: StorageError) -> StartError {
+    match &error {
+        StorageError::Format { .. } => StartError::Foreign(error),
+        StorageError::Disk(disk) if disk.kind == DiskErrorKind::Locked => StartError::InUse(error),
+        StorageError::Disk(_) | StorageError::Corrupt { .. } => StartError::Storage(error),
+    }
+}
+
+fn explain_replay(error: ReplayError) -> StartError {
+    match error {
+        ReplayError::Decode(error) => StartError::Foreign(StorageError::Format {
+            path: WAL_DIR.to_owned(),
+            found: format!("a record that does not decode ({error})"),
+            expected: "records of this version of the program",
+        }),
+        ReplayError::VoteLost => StartError::VoteLost,
+    }
+}
+
+/// Logs what recovery found, and refuses to start a node that cannot be helped by others.
+fn report_damage(
+    config: &NodeConfig,
+    log: &wal::Recovery,
+    damaged_checkpoint: Option<&Damage>,
+    recovered: &Recovered,
+) -> Result<(), StartError> {
+    if let Some(torn) = &log.torn {
+        info!(node = %config.node, ?torn, "cut off a write that a crash had interrupted");
+    }
+    for damage in &log.damage {
+        warn!(node = %config.node, ?damage, "damaged record in the write-ahead log");
+    }
+    if let Some(damage) = damaged_checkpoint {
+        warn!(node = %config.node, ?damage, "damaged checkpoint, kept aside");
+    }
+    if recovered.damaged_last.is_none() {
+        return Ok(());
+    }
+    if config.members.len() == 1 {
+        let what = format!(
+            "{} damaged place(s) in the log, damaged checkpoint: {}",
+            log.damage.len(),
+            damaged_checkpoint.map_or("none", |damage| damage.path.as_str())
+        );
+        return Err(StartError::Damaged { what });
+    }
+    crate::probe!("replica.starts_damaged");
+    warn!(
+        node = %config.node,
+        until = ?recovered.damaged_last,
+        "acknowledged entries are damaged: recovering them from the other nodes"
+    );
+    Ok(())
+}
+
+fn peer_outboxes(config: &NodeConfig) -> Vec<(NodeId, Arc<PeerOutbox>)> {
+    let peers = config.members.iter().map(|(node, _)| *node).filter(|node| *node != config.node);
+    peers.map(|node| (node, Arc::default())).collect()
+}
+
+fn core_config(config: &NodeConfig) -> raft::Config {
+    let voters = config.members.iter().map(|(node, _)| *node).collect();
+    raft::Config {
+        election_timeout: config.election_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        log_entries_kept: config.log_entries_kept,
+        ..raft::Config::new(config.node, voters)
+    }
+}

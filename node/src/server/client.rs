@@ -1,0 +1,176 @@
+//! One client connection: requests in, answers out, one task for both.
+//!
+//! The task decodes requests into the replica's inbox and writes what the replica has put into
+//! the connection's outbox. It reads on only while the client has not too much in flight, so a
+//! client that does not read its answers stops being read itself.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use crate::base::limits::{FRAME_BYTES_MAX, SESSION_INFLIGHT_MAX};
+use crate::codec::{self, DecodeError, FrameDecoder};
+use crate::env::{Env, Net};
+use crate::kv::{validate, validate_query};
+use crate::replica::{ClientOutbox, Inbox, Submitted};
+use crate::wire::{Request, RequestBody, RequestError, ResponseBody};
+
+/// Bytes of unread answers after which a client is not read on.
+const OUTBOX_BYTES_MAX: usize = 4 << 20;
+
+/// Longest time for the rest of a frame to arrive once it has begun.
+const PARTIAL_FRAME_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes asked from the stream at once.
+const READ_BYTES: usize = 16 << 10;
+
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Stream<E> = <<E as Env>::Net as Net>::Stream;
+
+/// Why a client connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("half a request and nothing more for {PARTIAL_FRAME_MAX:?}")]
+    PartialFrame,
+}
+
+/// See the [module](self).
+pub(super) struct ClientConnection<E: Env> {
+    env: E,
+    stream: Stream<E>,
+    inbox: Arc<Inbox>,
+    outbox: Arc<ClientOutbox>,
+    decoder: FrameDecoder,
+    read: BytesMut,
+    writing: Vec<u8>,
+    written: usize,
+    flushed: bool,
+    partial_deadline: Option<Sleep>,
+}
+
+impl<E: Env> ClientConnection<E> {
+    /// Makes the connection; `read` holds bytes that came with the handshake.
+    pub(super) fn new(env: E, stream: Stream<E>, inbox: Arc<Inbox>, read: BytesMut) -> Self {
+        Self {
+            env,
+            stream,
+            inbox,
+            outbox: Arc::default(),
+            decoder: FrameDecoder::new(FRAME_BYTES_MAX),
+            read,
+            writing: Vec::new(),
+            written: 0,
+            flushed: true,
+            partial_deadline: None,
+        }
+    }
+
+    /// Serves until the client leaves, breaks a rule, or the connection fails.
+    pub(super) async fn run(mut self) -> Result<(), ConnectionError> {
+        self.decode_requests()?;
+        std::future::poll_fn(move |context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        self.poll_write(context)?;
+        loop {
+            // The outbox wakes this task with each answer, which makes room again.
+            let (in_flight, bytes) = self.outbox.load();
+            if in_flight >= SESSION_INFLIGHT_MAX || bytes > OUTBOX_BYTES_MAX {
+                return Poll::Pending;
+            }
+            self.read.reserve(READ_BYTES);
+            let read = pin!(self.stream.read_buf(&mut self.read)).poll(context)?;
+            match read {
+                Poll::Ready(0) => return Poll::Ready(Ok(())),
+                Poll::Ready(_) => self.decode_requests()?,
+                Poll::Pending => return self.poll_partial(context),
+            }
+        }
+    }
+
+    /// Writes as much as the stream takes now.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        loop {
+            let rest = self.writing.get(self.written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.writing.clear();
+                self.written = 0;
+                if self.outbox.poll_take(context, &mut self.writing).is_pending() {
+                    break;
+                }
+                continue;
+            }
+            match Pin::new(&mut self.stream).poll_write(context, rest)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(bytes) => {
+                    self.written += bytes;
+                    self.flushed = false;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if !self.flushed {
+            self.flushed = Pin::new(&mut self.stream).poll_flush(context)?.is_ready();
+        }
+        Ok(())
+    }
+
+    /// Ends the connection when a frame has begun and its rest does not come.
+    fn poll_partial(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        if self.read.is_empty() {
+            self.partial_deadline = None;
+            return Poll::Pending;
+        }
+        let deadline = self.partial_deadline.get_or_insert_with(|| {
+            let env = self.env.clone();
+            Box::pin(async move { env.sleep(PARTIAL_FRAME_MAX).await })
+        });
+        if deadline.as_mut().poll(context).is_ready() {
+            crate::probe!("server.partial_frame_ends_connection");
+            return Poll::Ready(Err(ConnectionError::PartialFrame));
+        }
+        Poll::Pending
+    }
+
+    fn decode_requests(&mut self) -> Result<(), ConnectionError> {
+        while let Some(frame) = self.decoder.decode(&mut self.read)? {
+            self.partial_deadline = None;
+            let request: Request = codec::decode(&frame)?;
+            self.outbox.expect_reply();
+            match check(&request.body) {
+                Ok(()) => self.inbox.submit(Submitted {
+                    outbox: Arc::clone(&self.outbox),
+                    id: request.id,
+                    body: request.body,
+                }),
+                Err(what) => {
+                    let error = RequestError::Invalid(what);
+                    self.outbox.reply(request.id, ResponseBody::Error(error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says what is wrong with a request before it costs the replica anything.
+fn check(body: &RequestBody) -> Result<(), String> {
+    match body {
+        RequestBody::Command(bytes) => {
+            let command = codec::decode(bytes.as_bytes()).map_err(|error| error.to_string())?;
+            validate(&command).map_err(|error| error.to_string())
+        }
+        RequestBody::Query(query) => validate_query(query).map_err(|error| error.to_string()),
+        RequestBody::Status => Ok(()),
+    }
+}

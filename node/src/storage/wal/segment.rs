@@ -1,0 +1,252 @@
+//! Segment files: their names, their first sector, how they are made and read.
+//!
+//! # Layout
+//! ```text
+//!  0       8         12    16      24        512                                          capacity
+//!  ┌───────┬─────────┬─────┬───────┬─ zeros ─┬─────────┬─────────┬─ ─ ─ ─┬─ zeros ──────────────┐
+//!  │ magic │ version │ crc │ first │         │ record  │ record  │       │ (not written yet)    │
+//!  └───────┴─────────┴─────┴───────┴─────────┴─────────┴─────────┴─ ─ ─ ─┴──────────────────────┘
+//!  crc = CRC-32 of magic, version and first sequence
+//! ```
+//! A segment is called by the sequence of its first record, in sixteen hexadecimal digits:
+//! `0000000000000001.wal`. So order and gaps show in a directory listing, and a segment whose
+//! first sector is rotten is still understood.
+
+use bytes::{Buf, BufMut};
+
+use super::{Sequence, StorageError};
+use crate::base::checksum;
+use crate::env::{Disk, DiskError, DiskErrorKind, File};
+use crate::probe;
+
+/// What power loss keeps or loses as a whole. Devices with larger sectors keep that promise too.
+pub(super) const SECTOR_BYTES: usize = 512;
+
+/// The first sector holds the segment's header and nothing else.
+pub(super) const RECORDS_START: u64 = 512;
+
+/// Smallest segment: header, a small preamble and some records.
+pub(super) const SEGMENT_BYTES_MIN: u64 = 4096;
+
+/// Size of the segment that a start of the node creates. Small, so that a start is quick and a
+/// node that crashes at each start does not fill the disk.
+pub(super) const FIRST_SEGMENT_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of zeros that one step of making a segment writes and syncs: about a millisecond.
+const FILL_STEP_BYTES: u64 = 256 << 10;
+
+/// The file that becomes the next segment.
+pub(super) const SPARE_NAME: &str = "spare.tmp";
+
+/// Bytes per read of a whole segment.
+const READ_STEP_BYTES: usize = 1 << 20;
+
+/// What stands for bytes that the medium does not give back. Not zeros: those mean "not written".
+const UNREADABLE: u8 = 0xEE;
+
+const MAGIC: [u8; 8] = *b"MANGRWAL";
+const VERSION: u32 = 1;
+const SUFFIX: &str = ".wal";
+
+/// State of a segment's first sector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeaderState {
+    /// As it was written.
+    Valid,
+    /// Never written.
+    Blank,
+    /// Anything else.
+    Damaged,
+}
+
+/// Returns the path of the segment that begins with `first`.
+pub(super) fn path(dir: &str, first: Sequence) -> String {
+    format!("{dir}/{first:016x}{SUFFIX}")
+}
+
+/// Returns the first sequence of the segment of that file name; `None` if it is no segment's.
+pub(super) fn parse_name(name: &str) -> Option<Sequence> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let first = Sequence::from_str_radix(digits, 16).ok()?;
+    (first > 0 && name == format!("{first:016x}{SUFFIX}")).then_some(first)
+}
+
+/// Appends the first sector of the segment that begins with `first`.
+pub(super) fn encode_header(first: Sequence, buffer: &mut Vec<u8>) {
+    let start = buffer.len();
+    buffer.put_slice(&MAGIC);
+    buffer.put_u32_le(VERSION);
+    buffer.put_u32_le(header_crc(MAGIC, VERSION, first));
+    buffer.put_u64_le(first);
+    buffer.resize(start + SECTOR_BYTES, 0);
+}
+
+/// Judges the first sector of the segment that is called `first`.
+///
+/// # Errors
+/// It is intact, and says that another version of the program wrote the segment.
+pub(super) fn check_header(
+    path: &str,
+    first: Sequence,
+    bytes: &[u8],
+) -> Result<HeaderState, StorageError> {
+    let sector = bytes.get(..SECTOR_BYTES).unwrap_or(bytes);
+    if sector.iter().all(|&byte| byte == 0) {
+        return Ok(HeaderState::Blank);
+    }
+    let Some(fields) = sector.first_chunk::<24>() else { return Ok(HeaderState::Damaged) };
+    let mut fields = &fields[..];
+    let mut magic = MAGIC;
+    fields.copy_to_slice(&mut magic);
+    let (version, crc, stored) = (fields.get_u32_le(), fields.get_u32_le(), fields.get_u64_le());
+    if magic != MAGIC || crc != header_crc(magic, version, stored) {
+        return Ok(HeaderState::Damaged);
+    }
+    if version != VERSION {
+        let found = format!("version {version} of the log");
+        let path = path.to_owned();
+        return Err(StorageError::Format { path, found, expected: "version 1 of the log" });
+    }
+    Ok(if stored == first { HeaderState::Valid } else { HeaderState::Damaged })
+}
+
+fn header_crc(magic: [u8; 8], version: u32, first: Sequence) -> u32 {
+    let crc = checksum::crc32_extend(checksum::crc32(&magic), &version.to_le_bytes());
+    checksum::crc32_extend(crc, &first.to_le_bytes())
+}
+
+/// Reads a whole segment. Pages that the medium refuses to give back read as [`UNREADABLE`].
+///
+/// # Errors
+/// Its length cannot be had.
+pub(super) fn read<F: File>(file: &F) -> Result<Vec<u8>, StorageError> {
+    let mut bytes = vec![0; to_usize(file.len()?)];
+    let mut offset = 0;
+    for piece in bytes.chunks_mut(READ_STEP_BYTES) {
+        if read_exact(file, offset, piece).is_err() {
+            read_sectors(file, offset, piece);
+        }
+        offset += to_u64(piece.len());
+    }
+    Ok(bytes)
+}
+
+fn read_sectors<F: File>(file: &F, offset: u64, piece: &mut [u8]) {
+    let mut offset = offset;
+    for sector in piece.chunks_mut(SECTOR_BYTES) {
+        if read_exact(file, offset, sector).is_err() {
+            probe!("wal.reads_unreadable_sector");
+            sector.fill(UNREADABLE);
+        }
+        offset += to_u64(sector.len());
+    }
+}
+
+fn read_exact<F: File>(file: &F, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let count = file.read_at(offset + to_u64(done), rest)?;
+        if count == 0 {
+            break;
+        }
+        done += count;
+    }
+    Ok(())
+}
+
+/// The next segment while it is made: written full with zeros and synced in small steps, so that
+/// an append into it later changes bytes only, and neither the file's size nor its blocks.
+#[derive(Debug)]
+pub(super) struct Spare<F> {
+    file: F,
+    filled_bytes: u64,
+    target_bytes: u64,
+}
+
+impl<F: File> Spare<F> {
+    /// Starts a spare of `target_bytes`, in place of the one that may be left from before.
+    pub(super) async fn create<D: Disk<File = F>>(
+        disk: &D,
+        dir: &str,
+        target_bytes: u64,
+    ) -> Result<Self, StorageError> {
+        let file = disk.create(&spare_path(dir)).await?;
+        Ok(Self { file, filled_bytes: 0, target_bytes })
+    }
+
+    /// Tells whether it may become a segment.
+    pub(super) fn is_ready(&self) -> bool {
+        self.filled_bytes >= self.target_bytes
+    }
+
+    /// Returns how far it is, as bytes filled of bytes wanted.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.filled_bytes, self.target_bytes)
+    }
+
+    /// Writes the next zeros and syncs them. With a full disk it may be called again.
+    pub(super) async fn fill_step(&mut self) -> Result<(), StorageError> {
+        let step = FILL_STEP_BYTES.min(self.target_bytes.saturating_sub(self.filled_bytes));
+        let zeros = vec![0; to_usize(step)];
+        self.file.write_at(self.filled_bytes, &zeros).await?;
+        self.file.sync().await.map_err(never_retry)?;
+        self.filled_bytes += step;
+        Ok(())
+    }
+
+    /// Gives up the file, which is full of zeros and durable.
+    pub(super) fn into_file(self) -> F {
+        assert!(self.is_ready(), "{} of {} bytes", self.filled_bytes, self.target_bytes);
+        self.file
+    }
+}
+
+/// Returns the path of the spare.
+pub(super) fn spare_path(dir: &str) -> String {
+    format!("{dir}/{SPARE_NAME}")
+}
+
+/// Makes the error of a sync one that nobody takes for a passing shortage of space.
+pub(super) fn never_retry(error: DiskError) -> DiskError {
+    let kind = if error.kind == DiskErrorKind::NoSpace { DiskErrorKind::Io } else { error.kind };
+    DiskError { kind, ..error }
+}
+
+/// Widens a length in memory.
+pub(super) fn to_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Narrows a position in a file that is read into memory whole.
+pub(super) fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_as_their_sequences_and_round_trip() {
+        let names: Vec<String> = [1, 9, 10, 255, 1 << 33].map(|first| path("wal", first)).into();
+        assert!(names.is_sorted());
+        assert_eq!(parse_name("00000000000000ff.wal"), Some(255));
+        for foreign in ["ff.wal", "00000000000000FF.wal", "0000000000000000.wal", "spare.tmp"] {
+            assert_eq!(parse_name(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn header_of_another_version_is_a_format_error() {
+        let mut bytes = Vec::new();
+        encode_header(3, &mut bytes);
+        assert_eq!(check_header("a", 3, &bytes), Ok(HeaderState::Valid));
+        assert_eq!(check_header("a", 4, &bytes), Ok(HeaderState::Damaged));
+        bytes[8] = 2;
+        assert_eq!(check_header("a", 3, &bytes), Ok(HeaderState::Damaged));
+        let crc = header_crc(MAGIC, 2, 3).to_le_bytes();
+        bytes[12..16].copy_from_slice(&crc);
+        assert!(matches!(check_header("a", 3, &bytes), Err(StorageError::Format { .. })));
+        assert_eq!(check_header("a", 3, &[0; 512]), Ok(HeaderState::Blank));
+    }
+}

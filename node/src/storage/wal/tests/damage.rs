@@ -1,0 +1,343 @@
+//! Rot: reported, never truncated, and everything else comes back.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::record::Role;
+use super::super::scan::{Item, scan};
+use super::super::{Loss, segment};
+use super::disk::{Faults, MemoryDisk};
+use super::*;
+use crate::base::Rng;
+
+/// Where a record lies, headers and all.
+#[derive(Debug, Clone)]
+struct Site {
+    path: String,
+    start: usize,
+    end: usize,
+    sequence: Sequence,
+    role: Role,
+}
+
+fn sites(disk: &MemoryDisk) -> Vec<Site> {
+    let files: Vec<_> = disk.files(DIR).into_iter().collect();
+    let first_of = |path: &String| segment::parse_name(&path[DIR.len() + 1..]);
+    let mut sites = Vec::new();
+    for (position, (path, bytes)) in files.iter().enumerate() {
+        let Some(first) = first_of(path) else { continue };
+        let limit = files.get(position + 1).and_then(|(path, _)| first_of(path));
+        for item in scan(first, limit, bytes).items {
+            let Item::Record(found) = item else { panic!("{item:?} in {path}") };
+            sites.push(Site {
+                path: path.clone(),
+                start: found.offset,
+                end: found.offset + found.header.record_bytes(),
+                sequence: found.header.sequence,
+                role: found.header.role,
+            });
+        }
+    }
+    sites
+}
+
+/// A log of several segments, all of it durable and, but for the last batch, known to be.
+fn filled(batches: &[Vec<usize>]) -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    let (mut writer, _) = open(&disk);
+    let mut tag = 0;
+    for (term, batch) in (1..).zip(batches) {
+        for &bytes in batch {
+            tag += 1;
+            append(&mut writer, tag, bytes);
+        }
+        append_vote(&mut writer, term);
+        commit(&mut writer).unwrap();
+        if term % 3 == 0 {
+            now(writer.mark()).unwrap();
+        }
+    }
+    disk.power_loss(&mut Rng::new(1), 1.0);
+    disk
+}
+
+fn batches() -> impl Strategy<Value = Vec<Vec<usize>>> {
+    prop::collection::vec(prop::collection::vec(0_usize..900, 1..6), 3..12)
+}
+
+/// Holds the log to its promises after the bytes `hit` were changed in the file of that name.
+fn check(disk: &MemoryDisk, before: &Recovery, hit: &[Site], is_exact: bool) {
+    let lost: BTreeSet<Sequence> =
+        hit.iter().filter(|site| site.role != Role::Mark).map(|site| site.sequence).collect();
+    let (_, after) = open(disk);
+    let expected: Vec<_> =
+        before.records.iter().filter(|record| !lost.contains(&record.sequence)).collect();
+    assert!(expected.iter().eq(&after.records.iter().collect::<Vec<_>>()), "{after:?}");
+    let missing: BTreeSet<Sequence> =
+        after.damage.iter().flat_map(|damage| damage.missing.clone()).collect();
+    assert!(missing.is_superset(&lost), "missing {missing:?}, lost {lost:?}");
+    if is_exact {
+        assert_eq!(missing, lost);
+    }
+    for damage in &after.damage {
+        let halves = damage.missing.clone().all(|sequence| {
+            let twin = |other| before.records.iter().any(|r| r.sequence == other);
+            let role = before.records.iter().find(|r| r.sequence == sequence).map(|r| r.role);
+            match role {
+                Some(Role::First) => twin(sequence + 1) && !missing.contains(&(sequence + 1)),
+                Some(Role::Second) => !missing.contains(&(sequence - 1)),
+                _ => false,
+            }
+        });
+        assert_eq!(damage.loss == Loss::Nothing, halves, "{damage:?}");
+    }
+    check_again(disk, &after);
+}
+
+/// The same at every start, also once the log has gone on.
+fn check_again(disk: &MemoryDisk, after: &Recovery) {
+    for round in 0..3 {
+        disk.power_loss(&mut Rng::new(round), 0.0);
+        let (mut writer, again) = open(disk);
+        let count = after.records.len();
+        assert_eq!(again.records[..count], after.records[..], "round {round}");
+        assert_eq!(again.records.len(), count + usize::try_from(round).unwrap());
+        let summary = |recovery: &Recovery| -> Vec<_> {
+            let lossy = recovery.damage.iter().filter(|damage| !damage.missing.is_empty());
+            lossy.map(|damage| (damage.missing.clone(), damage.loss)).collect()
+        };
+        assert_eq!(summary(&again), summary(after), "round {round}");
+        append(&mut writer, 1000 + round, 100);
+        commit(&mut writer).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn flipped_bit_costs_one_record_at_most(batches in batches(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        let disk = filled(&batches);
+        let before = open(&disk).1;
+        let sites = sites(&disk);
+        // Any byte of any record.
+        let total: usize = sites.iter().map(|site| site.end - site.start).sum();
+        let mut at = at.index(total);
+        let hit = sites.iter().find(|site| {
+            let bytes = site.end - site.start;
+            let is_here = at < bytes;
+            if !is_here {
+                at -= bytes;
+            }
+            is_here
+        });
+        let hit = hit.unwrap().clone();
+        disk.damage(&hit.path, |content| content[hit.start + at] ^= 1_u8 << bit);
+        let is_last = before.records.last().unwrap().sequence == hit.sequence;
+        check(&disk, &before, &[hit], !is_last);
+    }
+
+    #[test]
+    fn rotten_sector_in_the_proven_part_costs_what_it_touches(
+        batches in batches(), which in any::<prop::sample::Index>(), garbage in any::<bool>(),
+    ) {
+        let disk = filled(&batches);
+        let before = open(&disk).1;
+        // Opening copied the last batch into a segment that ends with a mark: all is proven.
+        let sites = sites(&disk);
+        let proven = sites.iter().filter(|site| site.sequence < before.next - 2).count();
+        let victim = &sites[which.index(proven)];
+        let sector = victim.start / 512 * 512;
+        let hit: Vec<Site> = sites
+            .iter()
+            .filter(|site| {
+                site.path == victim.path && site.start < sector + 512 && site.end > sector
+            })
+            .cloned()
+            .collect();
+        let fill = if garbage { 0xA5 } else { 0 };
+        disk.damage(&victim.path, |content| content[sector..sector + 512].fill(fill));
+        check(&disk, &before, &hit, true);
+    }
+
+    #[test]
+    fn flipped_bit_of_unused_space_costs_nothing(
+        batches in batches(), at in any::<prop::sample::Index>(), bit in 0..8_u8,
+    ) {
+        let disk = filled(&batches);
+        let before = open(&disk).1;
+        let sites = sites(&disk);
+        let files = disk.files(DIR);
+        let (path, content) = files.iter().next_back().unwrap();
+        let used = |at: usize| {
+            sites.iter().any(|site| site.path == *path && (site.start..site.end).contains(&at))
+        };
+        let unused: Vec<usize> = (512..content.len()).filter(|&at| !used(at)).collect();
+        prop_assume!(!unused.is_empty());
+        let at = unused[at.index(unused.len())];
+        disk.damage(path, |content| content[at] ^= 1_u8 << bit);
+        check(&disk, &before, &[], true);
+    }
+}
+
+/// A log with three records of three batches, the last known to be durable, in one segment.
+fn three() -> (MemoryDisk, String, Vec<Site>) {
+    let disk = MemoryDisk::default();
+    let (mut writer, _) = open(&disk);
+    for tag in 1..=3 {
+        append(&mut writer, tag, 600);
+        commit(&mut writer).unwrap();
+    }
+    let sites = sites(&disk);
+    let sites = sites.into_iter().filter(|site| site.role != Role::Mark).collect();
+    (disk, segment::path(DIR, 1), sites)
+}
+
+#[test]
+fn zeroed_record_before_a_later_one_is_rot_when_it_was_durable() {
+    let (disk, path, sites) = three();
+    disk.damage(&path, |content| content[sites[1].start..sites[1].end].fill(0));
+    let (_, recovery) = open(&disk);
+    assert_eq!(sequences(&recovery), [1, 3]);
+    assert_eq!(recovery.torn, None);
+    assert_eq!(recovery.damage.len(), 1);
+    assert_eq!(recovery.damage[0].missing, 2..3);
+    assert_eq!(recovery.damage[0].loss, Loss::Records);
+    assert!(recovery.damage[0].is_certain);
+}
+
+#[test]
+fn broken_payload_is_reported_with_its_tag() {
+    let (disk, path, sites) = three();
+    disk.damage(&path, |content| content[sites[1].start + 300] ^= 4);
+    let damage = &open(&disk).1.damage[0];
+    assert_eq!((damage.tag, damage.missing.clone()), (Some(2), 2..3));
+}
+
+#[test]
+fn last_record_altered_without_a_mark_is_torn_and_with_one_is_rot() {
+    for is_marked in [false, true] {
+        let (disk, path, sites) = three();
+        if is_marked {
+            let (mut writer, _) = open(&disk);
+            now(writer.mark()).unwrap();
+        }
+        disk.damage(&path, |content| content[sites[2].start + 300] ^= 4);
+        if is_marked {
+            // Opening copied the last record into a segment of its own.
+            disk.damage(&segment::path(DIR, 3), |content| content[512 + 300] ^= 4);
+        }
+        let (_, recovery) = open(&disk);
+        assert_eq!(sequences(&recovery), [1, 2]);
+        if !is_marked {
+            assert_eq!((recovery.damage.len(), recovery.next), (0, 3));
+            assert_eq!(recovery.torn.map(|torn| torn.from), Some(3));
+            continue;
+        }
+        assert_eq!((recovery.damage.len(), recovery.next), (1, 4));
+        assert!(recovery.damage[0].is_certain);
+        assert_eq!(recovery.damage[0].missing, 3..4);
+    }
+}
+
+#[test]
+fn record_at_another_place_is_no_record() {
+    let (disk, path, sites) = three();
+    // A misdirected write: the third record also over the second.
+    disk.damage(&path, |content| {
+        content.copy_within(sites[2].start..sites[2].end, sites[1].start);
+    });
+    let (_, recovery) = open(&disk);
+    assert_eq!(sequences(&recovery), [1, 3]);
+    assert_eq!(recovery.damage[0].missing, 2..3);
+}
+
+#[test]
+fn lost_segment_is_damage() {
+    let disk = filled(&vec![vec![800; 5]; 9]);
+    let before = open(&disk).1;
+    let names: Vec<String> = disk.files(DIR).into_keys().collect();
+    disk.lose(&names[1]);
+    let (_, recovery) = open(&disk);
+    let (from, to) = (parse(&names[1]), parse(&names[2]));
+    assert_eq!(recovery.damage[0].missing, from..to);
+    assert_eq!(recovery.damage[0].loss, Loss::Critical);
+    assert_eq!(recovery.next, before.next);
+    assert!(recovery.records.iter().all(|record| !(from..to).contains(&record.sequence)));
+}
+
+fn parse(path: &str) -> Sequence {
+    segment::parse_name(&path[DIR.len() + 1..]).unwrap()
+}
+
+#[test]
+fn rotten_segment_header_costs_nothing() {
+    let disk = filled(&vec![vec![800; 5]; 9]);
+    let before = open(&disk).1;
+    for name in disk.files(DIR).into_keys().filter(|name| is_segment(name)) {
+        disk.damage(&name, |content| content[3] ^= 1);
+    }
+    let (_, recovery) = open(&disk);
+    assert_eq!(recovery.records, before.records);
+    assert!(recovery.damage.iter().all(|damage| damage.loss == Loss::Nothing));
+    assert!(recovery.damage.len() > 2);
+}
+
+#[test]
+fn unreadable_sector_costs_what_it_holds() {
+    let (disk, path, sites) = three();
+    let unreadable = Some((path, (sites[0].start + 100) as u64));
+    disk.set_faults(Faults { unreadable, ..Faults::default() });
+    let (_, recovery) = open(&disk);
+    assert_eq!(sequences(&recovery), [2, 3]);
+    assert_eq!(recovery.damage[0].missing, 1..2);
+}
+
+#[test]
+fn newer_format_is_refused_and_left_alone() {
+    let (disk, path, _) = three();
+    disk.damage(&path, |content| {
+        content[8] = 2;
+        let crc = crate::base::checksum::crc32(&[&content[..12], &content[16..24]].concat());
+        content[12..16].copy_from_slice(&crc.to_le_bytes());
+    });
+    let files = disk.files(DIR);
+    let result = now(super::super::open(&disk, DIR, OPTIONS)).map(drop);
+    assert!(matches!(result, Err(StorageError::Format { .. })), "{result:?}");
+    assert_eq!(disk.files(DIR), files);
+}
+
+#[test]
+fn segment_with_damage_goes_only_when_what_it_lost_may() {
+    let disk = MemoryDisk::default();
+    let (mut writer, _) = open(&disk);
+    for tag in 1..=40 {
+        append(&mut writer, tag, 600);
+        commit(&mut writer).unwrap();
+    }
+    let second = segment::parse_name(&disk.files(DIR).keys().nth(1).unwrap()[4..]).unwrap();
+    let sites = sites(&disk);
+    let hit = sites.iter().find(|site| site.sequence == second - 1).unwrap();
+    disk.damage(&hit.path, |content| content[hit.start] ^= 1);
+    let (mut writer, recovery) = open(&disk);
+    assert_eq!(recovery.damage[0].missing, second - 1..second);
+    let count = writer.segment_count();
+    now(writer.remove_through(second - 2)).unwrap();
+    assert_eq!(writer.segment_count(), count, "the lost record had the tag {}", second - 1);
+}
+
+#[test]
+fn dump_tells_of_records_and_damage_and_changes_nothing() {
+    let (disk, path, sites) = three();
+    disk.damage(&path, |content| content[sites[1].start + 300] ^= 4);
+    let files = disk.files(DIR);
+    let mut lines = Vec::new();
+    now(super::super::dump(&disk, DIR, |line| lines.push(line.to_owned()))).unwrap();
+    let text = lines.join("\n");
+    assert!(text.contains("#3"), "{text}");
+    assert!(text.contains("payload of #2"), "{text}");
+    assert!(text.contains("missing 2..3, lost Records"), "{text}");
+    assert!(text.contains("torn: nothing"), "{text}");
+    assert_eq!(disk.files(DIR), files);
+}

@@ -1,0 +1,385 @@
+//! The writing side: append, write, sync, and the life of the segments.
+
+use std::collections::VecDeque;
+
+use super::chunk::{Chunk, Fields};
+use super::examine::Segment;
+use super::record::{HEADER_BYTES, Role};
+use super::segment::{self, Spare, never_retry};
+use super::{Options, Record, Sequence, StorageError};
+use crate::env::{Disk, File};
+use crate::{planted, probe};
+
+/// Appends to a log. See the [module](super) for the order of calls.
+///
+/// Its futures are not to be dropped before they are done: a write that nobody waits for any more
+/// leaves the writer without its buffer. The one task that owns the writer ends with the node.
+#[derive(Debug)]
+pub struct Writer<D: Disk> {
+    disk: D,
+    dir: String,
+    segment_bytes: u64,
+    preamble: Vec<Record>,
+    /// The file of the newest segment in `segments`.
+    active: D::File,
+    segments: VecDeque<Segment>,
+    spare: Option<Spare<D::File>>,
+    /// Chunks that end their segments, waiting to be written before `open`.
+    full: VecDeque<Chunk>,
+    /// The chunk that takes the next record.
+    open: Chunk,
+    next: Sequence,
+    written: Sequence,
+    durable: Sequence,
+    /// The highest durable sequence that any encoded record tells of.
+    told: Sequence,
+    poison: Option<StorageError>,
+}
+
+/// Where a [`Writer`] starts.
+pub(super) struct Start<D: Disk> {
+    pub(super) disk: D,
+    pub(super) dir: String,
+    pub(super) options: Options,
+    pub(super) active: D::File,
+    pub(super) segments: Vec<Segment>,
+    pub(super) open: Chunk,
+    pub(super) next: Sequence,
+}
+
+impl<D: Disk> Writer<D> {
+    /// Continues a log in which everything before `start.next` is durable.
+    pub(super) fn new(start: Start<D>) -> Self {
+        let last = start.next.saturating_sub(1);
+        let active = start.segments.last().map(|segment| segment.first);
+        assert!(active == Some(start.open.segment), "{active:?} is not {}", start.open.segment);
+        Self {
+            disk: start.disk,
+            dir: start.dir,
+            segment_bytes: start.options.segment_bytes,
+            preamble: Vec::new(),
+            active: start.active,
+            segments: start.segments.into(),
+            spare: None,
+            full: VecDeque::new(),
+            open: start.open,
+            next: start.next,
+            written: last,
+            durable: last,
+            told: last,
+            poison: None,
+        }
+    }
+
+    /// Returns the last sequence that was handed to the disk.
+    pub fn written(&self) -> Sequence {
+        self.written
+    }
+
+    /// Returns the last sequence that survives a power loss, with all before it.
+    pub fn durable(&self) -> Sequence {
+        self.durable
+    }
+
+    /// Returns the sequence that the next record gets.
+    pub fn next(&self) -> Sequence {
+        self.next
+    }
+
+    /// Returns how many bytes wait for [`write`](Self::write).
+    pub fn buffered_bytes(&self) -> usize {
+        self.full.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() + self.open.bytes.len()
+    }
+
+    /// Returns the bytes that the live segments hold, without their unused ends.
+    pub fn wal_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.used_bytes).sum()
+    }
+
+    /// Returns how many segments there are.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Sets the records that every new segment begins with, in place of those set before.
+    ///
+    /// They must say everything that critical records have said so far, so that all segments
+    /// before may go. To be called before the first append, and with every critical append.
+    pub fn set_preamble(&mut self, records: Vec<Record>) {
+        self.preamble = records;
+    }
+
+    /// Buffers a record, its payload appended to the given buffer by `payload`; returns its
+    /// sequence. No I/O.
+    ///
+    /// The payload must stay within [`RECORD_BYTES_MAX`](super::RECORD_BYTES_MAX).
+    pub fn append(&mut self, kind: u8, tag: u64, payload: impl FnOnce(&mut Vec<u8>)) -> Sequence {
+        let mut start = self.open.open_record();
+        payload(&mut self.open.bytes);
+        if self.open.is_over_capacity() && !self.open.fresh {
+            start = self.move_to_next_segment(start);
+        }
+        let fields = self.fields(kind, tag, Role::Single);
+        self.open.close_record(start, fields);
+        self.open.fresh = false;
+        fields.sequence
+    }
+
+    /// Buffers a record that must survive a rotten sector: twice in a row, in different sectors.
+    ///
+    /// Returns the second copy's sequence; the first has the one before. Recovery returns both.
+    pub fn append_critical(
+        &mut self,
+        kind: u8,
+        tag: u64,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) -> Sequence {
+        let mut encoded = Vec::new();
+        payload(&mut encoded);
+        let both = 2 * (encoded.len() + HEADER_BYTES + segment::SECTOR_BYTES);
+        if self.open.end() + segment::to_u64(both) > self.open.capacity && !self.open.fresh {
+            self.begin_next_segment();
+        }
+        self.open.fresh = false;
+        self.push_critical(kind, tag, &encoded)
+    }
+
+    fn push_critical(&mut self, kind: u8, tag: u64, payload: &[u8]) -> Sequence {
+        let first = self.fields(kind, tag, Role::First);
+        self.open.push(first, payload);
+        let second = self.fields(kind, tag, Role::Second);
+        self.open.push(second, payload);
+        second.sequence
+    }
+
+    /// Takes the next sequence.
+    fn fields(&mut self, kind: u8, tag: u64, role: Role) -> Fields {
+        let sequence = self.next;
+        self.next += 1;
+        self.told = self.durable;
+        Fields { kind, role, sequence, tag, durable: self.durable }
+    }
+
+    /// Takes the record that was opened at `start` along to a new segment; returns its new start.
+    fn move_to_next_segment(&mut self, start: usize) -> usize {
+        let record = self.open.bytes.split_off(start);
+        self.begin_next_segment();
+        let start = self.open.bytes.len();
+        self.open.bytes.extend_from_slice(&record);
+        start
+    }
+
+    /// Closes the open chunk and begins one for a new segment, with its preamble.
+    fn begin_next_segment(&mut self) {
+        assert!(self.next > self.open.segment, "segment {} begins twice", self.next);
+        let next = Chunk::begin(self.next, self.segment_bytes);
+        let mut full = std::mem::replace(&mut self.open, next);
+        full.pad_to_sector();
+        self.full.push_back(full);
+        let preamble = std::mem::take(&mut self.preamble);
+        for Record { kind, tag, payload } in &preamble {
+            let last = self.push_critical(*kind, *tag, payload);
+            self.open.preamble_last = Some(last);
+        }
+        self.preamble = preamble;
+    }
+
+    /// Hands everything buffered to the disk; one write, unless a segment ends.
+    ///
+    /// # Errors
+    /// `NoSpace` ([`StorageError::is_no_space`]): what is not written stays buffered, at its
+    /// place; call again later. Any other error is final.
+    pub async fn write(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        while let Some(mut chunk) = self.full.pop_front() {
+            let result = self.write_chunk(&mut chunk).await;
+            if result.is_err() {
+                self.full.push_front(chunk);
+                return self.remember(result);
+            }
+        }
+        // The next batch begins with a sector of its own: no write touches a sector that holds
+        // durable bytes.
+        let mut open = std::mem::take(&mut self.open);
+        open.pad_to_sector();
+        let result = self.write_chunk(&mut open).await;
+        self.open = open;
+        self.remember(result)?;
+        self.prepare().await
+    }
+
+    async fn write_chunk(&mut self, chunk: &mut Chunk) -> Result<(), StorageError> {
+        if chunk.bytes.is_empty() {
+            return Ok(());
+        }
+        if self.segments.back().is_none_or(|active| active.first != chunk.segment) {
+            self.rotate(chunk.segment).await?;
+        }
+        self.active.write_at(chunk.offset, &chunk.bytes).await?;
+        chunk.advance();
+        assert!(chunk.last >= self.written, "{} written after {}", chunk.last, self.written);
+        self.written = chunk.last;
+        if let Some(active) = self.segments.back_mut() {
+            active.used_bytes = chunk.offset;
+            active.tag_max = active.tag_max.max(chunk.tag_max);
+            active.critical |= chunk.critical;
+            active.preamble_last = chunk.preamble_last;
+        }
+        Ok(())
+    }
+
+    /// Makes the spare the active segment, which begins with the sequence `first`.
+    ///
+    /// Before the name exists, everything before it is durable: the name is evidence of that.
+    async fn rotate(&mut self, first: Sequence) -> Result<(), StorageError> {
+        self.sync_active().await?;
+        assert!(self.durable + 1 == first, "{first} begins a segment, durable {}", self.durable);
+        while !self.spare.as_ref().is_some_and(Spare::is_ready) {
+            probe!("wal.waits_for_next_segment");
+            self.fill_spare().await?;
+        }
+        let (from, to) = (segment::spare_path(&self.dir), segment::path(&self.dir, first));
+        self.disk.rename(&from, &to).await?;
+        if !planted!("W4") {
+            self.disk.sync_dir(&self.dir).await.map_err(never_retry)?;
+        }
+        if let Some(spare) = self.spare.take() {
+            self.active = spare.into_file();
+        }
+        self.segments.push_back(Segment {
+            first,
+            used_bytes: 0,
+            tag_max: 0,
+            critical: false,
+            preamble_last: None,
+        });
+        Ok(())
+    }
+
+    /// Makes the next segment as far ready as the active one is full, twice over.
+    async fn prepare(&mut self) -> Result<(), StorageError> {
+        let (filled, target) = self.spare.as_ref().map_or((0, self.segment_bytes), Spare::progress);
+        let is_behind = u128::from(filled) * u128::from(self.open.capacity)
+            < 2 * u128::from(self.open.end()) * u128::from(target);
+        if filled >= target || !is_behind {
+            return Ok(());
+        }
+        match self.fill_spare().await {
+            Err(error) if error.is_no_space() => {
+                probe!("wal.has_no_space_for_next_segment");
+                Ok(())
+            }
+            result => self.remember(result),
+        }
+    }
+
+    async fn fill_spare(&mut self) -> Result<(), StorageError> {
+        if self.spare.is_none() {
+            self.spare = Some(Spare::create(&self.disk, &self.dir, self.segment_bytes).await?);
+        }
+        match &mut self.spare {
+            Some(spare) if !spare.is_ready() => spare.fill_step().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes everything written durable.
+    ///
+    /// # Errors
+    /// Final: what was written is in an unknown state for ever, and so is the writer. It is never
+    /// tried again. [Fsync '20]
+    pub async fn sync(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        let result = self.sync_active().await;
+        self.remember(result)
+    }
+
+    async fn sync_active(&mut self) -> Result<(), StorageError> {
+        let through = self.written;
+        if through == self.durable {
+            return Ok(());
+        }
+        let result = self.active.sync().await.map_err(never_retry);
+        if !planted!("W2") {
+            result?;
+        }
+        self.durable = through;
+        Ok(())
+    }
+
+    /// Tells the disk what is durable, if no record does yet. For idle moments after a sync.
+    ///
+    /// A small write that need not be synced. Once it reaches the disk, damage in the last batch
+    /// is known to be rot and not an unfinished write.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write), but a full disk is none: then there is no mark.
+    pub async fn mark(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        if self.buffered_bytes() > 0 || self.told == self.durable {
+            return self.prepare().await;
+        }
+        let sequence = self.open.last;
+        let mark = Fields { kind: 0, role: Role::Mark, sequence, tag: 0, durable: self.durable };
+        if self.open.end() + segment::to_u64(HEADER_BYTES) > self.open.capacity {
+            return Ok(());
+        }
+        self.open.push(mark, &[]);
+        self.told = self.durable;
+        match self.write().await {
+            Err(error) if error.is_no_space() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes the oldest segments, as long as all their tags are at most `tag`.
+    ///
+    /// The active segment stays, and every segment whose critical records have not been said again
+    /// by a durable preamble.
+    ///
+    /// # Errors
+    /// The disk refused to remove a file; final unless `NoSpace`.
+    pub async fn remove_through(&mut self, tag: u64) -> Result<(), StorageError> {
+        self.check()?;
+        let result = self.remove_oldest(tag).await;
+        self.remember(result)
+    }
+
+    async fn remove_oldest(&mut self, tag: u64) -> Result<(), StorageError> {
+        let tag = if planted!("W6") { u64::MAX } else { tag };
+        while let Some(oldest) = self.segments.front().filter(|_| self.segments.len() > 1) {
+            if !self.is_removable(oldest, tag) {
+                break;
+            }
+            probe!("wal.removes_segment");
+            self.disk.remove(&segment::path(&self.dir, oldest.first)).await?;
+            // One at a time: if removals were lost in any order, a hole among the segments could
+            // be one of them, or a lost segment.
+            self.disk.sync_dir(&self.dir).await.map_err(never_retry)?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    fn is_removable(&self, oldest: &Segment, tag: u64) -> bool {
+        let later = self.segments.iter().skip(1);
+        let mut preambles = later.filter_map(|segment| segment.preamble_last);
+        let is_said_again = preambles.any(|last| last <= self.durable);
+        oldest.tag_max <= tag && (!oldest.critical || is_said_again)
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        self.poison.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers an error that no later call may get past.
+    fn remember(&mut self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        if let Err(error) = &result
+            && !error.is_no_space()
+        {
+            probe!("wal.is_poisoned");
+            self.poison = Some(error.clone());
+        }
+        result
+    }
+}

@@ -1,0 +1,199 @@
+//! Several nodes on this machine, and who leads them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mangrove::base::{ClusterId, Index, NodeId};
+use mangrove::client::{self, Client};
+use mangrove::env::real::RealEnv;
+use mangrove::wire::Status;
+use tempfile::TempDir;
+
+use crate::{NodeProcess, Stranger, eventually, free_address};
+
+/// Longest time to a leader, to a caught-up follower, to anything that a healthy cluster does by
+/// itself; far above what it takes, because test machines are busy.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A cluster of real processes on the loopback interface, gone when dropped.
+///
+/// Nodes are numbered from 1, as their ids are.
+#[derive(Debug)]
+pub struct RealCluster {
+    nodes: Vec<NodeProcess>,
+    addresses: Vec<String>,
+    cluster: ClusterId,
+    directory: TempDir,
+}
+
+impl RealCluster {
+    /// Starts `count` nodes and waits until one of them leads.
+    pub async fn start(count: usize) -> Self {
+        let mut cluster = Self::prepare(count, &[]);
+        for node in 1..=count {
+            cluster.start_node(node);
+        }
+        cluster.wait_for_leader().await;
+        cluster
+    }
+
+    /// Makes `count` nodes that are not running, each with more arguments than it needs.
+    pub fn prepare(count: usize, more_arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let addresses: Vec<String> = (0..count).map(|_| free_address()).collect();
+        let cluster = ClusterId(0x0123_4567_89ab_cdef);
+        let members: Vec<String> = addresses
+            .iter()
+            .enumerate()
+            .map(|(at, address)| format!("{}={address}", at + 1))
+            .collect();
+        let mut nodes = Vec::new();
+        for (at, address) in addresses.iter().enumerate() {
+            let id = at + 1;
+            let data = directory.path().join(format!("n{id}"));
+            let mut arguments = serve_arguments(id, address, cluster, &members, &data);
+            arguments.extend(more_arguments.iter().map(ToString::to_string));
+            nodes.push(NodeProcess::new(arguments, &directory.path().join(format!("n{id}.log"))));
+        }
+        Self { nodes, addresses, cluster, directory }
+    }
+
+    /// Returns a new client that knows all nodes.
+    pub fn client(&self) -> Client<RealEnv> {
+        client::connect(self.addresses.iter().cloned())
+    }
+
+    /// Returns the id of the cluster.
+    pub fn id(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Returns the addresses of all nodes, in the order of their ids.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Returns the address of one node.
+    pub fn address(&self, node: usize) -> &str {
+        self.addresses.get(node - 1).expect("the node exists")
+    }
+
+    /// Returns the data directory of one node.
+    pub fn data(&self, node: usize) -> PathBuf {
+        self.directory.path().join(format!("n{node}"))
+    }
+
+    /// Returns a directory for what else a test writes.
+    pub fn scratch(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Returns the process of one node.
+    pub fn node(&mut self, node: usize) -> &mut NodeProcess {
+        self.nodes.get_mut(node - 1).expect("the node exists")
+    }
+
+    /// Returns the numbers of all nodes.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
+        1..=self.nodes.len()
+    }
+
+    /// Starts one node; it is not ready yet when this returns.
+    pub fn start_node(&mut self, node: usize) {
+        self.node(node).start();
+    }
+
+    /// Kills one node as `kill -9` does.
+    pub fn kill(&mut self, node: usize) {
+        self.node(node).kill();
+    }
+
+    /// Kills one node and starts it again.
+    pub fn restart(&mut self, node: usize) {
+        self.kill(node);
+        self.start_node(node);
+    }
+
+    /// Returns how a node is; `None` if it does not say.
+    pub async fn status(&self, node: usize) -> Option<Status> {
+        Stranger::status_of(self.address(node)).await
+    }
+
+    /// Waits until some running node leads and all running nodes agree on it; returns its number.
+    pub async fn wait_for_leader(&mut self) -> usize {
+        let running: Vec<usize> =
+            self.numbers().filter(|node| self.node(*node).is_running()).collect();
+        self.wait_for_leader_among(&running).await
+    }
+
+    /// Waits until one of these nodes leads and all of them agree on it; returns its number.
+    pub async fn wait_for_leader_among(&self, nodes: &[usize]) -> usize {
+        eventually(LIMIT, "the nodes agree on a leader", async || {
+            let mut leaders = Vec::new();
+            for node in nodes {
+                let status = self.status(*node).await?;
+                leaders.push((status.term, status.leader?));
+            }
+            let agreed = leaders.windows(2).all(|pair| pair.first() == pair.last());
+            let (_, leader) = leaders.first()?;
+            nodes.iter().copied().find(|node| agreed && is_node(*leader, *node))
+        })
+        .await
+    }
+
+    /// Waits until a node has applied everything up to `index`.
+    pub async fn wait_for_applied(&self, node: usize, index: Index) {
+        let what = format!("node {node} applies entry {index}");
+        eventually(LIMIT, &what, async || {
+            let status = self.status(node).await?;
+            (status.applied_index >= index).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until every node of the cluster has applied what the leader has applied now.
+    pub async fn wait_until_caught_up(&mut self) {
+        let leader = self.wait_for_leader().await;
+        let status = self.status(leader).await.expect("a leader says how it is");
+        for node in self.numbers() {
+            self.wait_for_applied(node, status.applied_index).await;
+        }
+    }
+}
+
+impl Drop for RealCluster {
+    #[expect(clippy::print_stderr, reason = "the logs are for the reader of a failed test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (at, node) in self.nodes.iter().enumerate() {
+                eprintln!("---- end of the log of node {} ----\n{}", at + 1, node.log_tail());
+            }
+        }
+    }
+}
+
+/// Returns the command line of one node.
+fn serve_arguments(
+    id: usize,
+    address: &str,
+    cluster: ClusterId,
+    members: &[String],
+    data: &std::path::Path,
+) -> Vec<String> {
+    let mut arguments = vec!["serve".to_owned()];
+    for (flag, value) in [
+        ("--node", id.to_string()),
+        ("--listen", address.to_owned()),
+        ("--cluster-id", cluster.to_string()),
+        ("--members", members.join(",")),
+        ("--data", data.display().to_string()),
+    ] {
+        arguments.push(flag.to_owned());
+        arguments.push(value);
+    }
+    arguments
+}
+
+fn is_node(id: NodeId, number: usize) -> bool {
+    usize::try_from(id.0) == Ok(number)
+}

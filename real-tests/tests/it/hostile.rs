@@ -1,0 +1,133 @@
+//! Whatever comes in on the port, a node keeps serving the others.
+
+use mangrove::base::limits::FRAME_BYTES_MAX;
+use mangrove::base::{ClusterId, NodeId};
+use mangrove::codec;
+use mangrove::wire::{Hello, Identity, PROTOCOL_VERSION, Refusal, Request, RequestBody, Welcome};
+use real_tests::{RealCluster, Received, Stranger, block_on};
+
+/// Idle connections that a node must bear; its limit is 4,096.
+const IDLE_COUNT: usize = 1_000;
+
+/// Connects to the first node.
+async fn stranger(cluster: &RealCluster) -> Stranger {
+    Stranger::connect(cluster.address(1)).await.expect("the node listens")
+}
+
+/// Demands that the cluster still takes a write and gives it back, and that node 1 still answers.
+async fn assert_serves(cluster: &RealCluster, after: &str) {
+    let client = cluster.client();
+    client.set("still here", after.to_owned()).await.expect("the cluster takes writes");
+    let cell = client.get("still here").await.expect("the cluster answers reads");
+    let value = cell.expect("it was just written").value;
+    assert_eq!(value.as_bytes(), after.as_bytes(), "after {after}");
+    assert!(cluster.status(1).await.is_some(), "node 1 answers after {after}");
+}
+
+#[test]
+fn bytes_that_are_no_frames_end_their_connection_only() {
+    block_on(async {
+        let cluster = RealCluster::start(3).await;
+        let garbage: Vec<u8> =
+            (0_u32..16_384).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        let mut oversized = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_le_bytes().to_vec();
+        oversized.extend_from_slice(&[0; 4]);
+        let mut flipped = Vec::new();
+        codec::encode_frame(&mut flipped, |body| codec::encode_into(&Stranger::hello(), body));
+        *flipped.last_mut().unwrap() ^= 1;
+        for (what, bytes) in [
+            ("garbage", garbage),
+            ("a frame over the limit", oversized),
+            ("a frame with a flipped bit", flipped),
+            ("another protocol", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        ] {
+            let mut stranger = stranger(&cluster).await;
+            stranger.send_bytes(&bytes).await;
+            let answer = stranger.receive::<Welcome>().await;
+            assert_eq!(answer, Received::Closed, "{what}");
+            assert_serves(&cluster, what).await;
+        }
+    });
+}
+
+#[test]
+fn greeting_that_does_not_fit_is_refused_with_its_reason() {
+    block_on(async {
+        let cluster = RealCluster::start(3).await;
+        let ours = cluster.id();
+        let theirs = ClusterId(ours.0 ^ 1);
+        let peer =
+            |cluster, from, to| Identity::Peer { cluster, from: NodeId(from), to: NodeId(to) };
+        let newer = Hello { version: PROTOCOL_VERSION + 1, ..Stranger::hello() };
+        for (hello, refusal) in [
+            (newer, Refusal::Version { ours: PROTOCOL_VERSION, theirs: PROTOCOL_VERSION + 1 }),
+            (Stranger::hello_for(theirs), Refusal::Cluster { ours, theirs }),
+            (Stranger::hello_as(peer(theirs, 2, 1)), Refusal::Cluster { ours, theirs }),
+            (
+                Stranger::hello_as(peer(ours, 2, 3)),
+                Refusal::Node { ours: NodeId(1), wanted: NodeId(3) },
+            ),
+            (Stranger::hello_as(peer(ours, 9, 1)), Refusal::NotAMember { from: NodeId(9) }),
+        ] {
+            let mut stranger = stranger(&cluster).await;
+            let answer = stranger.shake(&hello).await;
+            assert_eq!(answer, Received::Message(Welcome::Refused(refusal)), "{hello:?}");
+            assert_eq!(stranger.receive::<Welcome>().await, Received::Closed, "{hello:?}");
+        }
+        assert_serves(&cluster, "refusals").await;
+    });
+}
+
+#[test]
+fn request_without_greeting_is_not_served() {
+    block_on(async {
+        let cluster = RealCluster::start(3).await;
+        let mut stranger = stranger(&cluster).await;
+        stranger.send(&Request { id: 1, body: RequestBody::Status }).await;
+        let answer = stranger.receive::<Welcome>().await;
+        assert!(!matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        assert_serves(&cluster, "a request without greeting").await;
+    });
+}
+
+#[test]
+fn half_a_request_keeps_nobody_else_waiting() {
+    block_on(async {
+        let cluster = RealCluster::start(3).await;
+        let mut stranger = stranger(&cluster).await;
+        let answer = stranger.shake(&Stranger::hello()).await;
+        assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        let mut frame = Vec::new();
+        let request = Request { id: 1, body: RequestBody::Status };
+        codec::encode_frame(&mut frame, |body| codec::encode_into(&request, body));
+        let (first, second) = frame.split_at(frame.len() / 2);
+        stranger.send_bytes(first).await;
+        assert_serves(&cluster, "half a request").await;
+        stranger.send_bytes(second).await;
+        let answer = stranger.receive::<mangrove::wire::Response>().await;
+        assert!(matches!(answer, Received::Message(_)), "the other half is taken: {answer:?}");
+    });
+}
+
+#[test]
+fn a_thousand_idle_connections_do_not_stop_a_node() {
+    block_on(async {
+        let cluster = RealCluster::start(3).await;
+        let mut crowd = Vec::new();
+        for number in 0..IDLE_COUNT {
+            let mut stranger = stranger(&cluster).await;
+            // Half of them do not even say who they are.
+            if number % 2 == 0 {
+                let answer = stranger.shake(&Stranger::hello()).await;
+                assert!(
+                    matches!(answer, Received::Message(Welcome::Accepted { .. })),
+                    "{answer:?}"
+                );
+            }
+            crowd.push(stranger);
+        }
+        assert_serves(&cluster, "the crowd came").await;
+        drop(crowd);
+        assert_serves(&cluster, "the crowd left").await;
+    });
+}

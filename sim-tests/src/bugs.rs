@@ -1,0 +1,131 @@
+//! Planted bugs: proof that the simulation finds what it is for.
+//!
+//! Each bug is one that a real system shipped. It stands in the node as one line behind
+//! `planted!("…")`, at the place where the right code stands, and is switched on for a run by its
+//! code. A hunt runs ordinary swarm seeds until one fails, and says how many that took and who
+//! spoke first: a checker that a client could be, or an assertion inside the node.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use crate::options::Options;
+use crate::swarm::{self, Swarm};
+
+/// A planted bug.
+#[derive(Debug, Clone, Copy)]
+pub struct Bug {
+    /// Its code in `planted!`.
+    pub code: &'static str,
+    /// What it does, in words.
+    pub what: &'static str,
+}
+
+/// Every planted bug of the primary-backup mode.
+pub const BUGS: &[Bug] = &[
+    Bug { code: "W1", what: "acknowledges before the fsync" },
+    Bug { code: "W2", what: "ignores an fsync error and goes on" },
+    Bug { code: "W4", what: "no directory fsync after a new segment" },
+    Bug { code: "W5", what: "renames a checkpoint whose bytes are not synced" },
+    Bug { code: "W6", what: "removes segments before the checkpoint is durable" },
+    Bug { code: "W7", what: "truncates at the first bad checksum" },
+    Bug { code: "W10", what: "writes term and vote after the answer has left" },
+    Bug { code: "W14", what: "group commit wakes waiters of the next batch" },
+    Bug { code: "R2", what: "forgets its vote over a restart" },
+    Bug { code: "R3", what: "follower acknowledges before its fsync" },
+    Bug { code: "R4", what: "leader counts its own entry before it is durable" },
+    Bug { code: "R7", what: "commits an entry of an older term by counting" },
+    Bug { code: "R8", what: "quorum off by one" },
+    Bug { code: "R9", what: "n-th match taken from an unsorted array" },
+    Bug { code: "R20", what: "truncates even when entries match" },
+    Bug { code: "R22", what: "follower's commit index not limited to what is verified" },
+    Bug { code: "R26", what: "installs a snapshot older than the commit index" },
+    Bug { code: "R29", what: "cuts the log before the snapshot is durable" },
+    Bug { code: "R32", what: "serves reads because it thinks that it leads" },
+    Bug { code: "R33", what: "read index before the first commit of the term" },
+    Bug { code: "R35", what: "serves a read before its index is applied" },
+    Bug { code: "R44", what: "completes clients' answers by index, not by term" },
+    Bug { code: "R45", what: "session table missing from the snapshot" },
+    Bug { code: "R46", what: "reports an unknown outcome as a definite failure" },
+    Bug { code: "R49", what: "followers never truncate a conflicting suffix" },
+    Bug { code: "R50", what: "election timer never randomised" },
+];
+
+/// What hunting one bug came to.
+#[derive(Debug, Clone)]
+pub struct Hunt {
+    /// The bug.
+    pub bug: Bug,
+    /// Seeds until it was found, the failing one included, and what was said.
+    pub found: Option<(u64, String)>,
+    /// The failing seed.
+    pub seed: Option<u64>,
+    /// Processor seconds.
+    pub cpu_seconds: f64,
+}
+
+/// Returns the static code of a bug that a user has named.
+pub fn find(code: &str) -> Option<&'static str> {
+    BUGS.iter().map(|bug| bug.code).find(|known| known.eq_ignore_ascii_case(code))
+}
+
+/// Hunts one bug.
+pub fn hunt(bug: Bug, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
+    let swarm = Swarm { first: first_seed, end: first_seed + seeds_max, jobs, progress: false };
+    let draw = |seed| Options { planted: Some(bug.code), ..Options::draw(seed) };
+    let summary = swarm::run_all(&swarm, draw, true);
+    let first = summary.failed().iter().min_by_key(|(seed, _)| *seed);
+    Hunt {
+        bug,
+        found: first.map(|(seed, what)| (seed - first_seed + 1, what.clone())),
+        seed: first.map(|(seed, _)| *seed),
+        cpu_seconds: summary.cpu_seconds(),
+    }
+}
+
+/// Hunts all bugs, or those named in `only`.
+pub fn hunt_all(only: &[String], first_seed: u64, seeds_max: u64, jobs: usize) -> Vec<Hunt> {
+    let wanted = |bug: &&Bug| only.is_empty() || only.iter().any(|code| code == bug.code);
+    BUGS.iter().filter(wanted).map(|bug| hunt(*bug, first_seed, seeds_max, jobs)).collect()
+}
+
+/// Returns the matrix for people.
+pub fn to_table(hunts: &[Hunt]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.set_header(["bug", "what it does", "seeds", "CPU s", "who spoke first", "replay"]);
+    for hunt in hunts {
+        let (seeds, who) = match &hunt.found {
+            Some((seeds, what)) => (seeds.to_string(), checker_of(what)),
+            None => ("missed".to_owned(), String::new()),
+        };
+        let replay = hunt.seed.map_or(String::new(), |seed| {
+            format!("cargo sim replay {seed} --planted {}", hunt.bug.code)
+        });
+        let cpu = format!("{:.1}", hunt.cpu_seconds);
+        table.add_row([hunt.bug.code.to_owned(), hunt.bug.what.to_owned(), seeds, cpu, who, replay]);
+    }
+    let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
+    let mut text = table.to_string();
+    let _ = write!(text, "\n{found} of {} planted bugs found", hunts.len());
+    text
+}
+
+/// Returns the matrix for programs.
+pub fn to_json(hunts: &[Hunt]) -> String {
+    let rows: Vec<_> = hunts
+        .iter()
+        .map(|hunt| {
+            json!({
+                "bug": hunt.bug.code, "what": hunt.bug.what, "seed": hunt.seed,
+                "seeds": hunt.found.as_ref().map(|(seeds, _)| seeds),
+                "violation": hunt.found.as_ref().map(|(_, what)| what),
+                "cpu_seconds": hunt.cpu_seconds,
+            })
+        })
+        .collect();
+    json!(rows).to_string()
+}
+
+fn checker_of(what: &str) -> String {
+    what.split(" at ").next().unwrap_or(what).to_owned()
+}

@@ -1,0 +1,547 @@
+//! A cluster of nodes in a world, and what the nemesis does to it.
+//!
+//! Nodes are numbered from 1. A node is *wanted up* unless the nemesis has taken it down; one that
+//! stops by itself (its disk failed) is started again after a while, as an operator's supervisor
+//! would do it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mangrove::base::{ClusterId, Index, NodeId, Rng};
+use mangrove::env::Env as _;
+use mangrove::raft::{Recovered, SnapshotMeta};
+use mangrove::replica::recovery::replay;
+use mangrove::replica::{NodeConfig, StartError, SyncPolicy, WAL_DIR};
+use mangrove::server;
+use mangrove::storage::{Checkpoints, Engine as _, wal};
+
+use crate::check::Violation;
+use crate::check::liveness::Deadlines;
+use crate::nemesis::{Action, Weather};
+use crate::options::Options;
+use crate::watch::{NodeWatch, Watch, log_of};
+use crate::world::{Host, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
+
+/// The cluster that the nodes believe in.
+const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
+/// The port of every node.
+const PORT: u16 = 7000;
+/// Pause before a node that stopped by itself is started again.
+const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
+
+/// How soon after healing things must be well again.
+const LIVENESS: Deadlines = Deadlines {
+    leader_ns: 30_000_000_000,
+    serve_ns: 60_000_000_000,
+    converge_ns: 60_000_000_000,
+};
+
+/// Something to be undone later.
+#[derive(Debug, Clone)]
+enum Undo {
+    Start(u64),
+    CrashAgain(u64, Vec<Duration>),
+    Resume(u64),
+    Unblock(Vec<(Host, Host)>),
+    Unclog(Vec<(Host, Host)>),
+    Clog(u64),
+    UnclogNode(u64),
+    Weather,
+    DiskSpeed(u64),
+    DiskSpace(u64),
+    DiskErrors(u64),
+    PowerAfterLie(u64),
+}
+
+/// What the harness knows of the processes.
+#[derive(Debug, Default)]
+struct Processes {
+    /// Why a node's process ended, for those that ended by themselves.
+    ended: BTreeMap<u64, String>,
+    /// How often a node stopped by itself.
+    stop_count: u64,
+    /// Nodes that have lost their last vote and said so: they may halt.
+    votes_lost: BTreeMap<u64, bool>,
+}
+
+/// See the [module](self).
+pub struct Cluster {
+    world: World,
+    options: Options,
+    servers: Vec<Host>,
+    clients: Vec<Host>,
+    watch: Arc<Watch>,
+    processes: Arc<Mutex<Processes>>,
+    undo: BTreeMap<(Duration, u64), Undo>,
+    undo_count: u64,
+    down: BTreeMap<u64, bool>,
+    paused: BTreeMap<u64, bool>,
+    rot: Rng,
+    lying: bool,
+    lied_to: BTreeMap<u64, bool>,
+}
+
+impl Cluster {
+    /// Makes the machines; nothing runs yet.
+    pub fn new(world: &World, options: &Options) -> Self {
+        let servers = (1..=options.node_count).map(|node| world.add_server(&format!("n{node}")));
+        let servers: Vec<Host> = servers.collect();
+        let clients = (1..=options.client_count).map(|at| world.add_client(&format!("c{at}")));
+        Self {
+            clients: clients.collect(),
+            watch: Watch::new(world, options.node_count, LIVENESS),
+            processes: Arc::default(),
+            undo: BTreeMap::new(),
+            undo_count: 0,
+            down: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            rot: world.rng("rot"),
+            lying: false,
+            lied_to: BTreeMap::new(),
+            options: options.clone(),
+            world: world.clone(),
+            servers,
+        }
+    }
+
+    /// Returns the addresses of all nodes.
+    pub fn addresses(&self) -> Vec<String> {
+        (1..=self.options.node_count).map(address).collect()
+    }
+
+    /// Returns the machines of the clients.
+    pub fn clients(&self) -> &[Host] {
+        &self.clients
+    }
+
+    /// Returns the machine of a node.
+    pub fn server(&self, node: u64) -> Host {
+        let at = usize::try_from(node - 1).unwrap_or(usize::MAX);
+        match self.servers.get(at) {
+            Some(host) => *host,
+            None => panic!("there is no node {node}"),
+        }
+    }
+
+    /// Returns the numbers of all nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = u64> + use<> {
+        1..=self.options.node_count
+    }
+
+    /// Returns what watches the nodes.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Returns how often nodes stopped by themselves.
+    pub fn stop_count(&self) -> u64 {
+        self.lock().stop_count
+    }
+
+    /// Tells whether a node may stay away after healing: an fsync lied to it, it has lost the
+    /// record of its last vote, and it refuses to vote again. It may halt, and it must not lie.
+    pub fn may_halt(&self, node: u64) -> bool {
+        self.lied_to.contains_key(&node) && self.lock().votes_lost.contains_key(&node)
+    }
+
+    /// Starts every node.
+    pub async fn start(&mut self) {
+        for node in self.nodes() {
+            self.start_node(node).await;
+        }
+    }
+
+    /// Starts one node, if it does not run.
+    pub async fn start_node(&mut self, node: u64) {
+        self.down.remove(&node);
+        let host = self.server(node);
+        if self.world.is_running(host) {
+            return;
+        }
+        self.lock().ended.remove(&node);
+        let config = self.config(node);
+        let observer = NodeWatch::new(&self.watch, NodeId(node), host);
+        let processes = Arc::clone(&self.processes);
+        let world = self.world.clone();
+        let main = move |env| async move {
+            let (ended, vote_lost) = match server::start_observed(env, config, observer).await {
+                Ok(node) => (node.stopped().await.to_string(), false),
+                Err(error) => {
+                    let vote_lost = matches!(error, StartError::VoteLost);
+                    (format!("cannot start: {error}"), vote_lost)
+                }
+            };
+            world.trace(Some(host), "ended", (0, 0), || ended.clone());
+            let mut processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
+            processes.ended.insert(node, ended);
+            processes.stop_count += 1;
+            if vote_lost {
+                processes.votes_lost.insert(node, true);
+            }
+        };
+        self.world.start(host, main).await;
+    }
+
+    fn config(&self, node: u64) -> NodeConfig {
+        let tuning = &self.options.tuning;
+        let members = self.nodes().map(|node| (NodeId(node), address(node))).collect();
+        NodeConfig {
+            election_timeout: tuning.election_timeout,
+            heartbeat_interval: tuning.heartbeat_interval,
+            sync_policy: if self.options.relaxed_sync {
+                SyncPolicy::Interval(Duration::from_millis(50))
+            } else {
+                SyncPolicy::Always
+            },
+            wal_segment_bytes: tuning.wal_segment_bytes,
+            checkpoint_log_bytes: tuning.checkpoint_log_bytes,
+            log_entries_kept: tuning.log_entries_kept,
+            sessions_max: tuning.sessions_max,
+            request_timeout: tuning.election_timeout * 3,
+            ..NodeConfig::new(CLUSTER, NodeId(node), &format!("n{node}:{PORT}"), members)
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Processes> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_down(&self, node: u64) -> bool {
+        self.down.contains_key(&node)
+    }
+
+    fn later(&mut self, after: Duration, undo: Undo) {
+        let at = self.world.now() + after;
+        self.undo_count += 1;
+        self.undo.insert((at, self.undo_count), undo);
+    }
+
+    /// Returns when something is to be undone next.
+    pub fn next_undo(&self) -> Option<Duration> {
+        self.undo.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Undoes all that is due, and notices nodes that stopped by themselves.
+    pub async fn undo_due(&mut self) {
+        let ended: Vec<u64> = self.lock().ended.keys().copied().collect();
+        for node in ended {
+            self.lock().ended.remove(&node);
+            if !self.is_down(node) {
+                self.down.insert(node, true);
+                self.later(SUPERVISOR_PAUSE, Undo::Start(node));
+            }
+        }
+        let now = self.world.now();
+        while let Some(entry) = self.undo.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let undo = entry.remove();
+            self.undo_one(undo).await;
+        }
+    }
+
+    async fn undo_one(&mut self, undo: Undo) {
+        match undo {
+            Undo::Start(node) => self.start_node(node).await,
+            Undo::CrashAgain(node, lives) => self.crash_again(node, lives).await,
+            Undo::Resume(node) => {
+                if self.paused.remove(&node).is_some() {
+                    self.world.resume(self.server(node));
+                }
+            }
+            Undo::Unblock(links) => links.iter().for_each(|(a, b)| self.world.unblock(*a, *b)),
+            Undo::Unclog(links) => links.iter().for_each(|(a, b)| self.world.unclog(*a, *b)),
+            Undo::Clog(node) => self.each_link(node, |world, a, b| world.clog(a, b)),
+            Undo::UnclogNode(node) => self.each_link(node, |world, a, b| world.unclog(a, b)),
+            Undo::Weather => self.fair_weather(),
+            Undo::DiskSpeed(node) => {
+                self.world.change_disk(self.server(node), |disk| disk.slowness = 1);
+            }
+            Undo::DiskErrors(node) => self.world.change_disk(self.server(node), |disk| {
+                disk.sync_error = 0.0;
+                disk.write_error = 0.0;
+            }),
+            Undo::DiskSpace(node) => {
+                self.world.change_disk(self.server(node), |disk| disk.quota_bytes = None);
+            }
+            Undo::PowerAfterLie(node) => {
+                let host = self.server(node);
+                self.world.power_off(host, PowerLoss::Strict);
+                self.watch.set_amnesic(NodeId(node));
+                self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
+                self.start_node(node).await;
+                self.lying = false;
+            }
+        }
+    }
+
+    fn each_link(&self, node: u64, act: impl Fn(&World, Host, Host)) {
+        let own = self.server(node);
+        for other in self.servers.iter().copied().filter(|other| *other != own) {
+            act(&self.world, own, other);
+            act(&self.world, other, own);
+        }
+    }
+
+    async fn crash_again(&mut self, node: u64, mut lives: Vec<Duration>) {
+        self.start_node(node).await;
+        let Some(life) = lives.pop() else { return };
+        self.down.insert(node, true);
+        self.world.sleep(life).await;
+        self.world.crash(self.server(node));
+        self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
+    }
+
+    /// Tells whether nothing is wrong with the cluster at the moment.
+    pub fn is_calm(&self) -> bool {
+        self.undo.is_empty() && self.down.is_empty() && self.paused.is_empty()
+    }
+
+    /// Tells whether a fault is under way that must have the world for itself.
+    pub fn wants_quiet(&self) -> bool {
+        self.lying
+    }
+
+    /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it.
+    pub async fn perform(&mut self, action: Action) {
+        self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
+        match action {
+            Action::Crash { node, down } => {
+                if !self.is_down(node) {
+                    self.world.crash(self.server(node));
+                    self.take_down(node, down);
+                }
+            }
+            Action::CrashLoop { node, lives } => {
+                if !self.is_down(node) {
+                    self.world.crash(self.server(node));
+                    self.down.insert(node, true);
+                    self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
+                }
+            }
+            Action::PowerLoss { nodes, strict, down } => self.lose_power(&nodes, strict, down),
+            Action::Pause { node, length } => {
+                if !self.is_down(node) && self.paused.insert(node, true).is_none() {
+                    self.world.pause(self.server(node));
+                    self.later(length, Undo::Resume(node));
+                }
+            }
+            Action::Partition { links, length } => {
+                let links = self.links(&links);
+                links.iter().for_each(|(a, b)| self.world.block(*a, *b));
+                self.later(length, Undo::Unblock(links));
+            }
+            Action::Clog { links, length } => {
+                let links = self.links(&links);
+                links.iter().for_each(|(a, b)| self.world.clog(*a, *b));
+                self.later(length, Undo::Unclog(links));
+            }
+            Action::Swizzle { clogs } => {
+                for (node, begin, end) in clogs {
+                    self.later(begin, Undo::Clog(node));
+                    self.later(end, Undo::UnclogNode(node));
+                }
+            }
+            Action::Weather { weather, length } => {
+                self.set_weather(&weather);
+                self.later(length, Undo::Weather);
+            }
+            Action::Reset { a, b, one_end } => {
+                let ends = if one_end { Reset::First } else { Reset::Both };
+                self.world.reset_connections(self.server(a), self.server(b), ends);
+            }
+            Action::ClientCut { node, answers_only, length } => {
+                self.cut_clients(node, answers_only, length);
+            }
+            Action::Stall { .. }
+            | Action::Slow { .. }
+            | Action::DiskError { .. }
+            | Action::DiskFull { .. }
+            | Action::Rot { .. }
+            | Action::Lie { .. } => self.perform_on_disk(action),
+            Action::ClockJump { node, by_ms } => {
+                let by = Duration::from_millis(by_ms.unsigned_abs());
+                self.world.jump_wall(self.server(node), by_ms > 0, by);
+            }
+            Action::ClockDrift { node, rate_ppb } => {
+                self.world.set_drift(self.server(node), rate_ppb);
+            }
+        }
+    }
+
+    fn perform_on_disk(&mut self, action: Action) {
+        match action {
+            Action::Stall { node, length } => self.world.stall_disk(self.server(node), length),
+            Action::Slow { node, factor, length } => {
+                self.world.change_disk(self.server(node), |disk| disk.slowness = factor);
+                self.later(length, Undo::DiskSpeed(node));
+            }
+            Action::DiskError { node, write } => {
+                // On until the node stops; healed with its restart.
+                self.world.change_disk(self.server(node), |disk| {
+                    let error = if write { &mut disk.write_error } else { &mut disk.sync_error };
+                    *error = 0.5;
+                });
+                self.later(Duration::from_millis(200), Undo::DiskErrors(node));
+            }
+            Action::DiskFull { node, room_bytes, length } => {
+                let host = self.server(node);
+                let quota = self.world.disk_used_bytes(host) + room_bytes;
+                self.world.change_disk(host, |disk| disk.quota_bytes = Some(quota));
+                self.later(length, Undo::DiskSpace(node));
+            }
+            Action::Rot { node, checkpoint, down } => self.rot(node, checkpoint, down),
+            Action::Lie { node, length } => {
+                let others_lead = self.watch.leader().is_some_and(|leader| leader != NodeId(node));
+                if self.is_calm() && others_lead {
+                    self.lying = true;
+                    self.lied_to.insert(node, true);
+                    self.world.calm();
+                    self.fair_weather();
+                    self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
+                    self.later(length, Undo::PowerAfterLie(node));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_down(&mut self, node: u64, down: Duration) {
+        self.paused.remove(&node);
+        self.down.insert(node, true);
+        self.later(down, Undo::Start(node));
+    }
+
+    fn lose_power(&mut self, nodes: &[u64], strict: bool, down: Duration) {
+        let loss = if strict { PowerLoss::Strict } else { PowerLoss::Subset };
+        let nodes: Vec<u64> = nodes.iter().copied().filter(|node| !self.is_down(*node)).collect();
+        let hosts: Vec<Host> = nodes.iter().map(|node| self.server(*node)).collect();
+        match hosts.as_slice() {
+            [] => {}
+            [host] => self.world.power_off(*host, loss),
+            hosts => self.world.power_off_all(hosts, loss),
+        }
+        for (at, node) in nodes.into_iter().enumerate() {
+            let stagger = u32::try_from(at + 1).unwrap_or(1);
+            self.take_down(node, down * stagger);
+        }
+    }
+
+    fn rot(&mut self, node: u64, checkpoint: bool, down: Duration) {
+        // One damaged place at a time: the node is to be whole again before the next.
+        if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
+            return;
+        }
+        // The process dies and the machine stays up: a power loss in the same instant could take
+        // the evidence of what was durable with it, and then rot cannot be told from a torn write.
+        let host = self.server(node);
+        self.world.crash(host);
+        let directory = if checkpoint { "checkpoint/" } else { "wal/" };
+        self.world.rot(host, |path| path.starts_with(directory), &mut self.rot);
+        self.watch.set_damaged(NodeId(node));
+        self.take_down(node, down);
+    }
+
+    fn links(&self, links: &[(u64, u64)]) -> Vec<(Host, Host)> {
+        links.iter().map(|(a, b)| (self.server(*a), self.server(*b))).collect()
+    }
+
+    fn set_weather(&self, weather: &Weather) {
+        let weather = *weather;
+        self.world.change_net(|net| {
+            let mut links = vec![&mut net.servers];
+            if weather.clients {
+                links.push(&mut net.clients);
+            }
+            for link in links {
+                link.latency = Latency::Exponential {
+                    floor: Duration::from_micros(100),
+                    mean: weather.latency,
+                };
+                link.loss = weather.loss;
+                link.burst = weather.burst;
+                link.burst_length = (Duration::from_millis(50), Duration::from_millis(500));
+                link.bit_flip = weather.bit_flip;
+                link.reset = weather.reset;
+                link.short_read = 0.1;
+            }
+        });
+    }
+
+    fn fair_weather(&self) {
+        self.world.change_net(|net| {
+            let calm = NetOptions::default();
+            net.servers = calm.servers;
+            net.clients = calm.clients;
+        });
+    }
+
+    fn cut_clients(&mut self, node: u64, answers_only: bool, length: Duration) {
+        let server = self.server(node);
+        let mut links: Vec<(Host, Host)> = Vec::new();
+        for client in &self.clients {
+            links.push((server, *client));
+            if !answers_only {
+                links.push((*client, server));
+            }
+        }
+        links.iter().for_each(|(a, b)| self.world.block(*a, *b));
+        self.later(length, Undo::Unblock(links));
+    }
+
+    /// Looks at what a power loss of all nodes would leave now, with the node's own recovery, and
+    /// compares it with what was acknowledged.
+    pub async fn check_disks(&self, acknowledged: &[Index]) -> Option<Violation> {
+        let mut disks = BTreeMap::new();
+        for node in self.nodes() {
+            let env = self.world.observer(self.server(node));
+            let recovered = match recovered_from_disk(&env).await {
+                Ok(recovered) => recovered,
+                // It was lied to, and halts rather than voting twice: see `may_halt`.
+                Err(_) if self.lied_to.contains_key(&node) => Recovered::default(),
+                Err(what) => {
+                    let what = format!("the disk of node {node} cannot be recovered: {what}");
+                    let at = u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX);
+                    return Some(Violation { checker: "durability", what, at });
+                }
+            };
+            disks.insert(NodeId(node), log_of(&recovered));
+        }
+        let excused = self.lied_to.keys().map(|node| NodeId(*node)).collect();
+        self.watch.check_disks(acknowledged, &disks, &excused)
+    }
+
+    /// Ends all faults and starts every node; those in `frozen` stay as they are instead.
+    pub async fn heal(&mut self) {
+        self.undo.clear();
+        self.lying = false;
+        self.world.calm();
+        self.fair_weather();
+        self.world.heal_all();
+        for node in self.nodes() {
+            let host = self.server(node);
+            if self.paused.remove(&node).is_some() {
+                self.world.resume(host);
+            }
+            self.world.change_disk(host, |disk| disk.quota_bytes = None);
+            self.start_node(node).await;
+        }
+    }
+}
+
+/// Runs the recovery of a node on a disk.
+async fn recovered_from_disk(env: &SimEnv) -> Result<Recovered, String> {
+    let (_, store) = Checkpoints::open(env.disk().clone()).await.map_err(|e| e.to_string())?;
+    let options = wal::Options::default();
+    let (_, log) = wal::open(env.disk(), WAL_DIR, options).await.map_err(|e| e.to_string())?;
+    let applied = store.store.applied();
+    let checkpoint = SnapshotMeta { index: applied.index, term: applied.term };
+    replay(&log, checkpoint).map_err(|error| error.to_string())
+}
+
+/// Returns the address of a node.
+pub fn address(node: u64) -> String {
+    format!("n{node}:{PORT}")
+}

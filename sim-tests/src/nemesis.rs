@@ -1,0 +1,417 @@
+//! The nemesis: draws faults from the seed, does them to the world, and undoes them later.
+//!
+//! What may be done is limited by what the store promises (a *must survive* run):
+//! - any number of nodes may crash, lose power, pause, stall or be cut off at any time;
+//! - disks that *damage* data (rot D10, a lying fsync D6) belong to one node of the run, the
+//!   *victim*, so that every quorum has another good copy of each record. The victim is never the
+//!   only node;
+//! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
+//!   forget and its catching up, nothing else goes wrong and it is not asked for a vote: the lie
+//!   is done as one composite step, in a calm world with another node leading.
+//!
+//! Every fault is drawn from a stream of its class, so that switching one class off leaves the
+//! draws of the others as they were.
+
+use std::time::Duration;
+
+use mangrove::base::Rng;
+
+use crate::options::{FaultClasses, Options};
+
+/// Something that goes wrong. Nodes are numbered from 1.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// The process of a node dies (P1) and is started again after a while.
+    Crash {
+        /// The node.
+        node: u64,
+        /// Time until it is started again.
+        down: Duration,
+    },
+    /// The process dies again and again while it recovers (P9).
+    CrashLoop {
+        /// The node.
+        node: u64,
+        /// Time between a start and the next crash.
+        lives: Vec<Duration>,
+    },
+    /// Nodes lose power at the same moment (P2, P3, P4).
+    PowerLoss {
+        /// The nodes.
+        nodes: Vec<u64>,
+        /// Nothing that was not synced survives, instead of a random part of it.
+        strict: bool,
+        /// Time until each is started again.
+        down: Duration,
+    },
+    /// A node is frozen (P5, C4).
+    Pause {
+        /// The node.
+        node: u64,
+        /// How long.
+        length: Duration,
+    },
+    /// Directed links are cut (N4).
+    Partition {
+        /// Which: from, to.
+        links: Vec<(u64, u64)>,
+        /// How long.
+        length: Duration,
+    },
+    /// Directed links hold everything and then deliver it at once (N5).
+    Clog {
+        /// Which: from, to.
+        links: Vec<(u64, u64)>,
+        /// How long.
+        length: Duration,
+    },
+    /// Nodes are clogged and released at random times (N6).
+    Swizzle {
+        /// Node, when its clog begins, when it ends, after the start.
+        clogs: Vec<(u64, Duration, Duration)>,
+    },
+    /// Links between nodes lose, delay and flip (N1, N2, N8).
+    Weather {
+        /// How bad.
+        weather: Weather,
+        /// How long.
+        length: Duration,
+    },
+    /// Connections between two nodes break (N7).
+    Reset {
+        /// One node.
+        a: u64,
+        /// The other node.
+        b: u64,
+        /// Only one end learns of it: the other one is left with silence.
+        one_end: bool,
+    },
+    /// All links between clients and a node are cut (N10).
+    ClientCut {
+        /// The node.
+        node: u64,
+        /// Requests pass, answers do not.
+        answers_only: bool,
+        /// How long.
+        length: Duration,
+    },
+    /// A disk does nothing for a while (D15).
+    Stall {
+        /// The node.
+        node: u64,
+        /// How long.
+        length: Duration,
+    },
+    /// A disk is slow (D15).
+    Slow {
+        /// The node.
+        node: u64,
+        /// How many times slower.
+        factor: u32,
+        /// How long.
+        length: Duration,
+    },
+    /// The next fsync (D5) or write (D7) of a node fails.
+    DiskError {
+        /// The node.
+        node: u64,
+        /// A write instead of an fsync.
+        write: bool,
+    },
+    /// A disk is full (D8) until space is freed.
+    DiskFull {
+        /// The node.
+        node: u64,
+        /// Bytes that still fit.
+        room_bytes: u64,
+        /// How long.
+        length: Duration,
+    },
+    /// A durable bit of the victim flips while it is down (D10).
+    Rot {
+        /// The victim.
+        node: u64,
+        /// In a checkpoint instead of the log.
+        checkpoint: bool,
+        /// Time until it is started again.
+        down: Duration,
+    },
+    /// The victim's fsync lies (D6), then it loses power; in a calm world, see the module.
+    Lie {
+        /// The victim.
+        node: u64,
+        /// How long it lies before the power is cut.
+        length: Duration,
+    },
+    /// A wall clock jumps (C3).
+    ClockJump {
+        /// The node.
+        node: u64,
+        /// By how many milliseconds, forward or back.
+        by_ms: i64,
+    },
+    /// A node's clocks run at another rate from now on (C2).
+    ClockDrift {
+        /// The node.
+        node: u64,
+        /// Parts per thousand million, faster or slower.
+        rate_ppb: i64,
+    },
+}
+
+/// How bad the network is for a while.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weather {
+    /// Chance of a segment to be lost and sent again later.
+    pub loss: f64,
+    /// Chance of a burst of losses to begin.
+    pub burst: f64,
+    /// Mean latency above the floor.
+    pub latency: Duration,
+    /// Chance of a flipped bit.
+    pub bit_flip: f64,
+    /// Chance of a reset.
+    pub reset: f64,
+    /// Also on links of clients.
+    pub clients: bool,
+}
+
+/// Draws the faults of one run.
+#[derive(Debug)]
+pub struct Nemesis {
+    node_count: u64,
+    faults: FaultClasses,
+    victim: u64,
+    choice: Rng,
+    process: Rng,
+    disk: Rng,
+    network: Rng,
+    clock: Rng,
+    pause_mean: Duration,
+    pause: Rng,
+}
+
+/// Classes of actions, each with what must be on for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Crash,
+    Power,
+    Pause,
+    Partition,
+    Network,
+    Connection,
+    ClientLink,
+    Stall,
+    DiskError,
+    DiskFull,
+    Rot,
+    Lie,
+    Clock,
+}
+
+impl Nemesis {
+    /// Starts the nemesis of a run.
+    pub fn new(options: &Options) -> Self {
+        let root = Rng::new(options.seed).split("nemesis");
+        let mut victim = root.split("victim");
+        Self {
+            node_count: options.node_count,
+            faults: options.faults,
+            victim: victim.range(1, options.node_count + 1),
+            choice: root.split("choice"),
+            process: root.split("process"),
+            disk: root.split("disk"),
+            network: root.split("network"),
+            clock: root.split("clock"),
+            pause_mean: options.fault_pause,
+            pause: root.split("pause"),
+        }
+    }
+
+    /// Draws the time until the next fault.
+    pub fn draw_pause(&mut self) -> Duration {
+        self.pause.duration(self.pause_mean / 4, self.pause_mean * 2)
+    }
+
+    /// Draws the next fault; `None` if all classes are off.
+    pub fn draw(&mut self) -> Option<Action> {
+        let classes = self.classes();
+        if classes.is_empty() {
+            return None;
+        }
+        let class = *classes.get(self.choice.index(classes.len()))?;
+        Some(match class {
+            Class::Crash => self.crash(),
+            Class::Power => self.power_loss(),
+            Class::Pause => {
+                let node = self.process.range(1, self.node_count + 1);
+                Action::Pause { node, length: millis(&mut self.process, 50, 4000) }
+            }
+            Class::Partition => self.partition(),
+            Class::Network => self.network(),
+            Class::Connection => self.connection(),
+            Class::ClientLink => Action::ClientCut {
+                node: self.network.range(1, self.node_count + 1),
+                answers_only: self.network.chance(0.5),
+                length: millis(&mut self.network, 200, 5000),
+            },
+            Class::Stall => self.stall(),
+            Class::DiskError => Action::DiskError {
+                node: self.disk.range(1, self.node_count + 1),
+                write: self.disk.chance(0.3),
+            },
+            Class::DiskFull => Action::DiskFull {
+                node: self.disk.range(1, self.node_count + 1),
+                room_bytes: self.disk.range(0, 20_000),
+                length: millis(&mut self.disk, 500, 8000),
+            },
+            Class::Rot => Action::Rot {
+                node: self.victim,
+                checkpoint: self.disk.chance(0.3),
+                down: millis(&mut self.disk, 10, 2000),
+            },
+            Class::Lie => {
+                Action::Lie { node: self.victim, length: millis(&mut self.disk, 200, 2000) }
+            }
+            Class::Clock => self.clock(),
+        })
+    }
+
+    fn classes(&self) -> Vec<Class> {
+        let several = self.node_count > 1;
+        let faults = &self.faults;
+        let all = [
+            (Class::Crash, faults.crash),
+            (Class::Power, faults.power),
+            (Class::Pause, faults.pause),
+            (Class::Partition, faults.partition && several),
+            (Class::Network, faults.network),
+            (Class::Connection, faults.connection && several),
+            (Class::ClientLink, faults.client_link),
+            (Class::Stall, faults.stall),
+            (Class::DiskError, faults.disk_error),
+            (Class::DiskFull, faults.disk_full),
+            (Class::Rot, faults.rot && several),
+            (Class::Lie, faults.lying_fsync && several),
+            (Class::Clock, faults.clock),
+        ];
+        all.into_iter().filter(|(_, on)| *on).map(|(class, _)| class).collect()
+    }
+
+    fn crash(&mut self) -> Action {
+        let rng = &mut self.process;
+        let node = rng.range(1, self.node_count + 1);
+        if rng.chance(0.25) {
+            let times = rng.range(2, 5);
+            let lives = (0..times).map(|_| millis(rng, 1, 60)).collect();
+            return Action::CrashLoop { node, lives };
+        }
+        Action::Crash { node, down: millis(rng, 2, 3000) }
+    }
+
+    fn power_loss(&mut self) -> Action {
+        let rng = &mut self.process;
+        let everything = rng.chance(0.35);
+        let all = 1..=self.node_count;
+        let mut nodes: Vec<u64> = all.filter(|_| everything || rng.chance(0.4)).collect();
+        if nodes.is_empty() {
+            nodes.push(rng.range(1, self.node_count + 1));
+        }
+        Action::PowerLoss { nodes, strict: rng.chance(0.3), down: millis(rng, 5, 3000) }
+    }
+
+    fn partition(&mut self) -> Action {
+        let count = self.node_count;
+        let rng = &mut self.network;
+        let one = rng.range(1, count + 1);
+        let others: Vec<u64> = (1..=count).filter(|node| *node != one).collect();
+        let mut links = Vec::new();
+        match rng.range(0, 5) {
+            // Isolate one, both ways, or only one way: it hears and is not heard, or the reverse.
+            0 => links.extend(others.iter().flat_map(|other| [(one, *other), (*other, one)])),
+            1 => links.extend(others.iter().map(|other| (one, *other))),
+            2 => links.extend(others.iter().map(|other| (*other, one))),
+            // Bridge: everybody sees `one`, the others do not see each other.
+            3 => links.extend(pairs(&others)),
+            // Split at random.
+            _ => {
+                let side: Vec<bool> = (0..count).map(|_| rng.chance(0.5)).collect();
+                let on_side = |node: u64| usize::try_from(node - 1).ok().and_then(|at| side.get(at));
+                let all: Vec<u64> = (1..=count).collect();
+                links.extend(pairs(&all).into_iter().filter(|(a, b)| on_side(*a) != on_side(*b)));
+            }
+        }
+        Action::Partition { links, length: millis(rng, 100, 10_000) }
+    }
+
+    fn network(&mut self) -> Action {
+        let rng = &mut self.network;
+        match rng.range(0, 4) {
+            0 => {
+                let nodes: Vec<u64> = (1..=self.node_count).filter(|_| rng.chance(0.5)).collect();
+                let clogs = nodes
+                    .into_iter()
+                    .map(|node| (node, millis(rng, 1, 2000), millis(rng, 2000, 4000)))
+                    .collect();
+                Action::Swizzle { clogs }
+            }
+            1 if self.node_count > 1 => {
+                let a = rng.range(1, self.node_count + 1);
+                let b = 1 + a % self.node_count;
+                Action::Clog { links: vec![(a, b)], length: millis(rng, 100, 4000) }
+            }
+            _ => Action::Weather { weather: weather(rng), length: millis(rng, 500, 10_000) },
+        }
+    }
+
+    fn connection(&mut self) -> Action {
+        let rng = &mut self.network;
+        let a = rng.range(1, self.node_count + 1);
+        let b = 1 + (a - 1 + rng.range(1, self.node_count)) % self.node_count;
+        Action::Reset { a, b, one_end: rng.chance(0.4) }
+    }
+
+    fn stall(&mut self) -> Action {
+        let rng = &mut self.disk;
+        let node = rng.range(1, self.node_count + 1);
+        let length = millis(rng, 100, 6000);
+        if rng.chance(0.5) {
+            return Action::Stall { node, length };
+        }
+        let factor = u32::try_from(rng.range(5, 100)).unwrap_or(5);
+        Action::Slow { node, factor, length }
+    }
+
+    fn clock(&mut self) -> Action {
+        let rng = &mut self.clock;
+        let node = rng.range(1, self.node_count + 1);
+        let signed = |rng: &mut Rng, max: u64| {
+            let size = i64::try_from(rng.range(1, max)).unwrap_or(1);
+            if rng.chance(0.5) { size } else { -size }
+        };
+        if rng.chance(0.5) {
+            return Action::ClockJump { node, by_ms: signed(rng, 3_600_000) };
+        }
+        // Up to five per cent: far beyond any real clock.
+        Action::ClockDrift { node, rate_ppb: signed(rng, 50_000_000) }
+    }
+}
+
+fn weather(rng: &mut Rng) -> Weather {
+    let mut some = |chance: f64, max: f64| if rng.chance(chance) { rng.unit() * max } else { 0.0 };
+    let (loss, burst, bit_flip) = (some(0.6, 0.3), some(0.3, 0.02), some(0.3, 0.02));
+    let reset = some(0.3, 0.01);
+    let clients = some(0.5, 1.0) > 0.0;
+    let latency = millis(rng, 1, 100);
+    Weather { loss, burst, latency, bit_flip, reset, clients }
+}
+
+/// Returns every ordered pair of different nodes.
+fn pairs(nodes: &[u64]) -> Vec<(u64, u64)> {
+    let pair = |a: u64| nodes.iter().filter(move |b| **b != a).map(move |b| (a, *b));
+    nodes.iter().flat_map(|a| pair(*a)).collect()
+}
+
+fn millis(rng: &mut Rng, low: u64, high: u64) -> Duration {
+    rng.duration(Duration::from_millis(low), Duration::from_millis(high))
+}

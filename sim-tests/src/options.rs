@@ -1,0 +1,223 @@
+//! Swarm options: everything that a run decides before it starts, drawn from its seed.
+//!
+//! Each run uses a random subset of the faults, at random rates, on a random topology with
+//! random tuning. Runs that always use everything hide bugs behind one another: a cluster that is
+//! partitioned all the time never fills a log segment. See [Swarm testing, ISSTA 2012].
+//!
+//! Every group of options has a stream of randomness of its own, so that a change to one group
+//! leaves the others of the same seed as they were.
+
+use std::time::Duration;
+
+use mangrove::base::Rng;
+
+/// Which class of faults a run may use. Each class can be switched off for an ablation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultClasses {
+    /// Process crashes (P1) and crashes during recovery (P9).
+    pub crash: bool,
+    /// Power loss of one or more nodes (P2, P3, P4 with D1 to D4).
+    pub power: bool,
+    /// Pauses of whole nodes (P5, C4).
+    pub pause: bool,
+    /// Failing writes and fsyncs (D5, D7), after which a node stops and is started again.
+    pub disk_error: bool,
+    /// A lying fsync on one node (D6).
+    pub lying_fsync: bool,
+    /// A full disk (D8).
+    pub disk_full: bool,
+    /// Bit rot on one node (D10).
+    pub rot: bool,
+    /// Stalled and slow disks (D15).
+    pub stall: bool,
+    /// Partitions: symmetric, one-way, isolation, bridge, ring (N4).
+    pub partition: bool,
+    /// Loss, delay, clogs and swizzles (N1, N2, N5, N6).
+    pub network: bool,
+    /// Resets, half-closes, black holes, flipped bits (N7, N8).
+    pub connection: bool,
+    /// Faults between clients and nodes only (N10).
+    pub client_link: bool,
+    /// Clock offset, drift and steps (C1, C2, C3).
+    pub clock: bool,
+}
+
+impl FaultClasses {
+    /// All of them.
+    pub const ALL: Self = Self {
+        crash: true,
+        power: true,
+        pause: true,
+        disk_error: true,
+        lying_fsync: true,
+        disk_full: true,
+        rot: true,
+        stall: true,
+        partition: true,
+        network: true,
+        connection: true,
+        client_link: true,
+        clock: true,
+    };
+
+    /// None of them.
+    pub const NONE: Self = Self {
+        crash: false,
+        power: false,
+        pause: false,
+        disk_error: false,
+        lying_fsync: false,
+        disk_full: false,
+        rot: false,
+        stall: false,
+        partition: false,
+        network: false,
+        connection: false,
+        client_link: false,
+        clock: false,
+    };
+
+    /// Keeps each class with a probability, from a draw of its own.
+    fn draw(rng: &Rng) -> Self {
+        let keep = |class: &str, probability| rng.split(class).chance(probability);
+        Self {
+            crash: keep("crash", 0.7),
+            power: keep("power", 0.7),
+            pause: keep("pause", 0.4),
+            disk_error: keep("disk_error", 0.35),
+            lying_fsync: keep("lying_fsync", 0.25),
+            disk_full: keep("disk_full", 0.25),
+            rot: keep("rot", 0.3),
+            stall: keep("stall", 0.35),
+            partition: keep("partition", 0.7),
+            network: keep("network", 0.6),
+            connection: keep("connection", 0.5),
+            client_link: keep("client_link", 0.4),
+            clock: keep("clock", 0.5),
+        }
+    }
+}
+
+/// Everything that a run decides before it starts.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The seed that all of it, and everything the run draws later, comes from.
+    pub seed: u64,
+    /// Nodes: 1, 3 or 5.
+    pub node_count: u64,
+    /// Client processes, each with one request in flight.
+    pub client_count: u64,
+    /// Keys that single requests use at a time; replaced by new ones as the run goes on.
+    pub key_count: u64,
+    /// Length of the phase with faults, in simulated time.
+    pub fault_phase: Duration,
+    /// Mean pause of a client between two requests.
+    pub think_time: Duration,
+    /// Mean pause between two faults.
+    pub fault_pause: Duration,
+    /// The faults of this run.
+    pub faults: FaultClasses,
+    /// Tuning of the nodes.
+    pub tuning: Tuning,
+    /// Relative weight of each kind of request.
+    pub mix: RequestMix,
+    /// The planted bug that is switched on, if any.
+    pub planted: Option<&'static str>,
+    /// The nodes acknowledge before they sync, every so often (a weaker promise).
+    pub relaxed_sync: bool,
+}
+
+/// Tuning of the nodes, small enough that rare things happen often.
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// Shortest election time-out.
+    pub election_timeout: Duration,
+    /// Heartbeat interval.
+    pub heartbeat_interval: Duration,
+    /// Bytes of a segment of the write-ahead log.
+    pub wal_segment_bytes: u64,
+    /// Bytes of log between two checkpoints.
+    pub checkpoint_log_bytes: u64,
+    /// Entries that are kept behind a checkpoint.
+    pub log_entries_kept: u64,
+    /// Client sessions that are remembered.
+    pub sessions_max: usize,
+    /// Longest value that clients write, in bytes.
+    pub value_bytes_max: u64,
+}
+
+/// Relative weight of each kind of request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestMix {
+    /// Reads of one cell.
+    pub get: u64,
+    /// Writes of one cell.
+    pub set: u64,
+    /// Deletes of one cell.
+    pub delete: u64,
+    /// Compare-and-set.
+    pub cas: u64,
+    /// Atomic batches.
+    pub bulk_set: u64,
+    /// Reads of several cells.
+    pub multi_get: u64,
+}
+
+impl Options {
+    /// Draws the options of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let root = Rng::new(seed).split("options");
+        let mut topology = root.split("topology");
+        let node_count = match topology.range(0, 20) {
+            0 => 1,
+            1..=3 => 5,
+            _ => 3,
+        };
+        let mut load = root.split("load");
+        let mut pace = root.split("pace");
+        Self {
+            seed,
+            node_count,
+            client_count: load.range(2, 6),
+            key_count: load.range(2, 9),
+            fault_phase: pace.duration(Duration::from_secs(15), Duration::from_secs(60)),
+            think_time: pace.duration(Duration::from_millis(50), Duration::from_millis(400)),
+            fault_pause: pace.duration(Duration::from_millis(300), Duration::from_secs(5)),
+            faults: FaultClasses::draw(&root.split("faults")),
+            tuning: Tuning::draw(&mut root.split("tuning")),
+            mix: RequestMix::draw(&mut root.split("mix")),
+            planted: None,
+            relaxed_sync: false,
+        }
+    }
+}
+
+impl Tuning {
+    fn draw(rng: &mut Rng) -> Self {
+        let election_timeout =
+            rng.duration(Duration::from_millis(200), Duration::from_millis(1000));
+        let heartbeat_interval = election_timeout / u32::try_from(rng.range(3, 6)).unwrap_or(3);
+        Self {
+            election_timeout,
+            heartbeat_interval,
+            wal_segment_bytes: 1 << rng.range(12, 17),
+            checkpoint_log_bytes: 1 << rng.range(11, 17),
+            log_entries_kept: rng.range(0, 60),
+            sessions_max: if rng.chance(0.15) { 4 } else { 64 },
+            value_bytes_max: if rng.chance(0.2) { 2000 } else { 24 },
+        }
+    }
+}
+
+impl RequestMix {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            get: rng.range(2, 10),
+            set: rng.range(2, 10),
+            delete: rng.range(0, 3),
+            cas: rng.range(0, 4),
+            bulk_set: rng.range(0, 4),
+            multi_get: rng.range(0, 4),
+        }
+    }
+}

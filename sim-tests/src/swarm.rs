@@ -1,0 +1,257 @@
+//! Many seeds at once, and what they came to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::options::Options;
+use crate::run::{Report, run};
+
+/// Failing seeds that are listed in a summary; more are only counted.
+const FAILURES_LISTED: usize = 20;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    /// The first seed.
+    pub first: u64,
+    /// The seed after the last.
+    pub end: u64,
+    /// Runs at the same time.
+    pub jobs: usize,
+    /// Whether to show a progress bar (on a terminal).
+    pub progress: bool,
+}
+
+/// What the runs came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    first: u64,
+    end: u64,
+    runs: u64,
+    simulated: Duration,
+    cpu_seconds: f64,
+    wall_seconds: f64,
+    events: u64,
+    acknowledged: u64,
+    elections: u64,
+    stops: u64,
+    faults: BTreeMap<&'static str, (u64, u64)>,
+    probes: BTreeMap<&'static str, u64>,
+    converge_ms: Vec<u64>,
+    failed: Vec<(u64, String)>,
+}
+
+/// Runs all seeds of a range.
+#[expect(clippy::disallowed_methods, reason = "the swarm runs outside of the simulated world")]
+pub fn run_all(
+    swarm: &Swarm,
+    draw: impl Fn(u64) -> Options + Sync,
+    stop_at_first: bool,
+) -> Summary {
+    let begin = std::time::Instant::now();
+    let cpu_begin = cpu_seconds();
+    let next = AtomicU64::new(swarm.first);
+    let bar = progress_bar(swarm);
+    let summary = Mutex::new(Summary { first: swarm.first, end: swarm.end, ..Summary::default() });
+    std::thread::scope(|scope| {
+        for _ in 0..swarm.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= swarm.end {
+                        return;
+                    }
+                    let report = run(&draw(seed), false);
+                    let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(violation) = &report.violation {
+                        bar.println(format!(
+                            "seed {seed}: {violation}\n  replay: cargo sim replay {seed}"
+                        ));
+                        if stop_at_first {
+                            next.store(swarm.end, Ordering::Relaxed);
+                        }
+                    }
+                    summary.add(&report);
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.wall_seconds = begin.elapsed().as_secs_f64();
+    summary.cpu_seconds = cpu_seconds() - cpu_begin;
+    summary
+}
+
+/// Runs all seeds of a range with the options that they draw.
+pub fn run_seeds(swarm: &Swarm) -> Summary {
+    run_all(swarm, Options::draw, false)
+}
+
+
+fn progress_bar(swarm: &Swarm) -> ProgressBar {
+    let bar = ProgressBar::new(swarm.end - swarm.first);
+    if !swarm.progress {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds  {elapsed}, {eta} left");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+impl Summary {
+    fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.simulated += report.simulated;
+        self.events += report.event_count;
+        self.acknowledged += report.acknowledged;
+        self.elections += report.elections;
+        self.stops += report.stop_count;
+        for (code, (injected, observable)) in &report.faults {
+            let counts = self.faults.entry(code).or_default();
+            counts.0 += injected;
+            counts.1 += observable;
+        }
+        for (probe, hits) in &report.probes {
+            *self.probes.entry(probe).or_default() += hits;
+        }
+        let converge = u64::try_from(report.time_to_converge.as_millis()).unwrap_or(u64::MAX);
+        self.converge_ms.push(converge);
+        if let Some(violation) = &report.violation {
+            self.failed.push((report.seed, violation.to_string()));
+        }
+    }
+
+    /// Returns how many seeds failed.
+    pub fn failures(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// Returns the failed seeds with what was found.
+    pub fn failed(&self) -> &[(u64, String)] {
+        &self.failed
+    }
+
+    /// Returns how often each fault was injected and observable, by code.
+    pub fn faults(&self) -> &BTreeMap<&'static str, (u64, u64)> {
+        &self.faults
+    }
+
+    /// Returns how often each probe was hit.
+    pub fn probes(&self) -> &BTreeMap<&'static str, u64> {
+        &self.probes
+    }
+
+    /// Returns the simulated seconds per second of processor time.
+    pub fn speed(&self) -> f64 {
+        self.simulated.as_secs_f64() / self.cpu_seconds.max(0.01)
+    }
+
+    /// Returns the processor seconds of all runs.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.cpu_seconds
+    }
+
+    /// Returns the processor seconds of one seed on average.
+    pub fn cpu_seconds_per_seed(&self) -> f64 {
+        self.cpu_seconds / float(self.runs.max(1))
+    }
+
+    fn converge_percentile(&self, percent: usize) -> u64 {
+        let mut sorted = self.converge_ms.clone();
+        sorted.sort_unstable();
+        let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+        sorted.get(at).copied().unwrap_or(0)
+    }
+
+    /// Returns the summary for people.
+    pub fn to_table(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(
+            text,
+            "{} seeds ({}..{}), {} failed\n{:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
+             {:.0} simulated s per CPU s, {:.3} CPU s per seed\n{} events, {} requests answered, \
+             {} elections, {} nodes stopped by themselves\nconverged after healing: median {} ms, \
+             p99 {} ms",
+            self.runs,
+            self.first,
+            self.end,
+            self.failed.len(),
+            self.simulated.as_secs_f64(),
+            self.cpu_seconds,
+            self.wall_seconds,
+            self.speed(),
+            self.cpu_seconds_per_seed(),
+            self.events,
+            self.acknowledged,
+            self.elections,
+            self.stops,
+            self.converge_percentile(50),
+            self.converge_percentile(99),
+        );
+        let mut faults = comfy_table::Table::new();
+        faults.set_header(["fault", "injected", "observable"]);
+        for (code, (injected, observable)) in &self.faults {
+            faults.add_row([(*code).to_owned(), injected.to_string(), observable.to_string()]);
+        }
+        let mut probes = comfy_table::Table::new();
+        probes.set_header(["probe", "hits"]);
+        for (probe, hits) in &self.probes {
+            probes.add_row([(*probe).to_owned(), hits.to_string()]);
+        }
+        let _ = writeln!(text, "{faults}\n{probes}");
+        for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
+            let _ = writeln!(text, "seed {seed}: {what}\n  replay: cargo sim replay {seed}");
+        }
+        text
+    }
+
+    /// Returns the summary for programs.
+    pub fn to_json(&self) -> String {
+        let faults: BTreeMap<_, _> = self
+            .faults
+            .iter()
+            .map(|(code, (injected, observable))| {
+                (code, json!({ "injected": injected, "observable": observable }))
+            })
+            .collect();
+        json!({
+            "first_seed": self.first, "end_seed": self.end, "seeds": self.runs,
+            "simulated_seconds": self.simulated.as_secs_f64(),
+            "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
+            "simulated_per_cpu_second": self.speed(), "events": self.events,
+            "acknowledged": self.acknowledged, "elections": self.elections,
+            "converge_ms": { "p50": self.converge_percentile(50), "p99": self.converge_percentile(99) },
+            "faults": faults, "probes": self.probes,
+            "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what }))
+                .collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+}
+
+fn float(number: u64) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// Returns the processor seconds that this process has used, in steps of 10 ms.
+fn cpu_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = |at: usize| {
+        let field = after_name.split_whitespace().nth(at);
+        field.and_then(|field| field.parse::<u64>().ok()).unwrap_or(0)
+    };
+    float(ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}

@@ -1,0 +1,334 @@
+//! Watches every step of every node and tells the checkers.
+//!
+//! A [`NodeWatch`] is the observer of one process; all of them report to the one [`Watch`] of the
+//! run, which knows what a person in no place of the cluster could know: what all nodes do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mangrove::base::checksum::crc32;
+use mangrove::base::{Index, Instant, NodeId, Term};
+use mangrove::codec;
+use mangrove::kv::{Command, CommandReply};
+use mangrove::raft::{
+    AppendOutcome, Entry, EntryKind, Input, Message, Raft, Ready, Recovered, Role, SnapshotMeta,
+};
+use mangrove::replica::Observer;
+
+use crate::check::Violation;
+use crate::check::invariants::{Invariants, Observation, Restart};
+use crate::check::liveness::Deadlines;
+use crate::check::mirror::{Log, Stamp};
+use crate::world::{Host, World};
+
+/// See the [module](self).
+pub struct Watch {
+    world: World,
+    state: Mutex<State>,
+}
+
+struct State {
+    nodes: BTreeMap<NodeId, NodeState>,
+    invariants: Invariants,
+    elections: u64,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, Default)]
+struct NodeState {
+    role: Option<Role>,
+    term: Term,
+    applied: Index,
+    commit: Index,
+    damaged: bool,
+}
+
+impl Watch {
+    /// Starts to watch a cluster.
+    pub fn new(world: &World, node_count: u64, deadlines: Deadlines) -> Arc<Self> {
+        let nodes = (1..=node_count).map(|node| (NodeId(node), NodeState::default())).collect();
+        let state = State { nodes, invariants: Invariants::new(deadlines), elections: 0 };
+        Arc::new(Self { world: world.clone(), state: Mutex::new(state) })
+    }
+
+    /// Returns the first violation that was found.
+    pub fn violation(&self) -> Option<Violation> {
+        self.lock().invariants.first().cloned()
+    }
+
+    /// Returns the leader of the highest term that has one.
+    pub fn leader(&self) -> Option<NodeId> {
+        let state = self.lock();
+        let leaders = state.nodes.iter().filter(|(_, node)| node.role == Some(Role::Leader));
+        leaders.max_by_key(|(_, node)| node.term).map(|(id, _)| *id)
+    }
+
+    /// Returns how many leaders were elected.
+    pub fn election_count(&self) -> u64 {
+        self.lock().elections
+    }
+
+    /// Returns the applied index of every node.
+    pub fn applied(&self) -> BTreeMap<NodeId, Index> {
+        self.lock().nodes.iter().map(|(id, node)| (*id, node.applied)).collect()
+    }
+
+    /// Returns the highest commit index of all nodes.
+    pub fn commit_max(&self) -> Index {
+        self.lock().nodes.values().map(|node| node.commit).max().unwrap_or(0)
+    }
+
+    /// Tells whether a node's disk was damaged and the node has not caught up since.
+    pub fn is_damaged(&self, node: NodeId) -> bool {
+        self.lock().nodes.get(&node).is_some_and(|state| state.damaged)
+    }
+
+    /// Notes that a node's disk was damaged.
+    pub fn set_damaged(&self, node: NodeId) {
+        if let Some(state) = self.lock().nodes.get_mut(&node) {
+            state.damaged = true;
+        }
+    }
+
+    /// Notes that a node has lost what it was told to be durable, so it cannot keep its promises.
+    pub fn set_amnesic(&self, node: NodeId) {
+        self.observe(node, &Observation::Wiped);
+    }
+
+    /// Compares the acknowledged writes with the disks; the `excused` ones were lied to.
+    pub fn check_disks(
+        &self,
+        acknowledged: &[Index],
+        disks: &BTreeMap<NodeId, Log>,
+        excused: &BTreeSet<NodeId>,
+    ) -> Option<Violation> {
+        let at = self.now();
+        let mut state = self.lock();
+        for index in acknowledged {
+            if let Err(violation) = state.invariants.observe_acknowledged(at, *index) {
+                return Some(violation);
+            }
+        }
+        state.invariants.check_disks(at, disks, excused).err()
+    }
+
+    fn observe(&self, node: NodeId, observation: &Observation) {
+        let at = self.now();
+        // The first violation is kept; the run asks for it.
+        self.lock().invariants.observe(at, node, observation).ok();
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The observer of one process.
+pub struct NodeWatch {
+    watch: Arc<Watch>,
+    node: NodeId,
+    host: Host,
+    role: Option<Role>,
+    term: Term,
+}
+
+impl NodeWatch {
+    /// Watches a process of `node`.
+    pub fn new(watch: &Arc<Watch>, node: NodeId, host: Host) -> Self {
+        Self { watch: Arc::clone(watch), node, host, role: None, term: 0 }
+    }
+
+    fn observe(&self, observation: &Observation) {
+        self.watch.observe(self.node, observation);
+    }
+
+    fn with(&self, change: impl FnOnce(&mut NodeState)) {
+        if let Some(node) = self.watch.lock().nodes.get_mut(&self.node) {
+            change(node);
+        }
+    }
+
+    fn on_role(&mut self, core: &Raft) {
+        let (role, term) = (core.role(), core.term());
+        if self.role == Some(role) && self.term == term {
+            return;
+        }
+        if self.role == Some(Role::Leader) {
+            self.observe(&Observation::Resigned);
+        }
+        if role == Role::Leader {
+            self.observe(&Observation::Leader { term });
+            self.watch.lock().elections += 1;
+        }
+        (self.role, self.term) = (Some(role), term);
+        self.watch.world.trace(Some(self.host), "role", (term, 0), || {
+            format!("{role} in term {term}")
+        });
+    }
+}
+
+impl Observer for NodeWatch {
+    fn on_start(&mut self, _now: Instant, recovered: &Recovered, hash: u64) {
+        let log = log_of(recovered);
+        let (last, applied) = (log.last_index(), recovered.snapshot.index);
+        self.watch.world.trace(Some(self.host), "recovered", (last, applied), || {
+            let hard_state = recovered.hard_state;
+            format!(
+                "term {} vote {:?} log {}..{last} damaged {:?}",
+                hard_state.term, hard_state.vote, log.base_index, recovered.damaged_last
+            )
+        });
+        self.with(|node| {
+            *node = NodeState { applied, damaged: node.damaged, ..NodeState::default() };
+        });
+        self.observe(&Observation::Restart(Box::new(Restart {
+            term: recovered.hard_state.term,
+            vote: recovered.hard_state.vote,
+            log,
+            applied,
+            hash: Some(hash),
+        })));
+    }
+
+    fn on_input(&mut self, _now: Instant, _core: &Raft, input: &Input) {
+        match input {
+            Input::Peer { from, message } => {
+                let numbers = (from.0, kind_of(message));
+                self.watch
+                    .world
+                    .trace(Some(self.host), "recv", numbers, || format!("from {from} {message}"));
+            }
+            Input::SnapshotTaken { meta } => {
+                self.observe(&Observation::Snapshot { index: meta.index, term: meta.term });
+            }
+            _ => {}
+        }
+    }
+
+    fn on_ready(&mut self, _now: Instant, core: &Raft, ready: &Ready) {
+        let hard_state = core.hard_state();
+        self.observe(&Observation::HardState { term: hard_state.term, vote: hard_state.vote });
+        self.on_role(core);
+        for entry in ready.persist.iter().flat_map(|persist| &persist.entries) {
+            self.observe(&Observation::Append {
+                index: entry.index,
+                term: entry.term,
+                crc: crc_of(entry),
+            });
+        }
+        for (to, message) in &ready.send {
+            if let Some(promise) = promise_of(*to, message) {
+                self.observe(&promise);
+            }
+        }
+        for committed in &ready.apply {
+            let entry = &committed.entry;
+            self.observe(&Observation::Commit {
+                index: entry.index,
+                term: entry.term,
+                crc: crc_of(entry),
+            });
+        }
+        let (commit, applied) = (core.commit_index(), core.applied_index());
+        self.observe(&Observation::Progress { commit, applied });
+        let (role, term) = (core.role(), core.term());
+        let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
+        self.with(|node| {
+            node.role = Some(role);
+            node.term = term;
+            node.commit = commit;
+            node.damaged &= !is_whole;
+        });
+    }
+
+    fn on_applied(
+        &mut self,
+        _now: Instant,
+        entry: &Entry,
+        reply: Option<&CommandReply>,
+        hash: u64,
+    ) {
+        let Entry { index, term, .. } = *entry;
+        self.watch.world.trace(Some(self.host), "applied", (index, hash), || {
+            format!("{index}@{term} {reply:?}")
+        });
+        self.observe(&Observation::Applied { index, term, hash });
+        if let Some(effect) = effect_of(entry, reply) {
+            self.observe(&effect);
+        }
+        self.with(|node| node.applied = index);
+    }
+
+    fn on_installed(&mut self, _now: Instant, meta: SnapshotMeta, hash: u64) {
+        let SnapshotMeta { index, term } = meta;
+        self.watch.world.trace(Some(self.host), "installed", (index, term), || {
+            format!("snapshot {index}@{term}")
+        });
+        self.observe(&Observation::Installed { index, term, hash: Some(hash) });
+        self.with(|node| node.applied = index);
+    }
+}
+
+/// Returns a recovered log as the checkers know it.
+pub fn log_of(recovered: &Recovered) -> Log {
+    let stamp = |entry: &Entry| Stamp { term: entry.term, crc: crc_of(entry) };
+    Log {
+        base_index: recovered.snapshot.index,
+        base_term: recovered.snapshot.term,
+        entries: recovered.entries.iter().map(stamp).collect(),
+    }
+}
+
+fn crc_of(entry: &Entry) -> u32 {
+    match &entry.kind {
+        EntryKind::Noop => 0,
+        EntryKind::Command(command) => crc32(command.as_bytes()),
+    }
+}
+
+/// Returns what a message promises that others rely on.
+fn promise_of(to: NodeId, message: &Message) -> Option<Observation> {
+    match message {
+        Message::VoteReply { term, granted: true } => {
+            Some(Observation::Promise { term: *term, vote: Some(to) })
+        }
+        Message::AppendReply { term, outcome: AppendOutcome::Matched { .. }, .. } => {
+            Some(Observation::Promise { term: *term, vote: None })
+        }
+        _ => None,
+    }
+}
+
+/// Returns the write of a session that took effect with this entry, if one did.
+fn effect_of(entry: &Entry, reply: Option<&CommandReply>) -> Option<Observation> {
+    let Some(CommandReply::Applied(version)) = reply else { return None };
+    let EntryKind::Command(command) = &entry.kind else { return None };
+    // A retried write is answered with the version that it got the first time.
+    if version.0 != entry.index {
+        return None;
+    }
+    match codec::decode(command.as_bytes()) {
+        Ok(Command::Write { session, seq, acked_below, .. }) => {
+            Some(Observation::Effect { index: entry.index, session, seq, acked_below })
+        }
+        _ => None,
+    }
+}
+
+/// Returns a number for the kind of a message, for the hash of the trace.
+fn kind_of(message: &Message) -> u64 {
+    match message {
+        Message::PreVote { .. } => 1,
+        Message::PreVoteReply { .. } => 2,
+        Message::Vote { .. } => 3,
+        Message::VoteReply { .. } => 4,
+        Message::Append { .. } => 5,
+        Message::AppendReply { .. } => 6,
+        Message::SnapshotChunk { .. } => 7,
+        Message::SnapshotReply { .. } => 8,
+    }
+}

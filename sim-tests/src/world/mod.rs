@@ -1,0 +1,563 @@
+//! A world: machines with clocks, disks and a network, whose every fault comes from one seed.
+//!
+//! The cluster harness builds worlds; the nodes in them know only [`SimEnv`]. madsim contributes
+//! the executor, the virtual clock, and the killing and pausing of a machine's tasks; network,
+//! disks, clock errors and timers are made here, because madsim's forgive too much (see `net`,
+//! `disk`, `clock` and `core`).
+//!
+//! ```text
+//! run_seed(seed, options, |world| async move {
+//!     let n1 = world.add_server("n1");                    // a machine, with power, without process
+//!     world.start(n1, |env| async move { … }).await;      // an incarnation of its process
+//!     world.sleep(Duration::from_secs(1)).await;          // world time; nodes use env.sleep
+//!     world.crash(n1);                                    // P1; or power_off(n1, PowerLoss::Subset)
+//!     world.start(n1, |env| async move { … }).await;      // power on if off, and a new incarnation
+//!     world.trace_hash()
+//! })
+//! ```
+//!
+//! A node's process ends by [`World::crash`], by [`World::power_off`], or when the future given to
+//! [`World::start`] returns; a panic in any of its tasks ends the whole run, as a find. However it
+//! ends, it is fenced at that instant: tasks and destructors of a dead incarnation may still run
+//! for a moment, but whatever they ask of disk or network has no effect.
+//!
+//! # Invariants
+//! 1. Everything that happens is a function of the seed, the options and the scenario. Each
+//!    purpose has its own stream of randomness, and a fault that is off draws nothing.
+//! 2. A dead incarnation changes nothing.
+//! 3. After [`World::shutdown`] no task and no timer of the world is left.
+//!
+//! # Left out
+//! Processors and their speed: a task takes 50 to 100 ns of virtual time per poll whatever it
+//! does, so a slow node (P6) is a slow disk or a pause here.
+
+mod clock;
+mod control;
+mod core;
+mod disk;
+mod env;
+mod fault;
+mod net;
+mod options;
+mod run;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::task::{JoinHandle, NodeId};
+use mangrove::base::Rng;
+
+use self::clock::{Clock, Sleep, Until};
+use self::core::{Core, Event, nanos};
+use self::disk::{DiskId, DiskState};
+pub use self::disk::{PowerLoss, Rot, SimDisk, SimFile};
+pub use self::env::SimEnv;
+pub use self::fault::Fault;
+use self::net::Net;
+pub use self::net::{Reset, SimListener, SimNet, SimStream};
+pub use self::options::{
+    ClockOptions, DiskOptions, Latency, LinkOptions, NetOptions, WorldOptions,
+};
+pub use self::run::{RunFailure, run_seed};
+
+/// One machine, numbered in the order in which it was added.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host(usize);
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "host {}", self.0)
+    }
+}
+
+/// What an incarnation of a process may pass as long as it lives.
+#[derive(Debug, Clone, Copy)]
+struct Fence {
+    host: Host,
+    incarnation: u64,
+}
+
+impl Fence {
+    /// The incarnation number of observers, who are never dead.
+    const OBSERVER: u64 = u64::MAX;
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Exit,
+    Crash,
+    Power(PowerLoss),
+}
+
+struct HostState {
+    name: String,
+    madsim: NodeId,
+    /// How many processes have been started here.
+    incarnation: u64,
+    process: Option<NodeHandle>,
+    has_power: bool,
+    paused_since: Option<u64>,
+    ended_at: Option<u64>,
+    clock: Clock,
+    wall_is_off: bool,
+    disk: DiskId,
+    rng: Rng,
+}
+
+struct State {
+    core: Core,
+    net: Net,
+    hosts: Vec<HostState>,
+    disks: BTreeMap<DiskId, DiskState>,
+    disk_count: u64,
+    options: WorldOptions,
+    rng: Rng,
+    timer_rng: Rng,
+    timer_late_max: Duration,
+    task_count: u64,
+}
+
+impl State {
+    fn host(&self, host: Host) -> &HostState {
+        match self.hosts.get(host.0) {
+            Some(state) => state,
+            None => panic!("the world has no {host:?}"),
+        }
+    }
+
+    fn host_mut(&mut self, host: Host) -> &mut HostState {
+        match self.hosts.get_mut(host.0) {
+            Some(state) => state,
+            None => panic!("the world has no {host:?}"),
+        }
+    }
+
+    /// Tells whether the process with that fence is alive.
+    fn is_open(&self, fence: Fence) -> bool {
+        fence.incarnation == Fence::OBSERVER
+            || self
+                .hosts
+                .get(fence.host.0)
+                .is_some_and(|host| host.process.is_some() && host.incarnation == fence.incarnation)
+    }
+
+    fn disk_of(&mut self, host: Host) -> &mut DiskState {
+        let disk = self.host(host).disk;
+        match self.disks.get_mut(&disk) {
+            Some(disk) => disk,
+            None => panic!("{host:?} has lost its disk {disk:?}"),
+        }
+    }
+
+    fn add_disk(&mut self, host: Host, options: DiskOptions) -> DiskId {
+        let id = DiskId(self.disk_count);
+        self.disk_count += 1;
+        let rng = self.host(host).rng.split("disk").split(&id.0.to_string());
+        self.disks.insert(id, DiskState::new(id, host, options, &rng));
+        id
+    }
+
+    /// Carries out all that is due and gets ready for what comes next.
+    fn drive(&mut self, driver: &Waker) {
+        let now = self.core.now();
+        while let Some(event) = self.core.take_due(now) {
+            match event {
+                Event::Wake(waker) => waker.wake(),
+                Event::Arrive(id, side) => self.net.fire_arrival(id, side),
+                Event::Reset(id, side) => self.net.fire_reset(&mut self.core, id, side),
+                Event::Sync(job) => {
+                    if let Some(disk) = self.disks.get_mut(&job.disk()) {
+                        disk.complete_sync(&mut self.core, job);
+                    }
+                }
+            }
+        }
+        self.core.rest(now, driver);
+    }
+
+    /// Ends the process on a machine; returns what madsim must kill, if there was one.
+    fn end(&mut self, host: Host, end: End) -> Option<NodeId> {
+        let now = self.core.now();
+        let state = self.host_mut(host);
+        let had_process = state.process.take().is_some();
+        if had_process {
+            state.ended_at = Some(now);
+            state.paused_since = None;
+        }
+        let (madsim, incarnation) = (state.madsim, state.incarnation);
+        match end {
+            End::Exit | End::Crash if !had_process => return None,
+            End::Exit | End::Crash => {
+                let kind = if matches!(end, End::Exit) { "exit" } else { "crash" };
+                self.core.event(host, kind, (incarnation, 0), || format!("#{incarnation}"));
+                self.net.process_ended(&mut self.core, host);
+                self.disk_of(host).process_ended();
+            }
+            End::Power(_) if !self.host(host).has_power => return None,
+            End::Power(loss) => {
+                self.host_mut(host).has_power = false;
+                self.core.event(host, "power_off", (incarnation, 0), || format!("{loss:?}"));
+                self.net.power_lost(&mut self.core, host);
+                let id = self.host(host).disk;
+                if let Some(disk) = self.disks.get_mut(&id) {
+                    disk.lose_power(&mut self.core, loss);
+                }
+            }
+        }
+        had_process.then_some(madsim)
+    }
+}
+
+/// What everything of a world refers to.
+struct Shared {
+    state: Mutex<State>,
+    handle: Handle,
+    driver: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Shared {
+    /// Runs `f` on the state. `f` must not call back into the world.
+    fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes madsim forget tasks that have ended.
+    fn prune_tasks(&self) {
+        let task_count = self.handle.metrics().num_tasks();
+        assert!(task_count < 1_000_000, "{task_count} tasks at once: something spawns for ever");
+    }
+}
+
+/// A world. Cheap to clone; all clones are the same world.
+///
+/// It belongs to the scenario: nodes get a [`SimEnv`]. Unless it says otherwise, a method takes
+/// effect at once, at the present virtual time.
+#[derive(Clone)]
+pub struct World {
+    shared: Arc<Shared>,
+}
+
+impl World {
+    /// Makes a world without machines. Must be called inside a madsim runtime, see [`run_seed`].
+    pub fn new(rng: &Rng, options: WorldOptions) -> Self {
+        let handle = Handle::current();
+        let time = madsim::time::TimeHandle::current();
+        let state = State {
+            core: Core::new(time, options.record_trace),
+            net: Net::new(options.net.clone(), rng),
+            hosts: Vec::new(),
+            disks: BTreeMap::new(),
+            disk_count: 0,
+            timer_rng: rng.split("clock.late"),
+            timer_late_max: options.clock.timer_late_max,
+            options,
+            rng: rng.clone(),
+            task_count: 0,
+        };
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), handle, driver: Mutex::new(None) });
+        let driven = Arc::clone(&shared);
+        let driver = madsim::task::spawn(poll_fn(move |cx| {
+            driven.with(|state| state.drive(cx.waker()));
+            Poll::<()>::Pending
+        }));
+        *shared.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver);
+        Self { shared }
+    }
+
+    /// Adds a machine for a server; its name is also its host name, as in "n1:7000".
+    pub fn add_server(&self, name: &str) -> Host {
+        self.add_host(name, false)
+    }
+
+    /// Adds a machine for clients: links to it have the faults of clients (N10).
+    pub fn add_client(&self, name: &str) -> Host {
+        self.add_host(name, true)
+    }
+
+    fn add_host(&self, name: &str, is_client: bool) -> Host {
+        // madsim must not be called with the world locked: it may run destructors.
+        let madsim = self.shared.handle.create_node().name(name).build().id();
+        self.shared.with(|state| {
+            let host = Host(state.hosts.len());
+            let rng = state.rng.split("host").split(name);
+            state.hosts.push(HostState {
+                name: name.to_owned(),
+                madsim,
+                incarnation: 0,
+                process: None,
+                has_power: true,
+                paused_since: None,
+                ended_at: None,
+                clock: Clock::new(0),
+                wall_is_off: false,
+                disk: DiskId(state.disk_count),
+                rng,
+            });
+            let options = state.options.disk.clone();
+            state.add_disk(host, options);
+            state.draw_clock(host);
+            state.net.add_host(name, is_client);
+            state.core.trace.name_host(name);
+            host
+        })
+    }
+
+    /// Starts a process on a machine, which must have none; gives the machine power if it is off.
+    ///
+    /// Waits until the last process has been gone for a millisecond of virtual time. When `main`
+    /// returns, the process has exited.
+    pub async fn start<F, Fut>(&self, host: Host, main: F)
+    where
+        F: FnOnce(SimEnv) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let ended_at = self.shared.with(|state| state.host(host).ended_at);
+        if let Some(ended_at) = ended_at {
+            self.sleep_until(ended_at + 1_000_000).await;
+            self.shared.handle.restart(self.shared.with(|state| state.host(host).madsim));
+        }
+        let madsim = self.shared.with(|state| state.host(host).madsim);
+        let Some(node) = self.shared.handle.get_node(madsim) else {
+            panic!("madsim has lost {host:?}");
+        };
+        let env = self.boot(host, node.clone());
+        let (world, fence) = (self.clone(), self.fence(host));
+        let main = main(env);
+        drop(node.spawn(async move {
+            main.await;
+            if world.shared.with(|state| state.is_open(fence)) {
+                world.end(host, End::Exit);
+            }
+        }));
+    }
+
+    fn boot(&self, host: Host, node: NodeHandle) -> SimEnv {
+        self.shared.with(|state| {
+            let host_state = state.host_mut(host);
+            assert!(
+                host_state.process.is_none(),
+                "{} already runs incarnation {}",
+                host_state.name,
+                host_state.incarnation
+            );
+            host_state.process = Some(node);
+            host_state.incarnation += 1;
+            let incarnation = host_state.incarnation;
+            let had_power = std::mem::replace(&mut host_state.has_power, true);
+            state.core.event(host, "start", (incarnation, 0), || format!("#{incarnation}"));
+            if !had_power {
+                state.net.power_restored(&mut state.core, host);
+            }
+        });
+        match self.env(host) {
+            Some(env) => env,
+            None => panic!("{host:?} died in the instant of its start"),
+        }
+    }
+
+    fn fence(&self, host: Host) -> Fence {
+        let incarnation = self.shared.with(|state| state.host(host).incarnation);
+        Fence { host, incarnation }
+    }
+
+    /// Returns the environment of the process that runs on a machine, if one does.
+    ///
+    /// Its random streams are those that the process itself has.
+    pub fn env(&self, host: Host) -> Option<SimEnv> {
+        let fence = self.fence(host);
+        let (node, rng, disk) = self.shared.with(|state| {
+            let host = state.host(host);
+            let rng = host.rng.split("process").split(&fence.incarnation.to_string());
+            Some((host.process.clone()?, rng, host.disk))
+        })?;
+        let disk = SimDisk::new(&self.shared, disk, fence);
+        Some(SimEnv::new(&self.shared, fence, node, rng, disk))
+    }
+
+    /// Kills the process on a machine (P1); nothing happens if there is none.
+    ///
+    /// What it wrote stays in the page cache, and its connections end as the kernel ends them.
+    pub fn crash(&self, host: Host) {
+        if self.is_running(host) {
+            self.shared.with(|state| {
+                state.core.faults.injected(Fault::P1);
+                state.core.faults.observed(Fault::P1);
+            });
+        }
+        self.end(host, End::Crash);
+    }
+
+    /// Takes the power away from a machine (P2, P3): its connections fall silent, and of what was
+    /// not synced only what `loss` says is left. Nothing happens if it is off.
+    pub fn power_off(&self, host: Host, loss: PowerLoss) {
+        self.end(host, End::Power(loss));
+    }
+
+    /// Takes the power away from several machines in the same instant (P4).
+    pub fn power_off_all(&self, hosts: &[Host], loss: PowerLoss) {
+        self.shared.with(|state| {
+            state.core.faults.injected(Fault::P4);
+            state.core.faults.observed(Fault::P4);
+        });
+        for host in hosts {
+            self.power_off(*host, loss);
+        }
+    }
+
+    fn end(&self, host: Host, end: End) {
+        // First the fence, then the kill: destructors must find the world closed to them.
+        if let Some(madsim) = self.shared.with(|state| state.end(host, end)) {
+            self.shared.handle.kill(madsim);
+        }
+    }
+
+    /// Stops the process on a machine from running (P5), as SIGSTOP or a moving virtual machine
+    /// does: clocks go on, timers and bytes pile up.
+    pub fn pause(&self, host: Host) {
+        let madsim = self.shared.with(|state| {
+            let now = state.core.now();
+            let host_state = state.host_mut(host);
+            if host_state.process.is_none() || host_state.paused_since.is_some() {
+                return None;
+            }
+            host_state.paused_since = Some(now);
+            let madsim = host_state.madsim;
+            state.core.faults.injected(Fault::P5);
+            state.core.event(host, "pause", (0, 0), String::new);
+            Some(madsim)
+        });
+        if let Some(madsim) = madsim {
+            self.shared.handle.pause(madsim);
+        }
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, host: Host) {
+        let madsim = self.shared.with(|state| {
+            let now = state.core.now();
+            let host_state = state.host_mut(host);
+            let length = now.saturating_sub(host_state.paused_since.take()?);
+            let madsim = host_state.madsim;
+            if length > 0 {
+                state.core.faults.observed(Fault::P5);
+            }
+            state.core.event(host, "resume", (length, 0), || format!("after {length} ns"));
+            Some(madsim)
+        });
+        if let Some(madsim) = madsim {
+            self.shared.handle.resume(madsim);
+        }
+    }
+
+    /// Tells whether a process runs on a machine, paused or not.
+    pub fn is_running(&self, host: Host) -> bool {
+        self.shared.with(|state| state.host(host).process.is_some())
+    }
+
+    /// Tells whether the process on a machine is paused.
+    pub fn is_paused(&self, host: Host) -> bool {
+        self.shared.with(|state| state.host(host).paused_since.is_some())
+    }
+
+    /// Tells whether a machine has power.
+    pub fn has_power(&self, host: Host) -> bool {
+        self.shared.with(|state| state.host(host).has_power)
+    }
+
+    /// Returns how many processes have been started on a machine.
+    pub fn incarnation(&self, host: Host) -> u64 {
+        self.fence(host).incarnation
+    }
+
+    /// Returns the name of a machine.
+    pub fn name(&self, host: Host) -> String {
+        self.shared.with(|state| state.host(host).name.clone())
+    }
+
+    /// Returns every machine in the order in which they were added.
+    pub fn hosts(&self) -> Vec<Host> {
+        self.shared.with(|state| (0..state.hosts.len()).map(Host).collect())
+    }
+
+    /// Returns the world's time since its beginning, which no node knows.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.shared.with(|state| state.core.now()))
+    }
+
+    /// Waits for `duration` of the world's time.
+    pub async fn sleep(&self, duration: Duration) {
+        let at = self.shared.with(|state| state.core.now()).saturating_add(nanos(duration).max(1));
+        self.sleep_until(at).await;
+    }
+
+    async fn sleep_until(&self, at: u64) {
+        Sleep::new(&self.shared, Until::World(at)).await;
+    }
+
+    /// Returns a stream of the world's randomness for a purpose of the scenario.
+    pub fn rng(&self, purpose: &str) -> Rng {
+        self.shared.with(|state| state.rng.split("scenario").split(purpose))
+    }
+
+    /// Traces an event of a machine, or of the world if `host` is `None`.
+    ///
+    /// `a` and `b` go into the hash of the trace; `text` is called only if lines are recorded.
+    pub fn trace(
+        &self,
+        host: Option<Host>,
+        kind: &'static str,
+        numbers: (u64, u64),
+        text: impl FnOnce() -> String,
+    ) {
+        let host = host.unwrap_or(Host(usize::MAX));
+        self.shared.with(|state| state.core.event(host, kind, numbers, text));
+    }
+
+    /// Returns the hash over everything that has happened: equal for equal runs.
+    pub fn trace_hash(&self) -> u64 {
+        self.shared.with(|state| state.core.trace.hash())
+    }
+
+    /// Returns how many events the hash covers.
+    pub fn event_count(&self) -> u64 {
+        self.shared.with(|state| state.core.trace.event_count())
+    }
+
+    /// Returns the lines recorded since the last call; none if they are not recorded.
+    pub fn take_trace(&self) -> Vec<String> {
+        self.shared.with(|state| state.core.trace.take_lines())
+    }
+
+    /// Returns how often each fault was injected, and how often that was observable, by code.
+    pub fn fault_counts(&self) -> BTreeMap<&'static str, (u64, u64)> {
+        self.shared.with(|state| state.core.faults.by_code())
+    }
+
+    /// Ends the world: kills every process and drops all that waits. [`run_seed`] does it.
+    ///
+    /// Without it, every task that is still pending would leak.
+    pub async fn shutdown(&self) {
+        for host in self.hosts() {
+            self.end(host, End::Exit);
+        }
+        // madsim's own sleep, for ours end with the driver.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+        let driver = self.shared.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(driver) = driver {
+            driver.abort();
+        }
+        self.shared.with(|state| {
+            state.core.stop();
+            state.net.stop();
+        });
+        madsim::time::sleep(Duration::from_millis(2)).await;
+    }
+}
