@@ -47,6 +47,12 @@ pub enum Rule {
     /// come does not want, or writes one that a clause wants. *Sound:* else leave it out. Until its
     /// cells are overwritten they then hold what they held before; no read sees the difference, and
     /// a clause that it made true, and that is false without it, is one of those two.
+    ///
+    /// Beyond that, a pending operation waits until somebody open notices it, unless something that
+    /// could be placed now overwrites a cell that it writes or looks at, and what it writes to
+    /// *another* cell is noticed later. *Sound:* it has no deadline. Behind what returns now it
+    /// does the same, if nothing between reads what it wrote or overwrites a cell that it touches;
+    /// and if something between overwrites the only cell that anybody would notice, nobody notices.
     UsefulPending,
     /// **5. Unseen writes.** When a write overwrites cells blindly, every open unconditional write
     /// of unobserved values to some of the same cells is *excused*: it may be left out, as if it
@@ -128,6 +134,12 @@ pub enum Mutant {
     UsefulIgnoresClauses,
     /// Rule 4c without pending readers.
     UsefulIgnoresPending,
+    /// Rule 4c without looking at what else writes the cells.
+    UsefulIgnoresContest,
+    /// Rule 4c without looking at what else writes the cells that the operation looks at.
+    UsefulIgnoresOwnReads,
+    /// Rule 4c taking another pending operation for the operation itself.
+    UsefulMiscountsItself,
     /// Rule 5 without clauses.
     UnseenIgnoresClauses,
     /// Rule 5 before a write that reads the cell.
@@ -140,7 +152,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::FutureReadsIgnoresWriters,
         Self::FutureReadsCountsItself,
         Self::FutureReadsIgnoresPending,
@@ -154,6 +166,9 @@ impl Mutant {
         Self::AntichainIgnoresPlaced,
         Self::UsefulIgnoresClauses,
         Self::UsefulIgnoresPending,
+        Self::UsefulIgnoresContest,
+        Self::UsefulIgnoresOwnReads,
+        Self::UsefulMiscountsItself,
         Self::UnseenIgnoresClauses,
         Self::UnseenBeforeReader,
         Self::LocalityIgnoresReads,
