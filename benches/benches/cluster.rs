@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use benches::load::{self, Kind, Load, Outcome};
-use benches::machine::{fdatasync_median, median, memory_bytes};
+use benches::machine::{cpu_ms, fdatasync_median, median, memory_bytes};
 use benches::redis::{Figures, Redis};
 use real_tests::{RealCluster, block_on};
 
@@ -31,6 +31,9 @@ struct Series {
     per_second: Vec<f64>,
     p50_ms: Vec<f64>,
     p99_ms: Vec<f64>,
+    /// Processor time of the nodes, and of the load, per 1,000 requests.
+    nodes_cpu_ms: Vec<f64>,
+    load_cpu_ms: Vec<f64>,
     errors: u64,
 }
 
@@ -46,6 +49,24 @@ impl Series {
         self.per_second.push(figures.per_second);
         self.p50_ms.push(figures.p50_ms);
         self.p99_ms.push(figures.p99_ms);
+    }
+
+    /// Runs a load on a cluster of these processes and adds its outcome.
+    async fn run(&mut self, addresses: &[String], nodes: &[u32], load: Load) {
+        let cpu = || (cpu_ms(nodes), cpu_ms(&[std::process::id()]));
+        let before = cpu();
+        let outcome = load::run(addresses, load).await;
+        let after = cpu();
+        self.add(&outcome);
+        let thousands = outcome.per_second * load.duration.as_secs_f64() / 1000.0;
+        self.nodes_cpu_ms.push((after.0 - before.0) / thousands);
+        self.load_cpu_ms.push((after.1 - before.1) / thousands);
+    }
+
+    fn print_cpu(&mut self, name: &str) {
+        let nodes = median(&mut self.nodes_cpu_ms).unwrap_or_default();
+        let load = median(&mut self.load_cpu_ms).unwrap_or_default();
+        println!("{name:<34} CPU per 1,000: all nodes {nodes:.1} ms, load {load:.1} ms");
     }
 
     fn print(&mut self, name: &str) -> (f64, f64) {
@@ -64,6 +85,8 @@ async fn measure(rounds: u64, seconds: u64) {
     let mut cluster = RealCluster::start(3).await;
     let addresses = cluster.addresses().to_vec();
     let scratch = cluster.scratch();
+    let numbers: Vec<_> = cluster.numbers().collect();
+    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
     let fdatasync = fdatasync_median(&scratch);
     println!("machine: fdatasync p50 {:.3} ms", fdatasync.as_secs_f64() * 1000.0);
     let redis = Redis::start(&scratch);
@@ -87,14 +110,16 @@ async fn measure(rounds: u64, seconds: u64) {
             redis_sets.add_figures(set);
             redis_gets.add_figures(get);
         }
-        sets.add(&load::run(&addresses, load(Kind::Set, CONNECTIONS, round)).await);
-        gets.add(&load::run(&addresses, load(Kind::Get, CONNECTIONS, round)).await);
+        sets.run(&addresses, &nodes, load(Kind::Set, CONNECTIONS, round)).await;
+        gets.run(&addresses, &nodes, load(Kind::Get, CONNECTIONS, round)).await;
     }
     println!(
         "{CONNECTIONS} connections, 1 in flight, 16 B keys, {VALUE_BYTES} B values, medians of {rounds} rounds"
     );
     let set = sets.print("mangrove, 3 nodes: durable set");
     let get = gets.print("mangrove, 3 nodes: linearizable get");
+    sets.print_cpu("mangrove, 3 nodes: durable set");
+    gets.print_cpu("mangrove, 3 nodes: linearizable get");
     if redis.is_some() {
         let redis_set = redis_sets.print("redis, 1 node: set, fsync always");
         let redis_get = redis_gets.print("redis, 1 node: get");

@@ -38,6 +38,19 @@ pub fn memory_bytes(process: u32) -> (u64, u64) {
     (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
 }
 
+/// Returns the processor time that the given processes have used so far, in milliseconds.
+pub fn cpu_ms(processes: &[u32]) -> f64 {
+    // The unit of these fields is the same on every Linux: USER_HZ is 100.
+    const TICK_MS: f64 = 10.0;
+    let of = |process: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // The name in parentheses may contain anything; user and system time come 11 fields later.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>()
+    };
+    processes.iter().map(of).sum::<f64>() * TICK_MS
+}
+
 /// Returns the median; the upper one of two.
 pub fn median<T: PartialOrd + Copy>(values: &mut [T]) -> Option<T> {
     values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));

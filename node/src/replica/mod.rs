@@ -23,6 +23,7 @@
 //! Votes, commit rules, quorums: see [`crate::raft`]. Bytes on the wire: see [`crate::server`].
 
 pub mod config;
+mod gathering;
 mod identity;
 mod inbox;
 mod observer;

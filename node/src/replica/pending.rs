@@ -49,6 +49,11 @@ impl PendingRequests {
         self.requests.remove(&token)
     }
 
+    /// Tells whether the request still waits.
+    pub(super) fn contains(&self, token: Token) -> bool {
+        self.requests.contains_key(&token)
+    }
+
     /// Takes out one request that has waited too long.
     pub(super) fn remove_overdue(&mut self, now: Instant) -> Option<PendingRequest> {
         let first = self.requests.first_entry()?;

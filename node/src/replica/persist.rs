@@ -42,6 +42,11 @@ pub const KIND_INSTALL: u8 = 3;
 /// Pause between two tries to write to a full disk.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
 
+/// Idle time after which the log is told what is durable. A mark costs a write and a sector, so
+/// under load, when the next batch says the same, there is none. Too small: many marks. Too
+/// large: the last batch before a crash is longer without a witness.
+const MARK_DELAY: Duration = Duration::from_millis(10);
+
 /// What the log task is asked to do, in order.
 pub(super) enum LogJob {
     /// Make it durable and report it.
@@ -155,7 +160,10 @@ impl<E: Env> LogTask<E> {
     async fn run_always(&mut self) -> Result<(), StorageError> {
         let mut jobs = Vec::new();
         loop {
-            self.queue.wait().await;
+            if env::timeout(&self.env, MARK_DELAY, self.queue.wait()).await.is_none() {
+                self.mark().await?;
+                self.queue.wait().await;
+            }
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
             self.write().await?;
@@ -181,6 +189,7 @@ impl<E: Env> LogTask<E> {
                 let rest = interval.saturating_sub(waited);
                 if env::timeout(&self.env, rest, self.queue.wait()).await.is_none() {
                     self.writer.sync().await?;
+                    self.mark().await?;
                     unsynced_since = None;
                     continue;
                 }
@@ -293,6 +302,11 @@ impl<E: Env> LogTask<E> {
         if let Some(index) = batch.remove_through {
             self.writer.remove_through(index).await?;
         }
+        self.writer.prepare().await
+    }
+
+    /// Tells the disk what is durable.
+    async fn mark(&mut self) -> Result<(), StorageError> {
         match self.writer.mark().await {
             Ok(()) => Ok(()),
             // The mark is evidence, not data: the next write finds out about the full disk.

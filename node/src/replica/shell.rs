@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::config::{NodeConfig, SyncPolicy};
+use super::gathering::Gathering;
 use super::inbox::{Arrivals, Event, Inbox, Submitted};
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
@@ -52,6 +53,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) snapshots: Arc<SnapshotQueue>,
     pub(super) peers: Vec<(NodeId, Arc<PeerOutbox>)>,
     pub(super) pending: PendingRequests,
+    pub(super) gathering: Gathering,
     pub(super) observer: O,
     pub(super) checkpoint: CheckpointProgress,
     pub(super) disk_full: bool,
@@ -94,6 +96,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             let now = self.env.now();
             self.inbox.take(&mut arrivals);
             self.handle(now, &mut arrivals);
+            self.propose(now);
             if now >= self.core.deadline() {
                 self.core.tick(now);
             }
@@ -103,10 +106,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
             if let Some(reason) = self.stop.take() {
                 return self.finish(reason);
             }
-            let deadline = match self.pending.next_deadline() {
-                Some(pending) => pending.min(self.core.deadline()),
-                None => self.core.deadline(),
-            };
+            let deadlines = [self.pending.next_deadline(), self.gathering.deadline()];
+            let core_deadline = self.core.deadline();
+            let deadline = deadlines.into_iter().flatten().fold(core_deadline, Instant::min);
             sleep.until(&self.env, now, deadline);
             if self.inbox.wait(sleep.future.as_mut()).await {
                 sleep.over = true;
@@ -123,6 +125,17 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         for request in arrivals.requests.drain(..) {
             self.on_request(now, request);
+        }
+    }
+
+    /// Proposes the writes that have gathered, unless more are worth waiting for.
+    fn propose(&mut self, now: Instant) {
+        let leads = self.core.role() == Role::Leader;
+        for (token, command) in self.gathering.take(now, leads) {
+            // A request that has been answered meanwhile (the node stops) shall not take effect.
+            if self.pending.contains(token) {
+                self.step(now, Input::Propose { token, command });
+            }
         }
     }
 
@@ -148,7 +161,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     fn on_persist_event(&mut self, now: Instant, event: PersistEvent) {
         match event {
-            PersistEvent::Persisted(through) => self.step(now, Input::Persisted { through }),
+            PersistEvent::Persisted(through) => {
+                self.gathering.on_persisted(through);
+                self.step(now, Input::Persisted { through });
+            }
             PersistEvent::InstallLogged(meta) => self.snapshots.push(SnapshotJob::Install(meta)),
             PersistEvent::DiskFull(full) => {
                 if full {
@@ -181,7 +197,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
                     return;
                 }
                 let token = self.pending.insert(now, outbox, id, None);
-                self.step(now, Input::Propose { token, command });
+                self.gathering.add(now, token, command);
             }
             RequestBody::Query(query) => {
                 let token = self.pending.insert(now, outbox, id, Some(query));
@@ -213,13 +229,15 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 
     fn execute(&mut self, now: Instant, ready: Ready) {
-        if let Some(persist) = ready.persist {
-            self.log.push(LogJob::Persist(persist));
-        }
+        // First what has the longer way: the followers' disks and this one's work side by side.
         for (to, message) in &ready.send {
             if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
                 outbox.send(message);
             }
+        }
+        if let Some(persist) = ready.persist {
+            self.gathering.on_persist(persist.id);
+            self.log.push(LogJob::Persist(persist));
         }
         let applied = ready.apply.last().map(|committed| committed.entry.index);
         for committed in ready.apply {

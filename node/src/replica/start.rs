@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::config::NodeConfig;
+use super::gathering::Gathering;
 use super::identity::{self, Identity};
 use super::inbox::Inbox;
 use super::observer::Observer;
@@ -126,6 +127,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             snapshots,
             peers: peer_outboxes(&config),
             pending: PendingRequests::new(config.request_timeout),
+            gathering: Gathering::default(),
             observer,
             checkpoint: CheckpointProgress { newest, bytes, ..CheckpointProgress::default() },
             disk_full: false,

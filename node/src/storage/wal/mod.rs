@@ -8,7 +8,8 @@
 //!     for every request that waits:  append     encodes into a buffer, no I/O
 //!     once for all of them:          write      one write
 //!                                    sync       one fsync: now they are durable
-//!     when nothing waits:            mark       tells the disk so
+//!     after the answers:             prepare    a step towards the next segment
+//!     when nothing waits:            mark       tells the disk what is durable
 //!     after a snapshot:              remove_through
 //! ```
 //! That loop is the group commit: while one batch is synced the next one gathers.

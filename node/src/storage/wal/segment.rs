@@ -161,6 +161,8 @@ pub(super) struct Spare<F> {
     file: F,
     filled_bytes: u64,
     target_bytes: u64,
+    /// The zeros of one step; fresh ones for each would cost more than writing them.
+    zeros: Vec<u8>,
 }
 
 impl<F: File> Spare<F> {
@@ -171,7 +173,8 @@ impl<F: File> Spare<F> {
         target_bytes: u64,
     ) -> Result<Self, StorageError> {
         let file = disk.create(&spare_path(dir)).await?;
-        Ok(Self { file, filled_bytes: 0, target_bytes })
+        let zeros = vec![0; to_usize(FILL_STEP_BYTES.min(target_bytes))];
+        Ok(Self { file, filled_bytes: 0, target_bytes, zeros })
     }
 
     /// Tells whether it may become a segment.
@@ -187,8 +190,8 @@ impl<F: File> Spare<F> {
     /// Writes the next zeros and syncs them. With a full disk it may be called again.
     pub(super) async fn fill_step(&mut self) -> Result<(), StorageError> {
         let step = FILL_STEP_BYTES.min(self.target_bytes.saturating_sub(self.filled_bytes));
-        let zeros = vec![0; to_usize(step)];
-        self.file.write_at(self.filled_bytes, &zeros).await?;
+        let zeros = self.zeros.get(..to_usize(step)).unwrap_or(&self.zeros);
+        self.file.write_at(self.filled_bytes, zeros).await?;
         self.file.sync().await.map_err(never_retry)?;
         self.filled_bytes += step;
         Ok(())

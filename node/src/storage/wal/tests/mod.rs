@@ -39,7 +39,8 @@ fn payload(tag: u64, bytes: usize) -> Vec<u8> {
 
 fn commit(writer: &mut Writer<MemoryDisk>) -> Result<(), StorageError> {
     now(writer.write())?;
-    now(writer.sync())
+    now(writer.sync())?;
+    now(writer.prepare())
 }
 
 fn vote(term: u8) -> Record {

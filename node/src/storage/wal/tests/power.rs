@@ -100,7 +100,10 @@ impl Model {
                     self.durable_term = self.term;
                 }
             }
-            Step::Mark => self.check_space(|writer| now(writer.mark())),
+            Step::Mark => {
+                self.check_space(|writer| now(writer.mark()));
+                self.check_space(|writer| now(writer.prepare()));
+            }
             Step::Remove(back) => {
                 // As after a snapshot of durable entries only.
                 let tag = self.durable_tag().saturating_sub(*back);
