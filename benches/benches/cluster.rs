@@ -91,7 +91,8 @@ async fn measure(rounds: u64, seconds: u64) {
         gets.add(&load::run(&addresses, load(Kind::Get, CONNECTIONS, round)).await);
     }
     println!(
-        "{CONNECTIONS} connections, 1 in flight, 16 B keys, {VALUE_BYTES} B values, medians of {rounds} rounds"
+        "{CONNECTIONS} connections, 1 in flight, 16 B keys, \
+         {VALUE_BYTES} B values, medians of {rounds} rounds"
     );
     let set = sets.print("mangrove, 3 nodes: durable set");
     let get = gets.print("mangrove, 3 nodes: linearizable get");
