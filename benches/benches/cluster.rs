@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(clippy::disallowed_methods, reason = "benchmarks measure the real machine")]
 
 use std::time::Duration;
 
