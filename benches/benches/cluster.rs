@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(clippy::disallowed_methods, reason = "benchmarks measure the real machine")]
 
 use std::time::Duration;
 
@@ -114,7 +113,8 @@ async fn measure(rounds: u64, seconds: u64) {
         gets.run(&addresses, &nodes, load(Kind::Get, CONNECTIONS, round)).await;
     }
     println!(
-        "{CONNECTIONS} connections, 1 in flight, 16 B keys, {VALUE_BYTES} B values, medians of {rounds} rounds"
+        "{CONNECTIONS} connections, 1 in flight, 16 B keys, \
+         {VALUE_BYTES} B values, medians of {rounds} rounds"
     );
     let set = sets.print("mangrove, 3 nodes: durable set");
     let get = gets.print("mangrove, 3 nodes: linearizable get");
