@@ -165,9 +165,9 @@ impl NodeWatch {
             self.watch.lock().elections += 1;
         }
         (self.role, self.term) = (Some(role), term);
-        self.watch.world.trace(Some(self.host), "role", (term, 0), || {
-            format!("{role} in term {term}")
-        });
+        self.watch
+            .world
+            .trace(Some(self.host), "role", (term, 0), || format!("{role} in term {term}"));
     }
 }
 

@@ -1,16 +1,6 @@
 //! Scenarios and suites of the simulation.
 
 #[cfg(test)]
-mod env_conformance;
-#[cfg(test)]
-mod world_disk;
-#[cfg(test)]
-mod world_net;
-#[cfg(test)]
-mod world_process;
-#[cfg(test)]
-mod world_speed;
-#[cfg(test)]
 mod check_fuzz;
 #[cfg(test)]
 mod check_hand;
@@ -24,3 +14,13 @@ mod check_random;
 mod check_replay;
 #[cfg(test)]
 mod check_speed;
+#[cfg(test)]
+mod env_conformance;
+#[cfg(test)]
+mod world_disk;
+#[cfg(test)]
+mod world_net;
+#[cfg(test)]
+mod world_process;
+#[cfg(test)]
+mod world_speed;
