@@ -222,8 +222,7 @@ impl<E: Env> LogTask<E> {
                 }
                 LogJob::Install(meta) => {
                     batch.installed = Some(meta);
-                    self.writer
-                        .append(KIND_INSTALL, 0, |buffer| codec::encode_into(&meta, buffer));
+                    self.writer.append(KIND_INSTALL, 0, |buffer| codec::encode_into(&meta, buffer));
                 }
                 LogJob::RemoveThrough(index) => batch.remove_through = Some(index),
                 LogJob::Stop => batch.stop = true,
@@ -240,8 +239,7 @@ impl<E: Env> LogTask<E> {
             self.writer.set_preamble(vec![hard_state_record(hard_state)]);
         }
         for entry in &persist.entries {
-            self.writer
-                .append(KIND_ENTRY, entry.index, |buffer| codec::encode_into(entry, buffer));
+            self.writer.append(KIND_ENTRY, entry.index, |buffer| codec::encode_into(entry, buffer));
         }
     }
 

@@ -47,7 +47,9 @@ pub enum StartError {
     #[error("{0}; stop the other node, or give this one a directory of its own")]
     InUse(StorageError),
     /// The data directory is not this node's.
-    #[error("this is not the data directory of this node: {0}; check --data, --node and --cluster-id")]
+    #[error(
+        "this is not the data directory of this node: {0}; check --data, --node and --cluster-id"
+    )]
     Foreign(StorageError),
     /// The files cannot be read.
     #[error("cannot read the data directory: {0}")]
@@ -78,11 +80,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     ///
     /// # Errors
     /// The directory cannot be used; it is left as it was, so that it can be looked at.
-    pub async fn recover(
-        env: E,
-        config: NodeConfig,
-        mut observer: O,
-    ) -> Result<Self, StartError> {
+    pub async fn recover(env: E, config: NodeConfig, mut observer: O) -> Result<Self, StartError> {
         check_config(&config)?;
         let disk = env.disk();
         let own = Identity::new(config.cluster, config.node);

@@ -80,9 +80,11 @@ pub async fn start_observed<E: Env>(
     config: NodeConfig,
     observer: impl Observer,
 ) -> Result<Node, StartError> {
-    let listener = env.net().listen(&config.listen).await.map_err(|source| {
-        StartError::Listen { address: config.listen.clone(), source }
-    })?;
+    let listener = env
+        .net()
+        .listen(&config.listen)
+        .await
+        .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
     let replica = Replica::recover(env.clone(), config.clone(), observer).await?;
     let inbox = replica.inbox();
     let local_address = listener.local_address();
@@ -191,11 +193,7 @@ impl<E: Env> Acceptor<E> {
         });
     }
 
-    async fn serve(
-        &self,
-        mut stream: Stream<E>,
-        count: usize,
-    ) -> Result<(), ServeError> {
+    async fn serve(&self, mut stream: Stream<E>, count: usize) -> Result<(), ServeError> {
         let mut buffer = BytesMut::new();
         let frame =
             frames::read_handshake(&self.env, HANDSHAKE_MAX, &mut stream, &mut buffer).await?;

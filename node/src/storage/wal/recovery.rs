@@ -233,6 +233,9 @@ pub(super) async fn settle<D: Disk>(
     }
     let segment = log.segments.last().map_or(1, |segment| segment.first);
     let file = disk.open(&segment::path(dir, segment)).await?;
+    // The evidence may be a mark that is in the page cache only. A power loss would take it, and
+    // what is known to be rot now would look like an unfinished write then.
+    file.sync().await.map_err(segment::never_retry)?;
     let last = recovery.next.saturating_sub(1);
     let mut open = Chunk::resume(segment, to_u64(log.last.tail.start), log.last.file_bytes, last);
     if let Some(segment) = log.segments.last() {

@@ -321,9 +321,8 @@ impl<D: Disk> Writer<D> {
         }
         let sequence = self.open.last;
         let mark = Fields { kind: 0, role: Role::Mark, sequence, tag: 0, durable: self.durable };
-        if self.open.end() + segment::to_u64(HEADER_BYTES) > self.open.capacity {
-            return Ok(());
-        }
+        // In a full segment the mark goes behind its end, for the last batch must have a witness
+        // however long the next one is in coming.
         self.open.push(mark, &[]);
         self.told = self.durable;
         match self.write().await {
