@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-#![expect(clippy::disallowed_methods, reason = "benchmarks measure the real machine")]
 
 use std::time::Duration;
 
@@ -53,7 +52,9 @@ impl Series {
         let p50 = median(&mut self.p50_ms).unwrap_or_default();
         let p99 = median(&mut self.p99_ms).unwrap_or_default();
         let errors = self.errors;
-        println!("{name:<34} {per_second:>10.0}/s  p50 {p50:>7.3} ms  p99 {p99:>7.3} ms  errors {errors}");
+        println!(
+            "{name:<34} {per_second:>10.0}/s  p50 {p50:>7.3} ms  p99 {p99:>7.3} ms  errors {errors}"
+        );
         (per_second, p99)
     }
 }
@@ -76,7 +77,8 @@ async fn measure(rounds: u64, seconds: u64) {
         value_bytes: VALUE_BYTES,
         seed,
     };
-    let [mut sets, mut gets, mut redis_sets, mut redis_gets] = std::array::from_fn(|_| Series::default());
+    let [mut sets, mut gets, mut redis_sets, mut redis_gets] =
+        std::array::from_fn(|_| Series::default());
     for round in 0..rounds {
         if let Some(redis) = &redis
             && let Some((set, get)) = redis.measure(CONNECTIONS, seconds * 60_000)
@@ -87,7 +89,10 @@ async fn measure(rounds: u64, seconds: u64) {
         sets.add(&load::run(&addresses, load(Kind::Set, CONNECTIONS, round)).await);
         gets.add(&load::run(&addresses, load(Kind::Get, CONNECTIONS, round)).await);
     }
-    println!("{CONNECTIONS} connections, 1 in flight, 16 B keys, {VALUE_BYTES} B values, medians of {rounds} rounds");
+    println!(
+        "{CONNECTIONS} connections, 1 in flight, 16 B keys, \
+         {VALUE_BYTES} B values, medians of {rounds} rounds"
+    );
     let set = sets.print("mangrove, 3 nodes: durable set");
     let get = gets.print("mangrove, 3 nodes: linearizable get");
     if redis.is_some() {

@@ -60,9 +60,9 @@ impl Load {
 }
 
 impl Promises {
-    /// Returns how many writes were acknowledged.
-    pub fn acknowledged_count(&self) -> usize {
-        self.acknowledged.len()
+    /// Returns the keys of the acknowledged writes.
+    pub fn acknowledged(&self) -> impl Iterator<Item = &str> {
+        self.acknowledged.iter().map(String::as_str)
     }
 
     /// Reads everything back and demands that each promise was kept: what was acknowledged is

@@ -85,10 +85,10 @@
 //!
 //! # Sources
 //! \[Raft\] for everything not said otherwise; \[Thesis §6.4\] read-only requests, \[Thesis §9.6\]
-//! pre-vote and the refusal of votes under a live leader, \[Thesis §10.2.1\] writing to the leader's
-//! disk in parallel. etcd-io/raft showed the shape of `Ready`, and that a late fsync must not vouch
-//! for entries of the same index that replaced those it wrote; \[CTRL\] what a node owes the
-//! others after its disk lost something.
+//! pre-vote and the refusal of votes under a live leader, \[Thesis §10.2.1\] writing to the
+//! leader's disk in parallel. etcd-io/raft showed the shape of `Ready`, and that a late fsync must
+//! not vouch for entries of the same index that replaced those it wrote; \[CTRL\] what a node owes
+//! the others after its disk lost something.
 
 pub mod core;
 mod durable;

@@ -59,7 +59,7 @@ impl Arrivals {
     }
 }
 
-/// See the [module](self).
+/// What reaches the loop from its connections and helpers; bounded where strangers fill it.
 pub struct Inbox {
     state: Mutex<State>,
     waker: AtomicWaker,

@@ -2,8 +2,8 @@
 //!
 //! [`Replica`] owns the core, the state machine and the queues, and runs one loop: take what has
 //! arrived, step the core, carry out what it wants. The loop never waits for a disk or a peer:
-//! - the *log task* ([`persist`]) makes state durable and reports back;
-//! - the *snapshot task* ([`snapshots`]) writes checkpoints and moves pieces of snapshots;
+//! - the *log task* (`persist`) makes state durable and reports back;
+//! - the *snapshot task* (`snapshots`) writes checkpoints and moves pieces of snapshots;
 //! - one *peer task* per peer and one *connection task* per client move bytes ([`crate::server`]).
 //!
 //! ```text

@@ -18,7 +18,7 @@ use crate::raft::Message;
 use crate::wire::{Response, ResponseBody};
 
 /// Bytes queued for one peer after which further messages are dropped.
-pub const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
+const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
 
 /// Answers on their way to one client connection.
 #[derive(Default)]

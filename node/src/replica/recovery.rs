@@ -3,7 +3,8 @@
 //! Without damage this is a replay: the last hard state, and the entries in the order they were
 //! written, each replacing what the log had from its index on. Entries that the checkpoint covers
 //! are dropped at the end. A recorded installation of exactly the checkpoint that is there
-//! replaces all entries before it (unless they reach through its last one); one whose checkpoint never got its name is ignored.
+//! replaces all entries before it (unless they reach through its last one); one whose checkpoint
+//! never got its name is ignored.
 //!
 //! With damage (records that were durable and cannot be read) the node must not forget what it
 //! may have acknowledged. What was lost is unknown, but its number is not, so:
@@ -16,7 +17,7 @@
 //! lost, the node cannot know whom it voted for, and does not start.
 
 use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL};
-use crate::base::Index;
+use crate::base::{Index, Term};
 use crate::codec::{self, DecodeError};
 use crate::raft::{Entry, HardState, Recovered, SnapshotMeta};
 use crate::storage::wal;
@@ -144,8 +145,8 @@ impl Replay {
             self.entries.clear();
         }
         self.entries.retain(|entry| entry.index > checkpoint.index);
-        let last = self.last().max_by_log(checkpoint);
-        let damaged_last = self.damaged_last.filter(|damaged| damaged.is_newer_than(last));
+        let last = newer(self.last(), checkpoint);
+        let damaged_last = self.damaged_last.filter(|damaged| log_end(damaged) > log_end(&last));
         Recovered {
             hard_state: self.hard_state,
             snapshot: checkpoint,
@@ -168,22 +169,125 @@ impl Replay {
     }
 
     fn note_damage(&mut self, meta: SnapshotMeta) {
-        self.damaged_last = Some(self.damaged_last.map_or(meta, |old| old.max_by_log(meta)));
+        self.damaged_last = Some(self.damaged_last.map_or(meta, |old| newer(old, meta)));
     }
 }
 
-/// Comparison of log ends as in [Raft §5.4.1]: by term, then by index.
-trait LogEnd {
-    fn is_newer_than(self, other: Self) -> bool;
-    fn max_by_log(self, other: Self) -> Self;
+/// Returns what log ends are compared by: term, then index. [Raft §5.4.1]
+fn log_end(meta: &SnapshotMeta) -> (Term, Index) {
+    (meta.term, meta.index)
 }
 
-impl LogEnd for SnapshotMeta {
-    fn is_newer_than(self, other: Self) -> bool {
-        (self.term, self.index) > (other.term, other.index)
+/// Returns the newer one of two log ends.
+fn newer(a: SnapshotMeta, b: SnapshotMeta) -> SnapshotMeta {
+    if log_end(&b) > log_end(&a) { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Payload;
+    use crate::raft::EntryKind;
+
+    fn entry(index: Index, term: Term) -> Entry {
+        let command = Payload::new(index.to_le_bytes().to_vec()).unwrap_or_default();
+        Entry { term, index, kind: EntryKind::Command(command) }
     }
 
-    fn max_by_log(self, other: Self) -> Self {
-        if other.is_newer_than(self) { other } else { self }
+    fn after(checkpoint: SnapshotMeta) -> Replay {
+        Replay { checkpoint, ..Replay::default() }
+    }
+
+    fn meta(index: Index, term: Term) -> SnapshotMeta {
+        SnapshotMeta { index, term }
+    }
+
+    fn indexes(recovered: &Recovered) -> Vec<(Index, Term)> {
+        recovered.entries.iter().map(|entry| (entry.index, entry.term)).collect()
+    }
+
+    #[test]
+    fn later_entry_replaces_the_log_from_its_index_on() {
+        let mut replay = after(SnapshotMeta::default());
+        for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
+            replay.entry(entry(index, term));
+        }
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), [(1, 1), (2, 2)]);
+        assert_eq!(recovered.damaged_last, None);
+    }
+
+    #[test]
+    fn entries_covered_by_the_checkpoint_are_dropped() {
+        let mut replay = after(meta(2, 1));
+        (1..=3).for_each(|index| replay.entry(entry(index, 1)));
+        assert_eq!(indexes(&replay.finish()), [(3, 1)]);
+    }
+
+    #[test]
+    fn lost_records_take_what_they_may_have_replaced_with_them() {
+        let mut replay = after(SnapshotMeta::default());
+        (1..=10).for_each(|index| replay.entry(entry(index, 1)));
+        replay.lost = 2;
+        (9..=12).for_each(|index| replay.entry(entry(index, 2)));
+        let recovered = replay.finish();
+        // One of the two may have been entry 7 or 8 of term 2.
+        assert_eq!(recovered.entries.last().map(|last| last.index), Some(6));
+        assert_eq!(recovered.damaged_last, Some(meta(12, 2)));
+    }
+
+    #[test]
+    fn refilled_log_is_whole_again() {
+        let mut replay = after(SnapshotMeta::default());
+        (1..=5).for_each(|index| replay.entry(entry(index, 1)));
+        replay.lost = 1;
+        (7..=8).for_each(|index| replay.entry(entry(index, 1)));
+        (6..=9).for_each(|index| replay.entry(entry(index, 1)));
+        let recovered = replay.finish();
+        assert_eq!(recovered.entries.len(), 9);
+        assert_eq!(recovered.damaged_last, None);
+    }
+
+    #[test]
+    fn lost_records_at_the_end_are_remembered_as_the_highest_possible() {
+        let mut replay = after(SnapshotMeta::default());
+        replay.hard_state = HardState { term: 4, vote: None };
+        (1..=5).for_each(|index| replay.entry(entry(index, 1)));
+        replay.lost = 2;
+        assert_eq!(replay.finish().damaged_last, Some(meta(7, 4)));
+    }
+
+    #[test]
+    fn log_that_starts_after_the_checkpoint_is_damaged() {
+        let mut replay = after(meta(3, 1));
+        (6..=8).for_each(|index| replay.entry(entry(index, 2)));
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), []);
+        assert_eq!(recovered.damaged_last, Some(meta(8, 2)));
+    }
+
+    #[test]
+    fn installed_snapshot_replaces_a_log_that_does_not_reach_it() {
+        let mut replay = after(meta(5, 2));
+        (1..=7).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(5, 2));
+        replay.entry(entry(6, 3));
+        assert_eq!(indexes(&replay.finish()), [(6, 3)]);
+    }
+
+    #[test]
+    fn installed_snapshot_leaves_a_log_that_reaches_through_it() {
+        let mut replay = after(meta(5, 1));
+        (1..=7).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(5, 1));
+        assert_eq!(indexes(&replay.finish()), [(6, 1), (7, 1)]);
+    }
+
+    #[test]
+    fn installation_without_its_checkpoint_is_ignored() {
+        let mut replay = after(SnapshotMeta::default());
+        (1..=3).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(9, 2));
+        assert_eq!(indexes(&replay.finish()), [(1, 1), (2, 1), (3, 1)]);
     }
 }

@@ -18,13 +18,14 @@ use crate::env::Env;
 use crate::kv::{Machine, QueryError};
 use crate::planted;
 use crate::raft::{
-    Committed, EntryKind, Input, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotWrite, Token,
+    Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
+    SnapshotWrite, Token,
 };
 use crate::storage::{StorageError, Store};
 use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
 
 /// Longest sleep of an idle loop.
-const IDLE_MAX: Duration = Duration::from_secs(3600);
+const IDLE_MAX: Duration = Duration::from_hours(1);
 /// Bytes of a checkpoint that are encoded in one step of the loop.
 const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
 /// Nanoseconds of a millisecond.
@@ -73,6 +74,8 @@ pub(super) struct CheckpointProgress {
     pub(super) log_bytes: u64,
     /// The one that is being written.
     pub(super) running: Option<SnapshotMeta>,
+    /// A follower could not use the newest one: another is to be taken.
+    pub(super) is_suspect: bool,
     /// A received one waits for its installation to be recorded in the log.
     pub(super) installing: Option<SnapshotMeta>,
 }
@@ -121,6 +124,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.on_event(now, event);
         }
         for (from, message) in arrivals.messages.drain(..) {
+            if let Message::SnapshotReply { outcome: SnapshotOutcome::Failed, .. } = message {
+                // Perhaps the own file is rotten: nobody but its receiver reads all of it.
+                crate::probe!("replica.checkpoint_renewed_for_follower");
+                self.checkpoint.is_suspect = true;
+            }
             self.step(now, Input::Peer { from, message });
         }
         for request in arrivals.requests.drain(..) {
@@ -313,9 +321,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn maybe_begin_checkpoint(&mut self, now: Instant) {
         let threshold = self.config.checkpoint_log_bytes.max(self.checkpoint.bytes);
         let busy = self.checkpoint.running.is_some() || self.checkpoint.installing.is_some();
-        if busy || self.checkpoint.log_bytes < threshold || self.disk_full {
+        let is_due = self.checkpoint.log_bytes >= threshold || self.checkpoint.is_suspect;
+        if busy || !is_due || self.disk_full {
             return;
         }
+        self.checkpoint.is_suspect = false;
         let meta = meta(self.machine.applied());
         self.machine.begin_checkpoint();
         self.checkpoint.running = Some(meta);

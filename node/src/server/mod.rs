@@ -230,7 +230,9 @@ impl<E: Env> Acceptor<E> {
             return Err(Refusal::Version { ours: PROTOCOL_VERSION, theirs: hello.version });
         }
         match hello.identity {
-            Identity::Peer { cluster: theirs, .. } if theirs != ours => {
+            Identity::Peer { cluster: theirs, .. } | Identity::Client { cluster: Some(theirs) }
+                if theirs != ours =>
+            {
                 Err(Refusal::Cluster { ours, theirs })
             }
             Identity::Peer { to, .. } if to != self.config.node => {
@@ -243,9 +245,6 @@ impl<E: Env> Acceptor<E> {
                 } else {
                     Err(Refusal::NotAMember { from })
                 }
-            }
-            Identity::Client { cluster: Some(theirs) } if theirs != ours => {
-                Err(Refusal::Cluster { ours, theirs })
             }
             Identity::Client { .. } if count > self.config.connections_max => {
                 let connections_max = u32::try_from(self.config.connections_max);

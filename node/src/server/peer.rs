@@ -29,11 +29,11 @@ use crate::wire::{Hello, Identity, PROTOCOL_VERSION, PeerMessage, Refusal, Welco
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Pauses between tries to connect: the first, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(1000);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Longest delay of a receipt after something was received.
-const RECEIPT_DELAY: Duration = Duration::from_millis(1000);
+const RECEIPT_DELAY: Duration = Duration::from_secs(1);
 /// Longest time without a receipt after something was written.
-const RECEIPT_MAX: Duration = Duration::from_millis(4000);
+const RECEIPT_MAX: Duration = Duration::from_secs(4);
 /// Bytes asked from the stream at once.
 const READ_BYTES: usize = 64 << 10;
 

@@ -1,9 +1,9 @@
 //! Every message that a peer or a client can send.
 //!
 //! A connection opens with one [`handshake`] frame in each direction. A client then sends
-//! [`Request`]s and gets [`Response`]s, many in flight at a time; a peer sends [`PeerMessage`]s, the
-//! answers to which come on a connection of the other's. Every message is the body of one frame,
-//! see [`crate::codec::frame`].
+//! [`Request`]s and gets [`Response`]s, many in flight at a time; a peer sends [`PeerMessage`]s,
+//! the answers to which come on a connection of the other's. Every message is the body of one
+//! frame, see [`crate::codec::frame`].
 //!
 //! # Left out
 //! Negotiation: both sides speak the same [`PROTOCOL_VERSION`], or one of them refuses.

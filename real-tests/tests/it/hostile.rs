@@ -30,8 +30,11 @@ fn bytes_that_are_no_frames_end_their_connection_only() {
         let cluster = RealCluster::start(3).await;
         let garbage: Vec<u8> =
             (0_u32..16_384).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
-        let mut oversized = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_le_bytes().to_vec();
-        oversized.extend_from_slice(&[0; 4]);
+        let mut oversized = Vec::new();
+        codec::encode_frame(&mut oversized, |body| {
+            body.resize(body.len() + FRAME_BYTES_MAX + 1, 0);
+        });
+        oversized.truncate(4_096);
         let mut flipped = Vec::new();
         codec::encode_frame(&mut flipped, |body| codec::encode_into(&Stranger::hello(), body));
         *flipped.last_mut().unwrap() ^= 1;

@@ -19,6 +19,29 @@ async fn acknowledge(load: &Load, count: usize) {
 }
 
 #[test]
+fn promises_that_are_broken_are_noticed() {
+    block_on(async {
+        let cluster = RealCluster::start(1).await;
+        let client = cluster.client();
+        for break_promise in ["lose", "change", "invent"] {
+            let load = Load::start(&client, 1);
+            acknowledge(&load, 3).await;
+            let promises = load.stop().await;
+            promises.check(&client).await;
+            let key = promises.acknowledged().next().unwrap().to_owned();
+            match break_promise {
+                "lose" => client.delete(key).await.unwrap(),
+                "change" => client.set(key, "another value").await.unwrap(),
+                _ => client.set(format!("{key}0"), format!("value of {key}0")).await.unwrap(),
+            };
+            let client = client.clone();
+            let check = tokio::spawn(async move { promises.check(&client).await });
+            assert!(check.await.is_err_and(|error| error.is_panic()), "{break_promise}");
+        }
+    });
+}
+
+#[test]
 fn leader_killed_loses_nothing_and_catches_up_when_back() {
     block_on(async {
         let mut cluster = RealCluster::start(3).await;

@@ -4,13 +4,14 @@
 //! messages: "process 4 read a value that only a failed write wrote" says where to look, "no order
 //! explains this answer" does not. All are O(n log n) and look at one cell at a time.
 //!
-//! - **No phantom.** A value that was read was written to that cell by an operation that was invoked
-//!   before the read ended and did not fail.
-//! - **Fail means never.** No read ever returns what only a failed operation wrote (planted bug R46).
+//! - **No phantom.** A value that was read was written to that cell by an operation that was
+//!   invoked before the read ended and did not fail.
+//! - **Fail means never.** No read ever returns what only a failed operation wrote (planted bug
+//!   R46).
 //! - **No lost write.** A read does not return a value that was certainly overwritten before the
-//!   read began: each operation that could have written the value had ended before some acknowledged
-//!   write began that itself ended before the read began. For the reads after the end of all faults
-//!   this is the check for lost acknowledged writes; it is made for every read.
+//!   read began: each operation that could have written the value had ended before some
+//!   acknowledged write began that itself ended before the read began. For the reads after the end
+//!   of all faults this is the check for lost acknowledged writes; it is made for every read.
 //!
 //! **Why the obvious check is wrong.** "The final value is the last acknowledged one" accuses the
 //! store of the order of two concurrent writes, and of an unknown write that took effect late.

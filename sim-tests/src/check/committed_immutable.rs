@@ -5,9 +5,9 @@
 //! entry of its own log that it considers committed.
 //!
 //! **Why the obvious check is wrong.** Comparing the committed prefixes of the nodes that are up
-//! misses the case that matters most: all nodes that knew of the commit crash, and the others commit
-//! something else. So the first sight of a committed entry is remembered for the whole run. And
-//! comparing only commits lets a node truncate below its own commit index and append the same
+//! misses the case that matters most: all nodes that knew of the commit crash, and the others
+//! commit something else. So the first sight of a committed entry is remembered for the whole run.
+//! And comparing only commits lets a node truncate below its own commit index and append the same
 //! entries again: no harm yet, but a crash in between would lose an acknowledged write.
 //!
 //! **What is skipped.** The commit index of a node after a restart: it is volatile in Raft, so it

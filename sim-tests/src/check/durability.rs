@@ -1,7 +1,7 @@
 //! Durability: what was acknowledged is on the disks of a majority. [Raft §5.3, Thesis §3.8]
 //!
-//! **Property.** When a client has been told that its write was applied, the entry is on the *disks*
-//! of a majority of the voters, in the log or covered by a snapshot – and stays there.
+//! **Property.** When a client has been told that its write was applied, the entry is on the
+//! *disks* of a majority of the voters, in the log or covered by a snapshot – and stays there.
 //!
 //! **Why the obvious check is wrong.** Looking at what nodes hold in memory, or asking them how far
 //! they have synced, is asking the suspect: a follower that acknowledges before its fsync (R3), a

@@ -16,8 +16,8 @@
 //! before. In the other direction, when a commit is seen while a leader of a higher term is already
 //! in office, that leader is asked for the entry.
 //!
-//! **What is skipped.** Leaders that resigned before the commit was seen: their log may have changed
-//! since.
+//! **What is skipped.** Leaders that resigned before the commit was seen: their log may have
+//! changed since.
 
 use std::collections::BTreeMap;
 

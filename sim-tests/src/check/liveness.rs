@@ -1,15 +1,16 @@
 //! Liveness: once the faults are over, the cluster serves again, soon. [Raft §5.6, Thesis §9]
 //!
 //! **Property.** From the moment when a majority is up, connected and has working disks: within a
-//! first deadline there is a leader, within a second one a write is acknowledged, within a third one
-//! all healthy nodes have applied everything that is committed.
+//! first deadline there is a leader, within a second one a write is acknowledged, within a third
+//! one all healthy nodes have applied everything that is committed.
 //!
 //! **Why the obvious check is wrong.** "In the end everything works" holds of every cluster if one
-//! waits long enough, and of none if one does not stop breaking it. So there is a definite moment of
-//! healing, after which the harness injects nothing and may even freeze the nodes that are not part
-//! of the healed majority, and definite deadlines. A deadline that merely passes or fails hides a
-//! cluster that gets slower: the times are kept, so that they can be compared over many runs. And
-//! any new fault resets the phase, so that a run cannot be accused for what happened under faults.
+//! waits long enough, and of none if one does not stop breaking it. So there is a definite moment
+//! of healing, after which the harness injects nothing and may even freeze the nodes that are not
+//! part of the healed majority, and definite deadlines. A deadline that merely passes or fails
+//! hides a cluster that gets slower: the times are kept, so that they can be compared over many
+//! runs. And any new fault resets the phase, so that a run cannot be accused for what happened
+//! under faults.
 //!
 //! **What is skipped.** Availability under faults: it is measured elsewhere, not promised.
 

@@ -6,9 +6,9 @@
 //! **Why the obvious check is wrong.** Comparing every pair of logs after every event costs nodes²
 //! times the length of the log, so one would do it rarely – and miss a wrong suffix that is
 //! truncated in between. The property is inductive instead: it holds for ever if the pair (index,
-//! term) determines *what the entry carries and the term of the entry before it*, over all nodes and
-//! the whole run. The entry before it then has an index and a term too, and so on down to the start.
-//! That is one map look-up for each appended entry, and no entry is missed.
+//! term) determines *what the entry carries and the term of the entry before it*, over all nodes
+//! and the whole run. The entry before it then has an index and a term too, and so on down to the
+//! start. That is one map look-up for each appended entry, and no entry is missed.
 //!
 //! It is also stronger than comparing the logs of the moment: an entry that a crashed node lost is
 //! still compared with the ones that others append later.

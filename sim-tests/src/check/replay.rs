@@ -1,8 +1,8 @@
 //! Replay: every answer is the one that the committed log gives at its index, and the indices
 //! respect real time.
 //!
-//! **Property.** Carry out the committed commands one after the other. Each answer to a write is the
-//! one that its command gets there. Each answer to a read is the state at some index – at *the*
+//! **Property.** Carry out the committed commands one after the other. Each answer to a write is
+//! the one that its command gets there. Each answer to a read is the state at some index – at *the*
 //! index, where the node said it. And if one operation ended before another began, its index is not
 //! above the other's; if the other is a write, it is below.
 //!
@@ -10,8 +10,8 @@
 //! store, but it needs luck in the workload: a value nobody reads, two writes nobody tells apart,
 //! and the bug is masked. Here nothing is searched and nothing is masked, because the store itself
 //! says where everything took effect and every answer must agree with that, byte by byte and
-//! version by version, in O(n log n) for any request. On its own it would be fooled by a store whose
-//! log lies consistently; therefore [`linearizable`](super::linearizable) runs too.
+//! version by version, in O(n log n) for any request. On its own it would be fooled by a store
+//! whose log lies consistently; therefore [`linearizable`](super::linearizable) runs too.
 //!
 //! The index of a read is not always known. Then the *earliest* index that explains it is assumed:
 //! indices only ever forbid smaller ones later, so the earliest accuses nobody wrongly, and if it

@@ -1,17 +1,17 @@
 //! Sessions: a write takes effect at most once, however often it is sent. [Thesis §6.3]
 //!
-//! **Property.** For each session and each number of a write in it there is at most one log index at
-//! which it takes effect, the same on all nodes; and a write never takes effect after the client has
-//! said that it has the answer of that write already.
+//! **Property.** For each session and each number of a write in it there is at most one log index
+//! at which it takes effect, the same on all nodes; and a write never takes effect after the client
+//! has said that it has the answer of that write already.
 //!
 //! **Why the obvious check is wrong.** Demanding that numbers grow along the log is too strict: a
 //! client may have many writes in flight, and a retry of the first can come after the second. And
-//! looking at the log for a command that occurs twice is wrong too: it may well occur twice, because
-//! a retry is a new entry; what must not occur twice is its *effect*. So the harness tells of the
-//! effect, as the state machine of each node reports it, and the list of (session, number) must be
-//! free of doubles: an append-only list in which every element is unique, checked without reading
-//! any list back. Planted bug R45, the session table missing from a snapshot, shows as an effect on
-//! one node that the others did not have.
+//! looking at the log for a command that occurs twice is wrong too: it may well occur twice,
+//! because a retry is a new entry; what must not occur twice is its *effect*. So the harness tells
+//! of the effect, as the state machine of each node reports it, and the list of (session, number)
+//! must be free of doubles: an append-only list in which every element is unique, checked without
+//! reading any list back. Planted bug R45, the session table missing from a snapshot, shows as an
+//! effect on one node that the others did not have.
 //!
 //! **What is skipped.** The order of effects against real time: that is linearizability.
 

@@ -3,13 +3,13 @@
 //! **Property.** Two nodes that have applied up to the same index have applied the same entries in
 //! the same order, and their state machines are in the same state.
 //!
-//! **Why the obvious check is wrong.** Comparing the entries that are applied finds a wrong log, but
-//! not a state machine that depends on something else than the log: a hash map's order, a clock, an
-//! eviction that counts differently after a restart from a snapshot. Comparing the whole state after
-//! every entry finds that and is far too slow. So each node keeps a rolling hash: of the entries it
-//! applied *and the answers that the state machine gave*, which is O(1) for an entry and part of the
-//! snapshot, hence goes on across restarts and installs. The first node to apply an index says what
-//! the hash must be; all others are compared with it, however much later they come.
+//! **Why the obvious check is wrong.** Comparing the entries that are applied finds a wrong log,
+//! but not a state machine that depends on something else than the log: a hash map's order, a
+//! clock, an eviction that counts differently after a restart from a snapshot. Comparing the whole
+//! state after every entry finds that and is far too slow. So each node keeps a rolling hash: of
+//! the entries it applied *and the answers that the state machine gave*, which is O(1) for an entry
+//! and part of the snapshot, hence goes on across restarts and installs. The first node to apply an
+//! index says what the hash must be; all others are compared with it, however much later they come.
 //!
 //! **What is skipped.** A node that applies an entry twice after a crash is told by
 //! [`Self::observe_restored`](StateMachineSafety::observe_restored) from where it starts again.

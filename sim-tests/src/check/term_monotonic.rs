@@ -1,16 +1,17 @@
 //! What only grows: term, vote, commit index, applied index – also across restarts. [Raft §5.1]
 //!
-//! **Property.** The term of a node never falls. Within a term its vote, once given, stays. While it
-//! runs, its commit and applied index never fall and it applies nothing that is not committed. And
-//! after a restart it remembers at least what it *promised* before: no message that left the node
-//! spoke of a term above the recovered one, and a vote that left is still known.
+//! **Property.** The term of a node never falls. Within a term its vote, once given, stays. While
+//! it runs, its commit and applied index never fall and it applies nothing that is not committed.
+//! And after a restart it remembers at least what it *promised* before: no message that left the
+//! node spoke of a term above the recovered one, and a vote that left is still known.
 //!
-//! **Why the obvious check is wrong.** Demanding that the recovered term is at least the last one in
-//! memory is too strict: a node may crash between adopting a term and making it durable, and nobody
-//! was told. Demanding only that it is at least the last *durable* one is too lax, because a node
-//! that answers first and writes later (planted bugs W10, R2) keeps that rule. The line is what
-//! others were told. So the harness tells of each answer that leaves: a granted vote, an accepted
-//! append. A *request* for votes is no promise: only the candidate's own vote, once counted, is.
+//! **Why the obvious check is wrong.** Demanding that the recovered term is at least the last one
+//! in memory is too strict: a node may crash between adopting a term and making it durable, and
+//! nobody was told. Demanding only that it is at least the last *durable* one is too lax, because a
+//! node that answers first and writes later (planted bugs W10, R2) keeps that rule. The line is
+//! what others were told. So the harness tells of each answer that leaves: a granted vote, an
+//! accepted append. A *request* for votes is no promise: only the candidate's own vote, once
+//! counted, is.
 //!
 //! **What is skipped.** The commit index after a restart: it is volatile.
 

@@ -26,7 +26,7 @@
 //! does use them, has its own input.
 //!
 //! # Sources
-//! [Jepsen] (history format, `info`, process ids), [Herlihy & Wing '90] (histories).
+//! \[Jepsen\] (history format, `info`, process ids), [Herlihy & Wing '90] (histories).
 
 pub mod jsonl;
 

@@ -7,11 +7,11 @@
 //!
 //! ```text
 //! run_seed(seed, options, |world| async move {
-//!     let n1 = world.add_server("n1");                    // a machine, with power, without process
-//!     world.start(n1, |env| async move { … }).await;      // an incarnation of its process
-//!     world.sleep(Duration::from_secs(1)).await;          // world time; nodes use env.sleep
-//!     world.crash(n1);                                    // P1; or power_off(n1, PowerLoss::Subset)
-//!     world.start(n1, |env| async move { … }).await;      // power on if off, and a new incarnation
+//!     let n1 = world.add_server("n1");                // a machine, with power, without process
+//!     world.start(n1, |env| async move { … }).await;  // an incarnation of its process
+//!     world.sleep(Duration::from_secs(1)).await;      // world time; nodes use env.sleep
+//!     world.crash(n1);                                // P1; or power_off(n1, PowerLoss::Subset)
+//!     world.start(n1, |env| async move { … }).await;  // power on if off, and a new incarnation
 //!     world.trace_hash()
 //! })
 //! ```

@@ -20,7 +20,10 @@ const STACK_BYTES: usize = 8 << 20;
 
 /// A run that panicked: a find.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("seed {seed}: {message}{}", location.as_ref().map_or(String::new(), |at| format!(" ({at})")))]
+#[error(
+    "seed {seed}: {message}{}",
+    location.as_ref().map_or(String::new(), |at| format!(" ({at})"))
+)]
 pub struct RunFailure {
     /// The seed that shows it again.
     pub seed: u64,

@@ -9,8 +9,9 @@ use sim_tests::check::client;
 use sim_tests::check::linearizable::{self, Mutant, Options, Rule, Rules, Verdict};
 use sim_tests::history::History;
 
+use crate::check_hand::{self, ONCE_REJECTED};
 use crate::check_naive::is_linearizable;
-use crate::check_random::{self, Shape};
+use crate::check_random::{self, Reach, Shape};
 
 /// Histories that the checker must judge like the exhaustive search.
 const HISTORIES: u64 = 120_000;
@@ -19,15 +20,21 @@ const HISTORIES_FOR_MUTANTS: u64 = 120_000;
 
 /// Draws the kind of history, with few and hot cells and values.
 fn shape(rng: &mut Rng) -> Shape {
-    let wide = rng.chance(0.4);
+    let reaches = [Reach::Cell, Reach::Cell, Reach::Row, Reach::Map, Reach::Listings, Reach::Cross];
+    let reach = reaches[rng.index(reaches.len())];
+    let (rows, columns) = match reach {
+        Reach::Cell => (1, 1),
+        Reach::Cross => (1, rng.index(2) + 2),
+        Reach::Row | Reach::Map | Reach::Listings => (rng.index(2) + 1, rng.index(3) + 1),
+    };
     Shape {
-        rows: if wide { rng.index(2) + 1 } else { 1 },
-        columns: if wide { rng.index(3) + 1 } else { 1 },
+        rows,
+        columns,
         values: if rng.chance(0.5) { 0 } else { rng.index(3) + 1 },
         processes: rng.index(4) + 2,
         ops: rng.index(7) + 3,
-        info: if rng.chance(0.5) { 0.1 } else { 0.4 },
-        wide,
+        info: [0.1, 0.3, 0.5][rng.index(3)],
+        reach,
     }
 }
 
@@ -110,10 +117,17 @@ fn checker_bad_history_names_the_first_impossible_answer() {
     }
 }
 
+/// By the corpus of histories that were once judged wrongly, or by random ones.
 #[test]
 fn checker_every_mutant_is_found_by_the_comparison() {
     let mut rng = Rng::new(4);
     let mut alive = Mutant::ALL.to_vec();
+    let corpus = ONCE_REJECTED.map(check_hand::history);
+    assert!(corpus.iter().all(is_linearizable), "the corpus is of right histories");
+    alive.retain(|mutant| {
+        let options = Options { mutant: Some(*mutant), ..Options::default() };
+        corpus.iter().all(|history| judge(history, &options))
+    });
     for _ in 0..HISTORIES_FOR_MUTANTS {
         let history = draw(&mut rng);
         let right = is_linearizable(&history);

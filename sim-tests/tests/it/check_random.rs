@@ -24,8 +24,23 @@ pub(crate) struct Shape {
     pub(crate) ops: usize,
     /// How often an outcome is unknown.
     pub(crate) info: f64,
-    /// Whether operations on several cells occur.
-    pub(crate) wide: bool,
+    /// What operations on several cells occur.
+    pub(crate) reach: Reach,
+}
+
+/// How far an operation reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// One cell.
+    Cell,
+    /// Some cells of one row.
+    Row,
+    /// Some cells.
+    Map,
+    /// Some cells, and listings of all.
+    Listings,
+    /// Mostly writes of one cell on condition of another.
+    Cross,
 }
 
 struct Flight {
@@ -187,6 +202,10 @@ impl<'a> Maker<'a> {
 
     fn some_cells(&mut self) -> Vec<CellId> {
         let mut cells = self.cells.clone();
+        if self.shape.reach == Reach::Row {
+            let row = self.rows[self.rng.index(self.rows.len())];
+            cells = self.history.cells_of(row).to_vec();
+        }
         while cells.len() > 1 && (cells.len() > 3 || self.rng.chance(0.4)) {
             cells.swap_remove(self.rng.index(cells.len()));
         }
@@ -194,7 +213,13 @@ impl<'a> Maker<'a> {
     }
 
     fn call(&mut self) -> Call {
-        let kinds = if self.shape.wide { 17 } else { 10 };
+        let kinds = match self.shape.reach {
+            Reach::Cell => 10,
+            Reach::Cross if self.rng.chance(0.5) => return Call::Bulk(Box::new(self.cross())),
+            Reach::Cross => 8,
+            Reach::Row | Reach::Map => 16,
+            Reach::Listings => 17,
+        };
         match self.rng.range(0, kinds) {
             0..=2 => Call::Get { cell: self.a_cell() },
             3..=6 => Call::Set { cell: self.a_cell(), value: self.new_value() },
@@ -217,22 +242,42 @@ impl<'a> Maker<'a> {
         }
     }
 
+    fn cross(&mut self) -> Bulk {
+        let mut bulk = Bulk::default();
+        let expected = match self.rng.range(0, 4) {
+            0 => Expected::Present,
+            _ => Expected::Value(self.old_value()),
+        };
+        bulk.conditions.push((self.a_cell(), expected));
+        bulk.cells.push((self.a_cell(), self.new_value()));
+        if self.rng.chance(0.2) {
+            bulk.cells.push((self.a_cell(), self.new_value()));
+        }
+        bulk
+    }
+
     fn bulk(&mut self) -> Bulk {
         let mut bulk = Bulk::default();
         for cell in self.some_cells() {
             let value = if self.rng.chance(0.2) { ValueId::ABSENT } else { self.new_value() };
             bulk.cells.push((cell, value));
         }
-        if self.rng.chance(0.1) {
+        if self.shape.reach != Reach::Row && self.rng.chance(0.1) {
             bulk.rows.push(self.rows[self.rng.index(self.rows.len())]);
         }
-        while self.rng.chance(0.35) && bulk.conditions.len() < 2 {
+        while self.rng.chance(0.5) && bulk.conditions.len() < 2 {
             let expected = match self.rng.range(0, 8) {
                 0 => Expected::Opaque,
                 1 | 2 => Expected::Present,
                 _ => Expected::Value(self.old_value()),
             };
-            bulk.conditions.push((self.a_cell(), expected));
+            let cell = match self.shape.reach {
+                // Groups stay as small as the rows.
+                Reach::Row => bulk.cells.first().map(|(cell, _)| *cell),
+                Reach::Cell | Reach::Map | Reach::Listings | Reach::Cross => None,
+            };
+            let cell = cell.unwrap_or_else(|| self.a_cell());
+            bulk.conditions.push((cell, expected));
         }
         bulk
     }

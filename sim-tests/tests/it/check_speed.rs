@@ -1,5 +1,6 @@
 //! How long the linearizability checker takes on long histories: printed, not asserted, because a
-//! busy machine is no bug. Run with `cargo test --profile sim -p sim-tests checker_long -- --nocapture`.
+//! busy machine is no bug. To see it:
+//! `cargo test --profile sim -p sim-tests checker_long -- --nocapture`.
 //!
 //! What is asserted is the verdict and the number of *steps*, which is the same on every machine.
 
@@ -9,13 +10,17 @@ use mangrove::base::Rng;
 use sim_tests::check::linearizable::{self, Options, Report, Verdict};
 use sim_tests::history::{History, Outcome};
 
-use crate::check_random::{self, Shape};
+use crate::check_random::{self, Reach, Shape};
 
 /// Steps that a history may cost for each of its operations.
-const STEPS_PER_OP_MAX: u64 = 200;
+const STEPS_PER_OP_MAX: u64 = 400;
 
-fn shape(rows: usize, processes: usize, ops: usize, info: f64, wide: bool) -> Shape {
-    Shape { rows, columns: 1, values: 0, processes, ops, info, wide }
+fn keys(rows: usize, processes: usize, ops: usize, info: f64) -> Shape {
+    Shape { rows, columns: 1, values: 0, processes, ops, info, reach: Reach::Cell }
+}
+
+fn maps(rows: usize, columns: usize, info: f64, reach: Reach) -> Shape {
+    Shape { rows, columns, values: 0, processes: 10, ops: 10_000, info, reach }
 }
 
 /// Takes the last acknowledged set of the first half away, as a store that loses a write does.
@@ -82,14 +87,22 @@ fn measure(name: &str, history: &History) -> Report {
 #[test]
 fn checker_long_histories_are_decided() {
     let shapes = [
-        ("1,000 ops, 10 keys, 5 processes", shape(10, 5, 1_000, 0.0, false)),
-        ("10,000 ops, 50 keys, 20 processes", shape(50, 20, 10_000, 0.0, false)),
-        ("10,000 ops, 50 keys, 20 processes, 5% info", shape(50, 20, 10_000, 0.05, false)),
-        ("10,000 ops, 5 keys, 20 processes, 5% info", shape(5, 20, 10_000, 0.05, false)),
-        ("10,000 ops, 10 keys, 20 processes, 20% info", shape(10, 20, 10_000, 0.2, false)),
-        ("10,000 ops, 1 key, 10 processes, 1% info", shape(1, 10, 10_000, 0.01, false)),
-        ("100,000 ops, 100 keys, 20 processes, 1% info", shape(100, 20, 100_000, 0.01, false)),
-        ("10,000 ops, 30 keys as one map", shape(30, 10, 10_000, 0.0, true)),
+        ("1,000 ops, 10 keys, 5 processes", keys(10, 5, 1_000, 0.0)),
+        ("10,000 ops, 50 keys, 20 processes", keys(50, 20, 10_000, 0.0)),
+        ("10,000 ops, 50 keys, 20 processes, 5% info", keys(50, 20, 10_000, 0.05)),
+        ("10,000 ops, 5 keys, 20 processes, 5% info", keys(5, 20, 10_000, 0.05)),
+        ("10,000 ops, 10 keys, 20 processes, 20% info", keys(10, 20, 10_000, 0.2)),
+        ("10,000 ops, 1 key, 10 processes, 1% info", keys(1, 10, 10_000, 0.01)),
+        ("100,000 ops, 100 keys, 20 processes, 1% info", keys(100, 20, 100_000, 0.01)),
+        ("10,000 ops, 20 rows of 3 cells", maps(20, 3, 0.0, Reach::Row)),
+        ("10,000 ops, 20 rows of 3 cells, 5% info", maps(20, 3, 0.05, Reach::Row)),
+        ("10,000 ops, map of 30 cells", maps(10, 3, 0.0, Reach::Map)),
+        ("10,000 ops, map of 30 cells, 1% info", maps(10, 3, 0.01, Reach::Map)),
+        (
+            "2,000 ops, map of 30 cells, 5% info",
+            Shape { ops: 2_000, ..maps(10, 3, 0.05, Reach::Map) },
+        ),
+        ("10,000 ops, map of 30 cells, listings", maps(10, 3, 0.0, Reach::Listings)),
     ];
     for (seed, (name, shape)) in (0..).zip(shapes) {
         let history = check_random::history(&mut Rng::new(seed), shape);

@@ -41,7 +41,8 @@ impl Config {
         }
     }
 
-    /// Takes back `count` of `class`, because every configuration has spent them, or under another name.
+    /// Takes back `count` of `class`, because every configuration has spent them, or under another
+    /// name.
     pub(super) fn settle(&mut self, class: u32, count: u32) {
         if let Ok(position) = self.spent.binary_search_by_key(&class, |(class, _)| *class) {
             self.spent[position].1 -= count;

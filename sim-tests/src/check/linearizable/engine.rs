@@ -33,57 +33,52 @@ pub(super) enum Found {
 
 /// What is known at the moment about a value of a cell.
 #[derive(Debug, Clone, Copy, Default)]
-struct Traffic {
+pub(super) struct Traffic {
     /// Operations with an answer that read it and are not yet invoked.
-    reads_ahead: u32,
+    pub(super) reads_ahead: u32,
     /// Those that are open.
-    open_readers: Slots,
+    pub(super) open_readers: Slots,
     /// Operations with an answer that write it and are not yet invoked.
-    writers_ahead: u32,
+    pub(super) writers_ahead: u32,
     /// Those that are open.
-    open_writers: Slots,
+    pub(super) open_writers: Slots,
     /// Operations with an answer that compare with it in a clause and have not returned.
-    compared_left: u32,
+    pub(super) compared_left: u32,
+    /// Those that are open.
+    pub(super) open_compared: Slots,
 }
 
 pub(super) struct Engine<'a> {
-    group: &'a Group,
-    options: &'a Options,
+    pub(super) group: &'a Group,
+    pub(super) options: &'a Options,
     configs: Vec<Config>,
-    traffic: Vec<Traffic>,
+    pub(super) traffic: Vec<Traffic>,
     /// The open operation in each slot.
-    slots: Vec<Option<u32>>,
-    open: Slots,
+    pub(super) slots: Vec<Option<u32>>,
+    pub(super) open: Slots,
     /// Those of the open operations that change nothing.
-    open_inert: Slots,
-    open_of_class: BTreeMap<u32, Slots>,
+    pub(super) open_inert: Slots,
+    pub(super) open_of_class: BTreeMap<u32, Slots>,
     /// Classes by condition and effect, as far as pending operations need new ones.
     classes: BTreeMap<Step, u32>,
     class_count: u32,
     /// How many pending operations were invoked and are not spent in every configuration, by class.
-    pending: BTreeMap<u32, Pending>,
+    pub(super) pending: BTreeMap<u32, Pending>,
     /// By cell, how many clauses of operations that may still be placed compare with it.
-    clauses_left: Vec<u32>,
+    pub(super) clauses_left: Vec<u32>,
     /// By place: nobody will observe this value any more.
-    dead: Vec<bool>,
+    pub(super) dead: Vec<bool>,
     since_sweep: u32,
-    steps: u64,
-    steps_max: u64,
+    pub(super) steps: u64,
+    pub(super) steps_max: u64,
     configs_max: usize,
 }
 
 /// Pending operations that are alike.
 #[derive(Debug, Clone)]
-struct Pending {
-    step: Step,
-    count: u32,
-}
-
-/// Where a step comes from.
-#[derive(Clone, Copy)]
-enum Source {
-    Slot(u32),
-    Pending(u32),
+pub(super) struct Pending {
+    pub(super) step: Step,
+    pub(super) count: u32,
 }
 
 impl<'a> Engine<'a> {
@@ -149,15 +144,15 @@ impl<'a> Engine<'a> {
         Found::Valid
     }
 
-    fn op(&self, op: u32) -> &'a Op {
+    pub(super) fn op(&self, op: u32) -> &'a Op {
         &self.group.ops[op as usize]
     }
 
-    fn has(&self, rule: Rule) -> bool {
+    pub(super) fn has(&self, rule: Rule) -> bool {
         self.options.rules.has(rule)
     }
 
-    fn mutant(&self, mutant: Mutant) -> bool {
+    pub(super) fn mutant(&self, mutant: Mutant) -> bool {
         self.options.mutant == Some(mutant)
     }
 
@@ -287,6 +282,9 @@ impl<'a> Engine<'a> {
             traffic.writers_ahead -= 1;
             traffic.open_writers |= bit;
         }
+        for place in step.compared() {
+            self.traffic[place as usize].open_compared |= bit;
+        }
         let eager_write = self.mutant(Mutant::EagerWrites) && step.reads.is_empty();
         if self.has(Rule::EagerReads) && (*inert || eager_write) {
             let mut configs = std::mem::take(&mut self.configs);
@@ -305,18 +303,18 @@ impl<'a> Engine<'a> {
         let slot = self.slots.iter().position(|open| *open == Some(op));
         let slot = slot.map(number).unwrap_or_default();
         let bit: Slots = 1 << slot;
-        let mut survivors = Frontier::default();
-        let mut stack = Vec::new();
+        let (mut visited, mut survivors) = (Frontier::default(), Frontier::default());
         for config in std::mem::take(&mut self.configs) {
             if (config.done | config.excused) & bit != 0 {
                 survivors.add(&config, |a, b| self.is_as_good(a, b));
             }
-            if config.done & bit == 0 && (config.excused & bit == 0 || self.may_help(op)) {
-                stack.push(config);
+            if config.done & bit == 0
+                && (config.excused & bit == 0 || self.may_help(op))
+                && let Err(undecided) =
+                    self.expand(op, slot, &config, (&mut visited, &mut survivors))
+            {
+                return Some(Found::Undecided(undecided));
             }
-        }
-        if let Err(undecided) = self.expand(op, slot, stack, &mut survivors) {
-            return Some(Found::Undecided(undecided));
         }
         if survivors.len() == 0 {
             return Some(Found::Invalid(op));
@@ -344,7 +342,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Rule 4b: tells whether `a`, of the same state as `b`, can be finished whenever `b` can.
-    fn is_as_good(&self, a: &Config, b: &Config) -> bool {
+    pub(super) fn is_as_good(&self, a: &Config, b: &Config) -> bool {
         if !self.has(Rule::Antichain) {
             return false;
         }
@@ -409,257 +407,13 @@ impl<'a> Engine<'a> {
         }
         let compared = step.compared();
         for place in &compared {
-            self.traffic[*place as usize].compared_left -= 1;
+            let traffic = &mut self.traffic[*place as usize];
+            traffic.compared_left -= 1;
+            traffic.open_compared &= !bit;
         }
         if self.has(Rule::Unobserved) {
             self.bury(step.reads.iter().map(|(_, place)| *place).chain(compared));
         }
-    }
-
-    /// Places operations, depth first, until `op` is placed.
-    fn expand(
-        &mut self,
-        op: u32,
-        slot: u32,
-        mut stack: Vec<Config>,
-        survivors: &mut Frontier,
-    ) -> Result<(), Undecided> {
-        let bit: Slots = 1 << slot;
-        let mut visited = Frontier::default();
-        while let Some(config) = stack.pop() {
-            let (near, near_pending) = self.neighbours(&config, op, slot);
-            for source in self.candidates(&config, near, &near_pending) {
-                self.steps += 1;
-                if self.steps > self.steps_max {
-                    return Err(Undecided::Steps { steps_max: self.steps_max });
-                }
-                if !self.allows(&config, source) {
-                    continue;
-                }
-                let next = self.place(&config, source);
-                if next.done & bit != 0 {
-                    survivors.add(&next, |a, b| self.is_as_good(a, b));
-                } else if visited.add(&next, |a, b| self.is_as_good(a, b)) {
-                    stack.push(next);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the open and the pending operations that are connected with `target` (rule 6).
-    fn neighbours(&self, config: &Config, target: u32, slot: u32) -> (Slots, Vec<u32>) {
-        if self.group.cells.len() <= 1 || !self.has(Rule::Locality) {
-            return (self.open, self.pending.keys().copied().collect());
-        }
-        let mut touched = Touched::new(self.group.cells.len());
-        touched.add(&self.op(target).step);
-        let own = 1 << slot;
-        let first = |slot: &u32| self.can_be_first(config, *slot, own);
-        let mut far: Vec<u32> = bits(self.open & !config.done & !own).filter(first).collect();
-        let left = |(class, pending): &(&u32, &Pending)| config.spent_of(**class) < pending.count;
-        let mut far_pending: Vec<(&u32, &Pending)> = self.pending.iter().filter(left).collect();
-        let (mut near, mut near_pending) = (own, Vec::new());
-        let writes_only = self.mutant(Mutant::LocalityIgnoresReads);
-        loop {
-            let before = far.len() + far_pending.len();
-            far.retain(|slot| {
-                let Some(op) = self.slots[*slot as usize].map(|op| self.op(op)) else {
-                    return false;
-                };
-                let joins = touched.conflicts(&op.step) && !(writes_only && op.inert);
-                if joins {
-                    touched.add(&op.step);
-                    near |= 1 << *slot;
-                }
-                !joins
-            });
-            far_pending.retain(|(class, pending)| {
-                let joins = touched.conflicts(&pending.step);
-                if joins {
-                    touched.add(&pending.step);
-                    near_pending.push(**class);
-                }
-                !joins
-            });
-            if far.len() + far_pending.len() == before {
-                return (near, near_pending);
-            }
-        }
-    }
-
-    /// Tells whether an open operation can be placed before the target: each value that it reads is
-    /// there, or something else can write it.
-    fn can_be_first(&self, config: &Config, slot: u32, target: Slots) -> bool {
-        let Some(op) = self.slots[slot as usize] else { return false };
-        let own: Slots = 1 << slot;
-        let others = self.open & !config.done & !own & !target;
-        self.op(op).step.reads.iter().all(|(cell, place)| {
-            config.state[*cell as usize] == *place
-                || self.traffic[*place as usize].open_writers & others != 0
-                || (self.group.values[*place as usize].pending_writers > 0
-                    && !self.mutant(Mutant::LocalityIgnoresPending))
-        })
-    }
-
-    /// Returns the operations that may be placed next, alike ones once (rule 2).
-    fn candidates(&self, config: &Config, near: Slots, pending: &[u32]) -> Vec<Source> {
-        let undone = self.open & !config.done;
-        let early = |slot: &u32| {
-            self.slots[*slot as usize].is_some_and(|op| !self.is_late(config, op, *slot))
-        };
-        let mut candidates: Vec<Source> =
-            bits(near & undone).filter(early).map(Source::Slot).collect();
-        for class in pending {
-            let count = self.pending.get(class).map_or(0, |pending| pending.count);
-            let open = self.open_of_class.get(class).is_some_and(|open| open & undone != 0);
-            let late =
-                open && self.has(Rule::Symmetry) && !self.mutant(Mutant::SymmetryPendingFirst);
-            if config.spent_of(*class) < count && !late {
-                candidates.push(Source::Pending(*class));
-            }
-        }
-        candidates
-    }
-
-    /// Returns what a candidate needs and does.
-    fn step_of(&self, source: Source) -> Option<&Step> {
-        match source {
-            Source::Slot(slot) => self.slots[slot as usize].map(|op| &self.op(op).step),
-            Source::Pending(class) => self.pending.get(&class).map(|pending| &pending.step),
-        }
-    }
-
-    /// Tells whether an operation alike is open that goes first. One that may be left out and one
-    /// that may not are not alike.
-    fn is_late(&self, config: &Config, op: u32, slot: u32) -> bool {
-        let Op { class, ended, .. } = *self.op(op);
-        if self.mutant(Mutant::SymmetryPendingFirst) && self.pending.contains_key(&class) {
-            return true;
-        }
-        let excused = config.excused & (1 << slot) != 0;
-        let same = if excused { config.excused } else { !config.excused };
-        let alike = self.open_of_class.get(&class).map_or(0, |open| open & !config.done & same);
-        bits(alike).filter_map(|slot| self.slots[slot as usize]).any(|other| {
-            if self.mutant(Mutant::SymmetryLastFirst) {
-                self.op(other).ended > ended
-            } else {
-                self.op(other).ended < ended
-            }
-        })
-    }
-
-    /// Tells whether an operation can and should be placed next.
-    fn allows(&self, config: &Config, source: Source) -> bool {
-        let Some(step) = self.step_of(source) else { return false };
-        if !legal(step, &config.state) {
-            return false;
-        }
-        match source {
-            Source::Slot(slot) => {
-                (config.excused & (1 << slot) == 0 || self.is_useful(config, step))
-                    && self.keeps_readable(config, step, 1 << slot)
-            }
-            Source::Pending(_) => {
-                self.is_useful(config, step) && self.keeps_readable(config, step, 0)
-            }
-        }
-    }
-
-    /// Returns the place of a value that is written now: a dead value counts as unobserved.
-    fn written(&self, (cell, place): (u32, Place)) -> Place {
-        if self.dead[place as usize] { cell } else { place }
-    }
-
-    /// Rule 1: tells whether no value is lost that still has to be read; `own` is the bit of the
-    /// operation itself.
-    fn keeps_readable(&self, config: &Config, step: &Step, own: Slots) -> bool {
-        if !self.has(Rule::FutureReads) {
-            return true;
-        }
-        let own = if self.mutant(Mutant::FutureReadsCountsItself) { 0 } else { own };
-        let undone = !config.done & !own;
-        step.writes.iter().all(|(cell, place)| {
-            let lost = config.state[*cell as usize];
-            if lost == self.written((*cell, *place)) {
-                return true;
-            }
-            let traffic = &self.traffic[lost as usize];
-            let wanted = traffic.reads_ahead > 0 || traffic.open_readers & undone != 0;
-            if !wanted {
-                return true;
-            }
-            let value = &self.group.values[lost as usize];
-            let pending =
-                value.pending_writers > 0 && !self.mutant(Mutant::FutureReadsIgnoresPending);
-            let comes_again =
-                pending || traffic.writers_ahead > 0 || traffic.open_writers & undone != 0;
-            value.sources != 1 && comes_again && !self.mutant(Mutant::FutureReadsIgnoresWriters)
-        })
-    }
-
-    /// Rule 4c: tells whether somebody may notice what an operation writes that may be left out.
-    fn is_useful(&self, config: &Config, step: &Step) -> bool {
-        if !self.has(Rule::UsefulPending) {
-            return true;
-        }
-        let compares = |place: Place| {
-            (self.traffic[place as usize].compared_left > 0
-                || self.group.values[place as usize].pending_compared > 0)
-                && !self.mutant(Mutant::UsefulIgnoresClauses)
-        };
-        step.writes.iter().any(|(cell, place)| {
-            let lost = config.state[*cell as usize];
-            let traffic = &self.traffic[*place as usize];
-            let pending = self.group.values[*place as usize].pending_readers > 0
-                && !self.mutant(Mutant::UsefulIgnoresPending);
-            let read = traffic.reads_ahead > 0 || traffic.open_readers & !config.done != 0;
-            lost != *place && (read || pending || compares(lost) || compares(*place))
-        })
-    }
-
-    /// Returns the configuration after an operation, and after all that follows at no cost.
-    fn place(&self, config: &Config, source: Source) -> Config {
-        let mut next = config.clone();
-        match source {
-            Source::Slot(slot) => {
-                next.done |= 1 << slot;
-                next.excused &= !(1 << slot);
-            }
-            Source::Pending(class) => next.spend(class, 1),
-        }
-        let Some(step) = self.step_of(source) else { return next };
-        for write in &step.writes {
-            next.state[write.0 as usize] = self.written(*write);
-        }
-        let eager = self.has(Rule::EagerReads);
-        let unseen = self.has(Rule::UnseenWrites) && !step.writes.is_empty();
-        for slot in bits(self.open & !next.done) {
-            let Some(other) = self.slots[slot as usize] else { continue };
-            let other = self.op(other);
-            let reads = eager && other.inert && legal(&other.step, &next.state);
-            let hides = unseen && other.unseen && self.overwrites(step, &other.step);
-            let nothing = self.mutant(Mutant::EagerWrites)
-                && other.step.reads.is_empty()
-                && legal(&other.step, &next.state)
-                && writes_nothing(&other.step, &next.state);
-            let done = hides && self.mutant(Mutant::UnseenIgnoresClauses);
-            if reads || nothing || done {
-                next.done |= 1 << slot;
-            } else if hides {
-                next.excused |= 1 << slot;
-            }
-        }
-        next
-    }
-
-    /// Rule 5: tells whether `step` overwrites all that `hidden` writes without looking at it.
-    fn overwrites(&self, step: &Step, hidden: &Step) -> bool {
-        let blind = self.mutant(Mutant::UnseenBeforeReader);
-        hidden.writes.iter().all(|(cell, _)| {
-            let looks = step.reads.iter().any(|(read, _)| read == cell);
-            (blind || !looks) && step.writes.binary_search_by_key(cell, |write| write.0).is_ok()
-        })
     }
 
     /// Returns the values that a cell can have now.
@@ -668,50 +422,19 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// The cells that some operations read and write.
-struct Touched {
-    read: Vec<bool>,
-    written: Vec<bool>,
-}
-
-impl Touched {
-    fn new(cells: usize) -> Self {
-        Self { read: vec![false; cells], written: vec![false; cells] }
-    }
-
-    fn add(&mut self, step: &Step) {
-        for (cell, _) in &step.reads {
-            self.read[*cell as usize] = true;
-        }
-        for test in step.clauses.iter().flatten() {
-            self.read[test.cell as usize] = true;
-        }
-        for (cell, _) in &step.writes {
-            self.written[*cell as usize] = true;
-        }
-    }
-
-    fn conflicts(&self, step: &Step) -> bool {
-        let written = |cell: u32| self.written[cell as usize];
-        step.writes.iter().any(|(cell, _)| written(*cell) || self.read[*cell as usize])
-            || step.reads.iter().any(|(cell, _)| written(*cell))
-            || step.clauses.iter().flatten().any(|test| written(test.cell))
-    }
-}
-
-fn legal(step: &Step, state: &[Place]) -> bool {
+pub(super) fn legal(step: &Step, state: &[Place]) -> bool {
     step.reads.iter().all(|(cell, place)| state[*cell as usize] == *place)
         && step.clauses.iter().all(|clause| {
             clause.iter().any(|test| (state[test.cell as usize] == test.place) == test.equal)
         })
 }
 
-fn writes_nothing(step: &Step, state: &[Place]) -> bool {
+pub(super) fn writes_nothing(step: &Step, state: &[Place]) -> bool {
     step.writes.iter().all(|(cell, place)| state[*cell as usize] == *place)
 }
 
 /// Returns the positions of the bits of a set.
-fn bits(mut set: Slots) -> impl Iterator<Item = u32> {
+pub(super) fn bits(mut set: Slots) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {
         (set != 0).then(|| {
             let position = set.trailing_zeros();

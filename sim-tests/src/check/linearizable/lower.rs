@@ -62,6 +62,16 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Tells whether it changes nothing wherever it is legal.
+    pub(super) fn is_inert(&self) -> bool {
+        self.writes.iter().all(|write| self.reads.contains(write))
+    }
+
+    /// Tells whether it writes a cell; its writes are sorted by cell.
+    pub(super) fn writes_cell(&self, cell: u32) -> bool {
+        self.writes.binary_search_by_key(&cell, |write| write.0).is_ok()
+    }
+
     /// Returns the places that the clauses compare with, each once.
     pub(super) fn compared(&self) -> BTreeSet<Place> {
         self.clauses.iter().flatten().map(|test| test.place).collect()
@@ -422,7 +432,7 @@ impl Group {
 
     /// Returns whether a step changes nothing, and whether it is an unseen write (rule 5).
     fn kind_of(&self, step: &Step) -> (bool, bool) {
-        let inert = step.writes.iter().all(|write| step.reads.contains(write));
+        let inert = step.is_inert();
         // The first places are those of unobserved values.
         let unobserved = |(_, place): &(u32, Place)| (*place as usize) < self.cells.len();
         let unconditional = step.reads.is_empty() && step.clauses.is_empty();

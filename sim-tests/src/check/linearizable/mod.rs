@@ -13,7 +13,8 @@
 //! the clients: it is the one that a store cannot fool.
 //!
 //! `lower` turns requests into reads, clauses and writes and splits them into groups that share no
-//! cell; `engine` walks through a group; [`rules`] says what makes it quick and why that is right.
+//! cell; `engine` walks through a group and `search` finds what must have happened before a return;
+//! [`rules`] says what makes it quick and why that is right.
 //!
 //! **What is skipped.** Conditions on versions ([`Expected::Opaque`](crate::history::Expected)).
 //! The number of results in a page, and whether a page could have been longer.
@@ -30,6 +31,7 @@ mod config;
 mod engine;
 mod lower;
 pub mod rules;
+mod search;
 
 use std::fmt;
 

@@ -37,28 +37,36 @@ pub enum Rule {
     EagerReads,
     /// **4b. Antichain.** Of configurations of the same state one is dropped if another one used no
     /// more pending operations and, of the open operations, has those placed that this one has,
-    /// except that it may have placed more that change nothing, and that it may be free to leave out
-    /// (rule 5) what this one placed or still has to place. *Sound:* what is unused may stay unused,
-    /// and what is free may be placed or not, so the other one can be finished in the same way.
+    /// except that it may have placed more that change nothing, and that it may be free to leave
+    /// out (rule 5) what this one placed or still has to place. *Sound:* what is unused may stay
+    /// unused, and what is free may be placed or not, so the other one can be finished in the same
+    /// way.
     Antichain,
-    /// **4c. Useful operations.** A pending operation, or an excused one, is placed only if some value that it
-    /// writes still has a reader to come, or it overwrites a value that a clause to come does not
-    /// want, or writes one that a clause wants. *Sound:* else leave it out. Until its cells are
-    /// overwritten they then hold what they held before; no read sees the difference, and a clause
-    /// that it made true, and that is false without it, is one of those two.
+    /// **4c. Useful operations.** A pending operation, or an excused one, is placed only if some
+    /// value that it writes still has a reader to come, or it overwrites a value that a clause to
+    /// come does not want, or writes one that a clause wants. *Sound:* else leave it out. Until its
+    /// cells are overwritten they then hold what they held before; no read sees the difference, and
+    /// a clause that it made true, and that is false without it, is one of those two.
+    ///
+    /// Beyond that, a pending operation waits until somebody open notices it, unless something that
+    /// could be placed now overwrites a cell that it writes or looks at, and what it writes to
+    /// *another* cell is noticed later. *Sound:* it has no deadline. Behind what returns now it
+    /// does the same, if nothing between reads what it wrote or overwrites a cell that it touches;
+    /// and if something between overwrites the only cell that anybody would notice, nobody notices.
     UsefulPending,
     /// **5. Unseen writes.** When a write overwrites cells blindly, every open unconditional write
-    /// of unobserved values to some of the same cells is *excused*: it may be left out, as if it were
-    /// pending, because it can have taken effect just before, where nobody could look. Until it
-    /// returns it may also still be placed where a clause needs it (then 4c holds for it as well).
-    /// *Sound:* both are orders that real time allows, and with it excused no more is tried than
-    /// with it unplaced.
+    /// of unobserved values to some of the same cells is *excused*: it may be left out, as if it
+    /// were pending, because it can have taken effect just before, where nobody could look. Until
+    /// it returns it may also still be placed where a clause needs it (then 4c holds for it as
+    /// well). *Sound:* both are orders that real time allows, and with it excused no more is tried
+    /// than with it unplaced.
     UnseenWrites,
-    /// **6. Locality.** For the return of o only open operations are tried that are connected with it
-    /// by a chain of conflicts (two that share a cell which one of them writes), through operations
-    /// that can still be placed before o: what they read is there, or something else than o can
-    /// write it. *Sound:* what is placed before o without such a chain commutes with everything
-    /// between itself and o, so it can be placed after o; it has not returned, hence it may.
+    /// **6. Locality.** For the return of o only open operations are tried that are connected with
+    /// it by a chain of conflicts (two that share a cell which one of them writes), through
+    /// operations that can still be placed before o: what they read is there, or something else
+    /// than o can write it. *Sound:* what is placed before o without such a chain commutes with
+    /// everything between itself and o, so it can be placed after o; it has not returned, hence it
+    /// may.
     Locality,
 }
 
@@ -126,6 +134,12 @@ pub enum Mutant {
     UsefulIgnoresClauses,
     /// Rule 4c without pending readers.
     UsefulIgnoresPending,
+    /// Rule 4c without looking at what else writes the cells.
+    UsefulIgnoresContest,
+    /// Rule 4c without looking at what else writes the cells that the operation looks at.
+    UsefulIgnoresOwnReads,
+    /// Rule 4c taking another pending operation for the operation itself.
+    UsefulMiscountsItself,
     /// Rule 5 without clauses.
     UnseenIgnoresClauses,
     /// Rule 5 before a write that reads the cell.
@@ -138,7 +152,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::FutureReadsIgnoresWriters,
         Self::FutureReadsCountsItself,
         Self::FutureReadsIgnoresPending,
@@ -152,6 +166,9 @@ impl Mutant {
         Self::AntichainIgnoresPlaced,
         Self::UsefulIgnoresClauses,
         Self::UsefulIgnoresPending,
+        Self::UsefulIgnoresContest,
+        Self::UsefulIgnoresOwnReads,
+        Self::UsefulMiscountsItself,
         Self::UnseenIgnoresClauses,
         Self::UnseenBeforeReader,
         Self::LocalityIgnoresReads,

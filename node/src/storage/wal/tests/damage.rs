@@ -117,7 +117,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn flipped_bit_costs_one_record_at_most(batches in batches(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+    fn flipped_bit_costs_one_record_at_most(
+        batches in batches(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u8,
+    ) {
         let disk = filled(&batches);
         let before = open(&disk).1;
         let sites = sites(&disk);
