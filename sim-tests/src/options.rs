@@ -198,7 +198,7 @@ impl Options {
         let mut load = root.split("load");
         let mut pace = root.split("pace");
         // Some runs are short and dense: much is under way whenever something goes wrong.
-        let (phase, think) = if pace.chance(0.25) { (SHORT, DENSE) } else { (LONG, SPARSE) };
+        let (phase, think) = if pace.chance(0.15) { (SHORT, DENSE) } else { (LONG, SPARSE) };
         Self {
             seed,
             node_count,
