@@ -27,8 +27,11 @@ use crate::world::{ClockOptions, World, WorldOptions, run_seed};
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause between two looks at what the checkers say.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
-/// Tries of a write after convergence.
-const SERVE_ATTEMPTS: u32 = 5;
+/// Tries of a write after convergence. A disk may have been full and then have stalled: the node
+/// notices the space only after the stall, which lasts seconds.
+const SERVE_ATTEMPTS: u32 = 60;
+/// Tries of each read after that.
+const READ_ATTEMPTS: u32 = 5;
 /// Pause after each of them: a node notices only after a while that its disk has space again.
 const SERVE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -307,10 +310,13 @@ impl Scene {
             let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
             let mut served = false;
             for _ in 0..SERVE_ATTEMPTS {
-                served = served || reader.set_one().await;
+                served = reader.set_one().await;
+                if served {
+                    break;
+                }
                 reader.pause(SERVE_PAUSE).await;
             }
-            let answer = match (served, reader.read_everything(SERVE_ATTEMPTS).await) {
+            let answer = match (served, reader.read_everything(READ_ATTEMPTS).await) {
                 (true, true) => Ok(()),
                 (false, _) => Err("no write is acknowledged after healing"),
                 (true, false) => Err("not every cell can be read after healing"),

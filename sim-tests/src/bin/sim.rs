@@ -130,7 +130,9 @@ fn main() {
             replay(&options, trace, history, quiet)
         }
         Command::Bugs { only, seeds_max, first_seed, output } => {
-            only.iter().for_each(|code| drop(known_bug(code)));
+            for code in &only {
+                known_bug(code);
+            }
             let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
             let hunts = bugs::hunt_all(&only, first_seed, seeds_max, processors(), progress);
             if output == Output::Json {
