@@ -12,6 +12,9 @@ use serde_json::json;
 use crate::options::Options;
 use crate::swarm::{self, Swarm};
 
+/// What a violation begins with if an assertion of the program spoke.
+const ASSERTION: &str = "assertion";
+
 /// A planted bug.
 #[derive(Debug, Clone, Copy)]
 pub struct Bug {
@@ -31,6 +34,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "W7", what: "truncates at the first bad checksum" },
     Bug { code: "W10", what: "writes term and vote after the answer has left" },
     Bug { code: "W14", what: "group commit wakes waiters of the next batch" },
+    Bug { code: "W16", what: "saves the applied index apart from its data" },
     Bug { code: "R2", what: "forgets its vote over a restart" },
     Bug { code: "R3", what: "follower acknowledges before its fsync" },
     Bug { code: "R4", what: "leader counts its own entry before it is durable" },
@@ -47,6 +51,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R44", what: "completes clients' answers by index, not by term" },
     Bug { code: "R45", what: "session table missing from the snapshot" },
     Bug { code: "R46", what: "reports an unknown outcome as a definite failure" },
+    Bug { code: "R46b", what: "the client calls a write in doubt a definite failure" },
     Bug { code: "R49", what: "followers never truncate a conflicting suffix" },
     Bug { code: "R50", what: "election timer never randomised" },
 ];
@@ -69,7 +74,8 @@ pub fn find(code: &str) -> Option<&'static str> {
     BUGS.iter().map(|bug| bug.code).find(|known| known.eq_ignore_ascii_case(code))
 }
 
-/// Hunts one bug.
+/// Hunts one bug: seeds are handed out in order and all that were handed out are finished, so the
+/// lowest failing seed is the same for any number of `jobs`.
 pub fn hunt(bug: Bug, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
     let swarm = Swarm { first: first_seed, end: first_seed + seeds_max, jobs, progress: false };
     let draw = |seed| Options { planted: Some(bug.code), ..Options::draw(seed) };
@@ -84,9 +90,36 @@ pub fn hunt(bug: Bug, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
 }
 
 /// Hunts all bugs, or those named in `only`.
-pub fn hunt_all(only: &[String], first_seed: u64, seeds_max: u64, jobs: usize) -> Vec<Hunt> {
-    let wanted = |bug: &&Bug| only.is_empty() || only.iter().any(|code| code == bug.code);
-    BUGS.iter().filter(wanted).map(|bug| hunt(*bug, first_seed, seeds_max, jobs)).collect()
+///
+/// `progress` is told of each as soon as it is over.
+pub fn hunt_all(
+    only: &[String],
+    first_seed: u64,
+    seeds_max: u64,
+    jobs: usize,
+    progress: impl Fn(&Hunt),
+) -> Vec<Hunt> {
+    let wanted =
+        |bug: &&Bug| only.is_empty() || only.iter().any(|code| code.eq_ignore_ascii_case(bug.code));
+    let mut hunts = Vec::new();
+    for bug in BUGS.iter().filter(wanted) {
+        let hunt = hunt(*bug, first_seed, seeds_max, jobs);
+        progress(&hunt);
+        hunts.push(hunt);
+    }
+    hunts
+}
+
+impl Hunt {
+    /// Returns one line for people.
+    pub fn to_line(&self) -> String {
+        match &self.found {
+            Some((seeds, what)) => {
+                format!("{:<5} {seeds:>5} seeds  {}", self.bug.code, checker_of(what))
+            }
+            None => format!("{:<5} missed", self.bug.code),
+        }
+    }
 }
 
 /// Returns the matrix for people.
@@ -113,7 +146,15 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     }
     let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
     let mut text = table.to_string();
-    let _ = write!(text, "\n{found} of {} planted bugs found", hunts.len());
+    let by_assertion =
+        |hunt: &&Hunt| hunt.found.as_ref().is_some_and(|(_, what)| what.starts_with(ASSERTION));
+    let asserted = hunts.iter().filter(by_assertion).count();
+    let _ = write!(
+        text,
+        "\n{found} of {} planted bugs found: {} by a checker, {asserted} by an assertion",
+        hunts.len(),
+        found - asserted,
+    );
     text
 }
 
@@ -125,6 +166,7 @@ pub fn to_json(hunts: &[Hunt]) -> String {
             json!({
                 "bug": hunt.bug.code, "what": hunt.bug.what, "seed": hunt.seed,
                 "seeds": hunt.found.as_ref().map(|(seeds, _)| seeds),
+                "first_spoke": hunt.found.as_ref().map(|(_, what)| checker_of(what)),
                 "violation": hunt.found.as_ref().map(|(_, what)| what),
                 "cpu_seconds": hunt.cpu_seconds,
             })
@@ -133,6 +175,11 @@ pub fn to_json(hunts: &[Hunt]) -> String {
     json!(rows).to_string()
 }
 
+/// Returns who spoke first: a checker by its name, or an assertion of the program by its place.
 fn checker_of(what: &str) -> String {
+    if what.starts_with(ASSERTION) {
+        let place = what.rsplit_once('(').and_then(|(_, place)| place.strip_suffix(')'));
+        return place.map_or(ASSERTION.to_owned(), |place| format!("{ASSERTION} {place}"));
+    }
     what.split(" at ").next().unwrap_or(what).to_owned()
 }

@@ -21,7 +21,7 @@ use crate::check::liveness::Deadlines;
 use crate::nemesis::{Action, Weather};
 use crate::options::Options;
 use crate::watch::{NodeWatch, Watch, log_of};
-use crate::world::{Host, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
+use crate::world::{Fault, Host, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
 
 /// The cluster that the nodes believe in.
 const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
@@ -29,6 +29,8 @@ const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
 const PORT: u16 = 7000;
 /// Pause before a node that stopped by itself is started again.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
+/// How often, and how many times, a disk is looked at until it is busy.
+const BUSY_POLL: (Duration, u32) = (Duration::from_micros(200), 500);
 
 /// How soon after healing things must be well again.
 const LIVENESS: Deadlines =
@@ -43,7 +45,7 @@ enum Undo {
     Unblock(Vec<(Host, Host)>),
     Unclog(Vec<(Host, Host)>),
     Clog(u64),
-    UnclogNode(u64),
+    UnclogNode(u64, u64),
     Weather,
     DiskSpeed(u64),
     DiskSpace(u64),
@@ -56,6 +58,8 @@ enum Undo {
 struct Processes {
     /// Why a node's process ended, for those that ended by themselves.
     ended: BTreeMap<u64, String>,
+    /// Nodes that have not recovered yet.
+    recovering: BTreeMap<u64, bool>,
     /// How often a node stopped by itself.
     stop_count: u64,
     /// Nodes that have lost their last vote and said so: they may halt.
@@ -161,8 +165,12 @@ impl Cluster {
         let observer = NodeWatch::new(&self.watch, NodeId(node), host);
         let processes = Arc::clone(&self.processes);
         let world = self.world.clone();
+        self.lock().recovering.insert(node, true);
         let main = move |env| async move {
-            let (ended, vote_lost) = match server::start_observed(env, config, observer).await {
+            let started = server::start_observed(env, config, observer).await;
+            let lock = || processes.lock().unwrap_or_else(PoisonError::into_inner);
+            lock().recovering.remove(&node);
+            let (ended, vote_lost) = match started {
                 Ok(node) => (node.stopped().await.to_string(), false),
                 Err(error) => {
                     let vote_lost = matches!(error, StartError::VoteLost);
@@ -170,7 +178,7 @@ impl Cluster {
                 }
             };
             world.trace(Some(host), "ended", (0, 0), || ended.clone());
-            let mut processes = processes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut processes = lock();
             processes.ended.insert(node, ended);
             processes.stop_count += 1;
             if vote_lost {
@@ -194,6 +202,8 @@ impl Cluster {
             wal_segment_bytes: tuning.wal_segment_bytes,
             checkpoint_log_bytes: tuning.checkpoint_log_bytes,
             log_entries_kept: tuning.log_entries_kept,
+            append_entries_max: tuning.append_entries_max,
+            snapshot_chunk_bytes: tuning.snapshot_chunk_bytes,
             sessions_max: tuning.sessions_max,
             request_timeout: tuning.election_timeout * 3,
             ..NodeConfig::new(CLUSTER, NodeId(node), &format!("n{node}:{PORT}"), members)
@@ -251,7 +261,10 @@ impl Cluster {
             Undo::Unblock(links) => links.iter().for_each(|(a, b)| self.world.unblock(*a, *b)),
             Undo::Unclog(links) => links.iter().for_each(|(a, b)| self.world.unclog(*a, *b)),
             Undo::Clog(node) => self.each_link(node, |world, a, b| world.clog(a, b)),
-            Undo::UnclogNode(node) => self.each_link(node, |world, a, b| world.unclog(a, b)),
+            Undo::UnclogNode(node, bursts) => {
+                self.each_link(node, |world, a, b| world.unclog(a, b));
+                self.world.count_fault(Fault::N6, self.burst_count() > bursts);
+            }
             Undo::Weather => self.fair_weather(),
             Undo::DiskSpeed(node) => {
                 self.world.change_disk(self.server(node), |disk| disk.slowness = 1);
@@ -282,11 +295,18 @@ impl Cluster {
         }
     }
 
+    /// Returns how often traffic was held and then delivered in a burst.
+    fn burst_count(&self) -> u64 {
+        self.world.fault_counts().get(Fault::N5.code()).map_or(0, |(_, observable)| *observable)
+    }
+
     async fn crash_again(&mut self, node: u64, mut lives: Vec<Duration>) {
         self.start_node(node).await;
         let Some(life) = lives.pop() else { return };
         self.down.insert(node, true);
         self.world.sleep(life).await;
+        let recovering = self.lock().recovering.contains_key(&node);
+        self.world.count_fault(Fault::P9, recovering);
         self.world.crash(self.server(node));
         self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
     }
@@ -305,7 +325,8 @@ impl Cluster {
     pub async fn perform(&mut self, action: Action) {
         self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
         match action {
-            Action::Crash { node, down } => {
+            Action::Crash { node, while_busy, down } => {
+                self.wait_until_busy(&[node], while_busy).await;
                 if !self.is_down(node) {
                     self.world.crash(self.server(node));
                     self.take_down(node, down);
@@ -318,7 +339,10 @@ impl Cluster {
                     self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
                 }
             }
-            Action::PowerLoss { nodes, strict, down } => self.lose_power(&nodes, strict, down),
+            Action::PowerLoss { nodes, strict, while_busy, down } => {
+                self.wait_until_busy(&nodes, while_busy).await;
+                self.lose_power(&nodes, strict, down);
+            }
             Action::Pause { node, length } => {
                 if !self.is_down(node) && self.paused.insert(node, true).is_none() {
                     self.world.pause(self.server(node));
@@ -336,9 +360,10 @@ impl Cluster {
                 self.later(length, Undo::Unclog(links));
             }
             Action::Swizzle { clogs } => {
+                let bursts = self.burst_count();
                 for (node, begin, end) in clogs {
                     self.later(begin, Undo::Clog(node));
-                    self.later(end, Undo::UnclogNode(node));
+                    self.later(end, Undo::UnclogNode(node, bursts));
                 }
             }
             Action::Weather { weather, length } => {
@@ -365,6 +390,17 @@ impl Cluster {
             Action::ClockDrift { node, rate_ppb } => {
                 self.world.set_drift(self.server(node), rate_ppb);
             }
+        }
+    }
+
+    /// Waits a little for the disk of one of the nodes to have something under way: the best
+    /// moment to take its power.
+    async fn wait_until_busy(&self, nodes: &[u64], wanted: bool) {
+        let hosts: Vec<Host> = nodes.iter().map(|node| self.server(*node)).collect();
+        let (pause, mut polls) = BUSY_POLL;
+        while wanted && polls > 0 && !hosts.iter().any(|host| self.world.disk_is_busy(*host)) {
+            self.world.sleep(pause).await;
+            polls -= 1;
         }
     }
 
@@ -463,6 +499,7 @@ impl Cluster {
                 link.bit_flip = weather.bit_flip;
                 link.reset = weather.reset;
                 link.short_read = 0.1;
+                link.bytes_per_second = weather.bytes_per_second;
             }
         });
     }

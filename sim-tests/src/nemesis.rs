@@ -18,6 +18,9 @@ use mangrove::base::Rng;
 
 use crate::options::{FaultClasses, Options};
 
+/// Chance that a fault of one node is aimed at the leader.
+const LEADER_CHANCE: f64 = 0.3;
+
 /// Something that goes wrong. Nodes are numbered from 1.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -25,6 +28,8 @@ pub enum Action {
     Crash {
         /// The node.
         node: u64,
+        /// Only once its disk has something under way, for the most of damage.
+        while_busy: bool,
         /// Time until it is started again.
         down: Duration,
     },
@@ -41,6 +46,8 @@ pub enum Action {
         nodes: Vec<u64>,
         /// Nothing that was not synced survives, instead of a random part of it.
         strict: bool,
+        /// Only once the disk of one of them has something under way.
+        while_busy: bool,
         /// Time until each is started again.
         down: Duration,
     },
@@ -174,6 +181,8 @@ pub struct Weather {
     pub reset: f64,
     /// Also on links of clients.
     pub clients: bool,
+    /// Bytes per second in each direction, if that is limited (N9).
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Draws the faults of one run.
@@ -182,6 +191,7 @@ pub struct Nemesis {
     node_count: u64,
     faults: FaultClasses,
     victim: u64,
+    leader: Option<u64>,
     choice: Rng,
     process: Rng,
     disk: Rng,
@@ -218,6 +228,7 @@ impl Nemesis {
             node_count: options.node_count,
             faults: options.faults,
             victim: victim.range(1, options.node_count + 1),
+            leader: None,
             choice: root.split("choice"),
             process: root.split("process"),
             disk: root.split("disk"),
@@ -233,8 +244,10 @@ impl Nemesis {
         self.pause.duration(self.pause_mean / 4, self.pause_mean * 2)
     }
 
-    /// Draws the next fault; `None` if all classes are off.
-    pub fn draw(&mut self) -> Option<Action> {
+    /// Draws the next fault; `None` if all classes are off. Who leads at the moment is hit more
+    /// often than by chance.
+    pub fn draw(&mut self, leader: Option<u64>) -> Option<Action> {
+        self.leader = leader;
         let classes = self.classes();
         if classes.is_empty() {
             return None;
@@ -244,24 +257,24 @@ impl Nemesis {
             Class::Crash => self.crash(),
             Class::Power => self.power_loss(),
             Class::Pause => {
-                let node = self.process.range(1, self.node_count + 1);
+                let node = self.aim(|nemesis| &mut nemesis.process);
                 Action::Pause { node, length: millis(&mut self.process, 50, 4000) }
             }
             Class::Partition => self.partition(),
             Class::Network => self.network(),
             Class::Connection => self.connection(),
             Class::ClientLink => Action::ClientCut {
-                node: self.network.range(1, self.node_count + 1),
+                node: self.aim(|nemesis| &mut nemesis.network),
                 answers_only: self.network.chance(0.5),
                 length: millis(&mut self.network, 200, 5000),
             },
             Class::Stall => self.stall(),
             Class::DiskError => Action::DiskError {
-                node: self.disk.range(1, self.node_count + 1),
+                node: self.aim(|nemesis| &mut nemesis.disk),
                 write: self.disk.chance(0.3),
             },
             Class::DiskFull => Action::DiskFull {
-                node: self.disk.range(1, self.node_count + 1),
+                node: self.aim(|nemesis| &mut nemesis.disk),
                 room_bytes: self.disk.range(0, 20_000),
                 length: millis(&mut self.disk, 500, 8000),
             },
@@ -298,32 +311,43 @@ impl Nemesis {
         all.into_iter().filter(|(_, on)| *on).map(|(class, _)| class).collect()
     }
 
+    /// Draws a node from the given stream: any, or the leader.
+    fn aim(&mut self, stream: impl FnOnce(&mut Self) -> &mut Rng) -> u64 {
+        let (count, leader) = (self.node_count, self.leader);
+        let rng = stream(self);
+        let (any, at_leader) = (rng.range(1, count + 1), rng.chance(LEADER_CHANCE));
+        leader.filter(|_| at_leader).unwrap_or(any)
+    }
+
     fn crash(&mut self) -> Action {
+        let node = self.aim(|nemesis| &mut nemesis.process);
         let rng = &mut self.process;
-        let node = rng.range(1, self.node_count + 1);
         if rng.chance(0.25) {
             let times = rng.range(2, 5);
-            let lives = (0..times).map(|_| millis(rng, 1, 60)).collect();
+            let life_max = if rng.chance(0.5) { 5 } else { 60 };
+            let lives = (0..times).map(|_| micros(rng, 10, life_max * 1000)).collect();
             return Action::CrashLoop { node, lives };
         }
-        Action::Crash { node, down: millis(rng, 2, 3000) }
+        Action::Crash { node, while_busy: rng.chance(0.5), down: millis(rng, 2, 3000) }
     }
 
     fn power_loss(&mut self) -> Action {
+        let first = self.aim(|nemesis| &mut nemesis.process);
         let rng = &mut self.process;
         let everything = rng.chance(0.35);
         let all = 1..=self.node_count;
         let mut nodes: Vec<u64> = all.filter(|_| everything || rng.chance(0.4)).collect();
         if nodes.is_empty() {
-            nodes.push(rng.range(1, self.node_count + 1));
+            nodes.push(first);
         }
-        Action::PowerLoss { nodes, strict: rng.chance(0.3), down: millis(rng, 5, 3000) }
+        let (strict, while_busy) = (rng.chance(0.4), rng.chance(0.6));
+        Action::PowerLoss { nodes, strict, while_busy, down: millis(rng, 5, 3000) }
     }
 
     fn partition(&mut self) -> Action {
         let count = self.node_count;
+        let one = self.aim(|nemesis| &mut nemesis.network);
         let rng = &mut self.network;
-        let one = rng.range(1, count + 1);
         let others: Vec<u64> = (1..=count).filter(|node| *node != one).collect();
         let mut links = Vec::new();
         match rng.range(0, 5) {
@@ -373,8 +397,8 @@ impl Nemesis {
     }
 
     fn stall(&mut self) -> Action {
+        let node = self.aim(|nemesis| &mut nemesis.disk);
         let rng = &mut self.disk;
-        let node = rng.range(1, self.node_count + 1);
         let length = millis(rng, 100, 6000);
         if rng.chance(0.5) {
             return Action::Stall { node, length };
@@ -404,7 +428,8 @@ fn weather(rng: &mut Rng) -> Weather {
     let reset = some(0.3, 0.01);
     let clients = some(0.5, 1.0) > 0.0;
     let latency = millis(rng, 1, 100);
-    Weather { loss, burst, latency, bit_flip, reset, clients }
+    let bytes_per_second = if rng.chance(0.2) { Some(rng.range(5_000, 200_000)) } else { None };
+    Weather { loss, burst, latency, bit_flip, reset, clients, bytes_per_second }
 }
 
 /// Returns every ordered pair of different nodes.
@@ -415,4 +440,8 @@ fn pairs(nodes: &[u64]) -> Vec<(u64, u64)> {
 
 fn millis(rng: &mut Rng, low: u64, high: u64) -> Duration {
     rng.duration(Duration::from_millis(low), Duration::from_millis(high))
+}
+
+fn micros(rng: &mut Rng, low: u64, high: u64) -> Duration {
+    rng.duration(Duration::from_micros(low), Duration::from_micros(high))
 }

@@ -7,9 +7,22 @@
 //! Every group of options has a stream of randomness of its own, so that a change to one group
 //! leaves the others of the same seed as they were.
 
+use std::fmt;
 use std::time::Duration;
 
 use mangrove::base::Rng;
+
+/// From the shortest to the longest, in simulated time.
+type Span = (Duration, Duration);
+
+/// Length of the phase with faults.
+const LONG: Span = (Duration::from_secs(15), Duration::from_secs(60));
+/// The same, where the load is dense.
+const SHORT: Span = (Duration::from_secs(5), Duration::from_secs(20));
+/// Mean pause of a client between two requests.
+const SPARSE: Span = (Duration::from_millis(50), Duration::from_millis(400));
+/// The same in a dense load.
+const DENSE: Span = (Duration::from_millis(5), Duration::from_millis(50));
 
 /// Which class of faults a run may use. Each class can be switched off for an ablation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +136,9 @@ pub struct Options {
     pub mix: RequestMix,
     /// The planted bug that is switched on, if any.
     pub planted: Option<&'static str>,
+    /// Folds something that is not drawn from the seed into the trace, to prove that the check
+    /// for determinism would notice it.
+    pub leak: bool,
     /// The nodes acknowledge before they sync, every so often (a weaker promise).
     pub relaxed_sync: bool,
 }
@@ -140,6 +156,10 @@ pub struct Tuning {
     pub checkpoint_log_bytes: u64,
     /// Entries that are kept behind a checkpoint.
     pub log_entries_kept: u64,
+    /// Entries of one append message.
+    pub append_entries_max: usize,
+    /// Bytes of one piece of a snapshot.
+    pub snapshot_chunk_bytes: usize,
     /// Client sessions that are remembered.
     pub sessions_max: usize,
     /// Longest value that clients write, in bytes.
@@ -161,6 +181,8 @@ pub struct RequestMix {
     pub bulk_set: u64,
     /// Reads of several cells.
     pub multi_get: u64,
+    /// Questions to single nodes about how they are.
+    pub status: u64,
 }
 
 impl Options {
@@ -175,19 +197,65 @@ impl Options {
         };
         let mut load = root.split("load");
         let mut pace = root.split("pace");
+        // Some runs are short and dense: much is under way whenever something goes wrong.
+        let (phase, think) = if pace.chance(0.15) { (SHORT, DENSE) } else { (LONG, SPARSE) };
         Self {
             seed,
             node_count,
             client_count: load.range(2, 6),
             key_count: load.range(2, 9),
-            fault_phase: pace.duration(Duration::from_secs(15), Duration::from_secs(60)),
-            think_time: pace.duration(Duration::from_millis(50), Duration::from_millis(400)),
+            fault_phase: pace.duration(phase.0, phase.1),
+            think_time: pace.duration(think.0, think.1),
             fault_pause: pace.duration(Duration::from_millis(300), Duration::from_secs(5)),
             faults: FaultClasses::draw(&root.split("faults")),
             tuning: Tuning::draw(&mut root.split("tuning")),
             mix: RequestMix::draw(&mut root.split("mix")),
             planted: None,
+            leak: false,
             relaxed_sync: false,
+        }
+    }
+}
+
+impl FaultClasses {
+    /// Returns each class with its name.
+    pub fn named(&self) -> [(&'static str, bool); 13] {
+        [
+            ("crash", self.crash),
+            ("power", self.power),
+            ("pause", self.pause),
+            ("disk_error", self.disk_error),
+            ("lying_fsync", self.lying_fsync),
+            ("disk_full", self.disk_full),
+            ("rot", self.rot),
+            ("stall", self.stall),
+            ("partition", self.partition),
+            ("network", self.network),
+            ("connection", self.connection),
+            ("client_link", self.client_link),
+            ("clock", self.clock),
+        ]
+    }
+}
+
+/// One line for people: what the run is made of.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.faults.named();
+        let on: Vec<&str> = named.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+        write!(
+            f,
+            "{} nodes, {} clients, {:.0} s of faults, one per {:.1} s: {}; think time {} ms",
+            self.node_count,
+            self.client_count,
+            self.fault_phase.as_secs_f64(),
+            self.fault_pause.as_secs_f64(),
+            if on.is_empty() { "none".to_owned() } else { on.join(" ") },
+            self.think_time.as_millis(),
+        )?;
+        match self.planted {
+            Some(code) => write!(f, "; planted {code}"),
+            None => Ok(()),
         }
     }
 }
@@ -205,6 +273,8 @@ impl Tuning {
             log_entries_kept: rng.range(0, 60),
             sessions_max: if rng.chance(0.15) { 4 } else { 64 },
             value_bytes_max: if rng.chance(0.2) { 2000 } else { 24 },
+            append_entries_max: [1, 2, 4, 4096][rng.index(4)],
+            snapshot_chunk_bytes: 1 << rng.range(8, 19),
         }
     }
 }
@@ -218,6 +288,7 @@ impl RequestMix {
             cas: rng.range(0, 4),
             bulk_set: rng.range(0, 4),
             multi_get: rng.range(0, 4),
+            status: rng.range(0, 2),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! acknowledged write and equal replicas must come within a bounded time.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,20 @@ use crate::check::Violation;
 use crate::check::{client, linearizable};
 use crate::cluster::Cluster;
 use crate::history::History;
-use crate::nemesis::Nemesis;
+use crate::nemesis::{Action, Nemesis};
 use crate::options::Options;
 use crate::workload::{ClientProcess, Shared};
 use crate::world::{ClockOptions, World, WorldOptions, run_seed};
 
 /// Longest time after healing until every replica has applied everything.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
-/// Tries of a write after convergence.
-const SERVE_ATTEMPTS: u32 = 5;
+/// Longest pause between two looks at what the checkers say.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Tries of a write after convergence. A disk may have been full and then have stalled: the node
+/// notices the space only after the stall, which lasts seconds.
+const SERVE_ATTEMPTS: u32 = 60;
+/// Tries of each read after that.
+const READ_ATTEMPTS: u32 = 5;
 /// Pause after each of them: a node notices only after a while that its disk has space again.
 const SERVE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,39 +68,55 @@ pub struct Report {
     pub history: History,
 }
 
-/// Runs a seed with its own options.
+/// Runs a seed: the ordinary scenario, in which the nemesis decides what goes wrong.
 pub fn run(options: &Options, record_trace: bool) -> Report {
-    let world_options = WorldOptions {
-        record_trace,
-        clock: if options.faults.clock {
-            ClockOptions {
-                wall_offset_max: Duration::from_secs(60),
-                drift_ppb_max: 10_000_000,
-                timer_late_max: Duration::from_millis(1),
-            }
-        } else {
-            ClockOptions::default()
-        },
-        ..WorldOptions::default()
+    direct(options, record_trace, fault_phase)
+}
+
+/// Runs a seed with a script in place of the nemesis; what follows is the same: healing,
+/// convergence, service, a look at the disks, the judgement over the history.
+pub fn direct(
+    options: &Options,
+    record_trace: bool,
+    script: impl AsyncFnOnce(&mut Scene) + Send + 'static,
+) -> Report {
+    let clock = if options.faults.clock {
+        ClockOptions {
+            wall_offset_max: Duration::from_secs(60),
+            drift_ppb_max: 10_000_000,
+            timer_late_max: Duration::from_millis(1),
+        }
+    } else {
+        ClockOptions::default()
     };
-    let scenario_options = options.clone();
+    let world_options = WorldOptions { record_trace, clock, ..WorldOptions::default() };
+    let leaked = if options.leak { foreign_number() } else { 0 };
+    let scene_options = options.clone();
     let result = run_seed(options.seed, world_options, move |world| async move {
-        planted::turn_on(scenario_options.planted);
-        let report = scenario(&world, &scenario_options).await;
+        planted::turn_on(scene_options.planted);
+        if scene_options.leak {
+            world.trace(None, "leak", (leaked, 0), String::new);
+        }
+        let mut scene = Scene::new(&world, scene_options).await;
+        script(&mut scene).await;
+        let report = scene.finish().await;
         planted::turn_on(None);
         report
     });
-    match result {
-        Ok(report) => report,
-        Err(failure) => {
-            let what = match &failure.location {
-                Some(location) => format!("{} ({location})", failure.message),
-                None => failure.message.clone(),
-            };
-            let violation = Violation { checker: "assertion", what, at: 0 };
-            Report { violation: Some(violation), ..Report::empty(options.seed) }
-        }
-    }
+    result.unwrap_or_else(|failure| {
+        let what = match &failure.location {
+            Some(location) => format!("{} ({location})", failure.message),
+            None => failure.message.clone(),
+        };
+        let violation = Violation { checker: "assertion", what, at: 0 };
+        Report { violation: Some(violation), ..Report::empty(options.seed) }
+    })
+}
+
+/// Returns a number that no seed decides: the standard library draws the keys of its hash tables
+/// from the operating system.
+fn foreign_number() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
 }
 
 impl Report {
@@ -118,42 +140,102 @@ impl Report {
     }
 }
 
-async fn scenario(world: &World, options: &Options) -> Report {
-    let mut cluster = Cluster::new(world, options);
-    cluster.start().await;
-    let shared = Shared::new(options);
-    start_clients(world, &cluster, options, &shared).await;
-    let mut violation = fault_phase(world, &mut cluster, options).await;
-    let mut time_to_converge = Duration::ZERO;
-    if violation.is_none() {
-        shared.stop();
-        cluster.heal().await;
-        match liveness_phase(world, &mut cluster, options, &shared).await {
-            Ok(time) => time_to_converge = time,
-            Err(found) => violation = Some(found),
+/// A cluster with clients that are at work, and what was found so far.
+pub struct Scene {
+    /// The world.
+    pub world: World,
+    /// The nodes, and what can be done to them.
+    pub cluster: Cluster,
+    /// What the run was told to be.
+    pub options: Options,
+    shared: Arc<Shared>,
+    violation: Option<Violation>,
+}
+
+impl Scene {
+    async fn new(world: &World, options: Options) -> Self {
+        let mut cluster = Cluster::new(world, &options);
+        cluster.start().await;
+        let shared = Shared::new(&options);
+        start_clients(world, &cluster, &options, &shared).await;
+        Self { world: world.clone(), cluster, options, shared, violation: None }
+    }
+
+    /// Lets time pass, in which the clients work and what is due is undone; returns early if a
+    /// checker speaks.
+    pub async fn pass(&mut self, length: Duration) {
+        let end = self.world.now() + length;
+        while self.violation.is_none() && self.world.now() < end {
+            let mut wake = end.min(self.world.now() + WATCH_INTERVAL);
+            if let Some(undo) = self.cluster.next_undo() {
+                wake = wake.min(undo);
+            }
+            self.world.sleep(wake.saturating_sub(self.world.now())).await;
+            self.cluster.undo_due().await;
+            self.violation = self.cluster.watch().violation();
         }
     }
-    let mut violation = violation.or_else(|| cluster.watch().violation());
-    if violation.is_none() {
-        violation = cluster.check_disks(&shared.acknowledged_writes()).await;
+
+    /// Returns who leads, after waiting for a leader that runs.
+    ///
+    /// # Panics
+    /// If there is none for a minute: the scenario makes no sense then.
+    pub async fn leader(&mut self) -> u64 {
+        for _ in 0..CONVERGE_MAX.as_millis() / WATCH_INTERVAL.as_millis() {
+            match self.cluster.watch().leader() {
+                Some(leader) if self.world.is_running(self.cluster.server(leader.0)) => {
+                    return leader.0;
+                }
+                _ => self.pass(WATCH_INTERVAL).await,
+            }
+        }
+        panic!("nobody leads after {CONVERGE_MAX:?}");
     }
-    let history = shared.take_history();
-    let violation = violation.or_else(|| judge(&history));
-    Report {
-        simulated: world.now(),
-        hash: world.trace_hash(),
-        event_count: world.event_count(),
-        acknowledged: shared.acknowledged(),
-        operation_count: u64::try_from(history.ops().len()).unwrap_or(u64::MAX),
-        elections: cluster.watch().election_count(),
-        stop_count: cluster.stop_count(),
-        faults: world.fault_counts(),
-        probes: probe::take(),
-        time_to_converge,
-        violation,
-        trace: world.take_trace(),
-        history,
-        ..Report::empty(options.seed)
+
+    /// Does one thing to the cluster; it is undone as time passes.
+    pub async fn perform(&mut self, action: Action) {
+        self.cluster.perform(action).await;
+    }
+
+    /// Returns how many requests were answered so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged()
+    }
+
+    /// Heals everything, and judges the run.
+    async fn finish(mut self) -> Report {
+        let mut time_to_converge = Duration::ZERO;
+        if self.violation.is_none() {
+            self.shared.stop();
+            self.cluster.heal().await;
+            match self.liveness_phase().await {
+                Ok(time) => time_to_converge = time,
+                Err(found) => self.violation = Some(found),
+            }
+        }
+        let Self { world, cluster, options, shared, violation } = self;
+        let mut violation = violation.or_else(|| cluster.watch().violation());
+        if violation.is_none() {
+            violation = cluster.check_disks(&shared.acknowledged_writes()).await;
+        }
+        let history = shared.take_history();
+        let violation = violation.or_else(|| judge(&history));
+        Report {
+            simulated: world.now(),
+            hash: world.trace_hash(),
+            event_count: world.event_count(),
+            acknowledged: shared.acknowledged(),
+            operation_count: u64::try_from(history.ops().len()).unwrap_or(u64::MAX),
+            elections: cluster.watch().election_count(),
+            stop_count: cluster.stop_count(),
+            faults: world.fault_counts(),
+            probes: probe::take(),
+            time_to_converge,
+            violation,
+            trace: world.take_trace(),
+            history,
+            ..Report::empty(options.seed)
+        }
     }
 }
 
@@ -177,84 +259,77 @@ fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
 }
 
 /// Lets the nemesis loose until its time is over or a checker speaks.
-async fn fault_phase(world: &World, cluster: &mut Cluster, options: &Options) -> Option<Violation> {
-    let mut nemesis = Nemesis::new(options);
-    let end = world.now() + options.fault_phase;
-    let mut next_fault = world.now() + nemesis.draw_pause();
-    while world.now() < end {
-        let mut wake = next_fault.min(end).min(world.now() + Duration::from_millis(250));
-        if let Some(undo) = cluster.next_undo() {
-            wake = wake.min(undo);
+async fn fault_phase(scene: &mut Scene) {
+    let mut nemesis = Nemesis::new(&scene.options);
+    let end = scene.world.now() + scene.options.fault_phase;
+    while scene.violation.is_none() && scene.world.now() < end {
+        let rest = end.saturating_sub(scene.world.now());
+        scene.pass(nemesis.draw_pause().min(rest)).await;
+        if scene.violation.is_some() || scene.cluster.wants_quiet() {
+            continue;
         }
-        world.sleep(wake.saturating_sub(world.now())).await;
-        cluster.undo_due().await;
-        if let Some(violation) = cluster.watch().violation() {
-            return Some(violation);
-        }
-        if world.now() >= next_fault {
-            next_fault = world.now() + nemesis.draw_pause();
-            if cluster.wants_quiet() {
-                continue;
-            }
-            if let Some(action) = nemesis.draw() {
-                cluster.perform(action).await;
-            }
+        let leader = scene.cluster.watch().leader().map(|leader| leader.0);
+        if let Some(action) = nemesis.draw(leader) {
+            scene.cluster.perform(action).await;
         }
     }
-    None
 }
 
-/// After healing: a leader, equal replicas, an acknowledged write, every cell readable.
-async fn liveness_phase(
-    world: &World,
-    cluster: &mut Cluster,
-    options: &Options,
-    shared: &Arc<Shared>,
-) -> Result<Duration, Violation> {
-    let healed = world.now();
-    let now = |world: &World| u64::try_from(world.now().as_nanos()).unwrap_or(u64::MAX);
-    let broken = |what: String, at| Violation { checker: "liveness", what, at };
-    let time_to_converge = loop {
-        world.sleep(Duration::from_millis(50)).await;
-        cluster.undo_due().await;
-        if let Some(violation) = cluster.watch().violation() {
-            return Err(violation);
-        }
-        let commit = cluster.watch().commit_max();
-        let mut applied = cluster.watch().applied();
-        applied.retain(|node, _| !cluster.may_halt(node.0));
-        if cluster.watch().leader().is_some() && applied.values().all(|index| *index >= commit) {
-            break world.now() - healed;
-        }
-        if world.now() - healed > CONVERGE_MAX {
-            let what = format!("committed {commit}, applied {applied:?} after {CONVERGE_MAX:?}");
-            return Err(broken(what, now(world)));
-        }
-    };
-    let host = world.add_client("reader");
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let (addresses, options, shared) = (cluster.addresses(), options.clone(), Arc::clone(shared));
-    let clock = clock(world);
-    let main = move |env| async move {
-        let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
-        let mut served = false;
-        for _ in 0..SERVE_ATTEMPTS {
-            served = served || reader.set_one().await;
-            reader.pause(SERVE_PAUSE).await;
-        }
-        let answer = match (served, reader.read_everything(SERVE_ATTEMPTS).await) {
-            (true, true) => Ok(()),
-            (false, _) => Err("no write is acknowledged after healing"),
-            (true, false) => Err("not every cell can be read after healing"),
+impl Scene {
+    /// After healing: a leader, equal replicas, an acknowledged write, every cell readable.
+    async fn liveness_phase(&mut self) -> Result<Duration, Violation> {
+        let Self { world, cluster, options, shared, .. } = self;
+        let healed = world.now();
+        let now = |world: &World| u64::try_from(world.now().as_nanos()).unwrap_or(u64::MAX);
+        let broken = |what: String, at| Violation { checker: "liveness", what, at };
+        let time_to_converge = loop {
+            world.sleep(Duration::from_millis(50)).await;
+            cluster.undo_due().await;
+            if let Some(violation) = cluster.watch().violation() {
+                return Err(violation);
+            }
+            let commit = cluster.watch().commit_max();
+            let mut applied = cluster.watch().applied();
+            applied.retain(|node, _| !cluster.may_halt(node.0));
+            if cluster.watch().leader().is_some() && applied.values().all(|index| *index >= commit)
+            {
+                break world.now() - healed;
+            }
+            if world.now() - healed > CONVERGE_MAX {
+                let what =
+                    format!("committed {commit}, applied {applied:?} after {CONVERGE_MAX:?}");
+                return Err(broken(what, now(world)));
+            }
         };
-        // The run may have ended.
-        sender.send(answer).ok();
-    };
-    world.start(host, main).await;
-    match receiver.await {
-        Ok(Ok(())) => Ok(time_to_converge),
-        Ok(Err(what)) => Err(broken(what.to_owned(), now(world))),
-        Err(_) => Err(broken("the reader died".to_owned(), now(world))),
+        let host = world.add_client("reader");
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (addresses, options, shared) =
+            (cluster.addresses(), options.clone(), Arc::clone(shared));
+        let clock = clock(world);
+        let main = move |env| async move {
+            let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
+            let mut served = false;
+            for _ in 0..SERVE_ATTEMPTS {
+                served = reader.set_one().await;
+                if served {
+                    break;
+                }
+                reader.pause(SERVE_PAUSE).await;
+            }
+            let answer = match (served, reader.read_everything(READ_ATTEMPTS).await) {
+                (true, true) => Ok(()),
+                (false, _) => Err("no write is acknowledged after healing"),
+                (true, false) => Err("not every cell can be read after healing"),
+            };
+            // The run may have ended.
+            sender.send(answer).ok();
+        };
+        world.start(host, main).await;
+        match receiver.await {
+            Ok(Ok(())) => Ok(time_to_converge),
+            Ok(Err(what)) => Err(broken(what.to_owned(), now(world))),
+            Err(_) => Err(broken("the reader died".to_owned(), now(world))),
+        }
     }
 }
 

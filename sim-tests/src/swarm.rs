@@ -12,9 +12,48 @@ use serde_json::json;
 
 use crate::options::Options;
 use crate::run::{Report, run};
+use crate::world::Fault;
 
 /// Failing seeds that are listed in a summary; more are only counted.
 const FAILURES_LISTED: usize = 20;
+
+/// Faults that a run of [`VACUITY_SEEDS`] or more seeds must have made observable, every one of
+/// them: a fault that nobody can observe proves nothing.
+pub const DEMANDED_FAULTS: &[Fault] = &[
+    Fault::P1,
+    Fault::P2,
+    Fault::P3,
+    Fault::P4,
+    Fault::P5,
+    Fault::P9,
+    Fault::D1,
+    Fault::D2,
+    Fault::D3,
+    Fault::D4,
+    Fault::D5,
+    Fault::D6,
+    Fault::D7,
+    Fault::D8,
+    Fault::D10,
+    Fault::D15,
+    Fault::N1,
+    Fault::N2,
+    Fault::N4,
+    Fault::N5,
+    Fault::N6,
+    Fault::N7,
+    Fault::N8,
+    Fault::N9,
+    Fault::N10,
+    Fault::C1,
+    Fault::C2,
+    Fault::C3,
+    Fault::C4,
+    Fault::C5,
+];
+
+/// Seeds from which on a run is judged by [`DEMANDED_FAULTS`].
+pub const VACUITY_SEEDS: u64 = 1000;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -146,6 +185,18 @@ impl Summary {
         &self.faults
     }
 
+    /// Returns the demanded faults that nobody could observe.
+    pub fn unobserved(&self) -> Vec<&'static str> {
+        let codes = DEMANDED_FAULTS.iter().map(|fault| fault.code());
+        let seen = |code: &&str| self.faults.get(code).is_some_and(|(_, seen)| *seen > 0);
+        codes.filter(|code| !seen(code)).collect()
+    }
+
+    /// Tells whether there were enough seeds for every demanded fault, and one is missing.
+    pub fn is_vacuous(&self) -> bool {
+        self.runs >= VACUITY_SEEDS && !self.unobserved().is_empty()
+    }
+
     /// Returns how often each probe was hit.
     pub fn probes(&self) -> &BTreeMap<&'static str, u64> {
         &self.probes
@@ -209,6 +260,9 @@ impl Summary {
             probes.add_row([(*probe).to_owned(), hits.to_string()]);
         }
         let _ = writeln!(text, "{faults}\n{probes}");
+        if self.is_vacuous() {
+            let _ = writeln!(text, "VACUOUS: never observable: {}", self.unobserved().join(", "));
+        }
         for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
             let _ = writeln!(text, "seed {seed}: {what}\n  replay: cargo sim replay {seed}");
         }
@@ -229,11 +283,11 @@ impl Summary {
             "simulated_seconds": self.simulated.as_secs_f64(),
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
             "simulated_per_cpu_second": self.speed(), "events": self.events,
+            "cpu_seconds_per_seed": self.cpu_seconds_per_seed(),
             "acknowledged": self.acknowledged, "elections": self.elections,
-            "converge_ms": {
-                "p50": self.converge_percentile(50),
-                "p99": self.converge_percentile(99),
-            },
+            "nodes_stopped": self.stops, "unobserved": self.unobserved(),
+            "vacuous": self.is_vacuous(), "failed": self.failed.len(),
+            "converge_ms": { "p50": self.converge_percentile(50), "p99": self.converge_percentile(99) },
             "faults": faults, "probes": self.probes,
             "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what }))
                 .collect::<Vec<_>>(),

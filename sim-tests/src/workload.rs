@@ -135,6 +135,7 @@ impl State {
 pub struct ClientProcess<E: Env> {
     env: E,
     client: Client<E>,
+    addresses: Vec<String>,
     shared: Arc<Shared>,
     rng: Rng,
     process: Process,
@@ -155,6 +156,7 @@ enum Kind {
     MultiGet,
     Row,
     DeleteRow,
+    Status,
 }
 
 impl<E: Env> ClientProcess<E> {
@@ -174,7 +176,8 @@ impl<E: Env> ClientProcess<E> {
         };
         let process = shared.lock().history.new_process();
         Self {
-            client: Client::connect(env.clone(), addresses, limits),
+            client: Client::connect(env.clone(), addresses.clone(), limits),
+            addresses,
             env: env.clone(),
             shared: Arc::clone(shared),
             rng: Rng::new(options.seed).split(&format!("client.{}", process.0)),
@@ -230,7 +233,7 @@ impl<E: Env> ClientProcess<E> {
     }
 
     fn draw_kind(&mut self) -> Kind {
-        let RequestMix { get, set, delete, cas, bulk_set, multi_get } = self.mix;
+        let RequestMix { get, set, delete, cas, bulk_set, multi_get, status } = self.mix;
         let weights = [
             (Kind::Get, get),
             (Kind::Set, set),
@@ -240,6 +243,7 @@ impl<E: Env> ClientProcess<E> {
             (Kind::MultiGet, multi_get),
             (Kind::Row, multi_get.min(1)),
             (Kind::DeleteRow, delete.min(1)),
+            (Kind::Status, status),
         ];
         let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.rng.range(0, total);
@@ -267,6 +271,7 @@ impl<E: Env> ClientProcess<E> {
             }
             Kind::Row => self.row().await,
             Kind::DeleteRow => self.delete_row().await,
+            Kind::Status => self.status().await,
         }
     }
 
@@ -376,6 +381,17 @@ impl<E: Env> ClientProcess<E> {
             });
             Answer::Page { cells: cells.collect(), next: None }
         });
+    }
+
+    /// Asks one node how it is, as an operator would; it must not claim what cannot be.
+    async fn status(&mut self) {
+        let at = self.rng.index(self.addresses.len());
+        let Some(address) = self.addresses.get(at) else { return };
+        let Ok(status) = self.client.status(address).await else { return };
+        assert!(
+            status.applied_index <= status.commit_index.max(status.snapshot_index),
+            "{address} has applied more than is committed: {status:?}"
+        );
     }
 
     fn place_of(&self, cell: CellId) -> (Key, Column) {

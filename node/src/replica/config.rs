@@ -32,6 +32,10 @@ pub struct NodeConfig {
     /// Entries kept in memory after a checkpoint, so that followers a little behind need no
     /// snapshot.
     pub log_entries_kept: u64,
+    /// Most entries of one append message. Too small: one round trip for every few writes.
+    pub append_entries_max: usize,
+    /// Bytes of one piece of a snapshot that a follower is sent.
+    pub snapshot_chunk_bytes: usize,
     /// Most client sessions that are remembered; the least recently used are pushed out.
     pub sessions_max: usize,
     /// Most connections at a time.
@@ -71,6 +75,8 @@ impl NodeConfig {
             wal_segment_bytes: 64 << 20,
             checkpoint_log_bytes: 64 << 20,
             log_entries_kept: 10_000,
+            append_entries_max: 4096,
+            snapshot_chunk_bytes: 256 << 10,
             sessions_max: 10_000,
             connections_max: 4_096,
             requests_max: 16_384,

@@ -29,6 +29,8 @@ use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
 const IDLE_MAX: Duration = Duration::from_hours(1);
 /// Bytes of a checkpoint that are encoded in one step of the loop.
 const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// Nanoseconds of a millisecond.
+const NANOS_PER_MS: u64 = 1_000_000;
 /// What an entry costs in the log besides its command, for the checkpoint trigger.
 const ENTRY_OVERHEAD_BYTES: u64 = 48;
 
@@ -105,7 +107,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             }
             self.drive(now);
             self.expire(now);
-            self.maybe_begin_checkpoint();
+            self.maybe_begin_checkpoint(now);
             if let Some(reason) = self.stop.take() {
                 return self.finish(reason);
             }
@@ -334,7 +336,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    fn maybe_begin_checkpoint(&mut self) {
+    fn maybe_begin_checkpoint(&mut self, now: Instant) {
         let threshold = self.config.checkpoint_log_bytes.max(self.checkpoint.bytes);
         let busy = self.checkpoint.running.is_some() || self.checkpoint.installing.is_some();
         let is_due = self.checkpoint.log_bytes >= threshold || self.checkpoint.is_suspect;
@@ -347,7 +349,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
         self.checkpoint.running = Some(meta);
         self.checkpoint.log_bytes = 0;
         self.snapshots.push(SnapshotJob::Begin(meta));
-        if planted!("W6") {
+        if planted!("R29") {
+            self.step(now, Input::SnapshotTaken { meta });
+        }
+        if planted!("W6") || planted!("R29") {
             self.log.push(LogJob::RemoveThrough(meta.index));
         }
     }
@@ -471,6 +476,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             checkpoint_bytes: self.checkpoint.bytes,
             sync_policy: sync_policy_in_words(self.config.sync_policy),
             disk_full: self.disk_full,
+            wall_ms: self.env.wall().0 / NANOS_PER_MS,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

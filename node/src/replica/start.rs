@@ -222,6 +222,8 @@ fn core_config(config: &NodeConfig) -> raft::Config {
         election_timeout: config.election_timeout,
         heartbeat_interval: config.heartbeat_interval,
         log_entries_kept: config.log_entries_kept,
+        append_entries_max: config.append_entries_max,
+        snapshot_chunk_bytes: config.snapshot_chunk_bytes,
         ..raft::Config::new(config.node, voters)
     }
 }

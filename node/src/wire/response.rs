@@ -122,6 +122,9 @@ pub struct Status {
     pub sync_policy: String,
     /// Whether writes are refused because the disk is full.
     pub disk_full: bool,
+    /// What the node's wall clock shows, in milliseconds since 1970 (UTC), so that operators see
+    /// clocks that are off. Nothing else in the node depends on it.
+    pub wall_ms: u64,
     /// Version of the program.
     pub version: String,
 }

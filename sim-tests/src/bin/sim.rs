@@ -17,10 +17,9 @@ use sim_tests::swarm::{self, Swarm};
 #[derive(Parser)]
 #[command(
     name = "sim",
-    after_help = "Examples:\n  cargo sim run --seeds 1000\n  \
-                  cargo sim replay 42 --trace trace.txt\n  \
-                  cargo sim bugs --only R3,W1\n\n\
-                  Exit codes: 0 no violation, 1 violation found, 2 usage."
+    after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace trace.txt\n  \
+                  cargo sim bugs --only R3,W1\n\nExit codes: 0 no violation, 1 violation found \
+                  or vacuous run, 2 usage."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -63,6 +62,9 @@ enum Command {
         /// Print only the last line.
         #[arg(long)]
         quiet: bool,
+        /// Fold something that is not from the seed into the hash, to test the tests.
+        #[arg(long, hide = true)]
+        leak: bool,
     },
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
@@ -113,13 +115,26 @@ fn main() {
             } else {
                 println!("{}", summary.to_table());
             }
-            summary.failures() > 0
+            if summary.is_vacuous() {
+                eprintln!(
+                    "the run is vacuous: {} seeds and never observable: {}",
+                    end - first,
+                    summary.unobserved().join(", ")
+                );
+            }
+            summary.failures() > 0 || summary.is_vacuous()
         }
-        Command::Replay { seed, trace, history, planted, quiet } => {
-            replay(seed, trace, history, planted.as_deref(), quiet)
+        Command::Replay { seed, trace, history, planted, quiet, leak } => {
+            let planted = planted.as_deref().map(known_bug);
+            let options = Options { planted, leak, ..Options::draw(seed) };
+            replay(&options, trace, history, quiet)
         }
         Command::Bugs { only, seeds_max, first_seed, output } => {
-            let hunts = bugs::hunt_all(&only, first_seed, seeds_max, processors());
+            for code in &only {
+                known_bug(code);
+            }
+            let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
+            let hunts = bugs::hunt_all(&only, first_seed, seeds_max, processors(), progress);
             if output == Output::Json {
                 println!("{}", bugs::to_json(&hunts));
             } else {
@@ -131,21 +146,23 @@ fn main() {
     std::process::exit(i32::from(found));
 }
 
+fn known_bug(code: &str) -> &'static str {
+    bugs::find(code).unwrap_or_else(|| {
+        eprintln!("there is no planted bug {code}; `cargo sim bugs` lists them");
+        std::process::exit(2);
+    })
+}
+
 fn replay(
-    seed: u64,
+    options: &Options,
     trace: Option<PathBuf>,
     history: Option<PathBuf>,
-    planted: Option<&str>,
     quiet: bool,
 ) -> bool {
-    let mut options = Options::draw(seed);
-    options.planted = planted.map(|code| {
-        bugs::find(code).unwrap_or_else(|| {
-            eprintln!("there is no planted bug {code}; `cargo sim bugs` lists them");
-            std::process::exit(2);
-        })
-    });
-    let report = run(&options, !quiet || trace.is_some());
+    if !quiet {
+        println!("seed {}: {options}", options.seed);
+    }
+    let report = run(options, !quiet || trace.is_some());
     match trace {
         Some(path) => write(&path, &(report.trace.join("\n") + "\n")),
         None if quiet => {}

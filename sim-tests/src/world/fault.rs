@@ -38,12 +38,16 @@ faults! {
     P5,
     /// A wiped or swapped disk.
     P7,
+    /// Crash during recovery, again and again.
+    P9,
     /// Fixed offset of a wall clock.
     C1,
     /// Drift of both clocks.
     C2,
     /// Jump of a wall clock.
     C3,
+    /// A clock that stands still for a process and then catches up, with a pause.
+    C4,
     /// Timers that fire late.
     C5,
     /// Torn write: a random set of its sectors survives a power loss.

@@ -431,6 +431,7 @@ impl World {
             host_state.paused_since = Some(now);
             let madsim = host_state.madsim;
             state.core.faults.injected(Fault::P5);
+            state.core.faults.injected(Fault::C4);
             state.core.event(host, "pause", (0, 0), String::new);
             Some(madsim)
         });
@@ -447,7 +448,9 @@ impl World {
             let length = now.saturating_sub(host_state.paused_since.take()?);
             let madsim = host_state.madsim;
             if length > 0 {
+                // All timers of that time fire at once, to a process whose clock has jumped.
                 state.core.faults.observed(Fault::P5);
+                state.core.faults.observed(Fault::C4);
             }
             state.core.event(host, "resume", (length, 0), || format!("after {length} ns"));
             Some(madsim)
@@ -534,6 +537,16 @@ impl World {
     /// Returns the lines recorded since the last call; none if they are not recorded.
     pub fn take_trace(&self) -> Vec<String> {
         self.shared.with(|state| state.core.trace.take_lines())
+    }
+
+    /// Counts a fault that is made of several simpler ones, and whether it could be observed.
+    pub fn count_fault(&self, fault: Fault, observable: bool) {
+        self.shared.with(|state| {
+            state.core.faults.injected(fault);
+            if observable {
+                state.core.faults.observed(fault);
+            }
+        });
     }
 
     /// Returns how often each fault was injected, and how often that was observable, by code.

@@ -14,8 +14,14 @@ mod check_random;
 mod check_replay;
 #[cfg(test)]
 mod check_speed;
+#[cfg(all(test, madsim))]
+mod determinism;
 #[cfg(test)]
 mod env_conformance;
+#[cfg(all(test, madsim))]
+mod scenarios;
+#[cfg(all(test, madsim))]
+mod swarm;
 #[cfg(test)]
 mod world_disk;
 #[cfg(test)]

@@ -1,0 +1,233 @@
+//! Directed scenarios: one thing goes wrong on purpose, at the moment when it hurts. Each ends as a
+//! swarm run does: everything heals, converges, serves, and the whole history is judged.
+
+use std::time::Duration;
+
+use sim_tests::nemesis::{Action, Weather};
+use sim_tests::options::{FaultClasses, Options};
+use sim_tests::run::{Report, Scene, direct};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Options of a busy cluster of three in which nothing goes wrong by chance.
+fn busy(seed: u64) -> Options {
+    let mut options = Options::draw(seed);
+    options.node_count = 3;
+    options.client_count = 4;
+    options.faults = FaultClasses::NONE;
+    options.think_time = 10 * MS;
+    options.tuning.election_timeout = 300 * MS;
+    options.tuning.heartbeat_interval = 60 * MS;
+    options.tuning.sessions_max = 64;
+    options.tuning.value_bytes_max = 24;
+    options
+}
+
+/// Runs a script to its end and demands that no promise was broken.
+fn holds(options: &Options, script: impl AsyncFnOnce(&mut Scene) + Send + 'static) -> Report {
+    let report = direct(options, true, script);
+    if let Some(violation) = &report.violation {
+        let from = report.trace.len().saturating_sub(40);
+        panic!("{violation}\n{}", report.trace.get(from..).unwrap_or_default().join("\n"));
+    }
+    report
+}
+
+fn observable(report: &Report, code: &str) -> u64 {
+    report.faults.get(code).map_or(0, |(_, observable)| *observable)
+}
+
+fn hits(report: &Report, probe: &str) -> u64 {
+    report.probes.get(probe).copied().unwrap_or(0)
+}
+
+fn follower_of(leader: u64) -> u64 {
+    1 + leader % 3
+}
+
+fn power_loss(nodes: Vec<u64>, strict: bool) -> Action {
+    Action::PowerLoss { nodes, strict, while_busy: true, down: 50 * MS }
+}
+
+#[test]
+fn all_nodes_lose_power_and_every_acknowledged_write_survives() {
+    for strict in [true, false] {
+        let report = holds(&busy(1), async move |scene| {
+            scene.leader().await;
+            for _ in 0..5 {
+                scene.pass(1500 * MS).await;
+                scene.perform(power_loss(vec![1, 2, 3], strict)).await;
+            }
+        });
+        assert_eq!(observable(&report, "P4"), 5, "strict {strict}");
+        assert!(report.acknowledged > 100, "{} requests answered", report.acknowledged);
+    }
+}
+
+#[test]
+fn deposed_leader_behind_a_partition_serves_no_stale_read() {
+    let report = holds(&busy(2), async |scene| {
+        for _ in 0..4 {
+            let leader = scene.leader().await;
+            let links = [follower_of(leader), follower_of(follower_of(leader))]
+                .into_iter()
+                .flat_map(|other| [(leader, other), (other, leader)])
+                .collect();
+            scene.perform(Action::Partition { links, length: 2000 * MS }).await;
+            scene.pass(4000 * MS).await;
+        }
+    });
+    assert!(report.elections > 4, "{} elections", report.elections);
+    assert!(hits(&report, "raft.checkquorum_steps_down") > 0, "{:?}", report.probes);
+}
+
+#[test]
+fn node_that_crashes_in_every_recovery_comes_back_in_the_end() {
+    let report = holds(&busy(3), async |scene| {
+        let node = follower_of(scene.leader().await);
+        scene.pass(1000 * MS).await;
+        let lives = (1..20).map(|step| step * MS / 4).collect();
+        scene.perform(Action::CrashLoop { node, lives }).await;
+        scene.pass(1000 * MS).await;
+    });
+    assert!(observable(&report, "P9") > 3, "{:?}", report.faults.get("P9"));
+}
+
+#[test]
+fn full_disk_of_the_leader_refuses_writes_until_it_has_space_again() {
+    let report = holds(&busy(4), async |scene| {
+        let node = scene.leader().await;
+        let full = Action::DiskFull { node, room_bytes: 2000, length: 3000 * MS };
+        scene.perform(full).await;
+        scene.pass(4000 * MS).await;
+        let before = scene.acknowledged();
+        scene.pass(1000 * MS).await;
+        assert!(scene.acknowledged() > before, "nothing is answered with space again");
+    });
+    assert!(observable(&report, "D8") > 0, "{:?}", report.faults.get("D8"));
+}
+
+#[test]
+fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
+    let mut found = 0;
+    for seed in 5..13 {
+        let report = holds(&busy(seed), async |scene| {
+            let node = follower_of(scene.leader().await);
+            scene.pass(1000 * MS).await;
+            scene.perform(Action::Rot { node, checkpoint: false, down: 50 * MS }).await;
+            scene.pass(2000 * MS).await;
+        });
+        found += hits(&report, "wal.reports_damage");
+    }
+    assert!(found > 0, "no flipped bit was noticed");
+}
+
+#[test]
+fn rot_in_the_checkpoint_of_one_node_is_replaced_by_a_snapshot() {
+    let mut found = 0;
+    for seed in 5..9 {
+        let mut options = busy(seed);
+        options.tuning.checkpoint_log_bytes = 2000;
+        let report = holds(&options, async |scene| {
+            let node = follower_of(scene.leader().await);
+            scene.pass(2000 * MS).await;
+            scene.perform(Action::Rot { node, checkpoint: true, down: 50 * MS }).await;
+            scene.pass(2000 * MS).await;
+        });
+        found += hits(&report, "checkpoint.found_damaged");
+    }
+    assert!(found > 0, "no damaged checkpoint was noticed");
+}
+
+#[test]
+fn follower_that_was_away_for_long_gets_a_snapshot() {
+    let mut options = busy(14);
+    options.tuning.checkpoint_log_bytes = 2000;
+    options.tuning.log_entries_kept = 0;
+    let report = holds(&options, async |scene| {
+        let node = follower_of(scene.leader().await);
+        scene.perform(Action::Crash { node, while_busy: false, down: 5000 * MS }).await;
+        scene.pass(7000 * MS).await;
+    });
+    assert!(hits(&report, "raft.follower_needs_snapshot") > 0, "{:?}", report.probes);
+}
+
+#[test]
+fn retried_write_takes_effect_once_over_a_failover() {
+    let report = holds(&busy(15), async |scene| {
+        for _ in 0..5 {
+            // The answers are lost, then the node that gave them: every client tries again.
+            let node = scene.leader().await;
+            let cut = Action::ClientCut { node, answers_only: true, length: 800 * MS };
+            scene.perform(cut).await;
+            scene.pass(400 * MS).await;
+            scene.perform(Action::Crash { node, while_busy: false, down: 500 * MS }).await;
+            scene.pass(2000 * MS).await;
+        }
+    });
+    assert!(hits(&report, "session.answers_a_retry") > 0, "{:?}", report.probes);
+}
+
+#[test]
+fn failed_fsync_stops_the_node_and_a_restart_brings_it_back() {
+    let report = holds(&busy(16), async |scene| {
+        for _ in 0..3 {
+            let node = scene.leader().await;
+            scene.perform(Action::DiskError { node, write: false }).await;
+            scene.pass(3000 * MS).await;
+        }
+    });
+    assert!(observable(&report, "D5") > 0 && report.stop_count > 0, "{:?}", report.faults);
+}
+
+/// A flipped bit in the length of a frame once made a connection wait for bytes for ever.
+#[test]
+fn flipped_bits_on_the_links_of_servers_stall_no_connection() {
+    let report = holds(&busy(17), async |scene| {
+        scene.leader().await;
+        let weather = Weather {
+            loss: 0.0,
+            burst: 0.0,
+            latency: MS,
+            bit_flip: 0.05,
+            reset: 0.0,
+            clients: false,
+            bytes_per_second: None,
+        };
+        scene.perform(Action::Weather { weather, length: 5000 * MS }).await;
+        scene.pass(6000 * MS).await;
+        let before = scene.acknowledged();
+        scene.pass(2000 * MS).await;
+        assert!(scene.acknowledged() > before, "nothing is answered after the weather");
+    });
+    assert!(observable(&report, "N8") > 0, "{:?}", report.faults.get("N8"));
+}
+
+/// A mark in the page cache once proved rot at a restart, and was lost with the power later: what
+/// was behind the rot was cut off as if it had never been acknowledged. Found by the swarm.
+#[test]
+fn evidence_of_rot_is_not_lost_with_the_power() {
+    for seed in 18..30 {
+        holds(&busy(seed), async |scene| {
+            let node = follower_of(scene.leader().await);
+            scene.pass(500 * MS).await;
+            scene.perform(Action::Rot { node, checkpoint: false, down: 5 * MS }).await;
+            scene.pass(100 * MS).await;
+            scene.perform(power_loss(vec![1, 2, 3], true)).await;
+            scene.pass(2000 * MS).await;
+        });
+    }
+}
+
+#[test]
+fn leader_that_dies_is_replaced_within_seconds() {
+    let report = holds(&busy(31), async |scene| {
+        let first = scene.leader().await;
+        scene.pass(500 * MS).await;
+        scene.perform(Action::Crash { node: first, while_busy: true, down: 9000 * MS }).await;
+        let before = scene.acknowledged();
+        scene.pass(3000 * MS).await;
+        assert!(scene.acknowledged() > before, "nobody serves 3 s after the leader's death");
+    });
+    assert!(report.time_to_converge < 10_000 * MS, "{:?}", report.time_to_converge);
+}

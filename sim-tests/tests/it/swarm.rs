@@ -1,0 +1,73 @@
+//! The standing seeds: a small swarm on every change, with all that it must have reached.
+
+use sim_tests::bugs::{self, BUGS};
+use sim_tests::options::Options;
+use sim_tests::swarm::{Swarm, run_all, run_seeds};
+
+const JOBS: usize = 2;
+
+/// Faults that so few seeds make observable already; `cargo sim run` demands all of them.
+const FAULTS: [&str; 25] = [
+    "P1", "P2", "P3", "P4", "P5", "P9", "D1", "D4", "D5", "D8", "D10", "D15", "N1", "N2", "N4",
+    "N5", "N6", "N7", "N8", "N10", "C1", "C2", "C3", "C4", "C5",
+];
+
+/// Rare paths that the standing seeds must reach.
+const PROBES: [&str; 12] = [
+    "raft.truncates_conflict",
+    "raft.commit_waits_for_own_term",
+    "raft.read_waits_for_own_term",
+    "raft.follower_needs_snapshot",
+    "raft.snapshot_replaces_log",
+    "raft.checkquorum_steps_down",
+    "raft.recovers_from_damage",
+    "session.answers_a_retry",
+    "wal.reports_damage",
+    "wal.truncates_torn_tail",
+    "replica.starts_damaged",
+    "checkpoint.found_damaged",
+];
+
+#[test]
+fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
+    let summary = run_seeds(&Swarm { first: 1, end: 101, jobs: JOBS, progress: false });
+    assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED`");
+    for code in FAULTS {
+        let observable = summary.faults().get(code).map_or(0, |(_, observable)| *observable);
+        assert!(observable > 0, "{code} was never observable");
+    }
+    for probe in PROBES {
+        assert!(summary.probes().contains_key(probe), "{probe} was never reached");
+    }
+}
+
+#[test]
+fn planted_bugs_are_found_within_few_seeds() {
+    for code in ["R2", "R45", "R49", "W5"] {
+        let bug = BUGS.iter().find(|bug| bug.code == code);
+        let bug = bug.unwrap_or_else(|| panic!("{code} is not a planted bug"));
+        let hunt = bugs::hunt(*bug, 1, 40, JOBS);
+        assert!(hunt.found.is_some(), "{code} survived {} seeds", 40);
+    }
+}
+
+#[test]
+fn hunt_names_the_same_seed_for_any_number_of_jobs() {
+    let found = [1, 4].map(|jobs| {
+        let swarm = Swarm { first: 1, end: 60, jobs, progress: false };
+        let draw = |seed| Options { planted: Some("R8"), ..Options::draw(seed) };
+        run_all(&swarm, draw, true).failed().iter().map(|(seed, _)| *seed).min()
+    });
+    assert!(found[0].is_some(), "R8 survived");
+    assert_eq!(found[0], found[1]);
+}
+
+#[test]
+fn run_in_which_a_demanded_fault_is_missing_names_it() {
+    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false };
+    let calm =
+        |seed| Options { faults: sim_tests::options::FaultClasses::NONE, ..Options::draw(seed) };
+    let summary = run_all(&swarm, calm, false);
+    assert!(summary.unobserved().contains(&"D6"), "{:?}", summary.unobserved());
+    assert!(!summary.is_vacuous(), "one seed is too few to say so");
+}
