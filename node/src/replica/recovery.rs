@@ -103,7 +103,13 @@ impl Replay {
             self.truncate_after(keep_through);
             self.lost = 0;
         }
-        let follows = self.entries.is_empty() || entry.index <= self.last().index + 1;
+        let mut follows = self.entries.is_empty() || entry.index <= self.last().index + 1;
+        if !follows && entry.index <= self.checkpoint.index + 1 {
+            // The checkpoint covers the gap: the log began anew behind an installed snapshot.
+            crate::probe!("recovery.log_begins_anew");
+            self.entries.clear();
+            follows = true;
+        }
         if self.damaged_last.is_some() {
             self.note_damage(meta);
             if !follows || (self.entries.is_empty() && entry.index > self.checkpoint.index + 1) {
@@ -281,6 +287,17 @@ mod tests {
         (1..=7).for_each(|index| replay.entry(entry(index, 1)));
         replay.install(meta(5, 1));
         assert_eq!(indexes(&replay.finish()), [(6, 1), (7, 1)]);
+    }
+
+    #[test]
+    fn log_goes_on_behind_a_snapshot_that_a_newer_checkpoint_has_replaced() {
+        let mut replay = after(meta(8, 2));
+        (1..=3).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(5, 2));
+        (6..=9).for_each(|index| replay.entry(entry(index, 2)));
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), [(9, 2)]);
+        assert_eq!(recovered.damaged_last, None);
     }
 
     #[test]
