@@ -103,6 +103,13 @@ impl Replay {
             self.truncate_after(keep_through);
             self.lost = 0;
         }
+        let jumps = !self.entries.is_empty() && entry.index > self.last().index + 1;
+        if jumps && entry.index <= self.checkpoint.index + 1 {
+            // The log went on after an installed snapshot, which a newer checkpoint has replaced
+            // since: what was skipped is in the checkpoint, and so is all that came before.
+            crate::probe!("recovery.skips_what_the_checkpoint_covers");
+            self.entries.clear();
+        }
         let follows = self.entries.is_empty() || entry.index <= self.last().index + 1;
         if self.damaged_last.is_some() {
             self.note_damage(meta);
@@ -264,6 +271,17 @@ mod tests {
         let recovered = replay.finish();
         assert_eq!(indexes(&recovered), []);
         assert_eq!(recovered.damaged_last, Some(meta(8, 2)));
+    }
+
+    #[test]
+    fn log_that_went_on_after_a_snapshot_older_than_the_checkpoint_is_whole() {
+        let mut replay = after(meta(9, 2));
+        (1..=3).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(7, 2));
+        (8..=11).for_each(|index| replay.entry(entry(index, 2)));
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), [(10, 2), (11, 2)]);
+        assert_eq!(recovered.damaged_last, None);
     }
 
     #[test]
