@@ -273,6 +273,17 @@ mod tests {
     }
 
     #[test]
+    fn log_that_went_on_after_a_snapshot_older_than_the_checkpoint_is_whole() {
+        let mut replay = after(meta(9, 2));
+        (1..=3).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(7, 2));
+        (8..=11).for_each(|index| replay.entry(entry(index, 2)));
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), [(10, 2), (11, 2)]);
+        assert_eq!(recovered.damaged_last, None);
+    }
+
+    #[test]
     fn installed_snapshot_replaces_a_log_that_does_not_reach_it() {
         let mut replay = after(meta(5, 2));
         (1..=7).for_each(|index| replay.entry(entry(index, 1)));
