@@ -301,17 +301,6 @@ mod tests {
     }
 
     #[test]
-    fn log_goes_on_behind_a_snapshot_that_a_newer_checkpoint_has_replaced() {
-        let mut replay = after(meta(8, 2));
-        (1..=3).for_each(|index| replay.entry(entry(index, 1)));
-        replay.install(meta(5, 2));
-        (6..=9).for_each(|index| replay.entry(entry(index, 2)));
-        let recovered = replay.finish();
-        assert_eq!(indexes(&recovered), [(9, 2)]);
-        assert_eq!(recovered.damaged_last, None);
-    }
-
-    #[test]
     fn installation_without_its_checkpoint_is_ignored() {
         let mut replay = after(SnapshotMeta::default());
         (1..=3).for_each(|index| replay.entry(entry(index, 1)));
