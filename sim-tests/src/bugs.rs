@@ -149,12 +149,13 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     let by_assertion =
         |hunt: &&Hunt| hunt.found.as_ref().is_some_and(|(_, what)| what.starts_with(ASSERTION));
     let asserted = hunts.iter().filter(by_assertion).count();
-    let _ = write!(
+    write!(
         text,
         "\n{found} of {} planted bugs found: {} by a checker, {asserted} by an assertion",
         hunts.len(),
         found - asserted,
-    );
+    )
+    .ok();
     text
 }
 

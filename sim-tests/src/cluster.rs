@@ -258,11 +258,11 @@ impl Cluster {
                     self.world.resume(self.server(node));
                 }
             }
-            Undo::Unblock(links) => links.iter().for_each(|(a, b)| self.world.unblock(*a, *b)),
-            Undo::Unclog(links) => links.iter().for_each(|(a, b)| self.world.unclog(*a, *b)),
-            Undo::Clog(node) => self.each_link(node, |world, a, b| world.clog(a, b)),
+            Undo::Unblock(links) => self.each_of(&links, World::unblock),
+            Undo::Unclog(links) => self.each_of(&links, World::unclog),
+            Undo::Clog(node) => self.each_link(node, World::clog),
             Undo::UnclogNode(node, bursts) => {
-                self.each_link(node, |world, a, b| world.unclog(a, b));
+                self.each_link(node, World::unclog);
                 self.world.count_fault(Fault::N6, self.burst_count() > bursts);
             }
             Undo::Weather => self.fair_weather(),
@@ -351,12 +351,12 @@ impl Cluster {
             }
             Action::Partition { links, length } => {
                 let links = self.links(&links);
-                links.iter().for_each(|(a, b)| self.world.block(*a, *b));
+                self.each_of(&links, World::block);
                 self.later(length, Undo::Unblock(links));
             }
             Action::Clog { links, length } => {
                 let links = self.links(&links);
-                links.iter().for_each(|(a, b)| self.world.clog(*a, *b));
+                self.each_of(&links, World::clog);
                 self.later(length, Undo::Unclog(links));
             }
             Action::Swizzle { clogs } => {
@@ -382,7 +382,7 @@ impl Cluster {
             | Action::DiskError { .. }
             | Action::DiskFull { .. }
             | Action::Rot { .. }
-            | Action::Lie { .. } => self.perform_on_disk(action),
+            | Action::Lie { .. } => self.perform_on_disk(&action),
             Action::ClockJump { node, by_ms } => {
                 let by = Duration::from_millis(by_ms.unsigned_abs());
                 self.world.jump_wall(self.server(node), by_ms > 0, by);
@@ -404,8 +404,8 @@ impl Cluster {
         }
     }
 
-    fn perform_on_disk(&mut self, action: Action) {
-        match action {
+    fn perform_on_disk(&mut self, action: &Action) {
+        match *action {
             Action::Stall { node, length } => self.world.stall_disk(self.server(node), length),
             Action::Slow { node, factor, length } => {
                 self.world.change_disk(self.server(node), |disk| disk.slowness = factor);
@@ -437,7 +437,18 @@ impl Cluster {
                     self.later(length, Undo::PowerAfterLie(node));
                 }
             }
-            _ => {}
+            Action::Crash { .. }
+            | Action::CrashLoop { .. }
+            | Action::PowerLoss { .. }
+            | Action::Pause { .. }
+            | Action::Partition { .. }
+            | Action::Clog { .. }
+            | Action::Swizzle { .. }
+            | Action::Weather { .. }
+            | Action::Reset { .. }
+            | Action::ClientCut { .. }
+            | Action::ClockJump { .. }
+            | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
         }
     }
 
@@ -475,6 +486,12 @@ impl Cluster {
         self.world.rot(host, |path| path.starts_with(directory), &mut self.rot);
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
+    }
+
+    fn each_of(&self, links: &[(Host, Host)], act: impl Fn(&World, Host, Host)) {
+        for (from, to) in links {
+            act(&self.world, *from, *to);
+        }
     }
 
     fn links(&self, links: &[(u64, u64)]) -> Vec<(Host, Host)> {
@@ -521,7 +538,7 @@ impl Cluster {
                 links.push((*client, server));
             }
         }
-        links.iter().for_each(|(a, b)| self.world.block(*a, *b));
+        self.each_of(&links, World::block);
         self.later(length, Undo::Unblock(links));
     }
 

@@ -16,7 +16,7 @@ use mangrove::base::Rng;
 type Span = (Duration, Duration);
 
 /// Length of the phase with faults.
-const LONG: Span = (Duration::from_secs(15), Duration::from_secs(60));
+const LONG: Span = (Duration::from_secs(15), Duration::from_mins(1));
 /// The same, where the load is dense.
 const SHORT: Span = (Duration::from_secs(5), Duration::from_secs(20));
 /// Mean pause of a client between two requests.
@@ -26,6 +26,7 @@ const DENSE: Span = (Duration::from_millis(5), Duration::from_millis(50));
 
 /// Which class of faults a run may use. Each class can be switched off for an ablation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each class is on or off by itself")]
 pub struct FaultClasses {
     /// Process crashes (P1) and crashes during recovery (P9).
     pub crash: bool,
@@ -262,8 +263,7 @@ impl fmt::Display for Options {
 
 impl Tuning {
     fn draw(rng: &mut Rng) -> Self {
-        let election_timeout =
-            rng.duration(Duration::from_millis(200), Duration::from_millis(1000));
+        let election_timeout = rng.duration(Duration::from_millis(200), Duration::from_secs(1));
         let heartbeat_interval = election_timeout / u32::try_from(rng.range(3, 6)).unwrap_or(3);
         Self {
             election_timeout,

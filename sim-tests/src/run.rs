@@ -24,7 +24,7 @@ use crate::workload::{ClientProcess, Shared};
 use crate::world::{ClockOptions, World, WorldOptions, run_seed};
 
 /// Longest time after healing until every replica has applied everything.
-const CONVERGE_MAX: Duration = Duration::from_secs(60);
+const CONVERGE_MAX: Duration = Duration::from_mins(1);
 /// Longest pause between two looks at what the checkers say.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Tries of a write after convergence. A disk may have been full and then have stalled: the node
@@ -82,7 +82,7 @@ pub fn direct(
 ) -> Report {
     let clock = if options.faults.clock {
         ClockOptions {
-            wall_offset_max: Duration::from_secs(60),
+            wall_offset_max: Duration::from_mins(1),
             drift_ppb_max: 10_000_000,
             timer_late_max: Duration::from_millis(1),
         }
@@ -293,9 +293,9 @@ impl Scene {
             applied.retain(|node, _| !cluster.may_halt(node.0));
             if cluster.watch().leader().is_some() && applied.values().all(|index| *index >= commit)
             {
-                break world.now() - healed;
+                break world.now().saturating_sub(healed);
             }
-            if world.now() - healed > CONVERGE_MAX {
+            if world.now().saturating_sub(healed) > CONVERGE_MAX {
                 let what =
                     format!("committed {commit}, applied {applied:?} after {CONVERGE_MAX:?}");
                 return Err(broken(what, now(world)));

@@ -88,7 +88,11 @@ pub struct Summary {
 }
 
 /// Runs all seeds of a range.
-#[expect(clippy::disallowed_methods, reason = "the swarm runs outside of the simulated world")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the swarm runs outside of the simulated world"
+)]
 pub fn run_all(
     swarm: &Swarm,
     draw: impl Fn(u64) -> Options + Sync,
@@ -227,7 +231,7 @@ impl Summary {
     /// Returns the summary for people.
     pub fn to_table(&self) -> String {
         let mut text = String::new();
-        let _ = writeln!(
+        writeln!(
             text,
             "{} seeds ({}..{}), {} failed\n{:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
              {:.0} simulated s per CPU s, {:.3} CPU s per seed\n{} events, {} requests answered, \
@@ -248,7 +252,8 @@ impl Summary {
             self.stops,
             self.converge_percentile(50),
             self.converge_percentile(99),
-        );
+        )
+        .ok();
         let mut faults = comfy_table::Table::new();
         faults.set_header(["fault", "injected", "observable"]);
         for (code, (injected, observable)) in &self.faults {
@@ -259,12 +264,12 @@ impl Summary {
         for (probe, hits) in &self.probes {
             probes.add_row([(*probe).to_owned(), hits.to_string()]);
         }
-        let _ = writeln!(text, "{faults}\n{probes}");
+        writeln!(text, "{faults}\n{probes}").ok();
         if self.is_vacuous() {
-            let _ = writeln!(text, "VACUOUS: never observable: {}", self.unobserved().join(", "));
+            writeln!(text, "VACUOUS: never observable: {}", self.unobserved().join(", ")).ok();
         }
         for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
-            let _ = writeln!(text, "seed {seed}: {what}\n  replay: cargo sim replay {seed}");
+            writeln!(text, "seed {seed}: {what}\n  replay: cargo sim replay {seed}").ok();
         }
         text
     }

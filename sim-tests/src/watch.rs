@@ -205,7 +205,15 @@ impl Observer for NodeWatch {
             Input::SnapshotTaken { meta } => {
                 self.observe(&Observation::Snapshot { index: meta.index, term: meta.term });
             }
-            _ => {}
+            Input::PeerLost { .. }
+            | Input::Propose { .. }
+            | Input::Read { .. }
+            | Input::Persisted { .. }
+            | Input::Applied { .. }
+            | Input::SnapshotData { .. }
+            | Input::SnapshotStored { .. }
+            | Input::SnapshotInstalled { .. }
+            | Input::SnapshotFailed { .. } => {}
         }
     }
 
@@ -299,7 +307,14 @@ fn promise_of(to: NodeId, message: &Message) -> Option<Observation> {
         Message::AppendReply { term, outcome: AppendOutcome::Matched { .. }, .. } => {
             Some(Observation::Promise { term: *term, vote: None })
         }
-        _ => None,
+        Message::PreVote { .. }
+        | Message::PreVoteReply { .. }
+        | Message::Vote { .. }
+        | Message::VoteReply { granted: false, .. }
+        | Message::Append { .. }
+        | Message::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. }
+        | Message::SnapshotChunk { .. }
+        | Message::SnapshotReply { .. } => None,
     }
 }
 

@@ -1,6 +1,10 @@
 //! The `sim` program: runs seeds, replays one, and proves that planted bugs are found.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
-#![expect(clippy::disallowed_methods, reason = "the program around the simulation is real")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the program around the simulation is real"
+)]
 #![expect(clippy::exit, reason = "the exit code is the verdict")]
 
 use std::path::PathBuf;
