@@ -351,8 +351,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
         self.snapshots.push(SnapshotJob::Begin(meta));
         if planted!("R29") {
             self.step(now, Input::SnapshotTaken { meta });
+            self.log.push(LogJob::RemoveThrough(meta.index));
         }
-        if planted!("W6") || planted!("R29") {
+        if planted!("W6") {
             self.log.push(LogJob::RemoveThrough(meta.index));
         }
     }
