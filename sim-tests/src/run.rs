@@ -29,7 +29,7 @@ const CONVERGE_MAX: Duration = Duration::from_mins(1);
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Tries of a write after convergence. A disk may have been full and then have stalled: the node
 /// notices the space only after the stall, which lasts seconds.
-const SERVE_ATTEMPTS: u32 = 60;
+const SERVE_ATTEMPTS: u32 = 40;
 /// Tries of each read after that.
 const READ_ATTEMPTS: u32 = 5;
 /// Pause after each of them: a node notices only after a while that its disk has space again.

@@ -199,7 +199,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let Submitted { outbox, id, body } = request;
         match body {
             RequestBody::Command(command) => {
-                if self.disk_full {
+                // A follower sends its clients to the leader, whose disk may have space.
+                if self.disk_full && self.core.role() == Role::Leader {
                     crate::probe!("replica.write_refused_disk_full");
                     let error = RequestError::DiskFull;
                     self.inbox.answered();

@@ -107,6 +107,24 @@ fn full_disk_of_the_leader_refuses_writes_until_it_has_space_again() {
     assert!(observable(&report, "D8") > 0, "{:?}", report.faults.get("D8"));
 }
 
+/// Found by the swarm (seed 1389): the follower answered that its disk was full, and the client
+/// took that for the answer of the cluster, whose leader had all the space in the world.
+#[test]
+fn full_disk_of_a_follower_sends_its_clients_to_the_leader() {
+    let report = holds(&busy(4), async |scene| {
+        let leader = scene.leader().await;
+        let node = follower_of(leader);
+        scene.perform(Action::DiskFull { node, room_bytes: 0, length: 6000 * MS }).await;
+        scene.pass(2000 * MS).await;
+        // Clients lose the leader from sight and ask the others.
+        let (answers_only, length) = (false, 1000 * MS);
+        scene.perform(Action::ClientCut { node: leader, answers_only, length }).await;
+        scene.pass(3000 * MS).await;
+    });
+    assert!(hits(&report, "replica.log_waits_for_space") > 0, "the disk was not full");
+    assert_eq!(hits(&report, "replica.write_refused_disk_full"), 0, "the leader had space");
+}
+
 #[test]
 fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
     let mut found = 0;
