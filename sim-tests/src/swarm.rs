@@ -292,7 +292,8 @@ impl Summary {
             "acknowledged": self.acknowledged, "elections": self.elections,
             "nodes_stopped": self.stops, "unobserved": self.unobserved(),
             "vacuous": self.is_vacuous(), "failed": self.failed.len(),
-            "converge_ms": { "p50": self.converge_percentile(50), "p99": self.converge_percentile(99) },
+            "converge_ms": { "p50": self.converge_percentile(50),
+            "p99": self.converge_percentile(99) },
             "faults": faults, "probes": self.probes,
             "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what }))
                 .collect::<Vec<_>>(),

@@ -21,7 +21,8 @@ use sim_tests::swarm::{self, Swarm};
 #[derive(Parser)]
 #[command(
     name = "sim",
-    after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace trace.txt\n  \
+    after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
+                  trace.txt\n  \
                   cargo sim bugs --only R3,W1\n\nExit codes: 0 no violation, 1 violation found \
                   or vacuous run, 2 usage."
 )]
