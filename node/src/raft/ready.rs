@@ -193,11 +193,15 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Returns the last entry that is there, or the snapshot if there is none behind it.
+    pub fn last(&self) -> SnapshotMeta {
+        let last = self.entries.last();
+        last.map_or(self.snapshot, |entry| SnapshotMeta { index: entry.index, term: entry.term })
+    }
+
     /// Takes note that a durable state up to `meta` was lost, unless the log goes beyond it.
     pub fn lack(&mut self, meta: SnapshotMeta) {
-        let last = self.entries.last();
-        let last = last.map_or(self.snapshot, |e| SnapshotMeta { index: e.index, term: e.term });
-        let known = self.damaged_last.unwrap_or(last);
+        let known = self.damaged_last.unwrap_or(self.last());
         if (meta.term, meta.index) > (known.term, known.index) {
             self.damaged_last = Some(meta);
         }

@@ -14,6 +14,8 @@
 //! kind 2  log entry    tag = its index    bincode(Entry)
 //! kind 3  install      tag 0              bincode(SnapshotMeta): the checkpoint of that name was
 //!                                         received from a leader and replaces all entries before
+//! kind 4  recovered    tag 0              bincode(SnapshotMeta): the last entry that a recovery
+//!                                         from damage kept; what follows goes on behind it
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +40,8 @@ pub const KIND_HARD_STATE: u8 = 1;
 pub const KIND_ENTRY: u8 = 2;
 /// Record kind of a snapshot's installation.
 pub const KIND_INSTALL: u8 = 3;
+/// Record kind of a recovery from damage.
+pub const KIND_RECOVERED: u8 = 4;
 
 /// Pause between two tries to write to a full disk.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(100);

@@ -16,7 +16,7 @@
 //! A hard state is written twice, so that one damaged place never loses it. If both copies may be
 //! lost, the node cannot know whom it voted for, and does not start.
 
-use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL};
+use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECOVERED};
 use crate::base::{Index, Term};
 use crate::codec::{self, DecodeError};
 use crate::raft::{Entry, HardState, Recovered, SnapshotMeta};
@@ -42,6 +42,7 @@ pub fn replay(log: &wal::Recovery, checkpoint: SnapshotMeta) -> Result<Recovered
             }
             KIND_ENTRY => replay.entry(codec::decode(&record.payload)?),
             KIND_INSTALL => replay.install(codec::decode(&record.payload)?),
+            KIND_RECOVERED => replay.recovered(codec::decode(&record.payload)?),
             kind => {
                 return Err(DecodeError::Malformed(format!("log record of kind {kind}")).into());
             }
@@ -134,7 +135,15 @@ impl Replay {
         }
     }
 
-    fn finish(mut self) -> Recovered {
+    /// Goes on where an earlier recovery went on: what it kept is kept, and what was lost before
+    /// stays lost, but can have replaced nothing that was written since.
+    fn recovered(&mut self, kept: SnapshotMeta) {
+        self.settle_lost();
+        self.truncate_after(kept.index);
+    }
+
+    /// Remembers how far a log may have reached whose last records are lost.
+    fn settle_lost(&mut self) {
         if self.lost > 0 {
             crate::probe!("recovery.damage_at_the_end");
             let last = self.last();
@@ -143,6 +152,11 @@ impl Replay {
                 term: self.hard_state.term.max(last.term),
             });
         }
+        self.lost = 0;
+    }
+
+    fn finish(mut self) -> Recovered {
+        self.settle_lost();
         let checkpoint = self.checkpoint;
         let gap = self.entries.first().is_some_and(|first| first.index > checkpoint.index + 1);
         if gap {
@@ -261,6 +275,20 @@ mod tests {
         (1..=5).for_each(|index| replay.entry(entry(index, 1)));
         replay.lost = 2;
         assert_eq!(replay.finish().damaged_last, Some(meta(7, 4)));
+    }
+
+    /// Found by the swarm (seed 704661): the second start took the last kept entry for lost, and
+    /// all that the leader had refilled behind it for damage.
+    #[test]
+    fn log_that_was_refilled_behind_lost_records_at_the_end_is_whole_at_the_next_start() {
+        let mut replay = after(SnapshotMeta::default());
+        (1..=5).for_each(|index| replay.entry(entry(index, 1)));
+        replay.lost = 1;
+        replay.recovered(meta(5, 1));
+        (6..=8).for_each(|index| replay.entry(entry(index, 1)));
+        let recovered = replay.finish();
+        assert_eq!(recovered.entries.len(), 8);
+        assert_eq!(recovered.damaged_last, None);
     }
 
     #[test]

@@ -11,11 +11,12 @@ use super::inbox::Inbox;
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
-use super::persist::{LogQueue, LogTask, hard_state_record};
+use super::persist::{KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
 use super::recovery::{self, ReplayError};
 use super::shell::{CheckpointProgress, Replica};
 use super::snapshots::{SnapshotQueue, SnapshotTask, meta};
 use crate::base::NodeId;
+use crate::codec;
 use crate::env::{DiskErrorKind, Env};
 use crate::kv::Machine;
 use crate::raft::{self, Raft, Recovered};
@@ -97,6 +98,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
         report_damage(&config, &log_recovery, loaded.damaged.as_ref(), &recovered)?;
         if recovered.hard_state != raft::HardState::default() {
             writer.set_preamble(vec![hard_state_record(&recovered.hard_state)]);
+        }
+        if log_recovery.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing) {
+            // Said before anything new: the next start must not judge the damage by what follows.
+            let kept = recovered.last();
+            writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
         }
         let bytes = checkpoints.newest().map_or(0, |newest| newest.bytes);
         let machine = Machine::restore(loaded.store, &loaded.extra, config.sessions_max)?;
