@@ -75,7 +75,8 @@
 //!
 //! # Critical records
 //! A vote that one rotten sector can take back is a vote that may be given twice. Hard state is
-//! appended by [`Writer::append_critical`]: two copies, in different sectors. Every segment begins
+//! appended by [`Writer::append_critical`]: two copies, in different sectors. If one of them is
+//! bad and nothing tells why, it is restored from the other, torn or rotten. Every segment begins
 //! with the newest hard state as its *preamble*, so older segments can go.
 //!
 //! # Invariants
@@ -87,7 +88,7 @@
 //! - **S5** After an error that is not `NoSpace` the writer does nothing any more.
 //! - **S6** Recovery gives the same records however often it runs.
 //! - **S7** A segment with critical records is removed only when a durable preamble after it has
-//!   said them again; the newest segment never is.
+//!   said them again, and a durable record tells that it is durable; the newest segment never is.
 //!
 //! # Removing
 //! Segments go from the oldest on, each removal made durable before the next. Safety does not need

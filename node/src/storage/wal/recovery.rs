@@ -106,6 +106,9 @@ pub(super) fn judge(dir: &str, log: &mut Log) -> Recovery {
     let evidence = log.evidence;
     for gap in gaps.into_iter().flat_map(|gap| split(gap, evidence)) {
         if is_torn(&gap, log) {
+            if mend_pair(&mut recovery.records, &gap) {
+                continue;
+            }
             truncate(dir, &mut recovery, &gap, log);
             break;
         }
@@ -147,6 +150,31 @@ fn is_torn(gap: &Gap, log: &Log) -> bool {
         return !gap.missing.is_empty() || gap.unwritten;
     }
     gap.missing.start > log.evidence
+}
+
+/// Restores one copy of a critical record from the other; tells whether the gap was just that.
+///
+/// Whether the copy is torn or rotten has no witness yet, and need not be known: a vote that
+/// nobody was told of does no harm, and one that somebody was told of must not be forgotten.
+fn mend_pair(records: &mut Vec<Recovered>, gap: &Gap) -> bool {
+    let Range { start, end } = gap.missing;
+    let position = records.partition_point(|record| record.sequence < start);
+    let Some(after) =
+        records.get(position).filter(|after| start + 1 == end && after.sequence == end)
+    else {
+        return false;
+    };
+    let before = position.checked_sub(1).and_then(|before| records.get(before));
+    let before = before.filter(|record| record.sequence + 1 == start && record.role == Role::First);
+    let (copy, role) = match before {
+        Some(first) => (first, Role::Second),
+        None if after.role == Role::Second => (after, Role::First),
+        None => return false,
+    };
+    probe!("wal.mends_critical_pair");
+    let copy = Recovered { sequence: start, role, ..copy.clone() };
+    records.insert(position, copy);
+    true
 }
 
 /// Gives up everything from the gap on.

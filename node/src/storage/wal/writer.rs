@@ -33,6 +33,10 @@ pub struct Writer<D: Disk> {
     durable: Sequence,
     /// The highest durable sequence that any encoded record tells of.
     told: Sequence,
+    /// As `told`, of what was handed to the disk.
+    told_written: Sequence,
+    /// As `told`, of what survives a power loss.
+    told_durable: Sequence,
     poison: Option<StorageError>,
 }
 
@@ -67,6 +71,8 @@ impl<D: Disk> Writer<D> {
             written: last,
             durable: last,
             told: last,
+            told_written: last,
+            told_durable: last,
             poison: None,
         }
     }
@@ -204,6 +210,9 @@ impl<D: Disk> Writer<D> {
         open.pad_to_sector();
         let result = self.write_chunk(&mut open).await;
         self.open = open;
+        if result.is_ok() {
+            self.told_written = self.told;
+        }
         self.remember(result)
     }
 
@@ -245,6 +254,7 @@ impl<D: Disk> Writer<D> {
         if let Some(spare) = self.spare.take() {
             self.active = spare.into_file();
         }
+        self.told_durable = self.durable;
         self.segments.push_back(Segment {
             first,
             used_bytes: 0,
@@ -303,14 +313,20 @@ impl<D: Disk> Writer<D> {
 
     async fn sync_active(&mut self) -> Result<(), StorageError> {
         let through = self.written;
-        if through == self.durable {
-            return Ok(());
+        if through > self.durable {
+            self.sync_file().await?;
+            self.durable = through;
         }
+        Ok(())
+    }
+
+    async fn sync_file(&mut self) -> Result<(), StorageError> {
+        let told = self.told_written;
         let result = self.active.sync().await.map_err(never_retry);
         if !planted!("W2") {
             result?;
         }
-        self.durable = through;
+        self.told_durable = told;
         Ok(())
     }
 
@@ -353,6 +369,9 @@ impl<D: Disk> Writer<D> {
 
     async fn remove_oldest(&mut self, tag: u64) -> Result<(), StorageError> {
         let tag = if planted!("W6") { u64::MAX } else { tag };
+        if self.segments.len() > 1 && self.told_durable < self.durable {
+            self.witness().await?;
+        }
         while let Some(oldest) = self.segments.front().filter(|_| self.segments.len() > 1) {
             if !self.is_removable(oldest, tag) {
                 break;
@@ -367,10 +386,17 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
+    /// Makes it known for good what is durable: without that, rot in the newest preamble could be
+    /// taken for an unfinished write when no older one is left.
+    async fn witness(&mut self) -> Result<(), StorageError> {
+        self.mark().await?;
+        self.sync_file().await
+    }
+
     fn is_removable(&self, oldest: &Segment, tag: u64) -> bool {
         let later = self.segments.iter().skip(1);
         let mut preambles = later.filter_map(|segment| segment.preamble_last);
-        let is_said_again = preambles.any(|last| last <= self.durable);
+        let is_said_again = preambles.any(|last| last <= self.told_durable);
         oldest.tag_max <= tag && (!oldest.critical || is_said_again)
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::Loss;
 use super::disk::{Faults, MemoryDisk};
 use super::*;
 use crate::base::Rng;
@@ -268,6 +269,49 @@ fn half_written_vote_is_kept_and_holds_its_segment() {
     }
     now(writer.remove_through(9)).unwrap();
     assert_eq!(open(&disk).1.records[0].payload, vote(3).payload, "nobody has said it again");
+}
+
+/// Found by the swarm (seed 907088): the first copy of the newest preamble rotted before a mark
+/// was written, was taken for an unfinished write, and the vote was forgotten.
+#[test]
+fn vote_with_one_bad_copy_and_no_witness_is_kept_with_all_that_follows() {
+    for copy in 0..2 {
+        let disk = MemoryDisk::default();
+        let (mut writer, _) = open(&disk);
+        append(&mut writer, 1, 10);
+        commit(&mut writer).unwrap();
+        append_vote(&mut writer, 3);
+        append(&mut writer, 2, 10);
+        commit(&mut writer).unwrap();
+        // The second batch begins at 1536, each copy in a sector of its own.
+        disk.damage(&segment::path(DIR, 1), |content| content[1536 + 512 * copy + 45] ^= 1);
+        for _ in 0..2 {
+            let (_, recovery) = open(&disk);
+            assert_eq!(sequences(&recovery), [1, 2, 3, 4], "copy {copy}");
+            assert_eq!((recovery.damage, recovery.torn), (vec![], None), "copy {copy}");
+            assert_eq!(recovery.records[1].payload, vote(3).payload, "copy {copy}");
+            assert_eq!(recovery.records[2].payload, vote(3).payload, "copy {copy}");
+        }
+    }
+}
+
+#[test]
+fn segment_goes_only_when_rot_in_the_preamble_that_replaces_it_would_be_known() {
+    let disk = MemoryDisk::default();
+    let (mut writer, _) = open(&disk);
+    append_vote(&mut writer, 3);
+    append(&mut writer, 1, 4000);
+    commit(&mut writer).unwrap();
+    append(&mut writer, 2, 4000);
+    commit(&mut writer).unwrap();
+    now(writer.remove_through(1)).unwrap();
+    assert_eq!(writer.segment_count(), 1);
+    disk.power_loss(&mut Rng::new(1), 0.0);
+    let path = disk.files(DIR).into_keys().find(|path| is_segment(path)).unwrap();
+    disk.damage(&path, |content| content[512..1536].fill(7));
+    let (_, recovery) = open(&disk);
+    assert_eq!(recovery.torn, None);
+    assert_eq!(recovery.damage.iter().map(|damage| damage.loss).max(), Some(Loss::Critical));
 }
 
 #[test]
