@@ -12,6 +12,7 @@
 //! Data larger than memory. A log-structured merge tree is to take the place of [`Store`] behind
 //! the same trait.
 
+pub mod cell;
 pub mod checkpoint;
 pub mod engine;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod memtable;
 pub mod store;
 pub mod wal;
 
+pub use cell::{Cell, Content};
 pub use checkpoint::{Checkpoints, StoreRecovery};
 pub use engine::{Change, CheckpointChunk, Engine, SnapshotPoint, Stored};
 pub use error::StorageError;
