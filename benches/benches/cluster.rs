@@ -1,12 +1,15 @@
 //! The real three-node cluster under load, beside a single Redis with `appendfsync always`.
 //!
-//! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S]`
+//! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S] [--no-pin]`
+//!
+//! The nodes get a processor each, in turn ([`spread`] says why); `--no-pin` leaves them to the
+//! kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::time::Duration;
 
 use benches::load::{self, Kind, Load, Outcome};
-use benches::machine::{cpu_ms, fdatasync_median, median, memory_bytes};
+use benches::machine::{cpu_ms, fdatasync_median, median, memory_bytes, spread};
 use benches::redis::{Figures, Redis};
 use real_tests::{RealCluster, block_on};
 
@@ -21,7 +24,8 @@ fn main() {
         let value = at.and_then(|at| arguments.get(at + 1));
         value.and_then(|value| value.parse().ok()).unwrap_or(default)
     };
-    block_on(measure(number("--rounds", 5), number("--seconds", 4)));
+    let is_pinned = !arguments.iter().any(|argument| argument == "--no-pin");
+    block_on(measure(number("--rounds", 5), number("--seconds", 4), is_pinned));
 }
 
 /// Medians over the rounds of one kind of request.
@@ -80,12 +84,18 @@ impl Series {
     }
 }
 
-async fn measure(rounds: u64, seconds: u64) {
+async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     let mut cluster = RealCluster::start(3).await;
     let addresses = cluster.addresses().to_vec();
     let scratch = cluster.scratch();
     let numbers: Vec<_> = cluster.numbers().collect();
     let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
+    if is_pinned {
+        match spread(&nodes) {
+            Ok(given) => println!("nodes pinned to processors {given:?}"),
+            Err(error) => println!("nodes not pinned: {error}"),
+        }
+    }
     let fdatasync = fdatasync_median(&scratch);
     println!("machine: fdatasync p50 {:.3} ms", fdatasync.as_secs_f64() * 1000.0);
     let redis = Redis::start(&scratch);

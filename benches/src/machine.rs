@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
+
 /// Returns the median time of an fdatasync after a small overwrite, in the given directory.
 pub fn fdatasync_median(directory: &Path) -> Duration {
     const ROUNDS: u64 = 500;
@@ -25,6 +27,27 @@ pub fn fdatasync_median(directory: &Path) -> Duration {
     }
     std::fs::remove_file(&path).expect("it is there");
     median(&mut times).unwrap_or_default()
+}
+
+/// Gives each process a processor of its own, in turn; returns who got which.
+///
+/// Nodes that share a machine wake one another all the time, and each time the kernel puts the
+/// one that is woken beside the one that wakes it: all of them end up on one processor, waiting
+/// for one another, while another one is idle. Nodes on machines of their own do not do that.
+pub fn spread(processes: &[u32]) -> std::io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    let usable: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    let mut given = Vec::new();
+    for (process, cpu) in processes.iter().zip(usable.iter().copied().cycle()) {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+            let number = thread?.file_name().to_str().and_then(|name| name.parse().ok());
+            sched_setaffinity(number.and_then(Pid::from_raw), &set)?;
+        }
+        given.push(cpu);
+    }
+    Ok(given)
 }
 
 /// Returns the resident memory of a process in bytes, and its peak.
