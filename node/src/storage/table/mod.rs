@@ -46,7 +46,7 @@
 //! entry    shared varint │ suffix_bytes varint │ value_bytes × 4 + kind varint
 //!          │ version varint │ suffix │ value     kind: 0 value, 1 deleted, 2 row deleted
 //!          `shared` bytes of the place are those of the entry before (all that agree), 0 at a
-//!          restart; every 16th entry or so is one, and `restart` is its offset in the body.
+//!          restart; every 8th entry or so is one, and `restart` is its offset in the body.
 //!          The version is stored as its distance from the base (zigzag).
 //! bloom    line of 64 B * │ probe_count u32                      see `bloom`
 //! index    (frame_bytes u32 │ separator_bytes u32 │ separator)+  one for each cells-frame, in
