@@ -9,8 +9,8 @@
 //!
 //! A table is opened from its end: tail, meta, index and filter are read, verified, and kept in
 //! memory, about 2 % of the file for cells of 116 B. A read of an absent place then ends at the
-//! [Bloom filter](bloom) in 99 of 100 cases without touching the file; any other read finds by
-//! the [index](index) the one block that may hold the place.
+//! Bloom filter in 99 of 100 cases without touching the file; any other read finds by
+//! the index the one block that may hold the place.
 //!
 //! The disk is not believed. Every byte of the file lies in a frame or the tail, each under a
 //! checksum that is checked whenever it is read from the file; a frame also says which table and
@@ -59,7 +59,7 @@
 //! The tail has this form in every format, so that a newer file is told from a damaged one.
 
 mod block;
-pub mod bloom;
+mod bloom;
 mod builder;
 mod cache;
 mod cursor;
