@@ -8,6 +8,7 @@ use lz4_flex::block::{self, CompressTable};
 
 use super::Compression;
 use crate::base::checksum::{crc32, crc32_extend};
+use crate::probe;
 
 /// Bytes before the body.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -140,7 +141,7 @@ pub(super) fn open(kind: Kind, home: Home, frame: &Bytes) -> Result<Bytes, Strin
     }
     let (found, body_bytes) = described(rest, packed.len()).ok_or("a length that is none")?;
     if found != home {
-        crate::probe!("table.finds_frame_of_elsewhere");
+        probe!("table.finds_frame_of_elsewhere");
         let Home { number, offset } = found;
         return Err(format!("what table {number} has at byte {offset}"));
     }
