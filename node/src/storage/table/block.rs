@@ -17,8 +17,8 @@ use super::reader::Found;
 use super::varint;
 use crate::storage::{Cell, Content};
 
-/// Entries from one restart to the next. With half as many a search is slower by a tenth; with
-/// twice as many a table of small cells is larger by that.
+/// Entries from one restart to the next. A search walks through half of them on average; a restart
+/// costs four bytes and what its place shares, 0.4 % of the file for cells of 116 B.
 const RESTART_INTERVAL: usize = 8;
 
 /// Bytes of a body before its entries: the base of their versions.

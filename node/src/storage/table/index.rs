@@ -6,7 +6,7 @@
 //!
 //! In memory the index also has the *head* of each separator, the first eight bytes after those
 //! that all of them share. Heads lie close together and compare as integers, so a search goes
-//! through them and looks at whole separators only where heads are equal: twice as fast.
+//! through them and looks at whole separators only where heads are equal.
 
 use bytes::Bytes;
 

@@ -110,7 +110,9 @@ impl Default for TableOptions {
 pub enum Compression {
     /// As they are.
     None,
-    /// With LZ4, where that saves an eighth or more.
+    /// With LZ4, where that saves an eighth or more. Packing text takes twice as long as building
+    /// the block (2 M cells of 116 B a second in all, against 6 M): what is soon merged again is
+    /// better left as it is.
     Lz4,
 }
 
