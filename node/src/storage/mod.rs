@@ -18,6 +18,7 @@ pub mod engine;
 pub mod error;
 pub mod memtable;
 pub mod store;
+pub mod table;
 pub mod wal;
 
 pub use cell::{Cell, Content};
