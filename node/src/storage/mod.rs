@@ -19,6 +19,7 @@ pub mod error;
 pub mod memtable;
 pub mod store;
 pub mod table;
+pub mod tree;
 pub mod wal;
 
 pub use cell::{Cell, Content};
@@ -26,3 +27,4 @@ pub use checkpoint::{Checkpoints, StoreRecovery};
 pub use engine::{Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored};
 pub use error::StorageError;
 pub use store::Store;
+pub use tree::Tree;

@@ -46,6 +46,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use test_disk::run;
 
+pub(super) use load::let_others_run;
 pub use load::{Loaded, load};
 pub use receive::{ReceiveError, Received, SnapshotReceiver, VerifiedSnapshot};
 pub use writer::CheckpointWriter;

@@ -137,7 +137,7 @@ impl<D: Disk> Compaction<D> {
 }
 
 /// Returns what an entry counts towards a step.
-fn bytes_of(cell: &Cell<'_>) -> usize {
+pub(super) fn bytes_of(cell: &Cell<'_>) -> usize {
     let value = match cell.content {
         Content::Value(value) => value.len(),
         Content::Deleted | Content::RowDeleted => 0,

@@ -17,6 +17,9 @@ use crate::storage::engine::{Change, Engine, SnapshotPoint, Stored, Visitor};
 use crate::storage::table::Found;
 use crate::storage::{Cell, Content, StorageError};
 
+/// Shortest value that is handed out as a part of its block, which it keeps in memory.
+const SHARED_BYTES_MIN: usize = 2 << 10;
+
 /// A memtable that takes no more writes, to be flushed; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Frozen {
@@ -144,8 +147,10 @@ impl<D: Disk> Engine for Tree<D> {
             }
             Some(_) => None,
             None => match self.version.get(place)? {
-                Some(Found::Value { value, version }) => Some(Stored { value, version }),
-                Some(Found::Deleted { .. }) | None => None,
+                Some(Found { value: Some(value), version }) => {
+                    Some(Stored { value: apart(value), version })
+                }
+                Some(Found { value: None, .. }) | None => None,
             },
         };
         let Some(stored) = found else { return Ok(None) };
@@ -203,6 +208,11 @@ impl<D: Disk> Engine for Tree<D> {
         let in_memory = self.memtables().map(Memtable::cell_delta).sum::<i64>();
         self.version.cell_count().saturating_add_signed(in_memory)
     }
+}
+
+/// Copies a value out of its block, unless it is the better part of it.
+fn apart(value: Bytes) -> Bytes {
+    if value.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&value) } else { value }
 }
 
 /// What a scan reads from.

@@ -16,7 +16,7 @@ use super::picker::{self, Plan};
 use super::recovery::Damage;
 use super::scrub::Scrubber;
 use super::version::{Levels, Version};
-use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir, table_path};
+use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
 use crate::env::{Disk, DiskError, DiskErrorKind};
 use crate::storage::table::{BlockCache, Table};
 use crate::storage::{Cell, SnapshotPoint, StorageError};
@@ -232,11 +232,10 @@ impl<D: Disk> Keeper<D> {
 
     /// Removes the files that no version names any more and nobody reads.
     pub async fn collect(&mut self) {
-        let (free, used) = std::mem::take(&mut self.obsolete)
-            .into_iter()
-            .partition(|table| Arc::strong_count(table) == 1);
+        let obsolete = std::mem::take(&mut self.obsolete).into_iter();
+        let (free, used): (Vec<_>, Vec<_>) =
+            obsolete.partition(|table| Arc::strong_count(table) == 1);
         self.obsolete = used;
-        let _: &Vec<Arc<Table<D::File>>> = &free;
         for table in free {
             remove(&self.place.disk, table.path()).await;
         }
@@ -355,9 +354,4 @@ pub(super) fn unnamed(names: &[String], numbers: &[u64], dir: &str) -> Vec<Strin
         None => *name == manifest::TMP_NAME,
     };
     names.iter().filter(is_unnamed).map(|name| format!("{dir}/{name}")).collect()
-}
-
-/// Returns the path of a table; the same as its number everywhere.
-pub(super) fn path_of(dir: &str, number: u64) -> String {
-    table_path(dir, number)
 }

@@ -44,8 +44,7 @@ impl<D: Disk> Output<D> {
     /// it is long enough, and the two entries that a place may have stay together.
     pub(super) fn is_full_before(&self, place: &[u8]) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            let bytes = u64::try_from(open.builder.estimated_bytes()).unwrap_or(u64::MAX);
-            bytes >= self.place.table_bytes && self.last != place
+            open.builder.estimated_bytes() >= self.place.table_bytes && self.last != place
         })
     }
 

@@ -78,8 +78,9 @@ impl<D: Disk> Version<D> {
     /// Returns the greatest version of a tombstone of the row that begins with `row`.
     pub(super) fn row_deleted(&self, row: &[u8]) -> Result<Option<u64>, StorageError> {
         let mut deleted = None;
+        let hash = PlaceHash::of(row);
         for table in self.tables_at(row).filter(|table| table.meta().row_tombstone_count > 0) {
-            deleted = newest(deleted, table.row_deleted(row)?);
+            deleted = newest(deleted, table.row_deleted(row, hash)?);
         }
         Ok(deleted)
     }
@@ -199,7 +200,10 @@ impl<F: File> LevelCursor<F> {
                 return Ok(());
             };
             self.next += 1;
-            let mut cursor = Arc::clone(table).cursor(self.fills_cache);
+            let mut cursor = Arc::clone(table).cursor();
+            if !self.fills_cache {
+                cursor = cursor.without_cache();
+            }
             cursor.seek(place)?;
             self.cursor = Some(cursor);
         }
