@@ -39,12 +39,7 @@ mod receive;
 mod writer;
 
 #[cfg(test)]
-mod test_disk;
-#[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-pub(crate) use test_disk::run;
 
 pub(super) use load::let_others_run;
 pub use load::{Loaded, load};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::memtable::{Memtable, MemtableCursor};
 use super::merge::{Source, Visible};
 use super::version::{LevelCursor, Version};
-use super::{TreeOptions, newest};
+use super::TreeOptions;
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::planted;

@@ -147,9 +147,9 @@ impl<D: Disk> Keeper<D> {
     ///
     /// # Panics
     /// If the cells do not ascend, or no replacement was begun.
-    pub async fn push_replacement<'c>(
+    pub async fn push_replacement(
         &mut self,
-        cells: impl IntoIterator<Item = Cell<'c>, IntoIter: Send> + Send,
+        cells: impl Iterator<Item = Cell<'_>> + Send,
     ) -> Result<(), StorageError> {
         self.check_disk()?;
         let Some(output) = &mut self.replacement else {

@@ -225,11 +225,6 @@ impl Memtable {
         self.cell_delta
     }
 
-    /// Tells whether there are no entries.
-    pub(super) fn is_empty(&self) -> bool {
-        self.cells.is_empty() && self.rows.is_empty()
-    }
-
     /// Returns a cursor that stands on the first entry.
     pub(super) fn cursor(&self) -> MemtableCursor<'_> {
         let mut cursor = MemtableCursor {

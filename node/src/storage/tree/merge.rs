@@ -67,15 +67,6 @@ impl<S: Source> Merge<S> {
         Ok(())
     }
 
-    /// Goes to the first entry at or after `place`.
-    pub(super) fn seek(&mut self, place: &[u8]) -> Result<(), StorageError> {
-        for source in &mut self.sources {
-            source.seek(place)?;
-        }
-        self.order();
-        Ok(())
-    }
-
     /// Moves the sources whose entries are all older than `version` on to `place`, unless they
     /// are past it.
     fn skip_older(&mut self, place: &[u8], version: u64) -> Result<(), StorageError> {

@@ -1,5 +1,7 @@
 //! Reads everything again from time to time, to find rot while other nodes still have the data.
 
+use std::sync::Arc;
+
 use super::keeper::Keeper;
 use super::manifest::{Found, Manifest};
 use super::recovery::read_extra;
@@ -26,7 +28,7 @@ impl<D: Disk> Keeper<D> {
         self.check_usable()?;
         let block_bytes = u64::try_from(self.options.table.block_bytes.max(1)).unwrap_or(u64::MAX);
         let mut blocks_left = (bytes / block_bytes).max(1);
-        let version = std::sync::Arc::clone(&self.version);
+        let version = Arc::clone(&self.version);
         while blocks_left > 0 {
             let tables = version.levels.iter().flatten();
             let ahead = tables.filter(|table| table.meta().number >= self.scrubber.number);
@@ -52,20 +54,22 @@ impl<D: Disk> Keeper<D> {
         Ok(())
     }
 
-    /// Verifies the files that are no tables. A copy of the manifest that is damaged is replaced.
+    /// Verifies the files that are no tables. What the manifest should say is known, so a
+    /// damaged one is replaced.
     async fn scrub_root(&mut self) -> Result<(), StorageError> {
         if let Some(extra) = &self.extra {
             read_extra(&self.place, extra).await?;
         }
-        match Manifest::load(&self.place.disk, &self.place.dir).await? {
-            Found::Whole(_) => Ok(()),
-            Found::HalfDamaged(_) | Found::Nothing => {
+        match Manifest::load(&self.place.disk, &self.place.dir).await {
+            Ok(Found::Whole(found)) if found.generation == self.version.generation => Ok(()),
+            Ok(_) | Err(StorageError::Corrupt { .. }) => {
                 probe!("tree.scrub_renews_the_manifest");
-                let version = std::sync::Arc::clone(&self.version);
+                let version = Arc::clone(&self.version);
                 let (levels, extra) = (version.levels.clone(), version.extra.clone());
                 let published = self.publish(levels, version.applied, extra, self.extra).await;
                 published.map(drop).map_err(|error| self.judge(error))
             }
+            Err(error) => Err(error),
         }
     }
 }
