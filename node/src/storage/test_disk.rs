@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     pub(crate) no_space: bool,
     /// File syncs fail, and what was pending is clean but not durable.
     pub(crate) fail_sync: bool,
+    /// Syncs of directories fail after this many more, and what was pending stays so.
+    pub(crate) fail_sync_dir_after: Option<usize>,
     /// Every change and sync fails after this many more: the power is gone.
     pub(crate) fail_after: Option<usize>,
     /// The next write stores this many bytes and fails.
@@ -78,7 +80,7 @@ struct State {
     sync_count: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
@@ -250,6 +252,19 @@ impl TestDisk {
         state.faults = Faults::default();
     }
 
+    /// Returns a copy of the disk as the next process finds it; this one stays as it is.
+    pub(crate) fn after_process_end(&self) -> Self {
+        let state = self.state();
+        let after = State {
+            inodes: state.inodes.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            pending_names: state.pending_names.clone(),
+            ..State::default()
+        };
+        Self(Arc::new(Mutex::new(after)))
+    }
+
     /// Returns the disk as it is after the power came back; this one stays as it is.
     pub(crate) fn after_power_loss(&self, survives: Survives) -> Self {
         let state = self.state();
@@ -350,6 +365,11 @@ impl Disk for TestDisk {
 
     async fn sync_dir(&self, path: &str) -> Result<(), DiskError> {
         let mut state = self.operate("sync_dir", path, false)?;
+        match &mut state.faults.fail_sync_dir_after {
+            Some(0) => return Err(error(DiskErrorKind::Io, "sync_dir", path)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let prefix = format!("{path}/");
         let pending = std::mem::take(&mut state.pending_names);
         for change in pending {

@@ -130,9 +130,9 @@ impl<D: Disk> Compaction<D> {
         Ok(replace(&self.plan, current, tables))
     }
 
-    /// Gives it up and removes what it has written.
-    pub(super) async fn discard(self) {
-        self.output.discard().await;
+    /// Gives it up; returns what it has written.
+    pub(super) fn into_output(self) -> Output<D> {
+        self.output
     }
 }
 

@@ -33,8 +33,9 @@ impl<D: Disk> Keeper<D> {
         match self.try_flush(frozen, &mut output).await {
             Ok(version) => Ok(version),
             Err(error) => {
-                output.discard().await;
-                Err(self.judge(error))
+                let error = self.judge(error);
+                self.discard(output).await;
+                Err(error)
             }
         }
     }
@@ -67,13 +68,7 @@ impl<D: Disk> Keeper<D> {
         if let Some(flushed) = levels.first_mut() {
             flushed.splice(0..0, tables);
         }
-        let published = self.publish(levels, frozen.point, frozen.extra.clone(), extra).await;
-        if published.is_err()
-            && let Some(extra) = extra
-        {
-            remove(&self.place.disk, &extra_path(&self.place.dir, extra.number)).await;
-        }
-        published
+        self.publish(levels, frozen.point, frozen.extra.clone(), extra).await
     }
 
     /// Writes what was captured with a state to a file of its own, durable but for its name.

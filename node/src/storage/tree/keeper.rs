@@ -98,8 +98,9 @@ impl<D: Disk> Keeper<D> {
         match self.try_compact_step().await {
             Ok(version) => Ok(version),
             Err(error) => {
+                let error = self.judge(error);
                 self.give_compaction_up().await;
-                Err(self.judge(error))
+                Err(error)
             }
         }
     }
@@ -168,8 +169,9 @@ impl<D: Disk> Keeper<D> {
         match push_all.await {
             Ok(()) => Ok(()),
             Err(error) => {
+                let error = self.judge(error);
                 self.abort_replacement().await;
-                Err(self.judge(error))
+                Err(error)
             }
         }
     }
@@ -192,8 +194,9 @@ impl<D: Disk> Keeper<D> {
         match self.try_finish_replacement(applied, extra).await {
             Ok(version) => Ok(version),
             Err(error) => {
+                let error = self.judge(error);
                 self.abort_replacement().await;
-                Err(self.judge(error))
+                Err(error)
             }
         }
     }
@@ -226,7 +229,7 @@ impl<D: Disk> Keeper<D> {
     /// Gives a replacement up and removes what was written of it; fine if there is none.
     pub async fn abort_replacement(&mut self) {
         if let Some(output) = self.replacement.take() {
-            output.discard().await;
+            self.discard(output).await;
         }
     }
 
@@ -286,7 +289,17 @@ impl<D: Disk> Keeper<D> {
                 remove(&self.place.disk, table.path()).await;
             }
         }
-        manifest.publish(&self.place.disk, &self.place.dir).await?;
+        if let Err(error) = manifest.publish(&self.place.disk, &self.place.dir).await {
+            // After any other failure the new manifest may be the one that the next start finds.
+            if error.is_no_space() {
+                let tmp = format!("{}/{}", self.place.dir, manifest::TMP_NAME);
+                remove(&self.place.disk, &tmp).await;
+                if let Some(new) = extra_file.filter(|_| self.extra != extra_file) {
+                    remove(&self.place.disk, &extra_path(&self.place.dir, new.number)).await;
+                }
+            }
+            return Err(error);
+        }
         self.obsolete.extend(gone);
         if let Some(old) = self.extra.filter(|_| self.extra != extra_file) {
             self.obsolete_paths.push(extra_path(&self.place.dir, old.number));
@@ -333,7 +346,15 @@ impl<D: Disk> Keeper<D> {
     async fn give_compaction_up(&mut self) {
         if let Some(compaction) = self.compaction.take() {
             probe!("tree.compaction_is_given_up");
-            compaction.discard().await;
+            self.discard(compaction.into_output()).await;
+        }
+    }
+
+    /// Removes tables that were not published. After a failure that left open whether they are,
+    /// they stay: the next start knows.
+    pub(super) async fn discard(&self, output: Output<D>) {
+        if !self.is_poisoned {
+            output.discard().await;
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Output<D: Disk> {
     place: Place<D>,
     open: Option<Unfinished<D::File>>,
     finished: Vec<Arc<Table<D::File>>>,
+    /// Tables that could not be finished.
+    begun: Vec<u64>,
     last: Vec<u8>,
 }
 
@@ -37,7 +39,7 @@ struct Unfinished<F> {
 
 impl<D: Disk> Output<D> {
     pub(super) fn new(place: Place<D>) -> Self {
-        Self { place, open: None, finished: Vec::new(), last: Vec::new() }
+        Self { place, open: None, finished: Vec::new(), begun: Vec::new(), last: Vec::new() }
     }
 
     /// Tells whether the table is to be [closed](Self::close_table) before an entry at `place`:
@@ -71,17 +73,16 @@ impl<D: Disk> Output<D> {
     /// Finishes the table at hand, if any, and makes its bytes durable.
     pub(super) async fn close_table(&mut self) -> Result<(), StorageError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        let number = open.number;
-        match self.finish(&mut open).await {
-            Ok(table) => {
-                self.finished.push(Arc::new(table));
-                Ok(())
-            }
+        let closed = self.finish(&mut open).await;
+        let table = match closed {
+            Ok(table) => table,
             Err(error) => {
-                remove(&self.place.disk, &table_path(&self.place.dir, number)).await;
-                Err(error)
+                self.begun.push(open.number);
+                return Err(error);
             }
-        }
+        };
+        self.finished.push(Arc::new(table));
+        Ok(())
     }
 
     async fn finish(
@@ -112,7 +113,7 @@ impl<D: Disk> Output<D> {
     pub(super) async fn discard(self) {
         let open = self.open.iter().filter(|open| open.file.is_some()).map(|open| open.number);
         let finished = self.finished.iter().map(|table| table.meta().number);
-        for number in open.chain(finished).collect::<Vec<_>>() {
+        for number in open.chain(finished).chain(self.begun.iter().copied()).collect::<Vec<_>>() {
             remove(&self.place.disk, &table_path(&self.place.dir, number)).await;
         }
     }

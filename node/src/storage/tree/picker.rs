@@ -22,6 +22,10 @@ const FULL: u64 = 1000;
 /// What level 0 may hold, in thousandths of what is below it, before its bytes demand compaction.
 const LEVEL0_SHARE: u64 = 350;
 
+/// How many cells a row tombstone is taken to hide. How many it does, only the compaction finds
+/// out; too few leave a deleted row's space in use for longer, too many make for more writing.
+const CELLS_PER_ROW: u64 = 32;
+
 /// A compaction to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -78,8 +82,10 @@ fn level0_score(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> u64 {
     if below_cells == 0 {
         return if count >= 2 { by_count.max(FULL) } else { by_count };
     }
-    let tombstones: u64 =
-        tables.iter().map(|table| table.tombstone_count + table.row_tombstone_count).sum();
+    let hidden = |table: &&TableMeta| {
+        table.tombstone_count + table.row_tombstone_count.saturating_mul(CELLS_PER_ROW)
+    };
+    let tombstones: u64 = tables.iter().map(hidden).sum();
     let hidden_bytes = tombstones.saturating_mul(below_bytes / below_cells);
     let weight = bytes_of(tables).saturating_add(hidden_bytes);
     let allowed = (below_bytes.saturating_mul(LEVEL0_SHARE) / 1000).max(1);

@@ -167,9 +167,13 @@ fn filled(disk: &TestDisk, edits: &[Edit], flush_each: usize) -> (Opened, Cells)
 
 /// A script of edits that spreads over a few rows, and deletes some.
 fn script(count: u64) -> Vec<Edit> {
+    script_over(6, count)
+}
+
+fn script_over(keys: u64, count: u64) -> Vec<Edit> {
     let mut rng = crate::base::Rng::new(7);
     let mut edit = || {
-        let key = u8::try_from(rng.range(0, 6)).unwrap_or(0);
+        let key = u8::try_from(rng.range(0, keys)).unwrap_or(0);
         let column = u8::try_from(rng.range(0, 20)).unwrap_or(0);
         match rng.range(0, 20) {
             0 => Edit::DeleteRow(key),
