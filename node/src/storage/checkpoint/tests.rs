@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use crate::storage::test_disk::{Survives, TestDisk, run};
 use super::*;
+use crate::storage::test_disk::{Survives, TestDisk, run};
 use crate::storage::{Change, CheckpointEngine, Engine};
 
 const EXTRA: &[u8] = b"what was captured with the cells";

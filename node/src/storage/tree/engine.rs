@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::memtable::{Memtable, MemtableCursor};
+use super::TreeOptions;
+use super::memtable::{Memtable, MemtableCursor, Retired};
 use super::merge::{Source, Visible};
 use super::version::{LevelCursor, Version};
-use super::TreeOptions;
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::planted;
@@ -39,13 +39,15 @@ pub struct Tree<D: Disk> {
     frozen: VecDeque<Frozen>,
     version: Arc<Version<D>>,
     applied: SnapshotPoint,
+    /// Memtables that nobody needs.
+    retired: Vec<Retired>,
 }
 
 impl<D: Disk> Tree<D> {
     pub(super) fn new(version: Arc<Version<D>>, options: TreeOptions) -> Self {
         let applied = version.applied;
         let (active, frozen) = (Memtable::default(), VecDeque::new());
-        Self { options, active, frozen, version, applied }
+        Self { options, active, frozen, version, applied, retired: Vec::new() }
     }
 
     /// Tells whether the memtable is full.
@@ -85,17 +87,29 @@ impl<D: Disk> Tree<D> {
     /// If the version is older than the one before.
     pub fn adopt(&mut self, version: Arc<Version<D>>) {
         assert!(
-            version.generation >= self.version.generation && version.applied >= self.version.applied,
+            version.generation >= self.version.generation
+                && version.applied >= self.version.applied,
             "{version:?} comes after {:?}",
             self.version
         );
-        self.frozen.retain(|frozen| frozen.point > version.applied);
+        while self.frozen.front().is_some_and(|frozen| frozen.point <= version.applied) {
+            let frozen = self.frozen.pop_front();
+            self.retired.extend(frozen.map(|frozen| Retired::Shared(frozen.memtable)));
+        }
         if version.applied > self.applied {
             assert!(self.frozen.is_empty(), "frozen at {:?}, before {version:?}", self.applied);
-            self.active = Memtable::default();
+            let active = Arc::new(std::mem::take(&mut self.active));
+            self.retired.push(Retired::Shared(active));
             self.applied = version.applied;
         }
         self.version = version;
+    }
+
+    /// Frees some entries of a memtable that nobody needs, twice as many as were written, so that
+    /// it is gone long before the next one is.
+    fn free_some(&mut self, written: usize) {
+        let rest = self.retired.pop().and_then(|retired| retired.free_some(2 * written + 1));
+        self.retired.extend(rest);
     }
 
     /// Returns the newest state on disk. Its files stay while it is held.
@@ -128,8 +142,8 @@ impl<D: Disk> Tree<D> {
 
     /// Returns the newest tombstone of the row of a place, with the row.
     fn tombstone_over<'p>(&self, place: &'p [u8]) -> Result<Option<(&'p [u8], u64)>, StorageError> {
-        let is_possible = self.version.has_rows_deleted()
-            || self.memtables().any(Memtable::has_rows_deleted);
+        let is_possible =
+            self.version.has_rows_deleted() || self.memtables().any(Memtable::has_rows_deleted);
         if !is_possible {
             return Ok(None);
         }
@@ -197,6 +211,7 @@ impl<D: Disk> Engine for Tree<D> {
             }
         }
         self.applied = at;
+        self.free_some(changes.len());
     }
 
     fn applied(&self) -> SnapshotPoint {

@@ -169,12 +169,12 @@ impl Manifest {
                 Err(corrupt(path, half, &what))
             }
             (Err(error @ StorageError::Format { .. }), _)
-            | (_, Err(error @ StorageError::Format { .. })) => Err(error),
+            | (_, Err(error @ StorageError::Format { .. }))
+            | (Err(error), Err(_)) => Err(error),
             (Ok(whole), Err(_)) | (Err(_), Ok(whole)) => {
                 probe!("tree.manifest_copy_is_damaged");
                 Ok(Found::HalfDamaged(whole))
             }
-            (Err(error), Err(_)) => Err(error),
         }
     }
 }
@@ -222,11 +222,12 @@ fn read_copy<F: File>(
     len: u64,
 ) -> Result<Manifest, StorageError> {
     let damaged = |what: &str| corrupt(path, offset, what);
-    let mut bytes = vec![0; usize::try_from(len).map_err(|_| damaged("it is too long"))?];
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     if file.read_at(offset, &mut bytes)? != bytes.len() {
         return Err(damaged("it ends too early"));
     }
-    check_preamble(&bytes, path).ok_or_else(|| damaged("this is not the beginning of a manifest"))??;
+    check_preamble(&bytes, path)
+        .ok_or_else(|| damaged("this is not the beginning of a manifest"))??;
     let body = verified_body(&bytes).ok_or_else(|| damaged("its checksum does not match"))?;
     let mut reader = Reader(body);
     let manifest = reader.manifest().filter(|_| reader.0.is_empty());
@@ -291,8 +292,7 @@ impl Reader<'_> {
             applied: SnapshotPoint { index: self.number()?, term: self.number()? },
             ..Manifest::default()
         };
-        let extra =
-            ExtraFile { number: self.number()?, bytes: self.number()?, crc: self.small()? };
+        let extra = ExtraFile { number: self.number()?, bytes: self.number()?, crc: self.small()? };
         manifest.extra = (extra.number != 0).then_some(extra);
         for _ in 0..self.small()? {
             let (level, rest) = self.0.split_first()?;

@@ -14,11 +14,10 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::{btree_map, btree_set};
+use std::collections::{BTreeMap, BTreeSet, btree_map, btree_set};
 use std::fmt;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::merge::Source;
 use crate::storage::{Cell, Content, StorageError};
@@ -235,7 +234,7 @@ impl Memtable {
             row: None,
         };
         cursor.cell = cursor.cells.next();
-        cursor.row = cursor.rows.next();
+        cursor.row = cursor.next_row();
         cursor
     }
 }
@@ -247,20 +246,58 @@ impl fmt::Debug for Memtable {
     }
 }
 
+/// A memtable that nobody needs, to be freed bit by bit: at once, its many small allocations take
+/// some ten milliseconds, which the node's loop does not have.
+#[derive(Debug)]
+pub(super) enum Retired {
+    /// Somebody may still hold it.
+    Shared(Arc<Memtable>),
+    /// What is left of it.
+    Rest(RestOfMemtable),
+}
+
+/// Entries that wait to be freed.
+pub(super) struct RestOfMemtable(btree_set::IntoIter<Entry>);
+
+impl Retired {
+    /// Frees so many entries; returns what is left.
+    pub(super) fn free_some(self, count: usize) -> Option<Self> {
+        let mut rest = match self {
+            Self::Shared(memtable) => match Arc::try_unwrap(memtable) {
+                Ok(memtable) => RestOfMemtable(memtable.cells.into_iter()),
+                Err(shared) => return Some(Self::Shared(shared)),
+            },
+            Self::Rest(rest) => rest,
+        };
+        let freed_count = rest.0.by_ref().take(count).count();
+        (freed_count == count).then_some(Self::Rest(rest))
+    }
+}
+
+impl fmt::Debug for RestOfMemtable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} entries to be freed", self.0.len())
+    }
+}
+
 /// Goes through the entries of a memtable in order.
 pub(super) struct MemtableCursor<'a> {
     memtable: &'a Memtable,
     cells: btree_set::Range<'a, Entry>,
     rows: btree_map::Range<'a, Box<[u8]>, u64>,
     cell: Option<&'a Entry>,
-    row: Option<(&'a Box<[u8]>, &'a u64)>,
+    row: Option<(&'a [u8], u64)>,
 }
 
-impl MemtableCursor<'_> {
+impl<'a> MemtableCursor<'a> {
+    fn next_row(&mut self) -> Option<(&'a [u8], u64)> {
+        self.rows.next().map(|(row, version)| (&**row, *version))
+    }
+
     /// Tells whether a row tombstone comes next: it stands before a cell of the same place.
     fn is_at_row(&self) -> bool {
         match (self.row, self.cell) {
-            (Some((row, _)), Some(cell)) => **row <= *cell.place(),
+            (Some((row, _)), Some(cell)) => row <= cell.place(),
             (Some(_), None) => true,
             (None, _) => false,
         }
@@ -272,14 +309,14 @@ impl Source for MemtableCursor<'_> {
         if let Some((row, version)) = self.row
             && self.is_at_row()
         {
-            return Some(Cell { place: row, version: *version, content: Content::RowDeleted });
+            return Some(Cell { place: row, version, content: Content::RowDeleted });
         }
         self.cell.map(Entry::cell)
     }
 
     fn advance(&mut self) -> Result<(), StorageError> {
         if self.is_at_row() {
-            self.row = self.rows.next();
+            self.row = self.next_row();
         } else {
             self.cell = self.cells.next();
         }
@@ -292,7 +329,7 @@ impl Source for MemtableCursor<'_> {
         self.cells = self.memtable.cells.range::<dyn Position, _>((start, Bound::Unbounded));
         self.rows = self.memtable.rows.range::<[u8], _>((Bound::Included(place), Bound::Unbounded));
         self.cell = self.cells.next();
-        self.row = self.rows.next();
+        self.row = self.next_row();
         Ok(())
     }
 

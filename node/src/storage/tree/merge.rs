@@ -116,7 +116,8 @@ impl<S: Source> Merge<S> {
         };
         let (Some((a, a_index)), Some((b, b_index))) = (at(a), at(b)) else { return false };
         let order = a.order().cmp(&b.order());
-        let order = order.then_with(|| (Reverse(a.version), a_index).cmp(&(Reverse(b.version), b_index)));
+        let order =
+            order.then_with(|| (Reverse(a.version), a_index).cmp(&(Reverse(b.version), b_index)));
         order == Ordering::Less
     }
 }

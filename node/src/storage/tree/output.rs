@@ -85,22 +85,25 @@ impl<D: Disk> Output<D> {
         Ok(())
     }
 
-    async fn finish(
-        &self,
-        open: &mut Unfinished<D::File>,
-    ) -> Result<Table<D::File>, StorageError> {
+    async fn finish(&self, open: &mut Unfinished<D::File>) -> Result<Table<D::File>, StorageError> {
+        // Each of these takes a few milliseconds of computing.
         let bytes = open.builder.take_bytes();
         open.write(&self.place, &bytes).await?;
+        let_others_run().await;
         let empty = TableBuilder::new(open.number, &self.place.table);
         let (rest, meta) = std::mem::replace(&mut open.builder, empty).finish();
+        let_others_run().await;
         open.write(&self.place, &rest).await?;
         let Some(file) = open.file.take() else {
             unreachable!("table {} has bytes, so it has a file", open.number)
         };
         sync(&file).await?;
+        let_others_run().await;
         assert!(open.written == meta.bytes, "{} bytes of {meta:?}", open.written);
         let path = table_path(&self.place.dir, open.number);
-        Table::open(file, path, &meta, &self.place.cache)
+        let table = Table::open(file, path, &meta, &self.place.cache)?;
+        let_others_run().await;
+        Ok(table)
     }
 
     /// Finishes the last table and returns all of them. Their names are not durable.

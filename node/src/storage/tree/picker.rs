@@ -43,7 +43,8 @@ pub(super) struct Plan {
 pub(super) fn pick(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan> {
     let scored = (0..LEVEL_COUNT - 1).map(|level| (score(levels, level, options), level));
     // Among equal scores the highest level: it is the one that is read most.
-    let fullest = scored.filter(|(score, _)| *score >= FULL).max_by_key(|(s, l)| (*s, LEVEL_COUNT - l));
+    let fullest =
+        scored.filter(|(score, _)| *score >= FULL).max_by_key(|(s, l)| (*s, LEVEL_COUNT - l));
     match fullest {
         Some((_, 0)) => Some(plan_level0(levels, options)),
         Some((_, level)) => least_below(levels, level, options),
@@ -68,7 +69,7 @@ fn score(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> u64
         return level0_score(levels, options);
     }
     let wanted = wanted_bytes(levels, index, options);
-    if wanted == 0 { u64::MAX } else { bytes_of(tables).saturating_mul(FULL) / wanted }
+    bytes_of(tables).saturating_mul(FULL).checked_div(wanted).unwrap_or(u64::MAX)
 }
 
 fn level0_score(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> u64 {

@@ -49,9 +49,7 @@ impl Damage {
     /// A sector that cannot be read is as good as a damaged one.
     fn of(error: StorageError, point: Option<SnapshotPoint>) -> Result<Self, StorageError> {
         match error {
-            StorageError::Corrupt { path, offset, what } => {
-                Ok(Self { point, path, offset, what })
-            }
+            StorageError::Corrupt { path, offset, what } => Ok(Self { point, path, offset, what }),
             StorageError::Disk(error) => {
                 Ok(Self { point, path: error.path.clone(), offset: 0, what: error.to_string() })
             }
@@ -90,11 +88,8 @@ pub async fn open<D: Disk>(
         },
         Err(damage) => lost(damage, &names),
     };
-    let removed_files = if start.damage.is_some() {
-        Vec::new()
-    } else {
-        clear(&place, &names, &start).await?
-    };
+    let removed_files =
+        if start.damage.is_some() { Vec::new() } else { clear(&place, &names, &start).await? };
     let next_number = start.next_number.max(number_after(&names));
     let version = Arc::clone(&start.version);
     let recovery = Recovery {
@@ -131,10 +126,7 @@ async fn find<D: Disk>(
 }
 
 /// Opens what a manifest names.
-async fn read<D: Disk>(
-    place: &Place<D>,
-    manifest: &Manifest,
-) -> Result<Version<D>, StorageError> {
+async fn read<D: Disk>(place: &Place<D>, manifest: &Manifest) -> Result<Version<D>, StorageError> {
     let mut levels = vec![Vec::new(); LEVEL_COUNT];
     for (level, metas) in levels.iter_mut().zip(&manifest.levels) {
         for meta in metas {

@@ -40,16 +40,12 @@ impl<D: Disk> Keeper<D> {
             let block = if number == self.scrubber.number { self.scrubber.block } else { 0 };
             self.scrubber = Scrubber { number: number + 1, block: 0 };
             let verified = table.verify(block, blocks_left)?;
-            match verified.next_block {
-                Some(next) => {
-                    self.scrubber = Scrubber { number, block: next };
-                    return Ok(());
-                }
-                None => {
-                    let read = table.block_count().saturating_sub(block);
-                    blocks_left = blocks_left.saturating_sub(read.max(1));
-                }
+            if let Some(next) = verified.next_block {
+                self.scrubber = Scrubber { number, block: next };
+                return Ok(());
             }
+            let read = table.block_count().saturating_sub(block);
+            blocks_left = blocks_left.saturating_sub(read.max(1));
         }
         Ok(())
     }

@@ -94,9 +94,8 @@ impl<D: Disk> Version<D> {
     fn tables_at(&self, place: &[u8]) -> impl Iterator<Item = &Arc<Table<D::File>>> {
         let mut levels = self.levels.iter();
         let flushed = levels.next().into_iter().flatten();
-        let flushed = flushed.filter(move |table| {
-            *table.meta().first <= *place && *place <= *table.meta().last
-        });
+        let flushed = flushed
+            .filter(move |table| *table.meta().first <= *place && *place <= *table.meta().last);
         flushed.chain(levels.filter_map(move |tables| {
             let next = tables.partition_point(|table| *table.meta().last < *place);
             tables.get(next).filter(|table| *table.meta().first <= *place)

@@ -44,7 +44,8 @@ fn row_tombstone_and_cells_of_the_same_batch_stay_together() {
         Change::Set { place: &cell, value: b"new" },
     ];
     tree.write(point(2), &batch);
-    let expected = Cells::from([(empty_column, (b"new".to_vec(), 2)), (cell, (b"new".to_vec(), 2))]);
+    let expected =
+        Cells::from([(empty_column, (b"new".to_vec(), 2)), (cell, (b"new".to_vec(), 2))]);
     assert_eq!(cells(&tree, &[], None).unwrap(), expected);
     flush(&mut tree, &mut keeper).unwrap();
     assert_eq!(cells(&tree, &[], None).unwrap(), expected);
@@ -56,10 +57,17 @@ fn row_tombstone_and_cells_of_the_same_batch_stay_together() {
 #[test]
 fn large_store_has_levels_and_each_holds_a_part() {
     let disk = TestDisk::default();
-    let ((mut tree, mut keeper, _), model) = filled(&disk, &script_over(60, 3000), 40);
+    let ((mut tree, mut keeper, _), mut model) = filled(&disk, &script_over(60, 1500), 40);
     assert!(tree.is_stalled(), "{} tables wait", keeper.version().table_count());
     settle(&mut tree, &mut keeper).unwrap();
     assert!(!tree.is_stalled());
+    for edits in script_over(60, 1500).chunks(40) {
+        for edit in edits {
+            write(&mut tree, &mut model, edit);
+        }
+        flush(&mut tree, &mut keeper).unwrap();
+        settle(&mut tree, &mut keeper).unwrap();
+    }
     assert_eq!(cells(&tree, &[], None).unwrap(), model);
     let sizes = keeper.version().level_sizes();
     let used = sizes.iter().filter(|(bytes, _)| *bytes > 0).count();
@@ -121,7 +129,7 @@ fn full_disk_leaves_everything_as_it_was() {
     let frozen = tree.freeze(extra(160));
     run(keeper.collect());
     let before = disk.files(DIR);
-    for left in (0..40).map(|n| n * 250) {
+    for left in (0..80).map(|n| n * 250) {
         disk.set_space(Some(disk.used_bytes() + left));
         match run(keeper.flush(&frozen)) {
             Err(error) => {
@@ -141,7 +149,7 @@ fn full_disk_leaves_everything_as_it_was() {
             }
         }
     }
-    panic!("10 kB are not enough");
+    panic!("20 kB are not enough");
 }
 
 #[test]

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::super::record::Role;
 use super::super::scan::{Item, scan};
 use super::super::{Loss, segment};
-use crate::storage::test_disk::{Faults, TestDisk};
 use super::*;
 use crate::base::Rng;
+use crate::storage::test_disk::{Faults, TestDisk};
 
 /// Where a record lies, headers and all.
 #[derive(Debug, Clone)]

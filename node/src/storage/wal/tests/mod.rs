@@ -8,9 +8,9 @@ mod writing;
 
 use futures_util::FutureExt;
 
-use crate::storage::test_disk::TestDisk;
 use super::segment;
 use super::{Options, Record, Recovery, Sequence, StorageError, Writer};
+use crate::storage::test_disk::TestDisk;
 
 const DIR: &str = "wal";
 const ENTRY: u8 = 1;

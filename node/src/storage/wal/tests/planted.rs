@@ -1,9 +1,9 @@
 //! Each planted bug of the log breaks what it is meant to break, and only while it is on.
 
-use crate::storage::test_disk::{Faults, TestDisk};
 use super::*;
 use crate::base::Rng;
 use crate::base::planted::turn_on;
+use crate::storage::test_disk::{Faults, TestDisk};
 
 /// Runs a scenario with the right code and with the bug; it tells what was acknowledged and lost.
 fn loses_only_with(code: &'static str, scenario: impl Fn() -> bool) {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::Loss;
-use crate::storage::test_disk::{Faults, TestDisk};
 use super::*;
 use crate::base::Rng;
+use crate::storage::test_disk::{Faults, TestDisk};
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -1,9 +1,9 @@
 //! Appending, rotating, removing, a full disk and a failing one.
 
-use crate::storage::test_disk::{Faults, TestDisk};
 use super::*;
 use crate::base::Rng;
 use crate::env::{Disk, DiskErrorKind};
+use crate::storage::test_disk::{Faults, TestDisk};
 
 #[test]
 fn empty_log_opens_and_counts_from_one() {
