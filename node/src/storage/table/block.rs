@@ -1,7 +1,7 @@
 //! The body of a cells-frame: some dozen entries in order, each place without what it shares with
 //! the one before. See the [module](super) for its bytes.
 //!
-//! Every sixteenth entry is a *restart* and has its place in full, so that a search begins in the
+//! Every eighth entry is a *restart* and has its place in full, so that a search begins in the
 //! middle. From there a search does not put places together: it remembers how many bytes of the
 //! sought place the last entry agreed with. An entry that shares more than that with the last one
 //! is still before the sought place; one that shares less is after it; only one that shares just
@@ -17,8 +17,9 @@ use super::reader::Found;
 use super::varint;
 use crate::storage::{Cell, Content};
 
-/// Entries from one restart to the next.
-const RESTART_INTERVAL: usize = 16;
+/// Entries from one restart to the next. A search walks through half of them on average; a restart
+/// costs four bytes and what its place shares, 0.4 % of the file for cells of 116 B.
+const RESTART_INTERVAL: usize = 8;
 
 /// Bytes of a body before its entries: the base of their versions.
 const BASE_BYTES: usize = 8;
@@ -137,7 +138,12 @@ impl BlockBuilder {
 }
 
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    // Eight bytes at a time, then those in which the first difference is.
+    let (a_words, _) = a.as_chunks::<8>();
+    let (b_words, _) = b.as_chunks::<8>();
+    let same = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
+    let (a, b) = (a.get(same..).unwrap_or_default(), b.get(same..).unwrap_or_default());
+    same + a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 fn to_u64(len: usize) -> u64 {

@@ -15,7 +15,7 @@ use super::index::IndexBuilder;
 use super::{Compression, TableMeta, TableOptions};
 use crate::storage::{Cell, Content};
 
-/// Builds a table; see the [module](self).
+/// Builds a table; see the [module](super).
 pub struct TableBuilder {
     options: TableOptions,
     /// What is known so far; `bytes` is how long the sealed frames are together.

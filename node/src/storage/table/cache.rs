@@ -26,7 +26,7 @@ const SLOT_BYTES: usize = 128;
 /// Number of the table and offset of the frame.
 type Key = (u64, u64);
 
-/// A shared cache of blocks; see the [module](self).
+/// A shared cache of blocks; see the [module](super).
 #[derive(Debug)]
 pub struct BlockCache {
     shards: Vec<Mutex<Shard>>,

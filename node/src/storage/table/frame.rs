@@ -8,6 +8,7 @@ use lz4_flex::block::{self, CompressTable};
 
 use super::Compression;
 use crate::base::checksum::{crc32, crc32_extend};
+use crate::probe;
 
 /// Bytes before the body.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -17,6 +18,10 @@ const MAGIC: [u8; 2] = *b"MT";
 
 /// A byte of LZ4 stands for at most so many bytes of a body.
 const EXPANSION_MAX: usize = 256;
+
+/// Most bodies that are not even tried after some in a row could not be packed: noise follows
+/// noise, and trying costs as much as building the block.
+const SKIPPED_MAX: u32 = 15;
 
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +57,16 @@ pub(super) struct Sealer {
     compression: Compression,
     table: CompressTable,
     packed: Vec<u8>,
+    /// Bodies that are still left as they are, because those before could not be packed.
+    skip_count: u32,
+    /// How many bodies were skipped after the last one that could not be packed.
+    skipped_last: u32,
 }
 
 impl Sealer {
     pub(super) fn new(compression: Compression) -> Self {
-        Self { compression, table: CompressTable::default(), packed: Vec::new() }
+        let (table, packed) = (CompressTable::default(), Vec::new());
+        Self { compression, table, packed, skip_count: 0, skipped_last: 0 }
     }
 
     /// Appends a frame with `body` to `bytes`; returns how long it is.
@@ -86,12 +96,22 @@ impl Sealer {
         if self.compression == Compression::None {
             return None;
         }
+        if let Some(left) = self.skip_count.checked_sub(1) {
+            self.skip_count = left;
+            return None;
+        }
         let packed_max = block::get_maximum_output_size(body.len());
         if self.packed.len() < packed_max {
             self.packed.resize(packed_max, 0);
         }
         let len = block::compress_into_with_table(body, &mut self.packed, &mut self.table).ok()?;
-        if len > body.len() - body.len() / 8 { None } else { self.packed.get(..len) }
+        if len > body.len() - body.len() / 8 {
+            self.skipped_last = (2 * self.skipped_last + 1).min(SKIPPED_MAX);
+            self.skip_count = self.skipped_last;
+            return None;
+        }
+        self.skipped_last = 0;
+        self.packed.get(..len)
     }
 }
 
@@ -121,7 +141,7 @@ pub(super) fn open(kind: Kind, home: Home, frame: &Bytes) -> Result<Bytes, Strin
     }
     let (found, body_bytes) = described(rest, packed.len()).ok_or("a length that is none")?;
     if found != home {
-        crate::probe!("table.finds_frame_of_elsewhere");
+        probe!("table.finds_frame_of_elsewhere");
         let Home { number, offset } = found;
         return Err(format!("what table {number} has at byte {offset}"));
     }

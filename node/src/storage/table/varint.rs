@@ -1,6 +1,7 @@
 //! Integers in as few bytes as they need: seven bits a byte, lowest first.
 
 /// Appends `value`.
+#[inline]
 pub(super) fn push(bytes: &mut Vec<u8>, mut value: u64) {
     loop {
         let [low, ..] = value.to_le_bytes();
@@ -14,12 +15,17 @@ pub(super) fn push(bytes: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Takes an integer off the front of `bytes`; `None` if there is no whole one, or one too large.
+#[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
     // Nearly all that is stored is small: lengths of places and values.
     if let [first @ 0..0x80, rest @ ..] = *bytes {
         *bytes = rest;
         return Some(u64::from(*first));
     }
+    take_long(bytes)
+}
+
+fn take_long(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     let mut shift = 0;
     loop {
@@ -37,17 +43,20 @@ pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Takes an integer that is a length off the front of `bytes`.
+#[inline]
 pub(super) fn take_len(bytes: &mut &[u8]) -> Option<usize> {
     usize::try_from(take(bytes)?).ok()
 }
 
 /// Maps a distance to an integer that is small if the distance is, whichever its sign.
+#[inline]
 pub(super) fn zigzag(distance: u64) -> u64 {
     let signed = distance.cast_signed();
     ((signed << 1) ^ (signed >> 63)).cast_unsigned()
 }
 
 /// Undoes [`zigzag`].
+#[inline]
 pub(super) fn unzigzag(value: u64) -> u64 {
     (value >> 1) ^ (value & 1).wrapping_neg()
 }

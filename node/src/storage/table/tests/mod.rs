@@ -1,6 +1,8 @@
 //! Tables as a whole: what goes in comes out, and damage is found wherever it is.
 
+mod caching;
 mod damage;
+mod golden;
 mod round_trip;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Entry, Kind, MemoryFile, build, open, options};
-use crate::storage::table::{Compression, Found, PlaceHash, Table, TableOptions};
+use crate::base::limits::{COLUMN_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::storage::table::{
+    Compression, Found, PlaceHash, Table, TableBuilder, TableCursor, TableOptions,
+};
+use crate::storage::{Cell, Content};
 
 /// Returns entries in order, with places that share much and rows that are deleted.
 pub(super) fn entries() -> impl Strategy<Value = Vec<Entry>> {
@@ -124,7 +128,7 @@ fn table_is_the_same_however_its_bytes_are_taken() {
         .collect();
     let options = options(Compression::Lz4);
     let (piecewise, meta) = build(7, &options, &entries);
-    let mut builder = crate::storage::table::TableBuilder::new(7, &options);
+    let mut builder = TableBuilder::new(7, &options);
     for entry in &entries {
         builder.push(entry.cell());
     }
@@ -132,4 +136,63 @@ fn table_is_the_same_however_its_bytes_are_taken() {
     let estimate = builder.estimated_bytes();
     assert!(estimate.abs_diff(meta.bytes) < meta.bytes / 5, "{estimate} of {}", meta.bytes);
     assert_eq!(builder.finish(), (piecewise, meta));
+}
+
+#[test]
+fn tables_and_cursors_may_be_used_by_any_thread() {
+    fn assert_shared<T: Send + Sync + 'static>() {}
+    assert_shared::<Table<MemoryFile>>();
+    assert_shared::<TableCursor<MemoryFile>>();
+    assert_shared::<TableBuilder>();
+}
+
+#[test]
+fn cells_of_the_largest_size_fit() {
+    let large = |n: u8| Entry {
+        place: vec![n; 2 * KEY_BYTES_MAX + COLUMN_BYTES_MAX],
+        version: u64::MAX - u64::from(n),
+        kind: Kind::Value(vec![n; VALUE_BYTES_MAX]),
+    };
+    let entries: Vec<Entry> = (0..4).map(large).collect();
+    for compression in [Compression::None, Compression::Lz4] {
+        let (bytes, meta) = build(7, &options(compression), &entries);
+        let (_, table) = open(&bytes, &meta).unwrap();
+        assert_eq!(walk(&table, b""), entries);
+        let place = &entries[3].place;
+        assert!(table.get(place, PlaceHash::of(place)).unwrap().is_some());
+    }
+}
+
+#[test]
+fn cells_out_of_order_are_refused() {
+    let row = Cell { place: b"p", version: 2, content: Content::RowDeleted };
+    let cell = Cell { content: Content::Deleted, ..row };
+    let before = Cell { place: b"o", ..cell };
+    for (first, second) in [(cell, before), (cell, cell), (row, row), (cell, row)] {
+        let refused = std::panic::catch_unwind(|| {
+            let mut builder = TableBuilder::new(7, &options(Compression::None));
+            builder.push(first);
+            builder.push(second);
+        });
+        let message = refused.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("does not follow"), "{message}");
+    }
+}
+
+#[test]
+fn table_is_verified_in_steps() {
+    let entries: Vec<Entry> =
+        (0..90).map(|n| Entry { place: vec![n], version: 1, kind: Kind::Deleted }).collect();
+    let (bytes, meta) = build(7, &options(Compression::None), &entries);
+    let (_, table) = open(&bytes, &meta).unwrap();
+    assert!(table.block_count() > 3, "{} blocks", table.block_count());
+    let (mut next, mut verified_bytes, mut cell_count) = (Some(0), 0, 0);
+    while let Some(from) = next {
+        let verified = table.verify(from, 1).unwrap();
+        verified_bytes += verified.bytes;
+        cell_count += verified.cell_count;
+        assert_eq!(verified.next_block.unwrap_or(table.block_count()), from + 1);
+        next = verified.next_block;
+    }
+    assert_eq!((verified_bytes, cell_count), (meta.bytes, meta.cell_count));
 }
