@@ -19,10 +19,15 @@ pub mod error;
 pub mod memtable;
 pub mod store;
 pub mod table;
+pub mod tree;
 pub mod wal;
+
+#[cfg(test)]
+pub(crate) mod test_disk;
 
 pub use cell::{Cell, Content};
 pub use checkpoint::{Checkpoints, StoreRecovery};
-pub use engine::{Change, CheckpointChunk, Engine, SnapshotPoint, Stored};
+pub use engine::{Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored};
 pub use error::StorageError;
 pub use store::Store;
+pub use tree::Tree;

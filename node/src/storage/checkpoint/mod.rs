@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is one file, `checkpoint-<index>-<term>`, that holds all cells as they were after
 //! that log entry, and the bytes that were captured with them. The shell writes its own ones with
-//! a [`CheckpointWriter`], the bytes coming from [`Engine::checkpoint_chunk`]; it hands out pieces
+//! a [`CheckpointWriter`], the bytes coming from [`CheckpointEngine::checkpoint_chunk`]; it hands out pieces
 //! of the newest with [`Checkpoints::read_chunk`], and takes those of another node's with a
 //! [`SnapshotReceiver`]. A snapshot on the wire *is* such a file.
 //!
@@ -39,13 +39,9 @@ mod receive;
 mod writer;
 
 #[cfg(test)]
-mod test_disk;
-#[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-pub(crate) use test_disk::run;
-
+pub(super) use load::let_others_run;
 pub use load::{Loaded, load};
 pub use receive::{ReceiveError, Received, SnapshotReceiver, VerifiedSnapshot};
 pub use writer::CheckpointWriter;
@@ -57,7 +53,7 @@ use crate::env::{Disk, DiskErrorKind, File};
 use crate::probe;
 
 #[cfg(doc)]
-use super::Engine;
+use super::CheckpointEngine;
 
 /// The directory of the checkpoints within the node's own.
 pub const DIRECTORY: &str = "checkpoint";
