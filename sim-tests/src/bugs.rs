@@ -29,8 +29,11 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "W1", what: "acknowledges before the fsync" },
     Bug { code: "W2", what: "ignores an fsync error and goes on" },
     Bug { code: "W4", what: "no directory fsync after a new segment" },
-    Bug { code: "W5", what: "renames a checkpoint whose bytes are not synced" },
-    Bug { code: "W6", what: "removes segments before the checkpoint is durable" },
+    Bug { code: "W5", what: "renames a manifest whose bytes are not synced" },
+    Bug {
+        code: "W6",
+        what: "removes segments and tables before the manifest that replaces them is durable",
+    },
     Bug { code: "W7", what: "truncates at the first bad checksum" },
     Bug { code: "W10", what: "writes term and vote after the answer has left" },
     Bug { code: "W14", what: "group commit wakes waiters of the next batch" },

@@ -12,9 +12,10 @@ use mangrove::base::{ClusterId, Index, NodeId, Rng};
 use mangrove::env::Env as _;
 use mangrove::raft::{Recovered, SnapshotMeta};
 use mangrove::replica::recovery::replay;
-use mangrove::replica::{NodeConfig, StartError, SyncPolicy, WAL_DIR};
+use mangrove::replica::{NodeConfig, STATE_DIR, StartError, SyncPolicy, WAL_DIR};
 use mangrove::server;
-use mangrove::storage::{Checkpoints, Engine as _, wal};
+use mangrove::storage::tree::{self, TreeOptions};
+use mangrove::storage::wal;
 
 use crate::check::Violation;
 use crate::check::liveness::Deadlines;
@@ -200,7 +201,9 @@ impl Cluster {
                 SyncPolicy::Always
             },
             wal_segment_bytes: tuning.wal_segment_bytes,
-            checkpoint_log_bytes: tuning.checkpoint_log_bytes,
+            flush_log_bytes: tuning.flush_log_bytes,
+            tree: tuning.tree,
+            scrub_bytes_per_second: tuning.scrub_bytes_per_second,
             log_entries_kept: tuning.log_entries_kept,
             append_entries_max: tuning.append_entries_max,
             snapshot_chunk_bytes: tuning.snapshot_chunk_bytes,
@@ -425,7 +428,7 @@ impl Cluster {
                 self.world.change_disk(host, |disk| disk.quota_bytes = Some(quota));
                 self.later(length, Undo::DiskSpace(node));
             }
-            Action::Rot { node, checkpoint, down } => self.rot(node, checkpoint, down),
+            Action::Rot { node, tables, down } => self.rot(node, tables, down),
             Action::Lie { node, length } => {
                 let others_lead = self.watch.leader().is_some_and(|leader| leader != NodeId(node));
                 if self.is_calm() && others_lead {
@@ -473,7 +476,7 @@ impl Cluster {
         }
     }
 
-    fn rot(&mut self, node: u64, checkpoint: bool, down: Duration) {
+    fn rot(&mut self, node: u64, tables: bool, down: Duration) {
         // One damaged place at a time: the node is to be whole again before the next.
         if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
             return;
@@ -482,7 +485,7 @@ impl Cluster {
         // the evidence of what was durable with it, and then rot cannot be told from a torn write.
         let host = self.server(node);
         self.world.crash(host);
-        let directory = if checkpoint { "checkpoint/" } else { "wal/" };
+        let directory = if tables { STATE_DIR } else { WAL_DIR };
         self.world.rot(host, |path| path.starts_with(directory), &mut self.rot);
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
@@ -584,12 +587,12 @@ impl Cluster {
 
 /// Runs the recovery of a node on a disk.
 async fn recovered_from_disk(env: &SimEnv) -> Result<Recovered, String> {
-    let (_, store) = Checkpoints::open(env.disk().clone()).await.map_err(|e| e.to_string())?;
+    let opened = tree::open(env.disk().clone(), STATE_DIR, TreeOptions::default()).await;
+    let (_, _, tables) = opened.map_err(|error| error.to_string())?;
     let options = wal::Options::default();
     let (_, log) = wal::open(env.disk(), WAL_DIR, options).await.map_err(|e| e.to_string())?;
-    let applied = store.store.applied();
-    let checkpoint = SnapshotMeta { index: applied.index, term: applied.term };
-    replay(&log, checkpoint).map_err(|error| error.to_string())
+    let durable = SnapshotMeta { index: tables.applied.index, term: tables.applied.term };
+    replay(&log, durable).map_err(|error| error.to_string())
 }
 
 /// Returns the address of a node.

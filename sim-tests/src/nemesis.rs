@@ -138,8 +138,8 @@ pub enum Action {
     Rot {
         /// The victim.
         node: u64,
-        /// In a checkpoint instead of the log.
-        checkpoint: bool,
+        /// In the tables instead of the log.
+        tables: bool,
         /// Time until it is started again.
         down: Duration,
     },
@@ -280,7 +280,7 @@ impl Nemesis {
             },
             Class::Rot => Action::Rot {
                 node: self.victim,
-                checkpoint: self.disk.chance(0.3),
+                tables: self.disk.chance(0.4),
                 down: millis(&mut self.disk, 10, 2000),
             },
             Class::Lie => {

@@ -11,6 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 use mangrove::base::Rng;
+use mangrove::storage::table::{Compression, TableOptions};
+use mangrove::storage::tree::TreeOptions;
 
 /// From the shortest to the longest, in simulated time.
 type Span = (Duration, Duration);
@@ -153,9 +155,13 @@ pub struct Tuning {
     pub heartbeat_interval: Duration,
     /// Bytes of a segment of the write-ahead log.
     pub wal_segment_bytes: u64,
-    /// Bytes of log between two checkpoints.
-    pub checkpoint_log_bytes: u64,
-    /// Entries that are kept behind a checkpoint.
+    /// Bytes of log between two flushes.
+    pub flush_log_bytes: u64,
+    /// Sizes of the table store.
+    pub tree: TreeOptions,
+    /// Bytes of tables that are verified each second.
+    pub scrub_bytes_per_second: u64,
+    /// Entries that are kept behind a flush.
     pub log_entries_kept: u64,
     /// Entries of one append message.
     pub append_entries_max: usize,
@@ -269,13 +275,35 @@ impl Tuning {
             election_timeout,
             heartbeat_interval,
             wal_segment_bytes: 1 << rng.range(12, 17),
-            checkpoint_log_bytes: 1 << rng.range(11, 17),
+            flush_log_bytes: 1 << rng.range(11, 17),
             log_entries_kept: rng.range(0, 60),
             sessions_max: if rng.chance(0.15) { 4 } else { 64 },
             value_bytes_max: if rng.chance(0.2) { 2000 } else { 24 },
             append_entries_max: [1, 2, 4, 4096][rng.index(4)],
             snapshot_chunk_bytes: 1 << rng.range(8, 19),
+            tree: draw_tree(&mut rng.split("tree")),
+            scrub_bytes_per_second: if rng.chance(0.3) { 0 } else { 1 << rng.range(12, 20) },
         }
+    }
+}
+
+/// Tables and levels of all sizes, so small that a run flushes and compacts all the time.
+fn draw_tree(rng: &mut Rng) -> TreeOptions {
+    let level0_tables = rng.index(4) + 1;
+    TreeOptions {
+        memtable_bytes: 1 << rng.range(10, 16),
+        frozen_max: rng.index(3) + 1,
+        table_bytes: 1 << rng.range(11, 15),
+        level0_tables,
+        level0_tables_max: level0_tables + rng.index(8) + 1,
+        base_bytes: 1 << rng.range(12, 17),
+        fanout: rng.range(2, 9),
+        cache_bytes: if rng.chance(0.3) { 0 } else { 1 << rng.range(12, 20) },
+        table: TableOptions {
+            block_bytes: 1 << rng.range(7, 13),
+            bloom_bits_per_cell: if rng.chance(0.2) { 1 } else { 10 },
+            compression: [Compression::None, Compression::Lz4][rng.index(2)],
+        },
     }
 }
 

@@ -38,11 +38,11 @@ pub const SESSION_INFLIGHT_MAX: usize = 1024;
 pub const SESSION_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes of answers over all sessions after which the least recently used ones are pushed out.
-/// All answers are copied when a checkpoint begins, so they stay far below the cells in size.
+/// All answers are copied when a memtable is frozen, so they stay far below the cells in size.
 pub const SESSIONS_BYTES_MAX: usize = 32 << 20;
 
-/// Longest block of a checkpoint file: no single cell and no page of cells is longer.
-pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 4 << 20;
+/// Longest block of a snapshot: no single cell and no page of cells is longer.
+pub const SNAPSHOT_BLOCK_BYTES_MAX: usize = 4 << 20;
 
 const _: () = {
     assert!(
@@ -58,7 +58,7 @@ const _: () = {
     // An encoded place has two bytes for each zero byte of its key.
     assert!(
         2 * KEY_BYTES_MAX + COLUMN_BYTES_MAX + VALUE_BYTES_MAX + (1 << 10)
-            < CHECKPOINT_BLOCK_BYTES_MAX,
+            < SNAPSHOT_BLOCK_BYTES_MAX,
         "a cell fits a block of a checkpoint"
     );
     assert!(PAGE_BYTES_MAX + VALUE_BYTES_MAX + (16 << 10) < FRAME_BYTES_MAX, "a page fits a frame");

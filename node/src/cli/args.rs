@@ -70,7 +70,7 @@ pub(super) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run one node
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Run a whole cluster on this machine, each node a process of its own
     Cluster(ClusterArgs),
     /// Show how every node is

@@ -253,7 +253,7 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
         "cells",
         "sessions",
         "log on disk",
-        "checkpoint",
+        "tables",
         "disk",
     ]);
     for (address, status) in found {
@@ -269,7 +269,7 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
                 status.cell_count.to_string(),
                 status.session_count.to_string(),
                 size(status.wal_bytes),
-                size(status.checkpoint_bytes),
+                size(status.table_bytes),
                 if status.disk_full { "full" } else { "ok" }.to_owned(),
             ],
             Err(_) => vec!["?".to_owned(), address.clone(), "unreachable".to_owned()],

@@ -17,7 +17,7 @@ use super::CliError;
 use crate::base::{ClusterId, NodeId};
 use crate::replica::{NodeConfig, SyncPolicy};
 
-/// Smallest segment and smallest checkpoint interval: below, a busy node makes files all day.
+/// Smallest segment and smallest flush interval: below, a busy node makes files all day.
 const LOG_BYTES_MIN: u64 = 64 << 10;
 
 /// Everything that can be chosen about one node; `None` where a source is silent.
@@ -64,17 +64,25 @@ pub(super) struct Settings {
     #[arg(long, env = "MANGROVE_WAL_SEGMENT_BYTES", value_name = "BYTES", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
     pub(super) wal_segment_bytes: Option<ByteSize>,
-    /// A checkpoint is taken when the log has grown by this much. Too small: much writing. Too
-    /// large: long restarts. [default: 64MiB]
-    #[arg(
-        long,
-        env = "MANGROVE_CHECKPOINT_LOG_BYTES",
-        value_name = "BYTES",
-        help_heading = "Tuning"
-    )]
+    /// What is in memory is written to a table when the log has grown by this much. Too small:
+    /// much writing. Too large: long restarts. [default: 64MiB]
+    #[arg(long, env = "MANGROVE_FLUSH_LOG_BYTES", value_name = "BYTES", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
-    pub(super) checkpoint_log_bytes: Option<ByteSize>,
-    /// Entries kept in memory after a checkpoint, for followers a little behind. [default: 10000]
+    pub(super) flush_log_bytes: Option<ByteSize>,
+    /// ... or when it takes this much memory. Up to three times as much is used. [default: 32MiB]
+    #[arg(long, env = "MANGROVE_MEMTABLE_BYTES", value_name = "BYTES", help_heading = "Tuning")]
+    #[serde(deserialize_with = "text")]
+    pub(super) memtable_bytes: Option<ByteSize>,
+    /// Memory for what was read from tables. [default: 64MiB]
+    #[arg(long, env = "MANGROVE_CACHE_BYTES", value_name = "BYTES", help_heading = "Tuning")]
+    #[serde(deserialize_with = "text")]
+    pub(super) cache_bytes: Option<ByteSize>,
+    /// Bytes of tables that are verified each second, to find rot early; 0B for none.
+    /// [default: 4MiB]
+    #[arg(long, env = "MANGROVE_SCRUB_RATE", value_name = "BYTES", help_heading = "Tuning")]
+    #[serde(deserialize_with = "text")]
+    pub(super) scrub_rate: Option<ByteSize>,
+    /// Entries kept in memory after a flush, for followers a little behind. [default: 10000]
     #[arg(long, env = "MANGROVE_LOG_ENTRIES_KEPT", value_name = "N", help_heading = "Tuning")]
     pub(super) log_entries_kept: Option<u64>,
     /// Most client sessions that are remembered. [default: 10000]
@@ -116,7 +124,10 @@ impl Settings {
             heartbeat_interval: self.heartbeat_interval.or(other.heartbeat_interval),
             request_timeout: self.request_timeout.or(other.request_timeout),
             wal_segment_bytes: self.wal_segment_bytes.or(other.wal_segment_bytes),
-            checkpoint_log_bytes: self.checkpoint_log_bytes.or(other.checkpoint_log_bytes),
+            flush_log_bytes: self.flush_log_bytes.or(other.flush_log_bytes),
+            memtable_bytes: self.memtable_bytes.or(other.memtable_bytes),
+            cache_bytes: self.cache_bytes.or(other.cache_bytes),
+            scrub_rate: self.scrub_rate.or(other.scrub_rate),
             log_entries_kept: self.log_entries_kept.or(other.log_entries_kept),
             sessions_max: self.sessions_max.or(other.sessions_max),
             connections_max: self.connections_max.or(other.connections_max),
@@ -159,7 +170,10 @@ impl Settings {
         set(&mut config.request_timeout, self.request_timeout);
         let set = |to: &mut u64, from: Option<ByteSize>| *to = from.map_or(*to, |size| size.0);
         set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
-        set(&mut config.checkpoint_log_bytes, self.checkpoint_log_bytes);
+        set(&mut config.flush_log_bytes, self.flush_log_bytes);
+        set(&mut config.tree.memtable_bytes, self.memtable_bytes);
+        set(&mut config.tree.cache_bytes, self.cache_bytes);
+        set(&mut config.scrub_bytes_per_second, self.scrub_rate);
         config.sync_policy = self.sync.map_or(config.sync_policy, |SyncSetting(policy)| policy);
         config.log_entries_kept = self.log_entries_kept.unwrap_or(config.log_entries_kept);
         config.sessions_max = self.sessions_max.unwrap_or(config.sessions_max);
@@ -210,7 +224,8 @@ fn check_limits(config: &NodeConfig) -> Result<(), CliError> {
     }
     for (flag, bytes) in [
         ("--wal-segment-bytes", config.wal_segment_bytes),
-        ("--checkpoint-log-bytes", config.checkpoint_log_bytes),
+        ("--flush-log-bytes", config.flush_log_bytes),
+        ("--memtable-bytes", config.tree.memtable_bytes),
     ] {
         if bytes < LOG_BYTES_MIN {
             return usage(format!("{flag} ({bytes}) must be at least {LOG_BYTES_MIN} (64KiB)"));

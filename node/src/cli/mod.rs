@@ -48,7 +48,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), CliError> {
     use client_commands as client;
     match command {
-        Command::Serve(args) => serve::serve(args),
+        Command::Serve(args) => serve::serve(*args),
         Command::Cluster(args) => block_on(None, cluster::cluster(args)),
         Command::Status(args) => block_on(None, client::status(args)),
         Command::Get(args) => block_on(None, client::get(args)),

@@ -1,14 +1,19 @@
 //! `mangrove serve`: one node, from its configuration to its end.
 
 use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
 
 use super::args::ServeArgs;
 use super::config::Settings;
 use super::{CliError, block_on, output, stop_signal};
 use crate::env::real::RealEnv;
-use crate::env::{DiskErrorKind, First, race};
+use crate::env::{DiskErrorKind, Env as _, First, race};
 use crate::replica::{NodeConfig, StopReason};
 use crate::server;
+
+/// Pause before a node starts again in the same process.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs a node until it is told to stop, or has to.
 pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
@@ -25,14 +30,37 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
 }
 
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
-    let id = config.node;
-    let failed = |what: String| CliError::Failed(format!("node {id} {what}"));
-    let node = server::start(env, config)
+    let mut told = std::pin::pin!(told_to_stop(stop_with_input));
+    loop {
+        let reason = run_once(&env, &config, told.as_mut()).await?;
+        match reason {
+            StopReason::Condemned(error) => {
+                tracing::warn!(%error, "starting again, to get the state from the other nodes");
+                // The old listener goes when its task gets its turn.
+                env.sleep(RESTART_PAUSE).await;
+            }
+            StopReason::Requested => break,
+            StopReason::Storage(_) => {
+                return Err(CliError::Failed(format!("node {} {reason}", config.node)));
+            }
+        }
+    }
+    tracing::info!(node = %config.node, "the node stopped in good order");
+    Ok(())
+}
+
+/// Runs a node until it is told to stop, or has to; returns why.
+async fn run_once(
+    env: &RealEnv,
+    config: &NodeConfig,
+    mut told: Pin<&mut impl Future<Output = Result<(), CliError>>>,
+) -> Result<StopReason, CliError> {
+    let node = server::start(env.clone(), config.clone())
         .await
-        .map_err(|error| failed(format!("cannot start: {error}")))?;
+        .map_err(|error| CliError::Failed(format!("node {} cannot start: {error}", config.node)))?;
     // One wait for both phases: only the first one is told the reason.
     let mut stopped = std::pin::pin!(node.stopped());
-    let reason = match race(&mut stopped, told_to_stop(stop_with_input)).await {
+    let reason = match race(&mut stopped, told.as_mut()).await {
         First::A(reason) => reason,
         First::B(told) => {
             told?;
@@ -45,11 +73,7 @@ async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<
             }
         }
     };
-    if !matches!(reason, StopReason::Requested) {
-        return Err(failed(reason.to_string()));
-    }
-    tracing::info!(node = %id, "the node stopped in good order");
-    Ok(())
+    Ok(reason)
 }
 
 /// Waits until somebody wants the node to stop.

@@ -5,7 +5,7 @@
 //! command get an answer like any other, on every replica the same. The one thing that may differ
 //! between replicas is a failure of the own storage; it is no answer, it stops the node.
 //!
-//! The cells live in an [`Engine`], the sessions in memory; a checkpoint holds both as of one log
+//! The cells live in an [`Engine`], the sessions in memory; what is on disk holds both as of one log
 //! position. Above the engine nothing knows how cells are kept, and below this module nothing
 //! knows what they mean.
 //!
@@ -29,9 +29,7 @@ use super::session::{Admission, Sessions};
 use crate::base::checksum::crc32;
 use crate::base::{Index, Term};
 use crate::codec::{self, DecodeError, keycode};
-use crate::storage::{
-    Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, StorageError,
-};
+use crate::storage::{Change, Engine, SnapshotPoint, StorageError};
 use crate::{planted, probe};
 
 /// The state of the store and the commands that change it; see the [module](self).
@@ -58,18 +56,27 @@ impl<S: Engine> Machine<S> {
     /// of a cluster: it decides which sessions are pushed out.
     ///
     /// # Errors
-    /// `extra` is not what [`begin_checkpoint`](Self::begin_checkpoint) captures.
+    /// `extra` is not what [`extra`](Self::extra) returns.
     pub fn restore(engine: S, extra: &[u8], sessions_max: usize) -> Result<Self, StorageError> {
-        let (trail, sessions) = if engine.applied().index == 0 && extra.is_empty() {
-            (0, Sessions::new(sessions_max))
-        } else {
-            decode_extra(extra, sessions_max).map_err(|error| StorageError::Corrupt {
-                path: format!("sessions of the checkpoint {:?}", engine.applied()),
-                offset: 0,
-                what: error.to_string(),
-            })?
-        };
-        Ok(Self { engine, sessions, trail })
+        let mut machine = Self { engine, sessions: Sessions::new(sessions_max), trail: 0 };
+        if machine.applied().index > 0 || !extra.is_empty() {
+            machine.reload(extra, sessions_max)?;
+        }
+        Ok(machine)
+    }
+
+    /// Takes over what was captured with the state that the engine is in now: it has been replaced.
+    ///
+    /// # Errors
+    /// As of [`restore`](Self::restore).
+    pub fn reload(&mut self, extra: &[u8], sessions_max: usize) -> Result<(), StorageError> {
+        let decoded = decode_extra(extra, sessions_max);
+        (self.trail, self.sessions) = decoded.map_err(|error| StorageError::Corrupt {
+            path: format!("sessions of the state at {:?}", self.applied()),
+            offset: 0,
+            what: error.to_string(),
+        })?;
+        Ok(())
     }
 
     /// Carries out the command of the next log entry, and returns its answer.
@@ -164,11 +171,6 @@ impl<S: Engine> Machine<S> {
         &mut self.engine
     }
 
-    /// Returns the store of the cells, and forgets the sessions.
-    pub fn into_engine(self) -> S {
-        self.engine
-    }
-
     /// Returns a hash over all commands and answers so far, which replicas at the same position
     /// must share. It costs next to nothing, and tells that histories differ, not where.
     pub fn trail(&self) -> u64 {
@@ -240,7 +242,7 @@ impl<S: Engine> Machine<S> {
         Ok(None)
     }
 
-    /// Returns what a checkpoint must hold besides the cells.
+    /// Returns what must be kept with the cells.
     ///
     /// ```text
     /// trail u64 LE │ sessions
@@ -253,24 +255,6 @@ impl<S: Engine> Machine<S> {
         }
         self.sessions.encode_into(&mut extra);
         extra
-    }
-}
-
-impl<S: CheckpointEngine> Machine<S> {
-    /// Begins a checkpoint of the state as it is; see [`CheckpointEngine::begin_checkpoint`].
-    pub fn begin_checkpoint(&mut self) {
-        let extra = self.encode_extra();
-        self.engine.begin_checkpoint(extra);
-    }
-
-    /// Returns the next bytes of the checkpoint; see [`CheckpointEngine::checkpoint_chunk`].
-    pub fn checkpoint_chunk(&mut self, bytes_max: usize) -> Option<CheckpointChunk> {
-        self.engine.checkpoint_chunk(bytes_max)
-    }
-
-    /// Gives the checkpoint up; see [`CheckpointEngine::abort_checkpoint`].
-    pub fn abort_checkpoint(&mut self) {
-        self.engine.abort_checkpoint();
     }
 }
 

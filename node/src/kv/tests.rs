@@ -1,15 +1,18 @@
 //! The state machine against a naive model, its pages against whole ranges.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::base::{Column, Key, RequestSeq, SessionId, Value};
 use crate::codec;
-use crate::env::{DiskError, File};
-use crate::storage::checkpoint::load;
-use crate::storage::{Engine, StorageError, Store};
+use crate::storage::test_disk::{TestDisk, run};
+use crate::storage::tree::{self, Keeper, TreeOptions};
+use crate::storage::{Engine, StorageError, Tree};
+
+type Store = Tree<TestDisk>;
 
 /// Small, so that sessions are pushed out all the time.
 const SESSIONS_MAX: usize = 3;
@@ -27,7 +30,7 @@ fn value(bytes: &[u8]) -> Value {
 }
 
 fn machine(sessions_max: usize) -> Machine<Store> {
-    let restored = Machine::restore(Store::default(), &[], sessions_max);
+    let restored = Machine::restore(empty_store().0, &[], sessions_max);
     restored.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -43,44 +46,33 @@ fn write(session: u64, seq: u64, acked_below: u64, batch: Batch) -> Command {
     Command::Write { session: SessionId(session), seq, acked_below, batch }
 }
 
-/// A checkpoint that never sees a disk.
-struct InMemory(Vec<u8>);
-
-impl File for InMemory {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
-        let rest = self.0.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let len = rest.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
-    }
-
-    fn len(&self) -> Result<u64, DiskError> {
-        Ok(self.0.len() as u64)
-    }
-
-    async fn write_at(&self, _: u64, _: &[u8]) -> Result<(), DiskError> {
-        unreachable!("nothing is written")
-    }
-
-    async fn truncate(&self, _: u64) -> Result<(), DiskError> {
-        unreachable!("nothing is cut")
-    }
-
-    async fn sync(&self) -> Result<(), DiskError> {
-        unreachable!("nothing is synced")
-    }
+/// Returns an empty store, and what writes its files.
+fn empty_store() -> (Store, Keeper<TestDisk>) {
+    let opened = run(tree::open(TestDisk::default(), "tables", TreeOptions::default()));
+    let (tree, keeper, _) = opened.unwrap_or_else(|error| panic!("{error}"));
+    (tree, keeper)
 }
 
 /// Returns what another node makes of a snapshot of `machine`.
 fn through_a_snapshot(machine: &mut Machine<Store>) -> Machine<Store> {
-    machine.begin_checkpoint();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = machine.checkpoint_chunk(1000) {
-        bytes.extend_from_slice(&chunk.bytes);
-    }
-    let loaded = crate::storage::test_disk::run(load(&InMemory(bytes), "snapshot"));
-    let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
-    let restored = Machine::restore(loaded.store, &loaded.extra, SESSIONS_MAX);
+    let extra = machine.extra();
+    let (mut store, mut keeper) = empty_store();
+    run(keeper.begin_replacement()).unwrap_or_else(|error| panic!("{error}"));
+    let mut cells = Vec::new();
+    let scanned = machine.engine().scan(&[], None, &mut |place, value, version| {
+        cells.push((place.to_vec(), value.to_vec(), version));
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap_or_else(|error| panic!("{error}"));
+    let cells = cells.iter().map(|(place, value, version)| crate::storage::Cell {
+        place,
+        version: *version,
+        content: crate::storage::Content::Value(value),
+    });
+    run(keeper.push_replacement(cells)).unwrap_or_else(|error| panic!("{error}"));
+    let replaced = run(keeper.finish_replacement(machine.applied(), extra.clone().into()));
+    store.adopt(replaced.unwrap_or_else(|error| panic!("{error}")));
+    let restored = Machine::restore(store, &extra, SESSIONS_MAX);
     restored.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -535,10 +527,10 @@ fn planted_snapshot_without_sessions_forgets_them() {
 
 #[test]
 fn extra_missing_or_malformed_is_refused() {
-    let mut store = Store::default();
+    let (mut store, _) = empty_store();
     store.write(crate::storage::SnapshotPoint { index: 1, term: 1 }, &[]);
     let missing = Machine::restore(store, &[], SESSIONS_MAX);
     assert!(matches!(missing, Err(StorageError::Corrupt { .. })), "no sessions at index 1");
-    let short = Machine::restore(Store::default(), &[0; 15], SESSIONS_MAX);
+    let short = Machine::restore(empty_store().0, &[0; 15], SESSIONS_MAX);
     assert!(matches!(short, Err(StorageError::Corrupt { .. })), "half a count");
 }

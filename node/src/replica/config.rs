@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::base::{ClusterId, NodeId};
+use crate::storage::tree::TreeOptions;
 
 /// Configuration of one node.
 #[derive(Debug, Clone)]
@@ -25,11 +26,16 @@ pub struct NodeConfig {
     pub sync_policy: SyncPolicy,
     /// Bytes of one segment of the write-ahead log.
     pub wal_segment_bytes: u64,
-    /// A checkpoint is taken when the log has grown by this many bytes since the last one (or by
-    /// the size of the last checkpoint, if that is more). Too small: much writing. Too large:
-    /// long restarts and much memory.
-    pub checkpoint_log_bytes: u64,
-    /// Entries kept in memory after a checkpoint, so that followers a little behind need no
+    /// What was written is flushed to a table when the log has grown by this many bytes since the
+    /// last time, or when it takes [`TreeOptions::memtable_bytes`]. Too small: much writing. Too
+    /// large: long restarts.
+    pub flush_log_bytes: u64,
+    /// Sizes of the table store.
+    pub tree: TreeOptions,
+    /// Bytes of tables that are verified each second, to find rot while other nodes still have
+    /// the data; 0 for none.
+    pub scrub_bytes_per_second: u64,
+    /// Entries kept in memory after a flush, so that followers a little behind need no
     /// snapshot.
     pub log_entries_kept: u64,
     /// Most entries of one append message. Too small: one round trip for every few writes.
@@ -73,7 +79,9 @@ impl NodeConfig {
             heartbeat_interval: Duration::from_millis(60),
             sync_policy: SyncPolicy::Always,
             wal_segment_bytes: 64 << 20,
-            checkpoint_log_bytes: 64 << 20,
+            flush_log_bytes: 64 << 20,
+            tree: TreeOptions::default(),
+            scrub_bytes_per_second: 4 << 20,
             log_entries_kept: 10_000,
             append_entries_max: 4096,
             snapshot_chunk_bytes: 256 << 10,

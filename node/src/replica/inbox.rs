@@ -1,6 +1,6 @@
 //! The replica's inbox: everything that happens to a replica arrives here, in batches.
 //!
-//! Connections, the log task and the snapshot task push; the replica's loop takes all that has
+//! Connections, the log task and the state task push; the replica's loop takes all that has
 //! arrived with one swap. So a busy loop sees large batches, which become one disk write, one
 //! message per follower and one wake-up per connection: the batching of the hot path starts here.
 //!
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::outbox::ClientOutbox;
 use super::persist::PersistEvent;
-use super::snapshots::SnapshotEvent;
+use super::state::StateEvent;
 use crate::base::NodeId;
 use crate::raft::Message;
 use crate::wire::{RequestBody, RequestError, ResponseBody};
@@ -40,7 +40,7 @@ pub struct Submitted {
 /// What else can happen to a replica.
 pub(super) enum Event {
     Persist(PersistEvent),
-    Snapshot(SnapshotEvent),
+    State(StateEvent),
     PeerLost(NodeId),
     Shutdown,
 }
@@ -149,6 +149,22 @@ impl Inbox {
     pub(super) fn push(&self, event: Event) {
         self.lock().arrivals.events.push(event);
         self.waker.wake();
+    }
+
+    /// Adds what has arrived to `arrivals`, and tells whether both the log task and the state task
+    /// have ended; the latter may have before.
+    pub(super) fn has_ended(&self, arrivals: &mut Arrivals, is_state_over: bool) -> bool {
+        let mut state = self.lock();
+        let arrived = std::mem::take(&mut state.arrivals);
+        drop(state);
+        arrivals.events.extend(arrived.events);
+        arrivals.requests.extend(arrived.requests);
+        let is_state = |event: &Event| matches!(event, Event::State(StateEvent::Fatal(_)));
+        let is_log = |event: &Event| {
+            matches!(event, Event::Persist(PersistEvent::Stopped | PersistEvent::Failed(_)))
+        };
+        let mut events = arrivals.events.iter();
+        events.clone().any(is_log) && (is_state_over || events.any(is_state))
     }
 
     /// Tells whether the replica has stopped.

@@ -3,14 +3,14 @@
 //! [`Replica`] owns the core, the state machine and the queues, and runs one loop: take what has
 //! arrived, step the core, carry out what it wants. The loop never waits for a disk or a peer:
 //! - the *log task* (`persist`) makes state durable and reports back;
-//! - the *snapshot task* (`snapshots`) writes checkpoints and moves pieces of snapshots;
+//! - the *state task* (`state`) writes tables and moves pieces of snapshots;
 //! - one *peer task* per peer and one *connection task* per client move bytes ([`crate::server`]).
 //!
 //! ```text
 //!  clients ─► connection tasks ─┐                         ┌─► log task ──► write-ahead log
-//!                               ├─► inbox ─► the loop ────┼─► snapshot task ──► checkpoints
+//!                               ├─► inbox ─► the loop ────┼─► state task ──► tables     
 //!  peers ──► connection tasks ──┘    ▲     core, machine  └─► outboxes ─► peers, clients
-//!                                    └────── reports ◄──────── (log, snapshot tasks)
+//!                                    └────── reports ◄──────── (log, state tasks)   
 //! ```
 //!
 //! # Invariants
@@ -32,12 +32,12 @@ mod pending;
 pub mod persist;
 pub mod recovery;
 mod shell;
-mod snapshots;
 mod start;
+mod state;
 
 pub use config::{NodeConfig, SyncPolicy};
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};
 pub use shell::{Replica, StopReason};
-pub use start::{StartError, WAL_DIR, dump_log};
+pub use start::{STATE_DIR, StartError, WAL_DIR, dump_log};

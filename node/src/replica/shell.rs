@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::config::{NodeConfig, SyncPolicy};
 use super::gathering::Gathering;
@@ -13,7 +13,7 @@ use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::{PendingRequest, PendingRequests};
 use super::persist::{LogJob, LogQueue, PersistEvent};
-use super::snapshots::{SnapshotEvent, SnapshotJob, SnapshotQueue, meta};
+use super::state::{StateEvent, StateJob, StateQueue, meta};
 use crate::base::{Core as _, Index, Instant, NodeId};
 use crate::env::Env;
 use crate::kv::{Machine, QueryError};
@@ -22,16 +22,16 @@ use crate::raft::{
     Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
     SnapshotWrite, Token,
 };
-use crate::storage::{StorageError, Store};
+use crate::storage::{StorageError, Tree};
 use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
 
 /// Longest sleep of an idle loop.
 const IDLE_MAX: Duration = Duration::from_hours(1);
-/// Bytes of a checkpoint that are encoded in one step of the loop.
-const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// Longest wait for a damaged state to be condemned, before the node stops anyhow.
+const CONDEMN_MAX: Duration = Duration::from_secs(5);
 /// Nanoseconds of a millisecond.
 const NANOS_PER_MS: u64 = 1_000_000;
-/// What an entry costs in the log besides its command, for the checkpoint trigger.
+/// What an entry costs in the log besides its command, for the trigger of a flush.
 const ENTRY_OVERHEAD_BYTES: u64 = 48;
 
 /// Why a node stopped.
@@ -40,6 +40,10 @@ pub enum StopReason {
     /// It was asked to.
     #[error("stopped on request")]
     Requested,
+    /// Its tables are damaged, and it has forgotten them: started again, it gets the state from
+    /// the other nodes.
+    #[error("the stored state is damaged: {0}; start the node again to get it from the others")]
+    Condemned(StorageError),
     /// Its storage failed; see the error for what to do.
     #[error("storage failed: {0}; check the disk, then start the node again")]
     Storage(StorageError),
@@ -50,36 +54,46 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) env: E,
     pub(super) config: NodeConfig,
     pub(super) core: Raft,
-    pub(super) machine: Machine<Store>,
+    pub(super) machine: Machine<Tree<E::Disk>>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) log: Arc<LogQueue>,
-    pub(super) snapshots: Arc<SnapshotQueue>,
+    pub(super) state: Arc<StateQueue<E::Disk>>,
     pub(super) peers: Vec<(NodeId, Arc<PeerOutbox>)>,
     pub(super) pending: PendingRequests,
     pub(super) gathering: Gathering,
     pub(super) observer: O,
-    pub(super) checkpoint: CheckpointProgress,
-    pub(super) disk_full: bool,
+    pub(super) flush: FlushProgress,
+    /// There is no space for the log, or for tables.
+    pub(super) disk_full: DiskFull,
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
     pub(super) role: Role,
 }
 
-/// Where the node's own checkpoint stands.
+/// Who has no space on the disk.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct DiskFull {
+    log: bool,
+    tables: bool,
+}
+
+impl DiskFull {
+    fn any(self) -> bool {
+        self.log || self.tables
+    }
+}
+
+/// How far the state is on disk.
 #[derive(Debug, Default)]
-pub(super) struct CheckpointProgress {
-    /// Newest durable one.
-    pub(super) newest: SnapshotMeta,
-    /// Its bytes.
-    pub(super) bytes: u64,
-    /// Bytes of log applied since the freeze of the last one.
+pub(super) struct FlushProgress {
+    /// The last entry whose effect is in tables.
+    pub(super) durable: SnapshotMeta,
+    /// Bytes of log applied since a memtable was last frozen.
     pub(super) log_bytes: u64,
-    /// The one that is being written.
-    pub(super) running: Option<SnapshotMeta>,
-    /// A follower could not use the newest one: another is to be taken.
-    pub(super) is_suspect: bool,
-    /// A received one waits for its installation to be recorded in the log.
+    /// A received snapshot waits for its installation.
     pub(super) installing: Option<SnapshotMeta>,
+    /// The state task has ended by itself.
+    pub(super) is_over: bool,
 }
 
 impl<E: Env, O: Observer> Replica<E, O> {
@@ -107,11 +121,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
             }
             self.drive(now);
             self.expire(now);
-            self.maybe_begin_checkpoint(now);
+            self.maybe_flush(now);
             if let Some(reason) = self.stop.take() {
+                let reason = self.condemn_if_damaged(reason).await;
                 return self.finish(reason);
             }
-            let deadlines = [self.pending.next_deadline(), self.gathering.deadline()];
+            // Writes that are held back wait for the tables, not for a time.
+            let gathered = self.gathering.deadline().filter(|_| !self.is_held_back());
+            let deadlines = [self.pending.next_deadline(), gathered];
             let core_deadline = self.core.deadline();
             let deadline = deadlines.into_iter().flatten().fold(core_deadline, Instant::min);
             sleep.until(&self.env, now, deadline);
@@ -127,9 +144,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         for (from, message) in arrivals.messages.drain(..) {
             if let Message::SnapshotReply { outcome: SnapshotOutcome::Failed, .. } = message {
-                // Perhaps the own file is rotten: nobody but its receiver reads all of it.
-                crate::probe!("replica.checkpoint_renewed_for_follower");
-                self.checkpoint.is_suspect = true;
+                // Perhaps the file it was sent from is rotten: nobody but its receiver reads it.
+                crate::probe!("replica.snapshot_renewed_for_follower");
+                self.state.push(StateJob::Renew);
             }
             self.step(now, Input::Peer { from, message });
         }
@@ -140,6 +157,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Proposes the writes that have gathered, unless more are worth waiting for.
     fn propose(&mut self, now: Instant) {
+        if self.is_held_back() {
+            crate::probe!("replica.writes_wait_for_tables");
+            return;
+        }
         let leads = self.core.role() == Role::Leader;
         for (token, command) in self.gathering.take(now, leads) {
             // A request that has been answered meanwhile (the node stops) shall not take effect.
@@ -147,6 +168,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 self.step(now, Input::Propose { token, command });
             }
         }
+    }
+
+    /// Tells whether the tables do not keep up with the writes.
+    fn is_held_back(&self) -> bool {
+        self.core.role() == Role::Leader && self.machine.engine().is_stalled()
     }
 
     fn step(&mut self, now: Instant, input: Input) {
@@ -157,7 +183,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn on_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Persist(event) => self.on_persist_event(now, event),
-            Event::Snapshot(event) => self.on_snapshot_event(now, event),
+            Event::State(event) => self.on_state_event(now, event),
             Event::PeerLost(peer) => self.step(now, Input::PeerLost { peer }),
             Event::Shutdown => {
                 info!(node = %self.config.node, "stopping");
@@ -175,19 +201,25 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 self.gathering.on_persisted(through);
                 self.step(now, Input::Persisted { through });
             }
-            PersistEvent::InstallLogged(meta) => self.snapshots.push(SnapshotJob::Install(meta)),
+            PersistEvent::InstallLogged(meta) => self.state.push(StateJob::Install(meta)),
             PersistEvent::DiskFull(full) => {
-                if full {
-                    warn!(node = %self.config.node, "the disk is full: writes are refused");
-                } else {
-                    info!(node = %self.config.node, "the disk has space again");
-                }
-                self.disk_full = full;
+                self.set_disk_full(DiskFull { log: full, ..self.disk_full });
             }
             PersistEvent::Size(bytes) => self.wal_bytes = bytes,
             PersistEvent::Failed(error) => self.fail_storage(error),
             PersistEvent::Stopped => self.stop = Some(StopReason::Requested),
         }
+    }
+
+    fn set_disk_full(&mut self, full: DiskFull) {
+        match (self.disk_full.any(), full.any()) {
+            (false, true) => {
+                warn!(node = %self.config.node, "the disk is full: writes are refused");
+            }
+            (true, false) => info!(node = %self.config.node, "the disk has space again"),
+            (false, false) | (true, true) => {}
+        }
+        self.disk_full = full;
     }
 
     fn fail_storage(&mut self, error: StorageError) {
@@ -200,7 +232,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         match body {
             RequestBody::Command(command) => {
                 // A follower sends its clients to the leader, whose disk may have space.
-                if self.disk_full && self.core.role() == Role::Leader {
+                if self.disk_full.any() && self.core.role() == Role::Leader {
                     crate::probe!("replica.write_refused_disk_full");
                     let error = RequestError::DiskFull;
                     self.inbox.answered();
@@ -261,7 +293,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.on_reply(token, reply);
         }
         for read in ready.snapshot_reads {
-            self.snapshots.push(SnapshotJob::Read(read));
+            self.state.push(StateJob::Read(read));
         }
         for write in ready.snapshot_writes {
             self.on_snapshot_write(write);
@@ -278,7 +310,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             }
             EntryKind::Command(command) => {
                 let bytes = u64::try_from(command.len()).unwrap_or(u64::MAX);
-                self.checkpoint.log_bytes += bytes + ENTRY_OVERHEAD_BYTES;
+                self.flush.log_bytes += bytes + ENTRY_OVERHEAD_BYTES;
                 match self.machine.apply(entry.index, entry.term, command.as_bytes()) {
                     Ok(reply) => Some(reply),
                     Err(error) => return self.fail_storage(error),
@@ -337,19 +369,18 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    fn maybe_begin_checkpoint(&mut self, now: Instant) {
-        let threshold = self.config.checkpoint_log_bytes.max(self.checkpoint.bytes);
-        let busy = self.checkpoint.running.is_some() || self.checkpoint.installing.is_some();
-        let is_due = self.checkpoint.log_bytes >= threshold || self.checkpoint.is_suspect;
-        if busy || !is_due || self.disk_full {
+    /// Has what is in memory written to a table when it is much, or when the log is long.
+    fn maybe_flush(&mut self, now: Instant) {
+        let tree = self.machine.engine();
+        let is_due = tree.is_flush_due() || self.flush.log_bytes >= self.config.flush_log_bytes;
+        if !is_due || !tree.may_freeze() || self.flush.installing.is_some() {
             return;
         }
-        self.checkpoint.is_suspect = false;
-        let meta = meta(self.machine.applied());
-        self.machine.begin_checkpoint();
-        self.checkpoint.running = Some(meta);
-        self.checkpoint.log_bytes = 0;
-        self.snapshots.push(SnapshotJob::Begin(meta));
+        let extra = self.machine.extra();
+        let frozen = self.machine.engine_mut().freeze(extra);
+        self.flush.log_bytes = 0;
+        let meta = meta(frozen.point);
+        self.state.push(StateJob::Flush(frozen));
         if planted!("R29") {
             self.step(now, Input::SnapshotTaken { meta });
             self.log.push(LogJob::RemoveThrough(meta.index));
@@ -359,88 +390,104 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    fn on_snapshot_event(&mut self, now: Instant, event: SnapshotEvent) {
+    fn on_state_event(&mut self, now: Instant, event: StateEvent) {
         match event {
-            SnapshotEvent::WantChunk => self.feed_checkpoint(),
-            SnapshotEvent::Taken { meta, bytes } => self.on_taken(now, meta, bytes),
-            SnapshotEvent::NotTaken => {
-                crate::probe!("replica.checkpoint_given_up");
-                self.machine.abort_checkpoint();
-                self.checkpoint.running = None;
+            StateEvent::Version => {
+                if let Some(version) = self.state.take_version() {
+                    self.machine.engine_mut().adopt(version);
+                    self.on_durable(now);
+                }
             }
-            SnapshotEvent::Data { to, meta, offset, data, done } => {
+            StateEvent::DiskFull(full) => {
+                self.set_disk_full(DiskFull { tables: full, ..self.disk_full });
+            }
+            StateEvent::Data { to, meta, offset, data, done } => {
                 self.step(now, Input::SnapshotData { to, meta, offset, data, done });
             }
-            SnapshotEvent::Stored { meta, offset } => {
+            StateEvent::Stored { meta, offset } => {
                 self.step(now, Input::SnapshotStored { meta, offset });
             }
-            SnapshotEvent::Verified(meta) => self.log.push(LogJob::Install(meta)),
-            SnapshotEvent::Installed { meta, bytes, store, extra } => {
-                self.on_installed(now, meta, bytes, *store, &extra);
-            }
-            SnapshotEvent::Failed(meta) => {
-                self.checkpoint.installing = None;
+            StateEvent::Verified(meta) => self.log.push(LogJob::Install(meta)),
+            StateEvent::Installed(meta) => self.on_installed(now, meta),
+            StateEvent::Failed(meta) => {
+                self.flush.installing = None;
                 self.step(now, Input::SnapshotFailed { meta });
             }
-            SnapshotEvent::Fatal(error) => self.fail_storage(error),
+            StateEvent::Fatal(error) => {
+                self.flush.is_over = true;
+                self.fail_storage(error);
+            }
         }
     }
 
-    fn feed_checkpoint(&mut self) {
-        if self.checkpoint.running.is_none() {
+    /// Cuts the log where the tables have gone further.
+    fn on_durable(&mut self, now: Instant) {
+        let durable = meta(self.machine.engine().durable());
+        if durable.index <= self.flush.durable.index {
             return;
         }
-        let Some(chunk) = self.machine.checkpoint_chunk(CHECKPOINT_CHUNK_BYTES) else { return };
-        self.snapshots.push(SnapshotJob::Chunk { bytes: chunk.bytes, complete: chunk.complete });
-    }
-
-    fn on_taken(&mut self, now: Instant, meta: SnapshotMeta, bytes: u64) {
-        self.checkpoint.running = None;
-        self.checkpoint.newest = meta;
-        self.checkpoint.bytes = bytes;
-        info!(node = %self.config.node, index = meta.index, bytes, "checkpoint taken");
-        self.step(now, Input::SnapshotTaken { meta });
-        self.log.push(LogJob::RemoveThrough(meta.index));
+        self.flush.durable = durable;
+        debug!(node = %self.config.node, index = durable.index, "flushed");
+        self.step(now, Input::SnapshotTaken { meta: durable });
+        self.log.push(LogJob::RemoveThrough(durable.index));
     }
 
     fn on_snapshot_write(&mut self, write: SnapshotWrite) {
-        if write.offset == 0 && self.checkpoint.running.take().is_some() {
-            // The leader's snapshot is newer than anything this node could write itself.
-            crate::probe!("replica.checkpoint_given_up_for_snapshot");
-            self.machine.abort_checkpoint();
-            self.snapshots.push(SnapshotJob::Abort);
-        }
         if write.done {
-            self.checkpoint.installing = Some(write.meta);
+            self.flush.installing = Some(write.meta);
         }
-        self.snapshots.push(SnapshotJob::Write(write));
+        self.state.push(StateJob::Write(write));
     }
 
-    fn on_installed(
-        &mut self,
-        now: Instant,
-        meta: SnapshotMeta,
-        bytes: u64,
-        store: Store,
-        extra: &[u8],
-    ) {
-        self.checkpoint.installing = None;
-        if meta.index <= self.machine.applied().index {
-            // Entries up to there were applied in the meantime; the file is as good as our own.
+    fn on_installed(&mut self, now: Instant, installed: SnapshotMeta) {
+        let Some(version) = self.state.take_version() else { return };
+        self.flush.installing = None;
+        if version.applied.index <= self.machine.applied().index {
+            // Entries up to there were applied in the meantime; the tables are as good.
             crate::probe!("replica.snapshot_overtaken");
+            self.machine.engine_mut().adopt(version);
         } else {
-            match Machine::restore(store, extra, self.config.sessions_max) {
-                Ok(machine) => self.machine = machine,
-                Err(error) => return self.fail_storage(error),
+            let extra = version.extra.clone();
+            self.machine.engine_mut().adopt(version);
+            if let Err(error) = self.machine.reload(&extra, self.config.sessions_max) {
+                return self.fail_storage(error);
             }
-            self.observer.on_installed(now, meta, self.machine.trail());
+            let now_at = meta(self.machine.applied());
+            self.observer.on_installed(now, now_at, self.machine.trail());
+            self.flush.log_bytes = 0;
         }
-        self.checkpoint.newest = meta;
-        self.checkpoint.bytes = bytes;
-        self.checkpoint.log_bytes = 0;
-        info!(node = %self.config.node, index = meta.index, bytes, "snapshot installed");
-        self.step(now, Input::SnapshotInstalled { meta });
-        self.log.push(LogJob::RemoveThrough(meta.index));
+        self.flush.durable = meta(self.machine.engine().durable());
+        info!(node = %self.config.node, index = installed.index, "snapshot installed");
+        self.step(now, Input::SnapshotInstalled { meta: installed });
+        self.log.push(LogJob::RemoveThrough(installed.index));
+    }
+
+    /// Has a damaged state condemned before the node stops because of it, and waits until nobody
+    /// works on the files any more, so that it may be started again.
+    async fn condemn_if_damaged(&mut self, reason: StopReason) -> StopReason {
+        let StopReason::Storage(error @ StorageError::Corrupt { .. }) = reason else {
+            return reason;
+        };
+        if self.config.members.len() == 1 {
+            return StopReason::Storage(error);
+        }
+        self.state.push(StateJob::Condemn(error.clone()));
+        self.log.push(LogJob::Stop);
+        let mut arrivals = Arrivals::default();
+        let mut sleep = Box::pin({
+            let env = self.env.clone();
+            async move { env.sleep(CONDEMN_MAX).await }
+        });
+        let mut is_late = false;
+        while !self.inbox.has_ended(&mut arrivals, self.flush.is_over) && !is_late {
+            is_late = self.inbox.wait(sleep.as_mut()).await;
+        }
+        for request in arrivals.requests.drain(..) {
+            self.inbox.answered();
+            let error = RequestError::ShuttingDown;
+            request.outbox.reply(request.id, ResponseBody::Error(error));
+        }
+        if is_late { StopReason::Storage(error) } else { StopReason::Condemned(error) }
     }
 
     fn finish(self, reason: StopReason) -> StopReason {
@@ -448,7 +495,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             outbox.close();
         }
         let rest = self.inbox.close();
-        self.snapshots.push(SnapshotJob::Stop);
+        self.state.push(StateJob::Stop);
         for request in rest.requests {
             self.inbox.answered();
             let error = RequestError::ShuttingDown;
@@ -470,14 +517,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
             last_index,
             commit_index: self.core.commit_index(),
             applied_index: self.machine.applied().index,
-            snapshot_index: self.checkpoint.newest.index,
+            snapshot_index: self.flush.durable.index,
             peers: self.peer_statuses(last_index),
             cell_count: self.machine.cell_count(),
             session_count: u64::try_from(self.machine.session_count()).unwrap_or(u64::MAX),
             wal_bytes: self.wal_bytes,
-            checkpoint_bytes: self.checkpoint.bytes,
+            table_bytes: self.machine.engine().pin().bytes(),
             sync_policy: sync_policy_in_words(self.config.sync_policy),
-            disk_full: self.disk_full,
+            disk_full: self.disk_full.any(),
             wall_ms: self.env.wall().0 / NANOS_PER_MS,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -13,18 +13,22 @@ use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
 use super::recovery::{self, ReplayError};
-use super::shell::{CheckpointProgress, Replica};
-use super::snapshots::{SnapshotQueue, SnapshotTask, meta};
+use super::shell::{DiskFull, FlushProgress, Replica};
+use super::state::{StateOptions, StateQueue, StateTask, meta};
 use crate::base::NodeId;
 use crate::codec;
 use crate::env::{DiskErrorKind, Env};
 use crate::kv::Machine;
-use crate::raft::{self, Raft, Recovered};
-use crate::storage::checkpoint::{Checkpoints, Damage};
-use crate::storage::{Engine as _, StorageError, wal};
+use crate::raft::{self, Raft, Recovered, SnapshotMeta};
+use crate::storage::snapshot::Transfers;
+use crate::storage::tree::{self, Damage};
+use crate::storage::{StorageError, wal};
 
 /// Directory of the write-ahead log.
 pub const WAL_DIR: &str = "wal";
+
+/// Directory of the table store.
+pub const STATE_DIR: &str = "tables";
 
 /// Describes the write-ahead log of a node that does not run, line by line. Changes nothing.
 ///
@@ -87,15 +91,16 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let disk = env.disk();
         let own = Identity::new(config.cluster, config.node);
         identity::claim(disk, &own).await.map_err(explain_claim)?;
-        let (checkpoints, loaded) = Checkpoints::open(disk.clone()).await?;
+        let transfers = Transfers::open(disk.clone()).await?;
+        let (tree, keeper, tables) = tree::open(disk.clone(), STATE_DIR, config.tree).await?;
         let options = wal::Options { segment_bytes: config.wal_segment_bytes };
         let (mut writer, log_recovery) = wal::open(disk, WAL_DIR, options).await?;
-        let newest = meta(loaded.store.applied());
-        let mut recovered = recovery::replay(&log_recovery, newest).map_err(explain_replay)?;
-        if let Some(damage) = &loaded.damaged {
-            recovered.lack(meta(damage.point));
+        let durable = meta(tables.applied);
+        let mut recovered = recovery::replay(&log_recovery, durable).map_err(explain_replay)?;
+        if let Some(damage) = &tables.damage {
+            recovered.lack(lost_state(damage, &recovered));
         }
-        report_damage(&config, &log_recovery, loaded.damaged.as_ref(), &recovered)?;
+        report_damage(&config, &log_recovery, tables.damage.as_ref(), &recovered)?;
         if recovered.hard_state != raft::HardState::default() {
             writer.set_preamble(vec![hard_state_record(&recovered.hard_state)]);
         }
@@ -104,15 +109,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
             let kept = recovered.last();
             writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
         }
-        let bytes = checkpoints.newest().map_or(0, |newest| newest.bytes);
-        let machine = Machine::restore(loaded.store, &loaded.extra, config.sessions_max)?;
+        let machine = Machine::restore(tree, &tables.extra, config.sessions_max)?;
         let now = env.now();
         observer.on_start(now, &recovered, machine.trail());
         let core = Raft::new(core_config(&config), recovered, env.rng("raft"), now);
         let inbox = Inbox::new(config.requests_max);
         let wal_bytes = writer.wal_bytes();
         let log = Arc::new(LogQueue::default());
-        let snapshots = Arc::new(SnapshotQueue::default());
+        let state = Arc::new(StateQueue::default());
         let log_task = LogTask::new(
             env.clone(),
             writer,
@@ -121,22 +125,26 @@ impl<E: Env, O: Observer> Replica<E, O> {
             config.sync_policy,
         );
         env.spawn("log", log_task.run());
-        let snapshot_task =
-            SnapshotTask::new(checkpoints, Arc::clone(&snapshots), Arc::clone(&inbox));
-        env.spawn("snapshot", snapshot_task.run());
+        let options = StateOptions {
+            has_peers: config.members.len() > 1,
+            scrub_bytes_per_second: config.scrub_bytes_per_second,
+        };
+        let (queue, to_loop) = (Arc::clone(&state), Arc::clone(&inbox));
+        let state_task = StateTask::new(env.clone(), keeper, transfers, queue, to_loop, options);
+        env.spawn("state", state_task.run());
         Ok(Self {
             role: core.role(),
             core,
             machine,
             inbox,
             log,
-            snapshots,
+            state,
             peers: peer_outboxes(&config),
             pending: PendingRequests::new(config.request_timeout),
             gathering: Gathering::default(),
             observer,
-            checkpoint: CheckpointProgress { newest, bytes, ..CheckpointProgress::default() },
-            disk_full: false,
+            flush: FlushProgress { durable, ..FlushProgress::default() },
+            disk_full: DiskFull::default(),
             wal_bytes,
             stop: None,
             env,
@@ -181,11 +189,20 @@ fn explain_replay(error: ReplayError) -> StartError {
     }
 }
 
+/// Returns how far a damaged state may have reached. If even that is lost, the log tells: it is
+/// cut only behind what is in tables, and never to nothing.
+fn lost_state(damage: &Damage, recovered: &Recovered) -> SnapshotMeta {
+    let unknown = SnapshotMeta { index: u64::MAX, term: recovered.hard_state.term };
+    let last = recovered.last();
+    let known = if last.index > 0 { last } else { unknown };
+    damage.point.map_or(known, meta)
+}
+
 /// Logs what recovery found, and refuses to start a node that cannot be helped by others.
 fn report_damage(
     config: &NodeConfig,
     log: &wal::Recovery,
-    damaged_checkpoint: Option<&Damage>,
+    damaged_state: Option<&Damage>,
     recovered: &Recovered,
 ) -> Result<(), StartError> {
     if let Some(torn) = &log.torn {
@@ -194,17 +211,19 @@ fn report_damage(
     for damage in &log.damage {
         warn!(node = %config.node, ?damage, "damaged record in the write-ahead log");
     }
-    if let Some(damage) = damaged_checkpoint {
-        warn!(node = %config.node, ?damage, "damaged checkpoint, kept aside");
+    if let Some(damage) = damaged_state {
+        warn!(node = %config.node, ?damage, "the stored state is damaged, and left aside");
     }
     if recovered.damaged_last.is_none() {
         return Ok(());
     }
     if config.members.len() == 1 {
         let what = format!(
-            "{} damaged place(s) in the log, damaged checkpoint: {}",
+            "{} damaged place(s) in the log, damaged tables: {}",
             log.damage.len(),
-            damaged_checkpoint.map_or("none", |damage| damage.path.as_str())
+            damaged_state.map_or("none".to_owned(), |damage| {
+                format!("{} at byte {}: {}", damage.path, damage.offset, damage.what)
+            })
         );
         return Err(StartError::Damaged { what });
     }

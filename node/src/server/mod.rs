@@ -1,7 +1,7 @@
 //! The network edge of a node: it listens, shakes hands, and hands connections to the replica.
 //!
 //! [`start`] builds a whole node in any [`Env`]: it claims the data directory, recovers the log
-//! and the checkpoint, starts the replica's loop and its helpers, and opens the port. Everything
+//! and the tables, starts the replica's loop and its helpers, and opens the port. Everything
 //! that a stranger can send is bounded here: handshakes by size and time, frames by length,
 //! connections by number, requests in flight per connection and over all of them.
 //!

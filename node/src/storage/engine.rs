@@ -6,16 +6,11 @@
 //! files is this floor's business, so every read may fail, and a write cannot: it goes to memory.
 //!
 //! Durability is not part of a write. The log holds every write until the engine has put the
-//! state up to one log position on disk, in small steps while writes go on. How, differs:
-//! [`Tree`](super::Tree) writes what is new as a sorted file; a [`CheckpointEngine`] writes the
-//! whole state, [`begin_checkpoint`](CheckpointEngine::begin_checkpoint) and then
-//! [`checkpoint_chunk`](CheckpointEngine::checkpoint_chunk) until the last one. Either way the
-//! engine itself only produces bytes; somebody else writes them to the disk, so that the loop that
-//! applies commands never waits for it.
+//! state up to one log position on disk, in small steps while writes go on: see
+//! [`tree`](super::tree).
 //!
 //! # Invariants
 //! 1. The position only grows, by each write, in the same step as the changes it covers.
-//! 2. A checkpoint is the state at the position where it began, whatever is written meanwhile.
 //!
 //! # Left out
 //! Undo and old versions: a write is committed before it gets here.
@@ -68,15 +63,6 @@ pub enum Change<'a> {
     },
 }
 
-/// A piece of a checkpoint's bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckpointChunk {
-    /// The bytes that follow those of the chunk before; may be empty.
-    pub bytes: Vec<u8>,
-    /// On the last chunk: the state that the whole stands for.
-    pub complete: Option<SnapshotPoint>,
-}
-
 /// Called for each cell of a scan with place, value and version, until it breaks.
 pub type Visitor<'v> = dyn FnMut(&[u8], &[u8], u64) -> ControlFlow<()> + 'v;
 
@@ -114,22 +100,4 @@ pub trait Engine {
 
     /// Returns how many cells there are; an estimate where counting would mean reading them all.
     fn cell_count(&self) -> u64;
-}
-
-/// A store that becomes durable as a whole, by checkpoints.
-pub trait CheckpointEngine: Engine {
-    /// Begins a checkpoint of the state as it is now; one that is under way is given up.
-    ///
-    /// `extra` is kept with the cells and comes back with them: it must belong to the same
-    /// position.
-    fn begin_checkpoint(&mut self, extra: Vec<u8>);
-
-    /// Returns the next bytes of the checkpoint under way, about `bytes_max` of them (one large
-    /// cell more may exceed it); `None` if no checkpoint is under way.
-    ///
-    /// Bounded work, too: a chunk may be short, even empty, without being the last.
-    fn checkpoint_chunk(&mut self, bytes_max: usize) -> Option<CheckpointChunk>;
-
-    /// Gives up the checkpoint under way, if any.
-    fn abort_checkpoint(&mut self);
 }

@@ -1,23 +1,16 @@
-//! What a node keeps on its disk: the write-ahead log, and the cells with their checkpoint.
+//! What a node keeps on its disk: the write-ahead log, and the cells in sorted tables.
 //!
 //! Both replication modes use it. It stands on [`crate::env::Disk`] and knows neither which
 //! protocol fills the log nor what the cells mean.
 //!
-//! The cells stand behind the trait [`Engine`]: the newest value of every place in memory
-//! ([`Store`]), made durable as a whole from time to time ([`checkpoint`]), with the write-ahead
-//! log covering what came since. After a crash: load the newest checkpoint, then apply the log
-//! from there on.
-//!
-//! # Left out
-//! Data larger than memory. A log-structured merge tree is to take the place of [`Store`] behind
-//! the same trait.
+//! The cells stand behind the trait [`Engine`]: what is new in memory, the rest in sorted tables
+//! ([`tree`]), with the write-ahead log covering what is in memory alone. After a crash: open the
+//! tables, then apply the log from there on. To another node the state goes as a [`snapshot`].
 
 pub mod cell;
-pub mod checkpoint;
 pub mod engine;
 pub mod error;
-pub mod memtable;
-pub mod store;
+pub mod snapshot;
 pub mod table;
 pub mod tree;
 pub mod wal;
@@ -26,8 +19,23 @@ pub mod wal;
 pub(crate) mod test_disk;
 
 pub use cell::{Cell, Content};
-pub use checkpoint::{Checkpoints, StoreRecovery};
-pub use engine::{Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored};
+pub use engine::{Change, Engine, SnapshotPoint, Stored};
 pub use error::StorageError;
-pub use store::Store;
 pub use tree::Tree;
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+/// Gives the other tasks a turn.
+pub(crate) async fn let_others_run() {
+    let mut asked = false;
+    poll_fn(|context| {
+        if asked {
+            return Poll::Ready(());
+        }
+        asked = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

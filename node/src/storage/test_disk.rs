@@ -58,11 +58,6 @@ pub(crate) struct Survives {
 impl Survives {
     /// Nothing does.
     pub(crate) const NOTHING: Self = Self { bytes: false, names: 0 };
-
-    /// Returns every choice for the bytes, and for the last few changes of names.
-    pub(crate) fn choices() -> impl Iterator<Item = Self> {
-        (0..16).flat_map(|names| [false, true].map(|bytes| Self { bytes, names }))
-    }
 }
 
 #[derive(Debug, Default)]
@@ -163,12 +158,6 @@ impl TestDisk {
         let mut state = self.state();
         state.faults.fail_after = Some(operation.saturating_sub(state.operation_count));
     }
-
-    /// Gives the power back, as if only the process had ended.
-    pub(crate) fn restart(&self) {
-        self.state().faults.fail_after = None;
-    }
-
     /// Limits the disk to so many bytes.
     pub(crate) fn set_space(&self, bytes: Option<usize>) {
         self.state().space_bytes = bytes;

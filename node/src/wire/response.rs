@@ -106,7 +106,7 @@ pub struct Status {
     pub commit_index: Index,
     /// Last applied entry.
     pub applied_index: Index,
-    /// Last entry covered by the newest durable checkpoint.
+    /// Last entry whose effect is in tables on disk.
     pub snapshot_index: Index,
     /// The other nodes, as the leader sees them (empty elsewhere).
     pub peers: Vec<PeerStatus>,
@@ -116,8 +116,8 @@ pub struct Status {
     pub session_count: u64,
     /// Bytes of the write-ahead log on disk.
     pub wal_bytes: u64,
-    /// Bytes of the newest checkpoint on disk.
-    pub checkpoint_bytes: u64,
+    /// Bytes of the tables on disk.
+    pub table_bytes: u64,
     /// When writes are acknowledged: "always: …" or "every N ms: …", with the promise in words.
     pub sync_policy: String,
     /// Whether writes are refused because the disk is full.

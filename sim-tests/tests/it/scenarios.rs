@@ -132,7 +132,7 @@ fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
         let report = holds(&busy(seed), async |scene| {
             let node = follower_of(scene.leader().await);
             scene.pass(1000 * MS).await;
-            scene.perform(Action::Rot { node, checkpoint: false, down: 50 * MS }).await;
+            scene.perform(Action::Rot { node, tables: false, down: 50 * MS }).await;
             scene.pass(2000 * MS).await;
         });
         found += hits(&report, "wal.reports_damage");
@@ -141,26 +141,26 @@ fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
 }
 
 #[test]
-fn rot_in_the_checkpoint_of_one_node_is_replaced_by_a_snapshot() {
+fn rot_in_the_tables_of_one_node_is_replaced_by_a_snapshot() {
     let mut found = 0;
     for seed in 5..9 {
         let mut options = busy(seed);
-        options.tuning.checkpoint_log_bytes = 2000;
+        options.tuning.flush_log_bytes = 2000;
         let report = holds(&options, async |scene| {
             let node = follower_of(scene.leader().await);
             scene.pass(2000 * MS).await;
-            scene.perform(Action::Rot { node, checkpoint: true, down: 50 * MS }).await;
+            scene.perform(Action::Rot { node, tables: true, down: 50 * MS }).await;
             scene.pass(2000 * MS).await;
         });
-        found += hits(&report, "checkpoint.found_damaged");
+        found += hits(&report, "tree.damage_is_replaced");
     }
-    assert!(found > 0, "no damaged checkpoint was noticed");
+    assert!(found > 0, "no damaged table was noticed");
 }
 
 #[test]
 fn follower_that_was_away_for_long_gets_a_snapshot() {
     let mut options = busy(14);
-    options.tuning.checkpoint_log_bytes = 2000;
+    options.tuning.flush_log_bytes = 2000;
     options.tuning.log_entries_kept = 0;
     let report = holds(&options, async |scene| {
         let node = follower_of(scene.leader().await);
@@ -229,7 +229,7 @@ fn evidence_of_rot_is_not_lost_with_the_power() {
         holds(&busy(seed), async |scene| {
             let node = follower_of(scene.leader().await);
             scene.pass(500 * MS).await;
-            scene.perform(Action::Rot { node, checkpoint: false, down: 5 * MS }).await;
+            scene.perform(Action::Rot { node, tables: false, down: 5 * MS }).await;
             scene.pass(100 * MS).await;
             scene.perform(power_loss(vec![1, 2, 3], true)).await;
             scene.pass(2000 * MS).await;

@@ -63,6 +63,11 @@ impl<D: Disk> Tree<D> {
         waiting || flushed_count >= self.options.level0_tables_max
     }
 
+    /// Tells whether another memtable may be frozen: not too many wait to be flushed.
+    pub fn may_freeze(&self) -> bool {
+        self.frozen.len() < self.options.frozen_max.max(1)
+    }
+
     /// Returns about how much memory the memtables take, in bytes.
     pub fn memtable_bytes(&self) -> u64 {
         let frozen = self.frozen.iter().map(|frozen| frozen.memtable.bytes());

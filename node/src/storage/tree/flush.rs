@@ -15,7 +15,7 @@ use crate::base::checksum::crc32;
 use crate::env::Disk;
 use crate::planted;
 use crate::storage::StorageError;
-use crate::storage::checkpoint::let_others_run;
+use crate::storage::let_others_run;
 
 impl<D: Disk> Keeper<D> {
     /// Writes a frozen memtable to the disk; the version that this returns covers it.

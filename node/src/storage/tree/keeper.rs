@@ -15,6 +15,7 @@ use super::output::{Output, Place, remove};
 use super::picker::{self, Plan};
 use super::recovery::Damage;
 use super::scrub::Scrubber;
+use super::verdict::{self, Verdict};
 use super::version::{Levels, Version};
 use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
 use crate::env::{Disk, DiskError, DiskErrorKind};
@@ -81,6 +82,28 @@ impl<D: Disk> Keeper<D> {
     /// Returns the cache of blocks that all tables share.
     pub fn cache(&self) -> &Arc<BlockCache> {
         &self.place.cache
+    }
+
+    /// Tells whether the state is undamaged, as far as is known.
+    pub fn is_whole(&self) -> bool {
+        self.damage.is_none()
+    }
+
+    /// Makes every later start find the state damaged, by what `error` says, until another state
+    /// has replaced it. Nothing is written any more.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn condemn(&mut self, error: &StorageError) -> Result<(), StorageError> {
+        let (path, offset, what) = match error {
+            StorageError::Corrupt { path, offset, what } => (path.clone(), *offset, what.clone()),
+            StorageError::Disk(_) | StorageError::Format { .. } => {
+                (self.place.dir.clone(), 0, error.to_string())
+            }
+        };
+        let verdict = Verdict { generation: self.version.generation, path, offset, what };
+        self.is_poisoned = true;
+        verdict.publish(&self.place.disk, &self.place.dir).await
     }
 
     /// Tells whether [`compact_step`](Self::compact_step) has something to do.
@@ -372,7 +395,8 @@ impl<D: Disk> Keeper<D> {
 pub(super) fn unnamed(names: &[String], numbers: &[u64], dir: &str) -> Vec<String> {
     let is_unnamed = |name: &&String| match number_of(name) {
         Some(number) => !numbers.contains(&number),
-        None => *name == manifest::TMP_NAME,
+        // Its manifest is out of date, if the state is whole.
+        None => *name == manifest::TMP_NAME || *name == verdict::NAME,
     };
     names.iter().filter(is_unnamed).map(|name| format!("{dir}/{name}")).collect()
 }

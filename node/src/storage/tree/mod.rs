@@ -61,6 +61,7 @@ mod output;
 mod picker;
 mod recovery;
 mod scrub;
+mod verdict;
 mod version;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{STEP_BYTES, sync, table_path};
 use crate::env::{Disk, DiskErrorKind, File};
-use crate::storage::checkpoint::let_others_run;
+use crate::storage::let_others_run;
 use crate::storage::table::{BlockCache, Table, TableBuilder, TableOptions};
 use crate::storage::{Cell, StorageError};
 

@@ -8,6 +8,7 @@ use super::engine::Tree;
 use super::keeper::{Keeper, Start, unnamed};
 use super::manifest::{ExtraFile, Found, Manifest};
 use super::output::Place;
+use super::verdict::Verdict;
 use super::version::Version;
 use super::{LEVEL_COUNT, TreeOptions, extra_path, manifest, number_of, sync_dir, table_path};
 use crate::base::checksum::crc32;
@@ -84,9 +85,16 @@ pub async fn open<D: Disk>(
     let start = match find(&place, &names).await? {
         Ok((manifest, is_half_damaged)) => match read(&place, &manifest).await {
             Ok(version) => restored(&place, manifest, version, is_half_damaged).await?,
-            Err(error) => lost(Damage::of(error, Some(manifest.applied))?, &names),
+            Err(error) => {
+                let damage = Damage::of(error, Some(manifest.applied))?;
+                lost(damage, &names, manifest.generation)
+            }
         },
-        Err(damage) => lost(damage, &names),
+        Err(damage) => {
+            let verdict = Verdict::load(&place.disk, dir, 0).await?;
+            let generation = verdict.map(|verdict| verdict.generation);
+            lost(damage, &names, generation.filter(|at| *at < u64::MAX).unwrap_or(0))
+        }
     };
     let removed_files =
         if start.damage.is_some() { Vec::new() } else { clear(&place, &names, &start).await? };
@@ -125,8 +133,12 @@ async fn find<D: Disk>(
     }
 }
 
-/// Opens what a manifest names.
+/// Opens what a manifest names, unless there is a verdict on it.
 async fn read<D: Disk>(place: &Place<D>, manifest: &Manifest) -> Result<Version<D>, StorageError> {
+    let verdict = Verdict::load(&place.disk, &place.dir, manifest.generation).await?;
+    if let Some(Verdict { path, offset, what, .. }) = verdict {
+        return Err(StorageError::Corrupt { path, offset, what });
+    }
     let mut levels = vec![Vec::new(); LEVEL_COUNT];
     for (level, metas) in levels.iter_mut().zip(&manifest.levels) {
         for meta in metas {
@@ -192,12 +204,14 @@ async fn restored<D: Disk>(
 }
 
 /// Starts with nothing but the knowledge that there was something.
-fn lost<D: Disk>(damage: Damage, names: &[String]) -> Start<D> {
+///
+/// The state that replaces it counts on from `generation`: a verdict on that one is not on it.
+fn lost<D: Disk>(damage: Damage, names: &[String], generation: u64) -> Start<D> {
     probe!("tree.state_is_lost");
     let version = Version {
         applied: SnapshotPoint::default(),
         extra: Bytes::new(),
-        generation: 0,
+        generation,
         levels: vec![Vec::new(); LEVEL_COUNT],
     };
     let version = Arc::new(version);

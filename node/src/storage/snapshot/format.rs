@@ -1,11 +1,12 @@
-//! The bytes of a checkpoint file, which are also the bytes of a snapshot on the wire.
+//! The bytes of a snapshot.
 //!
 //! # Layout
 //! ```text
 //! file      preamble │ cells* │ extra* │ footer            (nothing after it)
-//! preamble  magic "MGRVCKPT" │ format u32 LE │ crc u32 LE
+//! preamble  magic "MGRVSNAP" │ format u32 LE │ crc u32 LE
 //! block     kind u8 │ len u32 LE │ crc u32 LE │ body (len bytes)
-//!             cells   (len u32 LE │ cell)*      sorted by place, see `memtable` for a cell
+//!             cells   (place_len u32 LE │ value_len u32 LE │ version u64 LE │ place │ value)*
+//!                     sorted by place
 //!             extra   the bytes that were captured with the cells, in parts
 //!             footer  index u64 LE │ term u64 LE │ cell_count u64 LE │ extra_bytes u64 LE
 //! ```
@@ -17,16 +18,14 @@
 //! The position in the log stands in the footer alone, the last thing that is written: bytes
 //! without a footer stand for no state at all.
 //!
-//! The bytes are a function of the state alone: two nodes that take a checkpoint at the same
-//! position write the same file.
+//! The bytes are a function of the state alone: two nodes at the same position write the same.
 
 use crate::base::checksum::{crc32, crc32_extend};
-use crate::base::limits::CHECKPOINT_BLOCK_BYTES_MAX;
-use crate::storage::SnapshotPoint;
-use crate::storage::memtable::PackedCell;
+use crate::base::limits::SNAPSHOT_BLOCK_BYTES_MAX;
+use crate::storage::{Cell, Content, SnapshotPoint};
 
-/// First bytes of every checkpoint.
-pub const MAGIC: [u8; 8] = *b"MGRVCKPT";
+/// First bytes of every snapshot.
+pub const MAGIC: [u8; 8] = *b"MGRVSNAP";
 
 /// The format that is written, and the only one that is read.
 pub const FORMAT: u32 = 1;
@@ -142,7 +141,7 @@ impl Encoder {
     /// Appends a block.
     pub fn push_block(&mut self, kind: BlockKind, body: &[u8], bytes: &mut Vec<u8>) {
         let len = body.len();
-        assert!(len <= CHECKPOINT_BLOCK_BYTES_MAX, "{kind:?} block of {len} bytes");
+        assert!(len <= SNAPSHOT_BLOCK_BYTES_MAX, "{kind:?} block of {len} bytes");
         let crc = self.chain.extend(kind.code(), body);
         bytes.push(kind.code());
         bytes.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
@@ -171,17 +170,28 @@ impl BlockHeader {
     }
 }
 
+/// Bytes of a cell before its place and value.
+const CELL_HEADER_BYTES: usize = 16;
+
 /// Appends a cell to the body of a cells block.
-pub fn push_cell(cell: &PackedCell, body: &mut Vec<u8>) {
-    let encoded = cell.as_encoded();
-    body.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_le_bytes());
-    body.extend_from_slice(encoded);
+pub fn push_cell(place: &[u8], version: u64, value: &[u8], body: &mut Vec<u8>) {
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+    body.extend_from_slice(&len(place));
+    body.extend_from_slice(&len(value));
+    body.extend_from_slice(&version.to_le_bytes());
+    body.extend_from_slice(place);
+    body.extend_from_slice(value);
 }
 
 /// Takes a cell off the front of the body of a cells block; `None` if there is no whole cell.
-pub fn take_cell(body: &mut &[u8]) -> Option<PackedCell> {
-    let (len, rest) = body.split_first_chunk::<4>()?;
-    let (encoded, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+pub fn take_cell<'b>(body: &mut &'b [u8]) -> Option<Cell<'b>> {
+    let (header, rest) = body.split_first_chunk::<CELL_HEADER_BYTES>()?;
+    let (lens, version) = header.split_last_chunk::<8>()?;
+    let (place_len, value_len) = lens.split_first_chunk::<4>()?;
+    let value_len: &[u8; 4] = value_len.first_chunk()?;
+    let len = |bytes: [u8; 4]| usize::try_from(u32::from_le_bytes(bytes)).ok();
+    let (place, rest) = rest.split_at_checked(len(*place_len)?)?;
+    let (value, rest) = rest.split_at_checked(len(*value_len)?)?;
     *body = rest;
-    PackedCell::from_encoded(encoded)
+    Some(Cell { place, version: u64::from_le_bytes(*version), content: Content::Value(value) })
 }

@@ -1,128 +1,132 @@
-//! Reads a checkpoint back: a block at a time, believing nothing that is not verified.
+//! Reads a snapshot back: a block at a time, believing nothing that is not verified.
 //!
-//! Memory is that of the cells themselves and of one block. Between blocks other tasks get their
-//! turn, because a snapshot is also loaded while a node takes part in its cluster.
+//! Memory is that of one block. Between blocks other tasks get their turn, because a snapshot is
+//! received while a node takes part in its cluster.
 
-use std::future::poll_fn;
-use std::task::Poll;
+use bytes::Bytes;
 
 use super::format::{
     self, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Chain, FORMAT, Footer, MAGIC, PREAMBLE_BYTES,
 };
 use crate::base::checksum::crc32;
-use crate::base::limits::CHECKPOINT_BLOCK_BYTES_MAX;
+use crate::base::limits::SNAPSHOT_BLOCK_BYTES_MAX;
 use crate::env::File;
 use crate::probe;
-use crate::storage::memtable::Memtable;
-use crate::storage::{Engine, SnapshotPoint, StorageError, Store};
+use crate::storage::{Cell, SnapshotPoint, StorageError, let_others_run};
 
-/// What a whole and undamaged checkpoint holds.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The cells, in the state that the checkpoint is of.
-    pub store: Store,
-    /// What was captured with them.
-    pub extra: Vec<u8>,
-    /// Bytes of the file.
-    pub bytes: u64,
+/// What a whole and undamaged snapshot holds besides its cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The state that it is of.
+    pub point: SnapshotPoint,
+    /// What was captured with the cells.
+    pub extra: Bytes,
+    /// How many cells there are.
+    pub cell_count: u64,
 }
 
-impl Loaded {
-    /// Returns the state that the checkpoint is of.
-    pub fn point(&self) -> SnapshotPoint {
-        self.store.applied()
-    }
-}
-
-/// Verifies and loads the checkpoint in `file`; `path` is for errors.
+/// Verifies the snapshot in `file`, every bit; `path` is for errors.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] if any bit of it is not as it was written, [`StorageError::Format`]
 /// if another version of the program wrote it, [`StorageError::Disk`] if it cannot be read.
-pub async fn load<F: File>(file: &F, path: &str) -> Result<Loaded, StorageError> {
-    let mut reader = BlockReader::open(file, path)?;
-    let mut contents = Contents::default();
-    loop {
-        if let Some(footer) = contents.take(&mut reader)? {
-            let bytes = reader.offset;
-            let store = Store::restore(contents.cells, footer.point);
-            return Ok(Loaded { store, extra: contents.extra, bytes });
-        }
+pub async fn verify<F: File>(file: &F, path: &str) -> Result<Summary, StorageError> {
+    let mut contents = Contents::open(file, path)?;
+    while contents.next_block()? {
         let_others_run().await;
+    }
+    let Contents { footer, extra, .. } = contents;
+    match footer {
+        Some(Footer { point, cell_count, .. }) => {
+            Ok(Summary { point, extra: extra.into(), cell_count })
+        }
+        None => unreachable!("{path} ends without a footer, and nobody said so"),
     }
 }
 
-/// Gives the other tasks a turn.
-pub(in crate::storage) async fn let_others_run() {
-    let mut asked = false;
-    poll_fn(|context| {
-        if asked {
-            return Poll::Ready(());
-        }
-        asked = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-/// What has been loaded so far.
-#[derive(Debug, Default)]
-struct Contents {
-    cells: Memtable,
+/// The contents of a snapshot, a verified block at a time.
+pub struct Contents<'f, F: File> {
+    reader: BlockReader<'f, F>,
+    cell_count: u64,
     last_place: Option<Vec<u8>>,
     newest_version: u64,
     extra: Vec<u8>,
     stage: Option<BlockKind>,
+    footer: Option<Footer>,
 }
 
-impl Contents {
-    /// Takes the next block of `reader`; returns the footer once it was that.
-    fn take<F: File>(
-        &mut self,
-        reader: &mut BlockReader<'_, F>,
-    ) -> Result<Option<Footer>, StorageError> {
-        let kind = reader.next_block()?;
+impl<'f, F: File> Contents<'f, F> {
+    /// Begins with the first cell; `path` is for errors.
+    ///
+    /// # Errors
+    /// As of [`verify`].
+    pub fn open(file: &'f F, path: &'f str) -> Result<Self, StorageError> {
+        Ok(Self {
+            reader: BlockReader::open(file, path)?,
+            cell_count: 0,
+            last_place: None,
+            newest_version: 0,
+            extra: Vec::new(),
+            stage: None,
+            footer: None,
+        })
+    }
+
+    /// Reads and verifies the next block; false once there is none.
+    ///
+    /// # Errors
+    /// As of [`verify`].
+    pub fn next_block(&mut self) -> Result<bool, StorageError> {
+        if self.footer.is_some() {
+            return Ok(false);
+        }
+        let kind = self.reader.next_block()?;
         if self.stage.is_some_and(|stage| stage > kind) {
-            return Err(reader.corrupt(format!("{kind:?} block out of order")));
+            return Err(self.reader.corrupt(format!("{kind:?} block out of order")));
         }
         self.stage = Some(kind);
         match kind {
-            BlockKind::Cells => self.take_cells(reader).map(|()| None),
-            BlockKind::Extra => {
-                self.extra.extend_from_slice(&reader.body);
-                Ok(None)
-            }
-            BlockKind::Footer => self.check_footer(reader).map(Some),
+            BlockKind::Cells => self.check_cells()?,
+            BlockKind::Extra => self.extra.extend_from_slice(&self.reader.body),
+            BlockKind::Footer => self.footer = Some(self.check_footer()?),
         }
+        Ok(true)
     }
 
-    fn take_cells<F: File>(&mut self, reader: &BlockReader<'_, F>) -> Result<(), StorageError> {
-        let mut body = reader.body.as_slice();
+    /// Returns the cells of the block at hand; none if it holds something else.
+    pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+        let is_cells = self.stage == Some(BlockKind::Cells);
+        let mut body = if is_cells { self.reader.body.as_slice() } else { &[] };
+        std::iter::from_fn(move || format::take_cell(&mut body))
+    }
+
+    fn check_cells(&mut self) -> Result<(), StorageError> {
+        let mut body = self.reader.body.as_slice();
         while !body.is_empty() {
             let Some(cell) = format::take_cell(&mut body) else {
-                return Err(reader.corrupt("a block ends within a cell".to_owned()));
+                return Err(self.reader.corrupt("a block ends within a cell".to_owned()));
             };
-            if self.last_place.as_deref().is_some_and(|last| last >= cell.place()) {
-                return Err(reader.corrupt("cells out of order".to_owned()));
+            if self.last_place.as_deref().is_some_and(|last| last >= cell.place) {
+                return Err(self.reader.corrupt("cells out of order".to_owned()));
             }
             let last_place = self.last_place.get_or_insert_default();
             last_place.clear();
-            last_place.extend_from_slice(cell.place());
-            self.newest_version = self.newest_version.max(cell.version());
-            self.cells.put(cell);
+            last_place.extend_from_slice(cell.place);
+            self.newest_version = self.newest_version.max(cell.version);
+            self.cell_count += 1;
         }
         Ok(())
     }
 
     /// Compares the footer with what came before it.
-    fn check_footer<F: File>(&self, reader: &BlockReader<'_, F>) -> Result<Footer, StorageError> {
+    fn check_footer(&self) -> Result<Footer, StorageError> {
+        let reader = &self.reader;
         let Some(footer) = Footer::decode(&reader.body) else {
             return Err(reader.corrupt(format!("footer of {} bytes", reader.body.len())));
         };
         let found = Footer {
             point: footer.point,
-            cell_count: u64::try_from(self.cells.len()).unwrap_or(u64::MAX),
+            cell_count: self.cell_count,
             extra_bytes: u64::try_from(self.extra.len()).unwrap_or(u64::MAX),
         };
         if found != footer {
@@ -179,10 +183,10 @@ impl<'f, F: File> BlockReader<'f, F> {
         {
             let format = u32::from_le_bytes(*format);
             assert!(format != FORMAT, "preamble {preamble:?} differs, yet not in its format");
-            let (path, found) = (self.path.to_owned(), format!("checkpoint format {format}"));
-            return StorageError::Format { path, found, expected: "checkpoint format 1" };
+            let (path, found) = (self.path.to_owned(), format!("snapshot format {format}"));
+            return StorageError::Format { path, found, expected: "snapshot format 1" };
         }
-        self.corrupt("this is not the beginning of a checkpoint".to_owned())
+        self.corrupt("this is not the beginning of a snapshot".to_owned())
     }
 
     /// Reads the next block into `body`. Damage is believed only when it is read a second time:
@@ -192,7 +196,7 @@ impl<'f, F: File> BlockReader<'f, F> {
             Err(StorageError::Corrupt { .. } | StorageError::Disk(_)) => {
                 let again = self.read_block();
                 if again.is_ok() {
-                    probe!("checkpoint.second_read_helps");
+                    probe!("snapshot.second_read_helps");
                 }
                 again
             }
@@ -210,7 +214,7 @@ impl<'f, F: File> BlockReader<'f, F> {
         let body_bytes = usize::try_from(header.len).unwrap_or(usize::MAX);
         let header_bytes = u64::try_from(BLOCK_HEADER_BYTES).unwrap_or(u64::MAX);
         let end = self.offset + header_bytes + u64::from(header.len);
-        if body_bytes > CHECKPOINT_BLOCK_BYTES_MAX || end > self.len {
+        if body_bytes > SNAPSHOT_BLOCK_BYTES_MAX || end > self.len {
             return Err(self.corrupt(format!("{kind:?} block of {body_bytes} bytes")));
         }
         let mut body = std::mem::take(&mut self.body);

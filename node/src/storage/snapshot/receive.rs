@@ -1,26 +1,17 @@
-//! Takes another node's checkpoint, piece by piece.
+//! Takes another node's state, piece by piece.
 
-use super::writer::UnfinishedFile;
-use super::{Checkpoint, Loaded, load};
-use crate::env::Disk;
+use bytes::Bytes;
+
+use super::read::{Contents, Summary, verify};
+use super::remove_if_there;
+use crate::env::{Disk, File};
 use crate::probe;
-use crate::storage::{SnapshotPoint, StorageError, Store};
+use crate::storage::{SnapshotPoint, StorageError};
 
-/// Receives one snapshot; made by [`Checkpoints::receiver`](super::Checkpoints::receiver).
+/// Receives one snapshot; made by [`Transfers::receiver`](super::Transfers::receiver).
 pub struct SnapshotReceiver<D: Disk> {
     point: SnapshotPoint,
-    file: UnfinishedFile<D>,
-}
-
-/// A received snapshot, durable and loaded.
-#[derive(Debug)]
-pub struct Received<F> {
-    /// For [`Checkpoints::adopt`](super::Checkpoints::adopt).
-    pub checkpoint: Checkpoint<F>,
-    /// Its cells.
-    pub store: Store,
-    /// What was captured with them.
-    pub extra: Vec<u8>,
+    file: IncomingFile<D>,
 }
 
 /// A piece or a whole snapshot was not taken.
@@ -42,7 +33,7 @@ pub enum ReceiveError {
 
 impl<D: Disk> SnapshotReceiver<D> {
     pub(super) fn new(disk: D, path: String, point: SnapshotPoint) -> Self {
-        Self { point, file: UnfinishedFile::new(disk, path) }
+        Self { point, file: IncomingFile { disk, path, file: None, bytes: 0 } }
     }
 
     /// Returns the state that is being received.
@@ -52,7 +43,7 @@ impl<D: Disk> SnapshotReceiver<D> {
 
     /// Returns how many bytes are stored: where the next piece begins.
     pub fn stored(&self) -> u64 {
-        self.file.bytes()
+        self.file.bytes
     }
 
     /// Stores the piece that begins at `offset`; returns how many bytes are stored then.
@@ -63,25 +54,25 @@ impl<D: Disk> SnapshotReceiver<D> {
     pub async fn append(&mut self, offset: u64, bytes: &[u8]) -> Result<u64, ReceiveError> {
         let stored = self.stored();
         if offset != stored {
-            probe!("checkpoint.piece_is_misplaced");
+            probe!("snapshot.piece_is_misplaced");
             return Err(ReceiveError::Misplaced { stored });
         }
         self.file.append(bytes).await?;
         Ok(self.stored())
     }
 
-    /// Verifies every bit of the snapshot and loads it; it has no name and no effect yet.
+    /// Verifies every bit of the snapshot; it has no effect yet.
     ///
     /// # Errors
     /// It is damaged or of another state, or the disk refuses. The file is removed then.
     pub async fn verify(mut self) -> Result<VerifiedSnapshot<D>, ReceiveError> {
         let (file, path) = self.file.file().await?;
-        match load(file, path).await {
-            Ok(loaded) if loaded.point() == self.point => {
-                Ok(VerifiedSnapshot { point: self.point, file: self.file, loaded })
+        match verify(file, path).await {
+            Ok(summary) if summary.point == self.point => {
+                Ok(VerifiedSnapshot { file: self.file, summary })
             }
-            Ok(loaded) => {
-                let what = format!("it holds {:?} instead of {:?}", loaded.point(), self.point);
+            Ok(summary) => {
+                let what = format!("it holds {:?} instead of {:?}", summary.point, self.point);
                 self.file.discard().await;
                 Err(ReceiveError::Damaged(what))
             }
@@ -90,7 +81,7 @@ impl<D: Disk> SnapshotReceiver<D> {
                 Err(error.into())
             }
             Err(error @ (StorageError::Corrupt { .. } | StorageError::Format { .. })) => {
-                probe!("checkpoint.received_damaged");
+                probe!("snapshot.received_damaged");
                 self.file.discard().await;
                 Err(ReceiveError::Damaged(error.to_string()))
             }
@@ -106,30 +97,73 @@ impl<D: Disk> SnapshotReceiver<D> {
 /// A whole, undamaged snapshot, not installed yet.
 ///
 /// The two steps are apart because the log has to say that a snapshot is about to replace its
-/// entries *before* the snapshot gets its name; see `replica::recovery`.
+/// entries *before* it does; see `replica::recovery`.
 pub struct VerifiedSnapshot<D: Disk> {
-    point: SnapshotPoint,
-    file: UnfinishedFile<D>,
-    loaded: Loaded,
+    file: IncomingFile<D>,
+    summary: Summary,
 }
 
 impl<D: Disk> VerifiedSnapshot<D> {
     /// Returns the state that it holds.
     pub fn point(&self) -> SnapshotPoint {
-        self.point
+        self.summary.point
     }
 
-    /// Makes it durable under its name.
+    /// Returns what was captured with the cells.
+    pub fn extra(&self) -> &Bytes {
+        &self.summary.extra
+    }
+
+    /// Returns its cells, from the first on.
     ///
     /// # Errors
-    /// The disk refuses. The file is removed then.
-    pub async fn install(self) -> Result<Received<D::File>, StorageError> {
-        let checkpoint = self.file.publish(self.point).await?;
-        Ok(Received { checkpoint, store: self.loaded.store, extra: self.loaded.extra })
+    /// The disk refuses.
+    pub async fn contents(&mut self) -> Result<Contents<'_, D::File>, StorageError> {
+        let (file, path) = self.file.file().await?;
+        Contents::open(file, path)
     }
 
-    /// Gives it up and removes it.
+    /// Removes it: it has been installed, or given up.
     pub async fn discard(self) {
         self.file.discard().await;
+    }
+}
+
+/// The file that pieces are collected in.
+struct IncomingFile<D: Disk> {
+    disk: D,
+    path: String,
+    file: Option<D::File>,
+    bytes: u64,
+}
+
+impl<D: Disk> IncomingFile<D> {
+    /// Returns the file with its path, creating it if need be.
+    async fn file(&mut self) -> Result<(&D::File, &str), StorageError> {
+        if self.file.is_none() {
+            self.file = Some(self.disk.create(&self.path).await?);
+        }
+        match &self.file {
+            Some(file) => Ok((file, &self.path)),
+            None => unreachable!("{} was created just now", self.path),
+        }
+    }
+
+    /// Appends bytes; repeating it after a failure is safe.
+    async fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let offset = self.bytes;
+        self.file().await?.0.write_at(offset, bytes).await?;
+        self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Removes the file. Failing to is of no consequence: the next start removes it.
+    async fn discard(mut self) {
+        if self.file.take().is_none() {
+            return;
+        }
+        if let Err(error) = remove_if_there(&self.disk, &self.path).await {
+            tracing::warn!(path = self.path, %error, "a received snapshot stays for now");
+        }
     }
 }

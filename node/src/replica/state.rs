@@ -1,0 +1,431 @@
+//! The state task: everything that is done with the table store's files.
+//!
+//! It flushes the memtables that the loop has frozen, compacts and scrubs when nothing else is to
+//! be done, hands out pieces of the state to followers, and receives that of a leader. Each new
+//! version of the tables goes to the loop, which adopts it.
+//!
+//! A snapshot from the leader is received into a file of its own. When it is complete and
+//! verified, the loop has the log record that it is about to be installed; only then do its cells
+//! replace the tables ([`crate::replica::recovery`] says why). Whatever happens in between leaves
+//! the old state intact.
+//!
+//! A damaged table is not worked around: in a cluster the state is *condemned*, durably, the node
+//! stops, and at its next start it has none and gets the leader's. Alone, it stops and says which
+//! file is damaged.
+//!
+//! # Invariants
+//! 1. Memtables are flushed in the order in which they were frozen.
+//! 2. A full disk ends nothing: what could not be written is tried again, and the loop refuses
+//!    writes meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use super::inbox::{Event, Inbox};
+use crate::base::{NodeId, Payload};
+use crate::env::{self, Disk, Env};
+use crate::raft::{SnapshotMeta, SnapshotRead, SnapshotWrite};
+use crate::storage::snapshot::{ReceiveError, SnapshotReceiver, Transfers, VerifiedSnapshot};
+use crate::storage::tree::{Frozen, Keeper, Version};
+use crate::storage::{SnapshotPoint, StorageError, let_others_run};
+
+/// Pause between two tries to write to a full disk.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
+
+/// Pause between two steps of scrubbing.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After so many pauses without a piece being asked for, what is being sent is let go.
+const TRANSFER_KEPT_INTERVALS: u32 = 60;
+
+/// What the state task is asked to do, in order.
+pub(super) enum StateJob {
+    /// Write a memtable to the disk.
+    Flush(Frozen),
+    /// Read a piece for a follower.
+    Read(SnapshotRead),
+    /// Store a piece from the leader.
+    Write(SnapshotWrite),
+    /// Install the verified snapshot.
+    Install(SnapshotMeta),
+    /// A follower could not use what it was sent: make it anew.
+    Renew,
+    /// The state is damaged: say so to the next start.
+    Condemn(StorageError),
+    /// End.
+    Stop,
+}
+
+/// What the state task reports.
+pub(super) enum StateEvent {
+    /// There is a new version of the tables.
+    Version,
+    /// The disk has become full, or has space again.
+    DiskFull(bool),
+    /// A piece for a follower.
+    Data { to: NodeId, meta: SnapshotMeta, offset: u64, data: Payload, done: bool },
+    /// A piece from the leader is stored.
+    Stored { meta: SnapshotMeta, offset: u64 },
+    /// All pieces are there and undamaged.
+    Verified(SnapshotMeta),
+    /// The snapshot is durable; there is a version with it.
+    Installed(SnapshotMeta),
+    /// The snapshot could not be used and is thrown away.
+    Failed(SnapshotMeta),
+    /// The disk failed, or the state is damaged; the node must stop.
+    Fatal(StorageError),
+}
+
+/// Between the loop and the task. What is queued is bounded by what the core and the tree have in
+/// flight.
+pub(super) struct StateQueue<D: Disk> {
+    shared: Mutex<Shared<D>>,
+    waker: AtomicWaker,
+}
+
+struct Shared<D: Disk> {
+    jobs: VecDeque<StateJob>,
+    /// Versions that the loop has not adopted, one for each event that says so.
+    versions: VecDeque<Arc<Version<D>>>,
+}
+
+impl<D: Disk> Default for StateQueue<D> {
+    fn default() -> Self {
+        let shared = Shared { jobs: VecDeque::new(), versions: VecDeque::new() };
+        Self { shared: Mutex::new(shared), waker: AtomicWaker::new() }
+    }
+}
+
+impl<D: Disk> StateQueue<D> {
+    pub(super) fn push(&self, job: StateJob) {
+        self.lock().jobs.push_back(job);
+        self.waker.wake();
+    }
+
+    /// Returns the oldest version that was not taken yet.
+    pub(super) fn take_version(&self) -> Option<Arc<Version<D>>> {
+        self.lock().versions.pop_front()
+    }
+
+    fn take_job(&self) -> Option<StateJob> {
+        self.lock().jobs.pop_front()
+    }
+
+    async fn wait(&self) {
+        std::future::poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.lock().jobs.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared<D>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the [module](self).
+pub(super) struct StateTask<E: Env> {
+    env: E,
+    keeper: Keeper<E::Disk>,
+    transfers: Transfers<E::Disk>,
+    queue: Arc<StateQueue<E::Disk>>,
+    inbox: Arc<Inbox>,
+    options: StateOptions,
+    /// Memtables that wait for the disk.
+    unflushed: VecDeque<Frozen>,
+    receiver: Option<SnapshotReceiver<E::Disk>>,
+    verified: Option<VerifiedSnapshot<E::Disk>>,
+    disk_full: bool,
+    idle_intervals: u32,
+}
+
+/// What can be chosen about the state task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StateOptions {
+    /// Whether there are others to get the state from.
+    pub(super) has_peers: bool,
+    /// Bytes that are verified each second; 0 for none.
+    pub(super) scrub_bytes_per_second: u64,
+}
+
+impl<E: Env> StateTask<E> {
+    pub(super) fn new(
+        env: E,
+        keeper: Keeper<E::Disk>,
+        transfers: Transfers<E::Disk>,
+        queue: Arc<StateQueue<E::Disk>>,
+        inbox: Arc<Inbox>,
+        options: StateOptions,
+    ) -> Self {
+        Self {
+            env,
+            keeper,
+            transfers,
+            queue,
+            inbox,
+            options,
+            unflushed: VecDeque::new(),
+            receiver: None,
+            verified: None,
+            disk_full: false,
+            idle_intervals: 0,
+        }
+    }
+
+    /// Runs until it is told to stop or the disk fails.
+    pub(super) async fn run(mut self) {
+        if let Err(error) = self.work().await {
+            if let Err(failure) = self.condemn(&error).await {
+                tracing::error!(%failure, "the damage cannot be recorded");
+            }
+            self.report(StateEvent::Fatal(error));
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), StorageError> {
+        loop {
+            match self.queue.take_job() {
+                Some(StateJob::Stop) => return Ok(()),
+                Some(job) => self.carry_out(job).await?,
+                None => self.be_idle().await?,
+            }
+            self.keeper.collect().await;
+        }
+    }
+
+    async fn carry_out(&mut self, job: StateJob) -> Result<(), StorageError> {
+        match job {
+            StateJob::Flush(frozen) => {
+                self.unflushed.push_back(frozen);
+                self.flush().await
+            }
+            StateJob::Read(read) => self.read(&read).await,
+            StateJob::Write(write) => self.receive(write).await,
+            StateJob::Install(meta) => self.install(meta).await,
+            StateJob::Renew => {
+                self.transfers.forget();
+                Ok(())
+            }
+            StateJob::Condemn(error) => Err(error),
+            StateJob::Stop => Ok(()),
+        }
+    }
+
+    /// Does what can wait, a step of it, or waits itself.
+    async fn be_idle(&mut self) -> Result<(), StorageError> {
+        if self.disk_full {
+            if self.waited_out(FULL_DISK_RETRY).await {
+                self.flush().await?;
+            }
+            return Ok(());
+        }
+        if self.keeper.needs_compaction() {
+            return self.compact().await;
+        }
+        if !self.waited_out(SCRUB_INTERVAL).await {
+            self.idle_intervals = 0;
+            return Ok(());
+        }
+        self.idle_intervals = self.idle_intervals.saturating_add(1);
+        if self.idle_intervals == TRANSFER_KEPT_INTERVALS {
+            self.transfers.forget();
+        }
+        if self.options.scrub_bytes_per_second > 0 && self.keeper.is_whole() {
+            self.keeper.scrub_step(self.options.scrub_bytes_per_second).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a job, but no longer than so long; tells whether that time is over.
+    async fn waited_out(&self, longest: Duration) -> bool {
+        env::timeout(&self.env, longest, self.queue.wait()).await.is_none()
+    }
+
+    fn report(&self, event: StateEvent) {
+        self.inbox.push(Event::State(event));
+    }
+
+    /// Hands a version to the loop.
+    fn publish(&self, version: Arc<Version<E::Disk>>, event: StateEvent) {
+        self.queue.lock().versions.push_back(version);
+        self.report(event);
+    }
+
+    fn set_disk_full(&mut self, full: bool) {
+        if self.disk_full != full {
+            self.disk_full = full;
+            self.report(StateEvent::DiskFull(full));
+        }
+    }
+
+    /// Writes what waits to be written, as far as there is space.
+    async fn flush(&mut self) -> Result<(), StorageError> {
+        while let Some(frozen) = self.unflushed.front() {
+            match self.keeper.flush(frozen).await {
+                Ok(version) => {
+                    self.unflushed.pop_front();
+                    self.publish(version, StateEvent::Version);
+                }
+                Err(error) if error.is_no_space() => {
+                    crate::probe!("replica.flush_waits_for_space");
+                    self.set_disk_full(true);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.set_disk_full(false);
+        Ok(())
+    }
+
+    async fn compact(&mut self) -> Result<(), StorageError> {
+        match self.keeper.compact_step().await {
+            Ok(Some(version)) => self.publish(version, StateEvent::Version),
+            Ok(None) => {}
+            Err(error) if error.is_no_space() => {
+                crate::probe!("replica.compaction_has_no_space");
+                self.waited_out(FULL_DISK_RETRY).await;
+            }
+            Err(error) => return Err(error),
+        }
+        let_others_run().await;
+        Ok(())
+    }
+
+    /// Makes sure that the next start does not take a damaged state for a good one.
+    async fn condemn(&mut self, error: &StorageError) -> Result<(), StorageError> {
+        if self.options.has_peers && matches!(error, StorageError::Corrupt { .. }) {
+            crate::probe!("replica.state_is_condemned");
+            self.keeper.condemn(error).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, read: &SnapshotRead) -> Result<(), StorageError> {
+        self.idle_intervals = 0;
+        let current = Arc::clone(self.keeper.version());
+        let wanted = read.meta.map(point);
+        let piece =
+            self.transfers.read_chunk(&current, wanted, read.offset, read.bytes_max).await?;
+        let Some(piece) = piece else { return Ok(()) };
+        // A piece is never longer than was asked for, which is below the limit of a payload.
+        let Ok(data) = Payload::new(piece.bytes) else { return Ok(()) };
+        let (offset, done) = (piece.offset, piece.done);
+        let meta = meta(piece.point);
+        self.report(StateEvent::Data { to: read.to, meta, offset, data, done });
+        Ok(())
+    }
+
+    async fn receive(&mut self, write: SnapshotWrite) -> Result<(), StorageError> {
+        let other = self.receiver.as_ref().is_some_and(|old| old.point() != point(write.meta));
+        if (write.offset == 0 || other)
+            && let Some(old) = self.receiver.take()
+        {
+            old.discard().await;
+        }
+        if self.receiver.is_none() {
+            self.receiver = Some(self.transfers.receiver(point(write.meta)));
+        }
+        let Some(receiver) = &mut self.receiver else { return Ok(()) };
+        match receiver.append(write.offset, write.data.as_bytes()).await {
+            Ok(offset) if !write.done => {
+                self.report(StateEvent::Stored { meta: write.meta, offset });
+                Ok(())
+            }
+            Ok(_) => self.verify(write.meta).await,
+            Err(error) => self.give_up_received(write.meta, error).await,
+        }
+    }
+
+    async fn verify(&mut self, meta: SnapshotMeta) -> Result<(), StorageError> {
+        let Some(receiver) = self.receiver.take() else { return Ok(()) };
+        match receiver.verify().await {
+            Ok(verified) => {
+                if let Some(old) = self.verified.replace(verified) {
+                    old.discard().await;
+                }
+                self.report(StateEvent::Verified(meta));
+                Ok(())
+            }
+            Err(error) => self.give_up_received(meta, error).await,
+        }
+    }
+
+    async fn give_up_received(
+        &mut self,
+        meta: SnapshotMeta,
+        error: ReceiveError,
+    ) -> Result<(), StorageError> {
+        if let ReceiveError::Storage(error) = &error
+            && !error.is_no_space()
+        {
+            return Err(error.clone());
+        }
+        tracing::warn!(index = meta.index, %error, "a snapshot is given up");
+        if let Some(receiver) = self.receiver.take() {
+            receiver.discard().await;
+        }
+        self.report(StateEvent::Failed(meta));
+        Ok(())
+    }
+
+    async fn install(&mut self, meta: SnapshotMeta) -> Result<(), StorageError> {
+        let Some(mut verified) = self.verified.take() else { return Ok(()) };
+        assert!(verified.point() == point(meta), "{:?} instead of {meta:?}", verified.point());
+        let replaced = if self.keeper.version().applied >= verified.point() {
+            // Memtables were flushed in the meantime that go as far.
+            crate::probe!("replica.snapshot_is_not_newer_than_tables");
+            Ok(Arc::clone(self.keeper.version()))
+        } else {
+            self.replace(&mut verified).await
+        };
+        verified.discard().await;
+        match replaced {
+            Ok(version) => {
+                self.publish(version, StateEvent::Installed(meta));
+                Ok(())
+            }
+            Err(error) => self.give_up_received(meta, error).await,
+        }
+    }
+
+    /// Makes tables of a snapshot, in place of those that there are.
+    async fn replace(
+        &mut self,
+        verified: &mut VerifiedSnapshot<E::Disk>,
+    ) -> Result<Arc<Version<E::Disk>>, ReceiveError> {
+        let (point, extra) = (verified.point(), verified.extra().clone());
+        self.keeper.begin_replacement().await?;
+        let mut contents = verified.contents().await?;
+        loop {
+            match contents.next_block() {
+                Ok(true) => self.keeper.push_replacement(contents.cells()).await?,
+                Ok(false) => break,
+                Err(error @ StorageError::Corrupt { .. }) => {
+                    // It was whole a moment ago. What is damaged is not the own state.
+                    crate::probe!("replica.verified_snapshot_is_damaged");
+                    self.keeper.abort_replacement().await;
+                    return Err(ReceiveError::Damaged(error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let_others_run().await;
+        }
+        Ok(self.keeper.finish_replacement(point, extra).await?)
+    }
+}
+
+/// The same position in the words of the storage floor.
+pub(super) fn point(meta: SnapshotMeta) -> SnapshotPoint {
+    SnapshotPoint { index: meta.index, term: meta.term }
+}
+
+/// The same position in the words of the protocol.
+pub(super) fn meta(point: SnapshotPoint) -> SnapshotMeta {
+    SnapshotMeta { index: point.index, term: point.term }
+}

@@ -1,0 +1,168 @@
+//! A state on its way to another node: one file of all live cells, sent in pieces.
+//!
+//! A follower that needs entries which the leader has cut off its log gets the leader's state
+//! instead. The leader encodes a pinned [`Version`] into a file without a name, as far as the
+//! pieces go that were asked for; the pieces are read from the file, so that one may be asked for
+//! again. The follower collects them in a file of its own, verifies every bit, and pushes the
+//! cells into [`Keeper::push_replacement`].
+//!
+//! ```text
+//! leader     Version ─▶ SnapshotEncoder ─▶ outgoing file ─▶ read_chunk ─┐
+//!                                                                       ▼ Message::SnapshotChunk
+//! follower   Keeper::replace ◀─ Contents ◀─ verify ◀─ incoming file ◀─ SnapshotReceiver::append
+//! ```
+//!
+//! Nothing in the directory outlives a start: what is left over there is removed.
+//!
+//! # Invariants
+//! 1. The bytes are a function of the state alone: a transfer that one leader began can be
+//!    continued by another that pinned the same state.
+//! 2. A snapshot has an effect only after all of it is there and undamaged.
+//!
+//! # Left out
+//! Sending only what differs from what the follower has.
+
+pub mod format;
+
+mod encode;
+mod outgoing;
+mod read;
+mod receive;
+#[cfg(test)]
+mod tests;
+
+pub use encode::SnapshotEncoder;
+pub use read::{Contents, verify};
+pub use receive::{ReceiveError, SnapshotReceiver, VerifiedSnapshot};
+
+use std::sync::Arc;
+
+use self::outgoing::Outgoing;
+use super::tree::Version;
+use super::{SnapshotPoint, StorageError};
+use crate::env::{Disk, DiskErrorKind};
+use crate::probe;
+
+#[cfg(doc)]
+use super::tree::Keeper;
+
+/// The directory of the transfers within the node's own.
+pub const DIRECTORY: &str = "snapshot";
+
+/// A piece of a snapshot's bytes, for a follower.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotPiece {
+    /// The state that it is of.
+    pub point: SnapshotPoint,
+    /// Where in its bytes.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether they are the last.
+    pub done: bool,
+}
+
+/// The transfers of one node; see the [module](self).
+pub struct Transfers<D: Disk> {
+    disk: D,
+    newest: Option<Outgoing<D>>,
+    /// An older one, for a transfer that began with it.
+    older: Option<Outgoing<D>>,
+    /// Counts the files of this run, so that no two share a name.
+    file_count: u64,
+}
+
+impl<D: Disk> Transfers<D> {
+    /// Opens the directory, and removes what an earlier run has left there.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub async fn open(disk: D) -> Result<Self, StorageError> {
+        disk.create_dir(DIRECTORY).await?;
+        for name in disk.list(DIRECTORY).await? {
+            remove_if_there(&disk, &format!("{DIRECTORY}/{name}")).await?;
+        }
+        Ok(Self { disk, newest: None, older: None, file_count: 0 })
+    }
+
+    /// Begins to receive the snapshot of the state at `point`. No I/O yet.
+    pub fn receiver(&mut self, point: SnapshotPoint) -> SnapshotReceiver<D> {
+        let path = self.next_path("incoming");
+        SnapshotReceiver::new(self.disk.clone(), path, point)
+    }
+
+    /// Reads a piece of at most `bytes_max` bytes, of the snapshot `wanted` if that is still
+    /// being sent, else of `current` from its beginning; `None` while the disk is full.
+    ///
+    /// # Errors
+    /// A table is damaged, or the disk refuses. What the file gives back is not verified here,
+    /// but by who receives it.
+    pub async fn read_chunk(
+        &mut self,
+        current: &Arc<Version<D>>,
+        wanted: Option<SnapshotPoint>,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Option<SnapshotPiece>, StorageError> {
+        match self.try_read_chunk(current, wanted, offset, bytes_max).await {
+            Err(error) if error.is_no_space() => {
+                probe!("snapshot.no_space_to_send");
+                self.forget();
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    async fn try_read_chunk(
+        &mut self,
+        current: &Arc<Version<D>>,
+        wanted: Option<SnapshotPoint>,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<SnapshotPiece, StorageError> {
+        for outgoing in [&mut self.newest, &mut self.older].into_iter().flatten() {
+            if Some(outgoing.point()) == wanted && outgoing.reach(offset).await? {
+                return outgoing.read(offset, bytes_max).await;
+            }
+        }
+        if wanted.is_some() {
+            probe!("snapshot.transfer_starts_over");
+        }
+        if self.newest.as_ref().is_none_or(|newest| newest.point() != current.applied) {
+            let path = self.next_path("outgoing");
+            let outgoing = Outgoing::begin(&self.disk, &path, current).await?;
+            let replaced = self.newest.replace(outgoing);
+            // One older file at most: the one whose transfer has been going on for longer.
+            let candidates = [self.older.take(), replaced];
+            self.older = candidates.into_iter().flatten().find(Outgoing::is_in_use);
+            if let Some(older) = &mut self.older {
+                older.take_use();
+            }
+        }
+        match &mut self.newest {
+            Some(newest) => newest.read(0, bytes_max).await,
+            None => unreachable!("the snapshot of {current:?} was begun just now"),
+        }
+    }
+
+    /// Lets go of all that is being sent, and with it of the tables that it is made from: the next
+    /// piece begins a new file.
+    pub fn forget(&mut self) {
+        self.newest = None;
+        self.older = None;
+    }
+
+    fn next_path(&mut self, purpose: &str) -> String {
+        self.file_count += 1;
+        format!("{DIRECTORY}/{purpose}-{}", self.file_count)
+    }
+}
+
+/// Removes a name; fine if it is gone.
+async fn remove_if_there<D: Disk>(disk: &D, path: &str) -> Result<(), StorageError> {
+    match disk.remove(path).await {
+        Err(error) if error.kind != DiskErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
