@@ -57,6 +57,36 @@ pub fn encode_prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
+/// Returns the part of a place that all places of its row begin with, and no others: it is the
+/// place of the row's empty column. A place without terminator is a row of its own.
+pub fn row_prefix(place: &[u8]) -> &[u8] {
+    let mut from = 0;
+    while let Some(zero) = place.get(from..).and_then(|rest| memchr(ESCAPE, rest)) {
+        let end = from + zero + 2;
+        match place.get(end - 1) {
+            Some(&TERMINATOR) => return place.get(..end).unwrap_or(place),
+            Some(_) => from = end,
+            None => return place,
+        }
+    }
+    place
+}
+
+/// Returns the first place after every place of the row that begins with `row`, as
+/// [`row_prefix`] returns it.
+pub fn row_end(row: &[u8]) -> Vec<u8> {
+    let mut end = row.to_vec();
+    match end.last_mut() {
+        Some(last) if *last == TERMINATOR => *last = TERMINATOR + 1,
+        _ => end.push(0),
+    }
+    end
+}
+
+fn memchr(byte: u8, bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|candidate| *candidate == byte)
+}
+
 /// Splits an encoded place into key and column bytes.
 ///
 /// # Errors
@@ -124,6 +154,13 @@ mod tests {
             let encoded = encode_cell(&key, &column);
             prop_assert_eq!(decode_cell(&encoded), Ok((key.clone(), column.as_slice())));
             prop_assert!(encode_key(&key) <= encoded && encoded < encode_key_end(&key));
+        }
+
+        #[test]
+        fn row_of_a_place_is_that_of_its_key(key in bytes(), column in bytes()) {
+            let place = encode_cell(&key, &column);
+            prop_assert_eq!(row_prefix(&place), encode_key(&key));
+            prop_assert_eq!(row_end(row_prefix(&place)), encode_key_end(&key));
         }
 
         #[test]

@@ -17,10 +17,9 @@
 //!
 //! # Left out
 //! Checking the size of commands: an entry that is in the log is carried out whatever its size;
-//! [`super::validate()`] stands before the log. Deleting a row of very many columns takes as long
-//! as finding them takes.
+//! [`super::validate()`] stands before the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
@@ -30,7 +29,9 @@ use super::session::{Admission, Sessions};
 use crate::base::checksum::crc32;
 use crate::base::{Index, Term};
 use crate::codec::{self, DecodeError, keycode};
-use crate::storage::{Change, CheckpointChunk, Engine, SnapshotPoint, StorageError};
+use crate::storage::{
+    Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, StorageError,
+};
 use crate::{planted, probe};
 
 /// The state of the store and the commands that change it; see the [module](self).
@@ -41,8 +42,14 @@ pub struct Machine<S: Engine> {
     trail: u64,
 }
 
-/// What a batch makes of each place that it touches, in order of the places.
-type Overlay<'b> = BTreeMap<Vec<u8>, Option<&'b [u8]>>;
+/// What a batch makes of the rows and places that it touches, in their order.
+#[derive(Debug, Default)]
+struct Overlay<'b> {
+    /// The prefixes of the rows that lose all cells that they had before the batch.
+    deleted_rows: BTreeSet<Vec<u8>>,
+    /// What becomes of single places after that; `None` to delete.
+    cells: BTreeMap<Vec<u8>, Option<&'b [u8]>>,
+}
 
 impl<S: Engine> Machine<S> {
     /// Makes the machine whose state is in `engine`, with what was captured with it.
@@ -139,20 +146,27 @@ impl<S: Engine> Machine<S> {
         self.sessions.len()
     }
 
-    /// Begins a checkpoint of the state as it is; see [`Engine::begin_checkpoint`].
-    pub fn begin_checkpoint(&mut self) {
-        let extra = self.encode_extra();
-        self.engine.begin_checkpoint(extra);
+    /// Returns what is to be kept with the cells as they are now, for
+    /// [`restore`](Self::restore).
+    pub fn extra(&self) -> Vec<u8> {
+        self.encode_extra()
     }
 
-    /// Returns the next bytes of the checkpoint; see [`Engine::checkpoint_chunk`].
-    pub fn checkpoint_chunk(&mut self, bytes_max: usize) -> Option<CheckpointChunk> {
-        self.engine.checkpoint_chunk(bytes_max)
+    /// Returns the store of the cells.
+    pub fn engine(&self) -> &S {
+        &self.engine
     }
 
-    /// Gives the checkpoint up; see [`Engine::abort_checkpoint`].
-    pub fn abort_checkpoint(&mut self) {
-        self.engine.abort_checkpoint();
+    /// Returns the store of the cells for what concerns it alone, such as making it durable.
+    ///
+    /// Whoever writes to it breaks invariant 2.
+    pub fn engine_mut(&mut self) -> &mut S {
+        &mut self.engine
+    }
+
+    /// Returns the store of the cells, and forgets the sessions.
+    pub fn into_engine(self) -> S {
+        self.engine
     }
 
     /// Returns a hash over all commands and answers so far, which replicas at the same position
@@ -198,11 +212,9 @@ impl<S: Engine> Machine<S> {
         }
         if let [Mutation::Set { key, column, value }] = batch.mutations.as_slice() {
             let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
-            self.engine.write(at, &[Change { place: &place, value: Some(value.as_bytes()) }]);
+            self.engine.write(at, &[Change::Set { place: &place, value: value.as_bytes() }]);
         } else {
-            let overlay = self.overlay(&batch.mutations)?;
-            let changes = overlay.iter().map(|(place, value)| Change { place, value: *value });
-            self.engine.write(at, &changes.collect::<Vec<_>>());
+            self.engine.write(at, &Overlay::of(&batch.mutations).changes());
         }
         Ok(CommandReply::Applied(Version(at.index)))
     }
@@ -228,35 +240,6 @@ impl<S: Engine> Machine<S> {
         Ok(None)
     }
 
-    /// Returns what the mutations, in their order, make of each place.
-    fn overlay<'b>(&self, mutations: &'b [Mutation]) -> Result<Overlay<'b>, StorageError> {
-        let mut overlay = Overlay::new();
-        for mutation in mutations {
-            match mutation {
-                Mutation::Set { key, column, value } => {
-                    let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
-                    overlay.insert(place, Some(value.as_bytes()));
-                }
-                Mutation::Delete { key, column } => {
-                    let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
-                    overlay.insert(place, None);
-                }
-                Mutation::DeleteRow { key } => {
-                    let start = keycode::encode_key(key.as_bytes());
-                    let end = keycode::encode_key_end(key.as_bytes());
-                    for (_, value) in overlay.range_mut(start.clone()..end.clone()) {
-                        *value = None;
-                    }
-                    self.engine.scan(&start, Some(&end), &mut |place, _, _| {
-                        overlay.insert(place.to_vec(), None);
-                        ControlFlow::Continue(())
-                    })?;
-                }
-            }
-        }
-        Ok(overlay)
-    }
-
     /// Returns what a checkpoint must hold besides the cells.
     ///
     /// ```text
@@ -270,6 +253,61 @@ impl<S: Engine> Machine<S> {
         }
         self.sessions.encode_into(&mut extra);
         extra
+    }
+}
+
+impl<S: CheckpointEngine> Machine<S> {
+    /// Begins a checkpoint of the state as it is; see [`CheckpointEngine::begin_checkpoint`].
+    pub fn begin_checkpoint(&mut self) {
+        let extra = self.encode_extra();
+        self.engine.begin_checkpoint(extra);
+    }
+
+    /// Returns the next bytes of the checkpoint; see [`CheckpointEngine::checkpoint_chunk`].
+    pub fn checkpoint_chunk(&mut self, bytes_max: usize) -> Option<CheckpointChunk> {
+        self.engine.checkpoint_chunk(bytes_max)
+    }
+
+    /// Gives the checkpoint up; see [`CheckpointEngine::abort_checkpoint`].
+    pub fn abort_checkpoint(&mut self) {
+        self.engine.abort_checkpoint();
+    }
+}
+
+impl<'b> Overlay<'b> {
+    /// Returns what the mutations, in their order, make of rows and places.
+    fn of(mutations: &'b [Mutation]) -> Self {
+        let mut overlay = Self::default();
+        for mutation in mutations {
+            match mutation {
+                Mutation::Set { key, column, value } => {
+                    let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
+                    overlay.cells.insert(place, Some(value.as_bytes()));
+                }
+                Mutation::Delete { key, column } => {
+                    let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
+                    overlay.cells.insert(place, None);
+                }
+                Mutation::DeleteRow { key } => {
+                    let row = keycode::encode_key(key.as_bytes());
+                    let end = keycode::encode_key_end(key.as_bytes());
+                    let earlier = overlay.cells.extract_if(row.clone()..end, |_, _| true);
+                    earlier.for_each(drop);
+                    overlay.deleted_rows.insert(row);
+                }
+            }
+        }
+        overlay
+    }
+
+    /// Returns the changes for the engine: the rows first, so that no cell of the batch is hit.
+    fn changes(&self) -> Vec<Change<'_>> {
+        let rows = self.deleted_rows.iter().map(|row| Change::DeleteRow { row });
+        let cells = self.cells.iter().map(|(place, value)| match *value {
+            Some(value) => Change::Set { place, value },
+            None => Change::Delete { place },
+        });
+        rows.chain(cells).collect()
     }
 }
 

@@ -6,11 +6,12 @@
 //! files is this floor's business, so every read may fail, and a write cannot: it goes to memory.
 //!
 //! Durability is not part of a write. The log holds every write until the engine has put the
-//! whole state up to one log position on disk, which it does in small steps while writes go on:
-//! [`begin_checkpoint`](Engine::begin_checkpoint), then
-//! [`checkpoint_chunk`](Engine::checkpoint_chunk) until the last one. These calls only produce
-//! bytes; somebody else writes them to the disk, so that the loop that applies commands never
-//! waits for it.
+//! state up to one log position on disk, in small steps while writes go on. How, differs:
+//! [`Tree`](super::Tree) writes what is new as a sorted file; a [`CheckpointEngine`] writes the
+//! whole state, [`begin_checkpoint`](CheckpointEngine::begin_checkpoint) and then
+//! [`checkpoint_chunk`](CheckpointEngine::checkpoint_chunk) until the last one. Either way the
+//! engine itself only produces bytes; somebody else writes them to the disk, so that the loop that
+//! applies commands never waits for it.
 //!
 //! # Invariants
 //! 1. The position only grows, by each write, in the same step as the changes it covers.
@@ -46,11 +47,25 @@ pub struct Stored {
 
 /// One change of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change<'a> {
-    /// Where.
-    pub place: &'a [u8],
-    /// The new value, or `None` to delete; deleting what is absent is fine.
-    pub value: Option<&'a [u8]>,
+pub enum Change<'a> {
+    /// Sets a cell.
+    Set {
+        /// Where.
+        place: &'a [u8],
+        /// The new value.
+        value: &'a [u8],
+    },
+    /// Deletes a cell; deleting what is absent is fine.
+    Delete {
+        /// Where.
+        place: &'a [u8],
+    },
+    /// Deletes all cells of a row that earlier writes left; fine if there are none.
+    DeleteRow {
+        /// What all its places begin with, and no others: see
+        /// [`row_prefix`](crate::codec::keycode::row_prefix).
+        row: &'a [u8],
+    },
 }
 
 /// A piece of a checkpoint's bytes.
@@ -86,7 +101,9 @@ pub trait Engine {
 
     /// Makes the changes of the log entry `at`, in order, with its index as their version.
     ///
-    /// An entry that changes nothing is written too, without changes: the position moves.
+    /// An entry that changes nothing is written too, without changes: the position moves. No
+    /// place is changed twice, and a row is deleted before its cells are set: such a deletion
+    /// does not concern cells of the same entry.
     ///
     /// # Panics
     /// If `at` is not after [`applied`](Engine::applied).
@@ -95,9 +112,12 @@ pub trait Engine {
     /// Returns the last position written.
     fn applied(&self) -> SnapshotPoint;
 
-    /// Returns how many cells there are.
+    /// Returns how many cells there are; an estimate where counting would mean reading them all.
     fn cell_count(&self) -> u64;
+}
 
+/// A store that becomes durable as a whole, by checkpoints.
+pub trait CheckpointEngine: Engine {
     /// Begins a checkpoint of the state as it is now; one that is under way is given up.
     ///
     /// `extra` is kept with the cells and comes back with them: it must belong to the same

@@ -23,6 +23,6 @@ pub mod wal;
 
 pub use cell::{Cell, Content};
 pub use checkpoint::{Checkpoints, StoreRecovery};
-pub use engine::{Change, CheckpointChunk, Engine, SnapshotPoint, Stored};
+pub use engine::{Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored};
 pub use error::StorageError;
 pub use store::Store;

@@ -25,7 +25,9 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 
 use super::checkpoint::format::{self, BlockKind, Encoder, Footer};
-use super::engine::{Change, CheckpointChunk, Engine, SnapshotPoint, Stored, Visitor};
+use super::engine::{
+    Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored, Visitor,
+};
 use super::error::StorageError;
 use super::memtable::{Memtable, PackedCell};
 use crate::planted;
@@ -85,6 +87,18 @@ impl Store {
         Self { cells, applied, freeze: None }
     }
 
+    /// Removes the cells of a row that are older than `version`.
+    fn remove_row(&mut self, row: &[u8], version: u64) {
+        let cells = self.cells.range(Bound::Included(row), None);
+        let cells = cells.take_while(|cell| cell.place().starts_with(row));
+        let older = cells.filter(|cell| cell.version() < version);
+        let places: Vec<Vec<u8>> = older.map(|cell| cell.place().to_vec()).collect();
+        for place in places {
+            let old = self.cells.remove(&place);
+            self.keep(old);
+        }
+    }
+
     /// Puts a replaced or removed cell aside if the checkpoint under way still needs it.
     fn keep(&mut self, old: Option<PackedCell>) {
         let (Some(freeze), Some(old)) = (&mut self.freeze, old) else { return };
@@ -124,11 +138,17 @@ impl Engine for Store {
             self.applied
         );
         for change in changes {
-            let old = match change.value {
-                Some(value) => self.cells.put(PackedCell::new(change.place, value, at.index)),
-                None => self.cells.remove(change.place),
-            };
-            self.keep(old);
+            match *change {
+                Change::Set { place, value } => {
+                    let old = self.cells.put(PackedCell::new(place, value, at.index));
+                    self.keep(old);
+                }
+                Change::Delete { place } => {
+                    let old = self.cells.remove(place);
+                    self.keep(old);
+                }
+                Change::DeleteRow { row } => self.remove_row(row, at.index),
+            }
         }
         self.applied = at;
     }
@@ -140,7 +160,9 @@ impl Engine for Store {
     fn cell_count(&self) -> u64 {
         u64::try_from(self.cells.len()).unwrap_or(u64::MAX)
     }
+}
 
+impl CheckpointEngine for Store {
     fn begin_checkpoint(&mut self, extra: Vec<u8>) {
         self.freeze = Some(Freeze {
             point: self.applied,
@@ -276,7 +298,11 @@ mod tests {
     fn write(store: &mut Store, steps: &[Step]) {
         for (place, value) in steps {
             let at = SnapshotPoint { index: store.applied().index + 1, term: 1 };
-            store.write(at, &[Change { place, value: value.as_deref() }]);
+            let change = match value {
+                Some(value) => Change::Set { place, value },
+                None => Change::Delete { place },
+            };
+            store.write(at, &[change]);
         }
     }
 

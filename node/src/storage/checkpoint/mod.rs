@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is one file, `checkpoint-<index>-<term>`, that holds all cells as they were after
 //! that log entry, and the bytes that were captured with them. The shell writes its own ones with
-//! a [`CheckpointWriter`], the bytes coming from [`Engine::checkpoint_chunk`]; it hands out pieces
+//! a [`CheckpointWriter`], the bytes coming from [`CheckpointEngine::checkpoint_chunk`]; it hands out pieces
 //! of the newest with [`Checkpoints::read_chunk`], and takes those of another node's with a
 //! [`SnapshotReceiver`]. A snapshot on the wire *is* such a file.
 //!
@@ -57,7 +57,7 @@ use crate::env::{Disk, DiskErrorKind, File};
 use crate::probe;
 
 #[cfg(doc)]
-use super::Engine;
+use super::CheckpointEngine;
 
 /// The directory of the checkpoints within the node's own.
 pub const DIRECTORY: &str = "checkpoint";

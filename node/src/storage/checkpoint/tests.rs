@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::test_disk::{Survives, TestDisk, run};
 use super::*;
-use crate::storage::{Change, Engine};
+use crate::storage::{Change, CheckpointEngine, Engine};
 
 const EXTRA: &[u8] = b"what was captured with the cells";
 
@@ -17,7 +17,7 @@ fn store_at(index: u64) -> Store {
     let mut store = Store::default();
     for index in 1..=index {
         let (place, value) = ([7, u8::try_from(index % 5).unwrap_or(0)], index.to_le_bytes());
-        store.write(point(index), &[Change { place: &place, value: Some(&value) }]);
+        store.write(point(index), &[Change::Set { place: &place, value: &value }]);
     }
     store
 }
