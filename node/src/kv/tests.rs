@@ -78,7 +78,7 @@ fn through_a_snapshot(machine: &mut Machine<Store>) -> Machine<Store> {
     while let Some(chunk) = machine.checkpoint_chunk(1000) {
         bytes.extend_from_slice(&chunk.bytes);
     }
-    let loaded = crate::storage::checkpoint::run(load(&InMemory(bytes), "snapshot"));
+    let loaded = crate::storage::test_disk::run(load(&InMemory(bytes), "snapshot"));
     let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
     let restored = Machine::restore(loaded.store, &loaded.extra, SESSIONS_MAX);
     restored.unwrap_or_else(|error| panic!("{error}"))

@@ -21,6 +21,9 @@ pub mod store;
 pub mod table;
 pub mod wal;
 
+#[cfg(test)]
+pub(crate) mod test_disk;
+
 pub use cell::{Cell, Content};
 pub use checkpoint::{Checkpoints, StoreRecovery};
 pub use engine::{Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored};

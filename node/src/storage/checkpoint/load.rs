@@ -53,7 +53,7 @@ pub async fn load<F: File>(file: &F, path: &str) -> Result<Loaded, StorageError>
 }
 
 /// Gives the other tasks a turn.
-async fn let_others_run() {
+pub(in crate::storage) async fn let_others_run() {
     let mut asked = false;
     poll_fn(|context| {
         if asked {

@@ -2,9 +2,9 @@
 //!
 //! A checkpoint is one file, `checkpoint-<index>-<term>`, that holds all cells as they were after
 //! that log entry, and the bytes that were captured with them. The shell writes its own ones with
-//! a [`CheckpointWriter`], the bytes coming from [`CheckpointEngine::checkpoint_chunk`]; it hands out pieces
-//! of the newest with [`Checkpoints::read_chunk`], and takes those of another node's with a
-//! [`SnapshotReceiver`]. A snapshot on the wire *is* such a file.
+//! a [`CheckpointWriter`], the bytes coming from [`CheckpointEngine::checkpoint_chunk`]; it hands
+//! out pieces of the newest with [`Checkpoints::read_chunk`], and takes those of another node's
+//! with a [`SnapshotReceiver`]. A snapshot on the wire *is* such a file.
 //!
 //! Writers and receivers are values of their own, so that a task can carry their I/O while the
 //! node's loop keeps the [`Checkpoints`], whose calls (after [`Checkpoints::open`]) never wait.
@@ -39,13 +39,9 @@ mod receive;
 mod writer;
 
 #[cfg(test)]
-mod test_disk;
-#[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-pub(crate) use test_disk::run;
-
+pub(super) use load::let_others_run;
 pub use load::{Loaded, load};
 pub use receive::{ReceiveError, Received, SnapshotReceiver, VerifiedSnapshot};
 pub use writer::CheckpointWriter;

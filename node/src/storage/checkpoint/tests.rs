@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use super::test_disk::{Survives, TestDisk, run};
 use super::*;
+use crate::storage::test_disk::{Survives, TestDisk, run};
 use crate::storage::{Change, CheckpointEngine, Engine};
 
 const EXTRA: &[u8] = b"what was captured with the cells";
@@ -198,19 +198,19 @@ fn bit_flipped_anywhere_is_noticed() {
     let path = "checkpoint/checkpoint-5-2";
     let whole = disk.contents(path);
     for bit in 0..whole.len() * 8 {
-        disk.tamper(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        disk.damage(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
         let loaded = run(async { load(&disk.open(path).await?, path).await });
         let noticed = matches!(loaded, Err(StorageError::Corrupt { .. }));
         assert!(noticed, "bit {bit} is flipped: {loaded:?}");
-        disk.tamper(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        disk.damage(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
     }
     for len in 0..whole.len() {
-        disk.tamper(path, |bytes| bytes.truncate(len));
+        disk.damage(path, |bytes| bytes.truncate(len));
         let loaded = run(async { load(&disk.open(path).await?, path).await });
         assert!(matches!(loaded, Err(StorageError::Corrupt { .. })), "cut to {len}: {loaded:?}");
-        disk.tamper(path, |bytes| bytes.clone_from(&whole));
+        disk.damage(path, |bytes| bytes.clone_from(&whole));
     }
-    disk.tamper(path, |bytes| bytes.push(0));
+    disk.damage(path, |bytes| bytes.push(0));
     let loaded = run(async { load(&disk.open(path).await?, path).await });
     assert!(matches!(loaded, Err(StorageError::Corrupt { .. })), "one byte more: {loaded:?}");
 }
@@ -224,7 +224,7 @@ fn block_of_an_older_file_at_the_same_place_is_noticed() {
     let cells_bytes = u32::from_le_bytes(older[17..21].try_into().unwrap());
     let cells_end = 16 + 9 + usize::try_from(cells_bytes).unwrap();
     // Of the same length, with a checksum of its own: only what follows tells that it is old.
-    disk.tamper("checkpoint/checkpoint-10-2", |bytes| {
+    disk.damage("checkpoint/checkpoint-10-2", |bytes| {
         assert_eq!(bytes.len(), older.len());
         assert_ne!(bytes[..cells_end], older[..cells_end]);
         bytes[..cells_end].copy_from_slice(&older[..cells_end]);
@@ -238,7 +238,7 @@ fn checkpoint_damaged_is_kept_and_reported_until_replaced() {
     let disk = TestDisk::default();
     let (mut checkpoints, _) = open(&disk);
     run(write(&mut checkpoints, 5)).unwrap();
-    disk.tamper("checkpoint/checkpoint-5-2", |bytes| bytes[40] ^= 1);
+    disk.damage("checkpoint/checkpoint-5-2", |bytes| bytes[40] ^= 1);
     for _start in 0..3 {
         let (_, recovery) = open(&disk);
         assert_eq!(recovery.store.cell_count(), 0);
@@ -264,8 +264,8 @@ fn checkpoint_damaged_falls_back_to_an_older_one_and_says_so() {
     let older = disk.contents("checkpoint/checkpoint-5-2");
     run(write(&mut checkpoints, 9)).unwrap();
     run(disk.create("checkpoint/checkpoint-5-2")).unwrap();
-    disk.tamper("checkpoint/checkpoint-5-2", |bytes| *bytes = older);
-    disk.tamper("checkpoint/checkpoint-9-2", |bytes| bytes.truncate(50));
+    disk.damage("checkpoint/checkpoint-5-2", |bytes| bytes.clone_from(&older));
+    disk.damage("checkpoint/checkpoint-9-2", |bytes| bytes.truncate(50));
     let (_, recovery) = open(&disk);
     assert_eq!(recovery.store.applied(), point(5));
     assert_eq!(recovery.damaged.unwrap().point, point(9));
@@ -285,7 +285,7 @@ fn checkpoint_of_a_newer_format_stops_the_start() {
     let disk = TestDisk::default();
     let (mut checkpoints, _) = open(&disk);
     run(write(&mut checkpoints, 5)).unwrap();
-    disk.tamper("checkpoint/checkpoint-5-2", |bytes| {
+    disk.damage("checkpoint/checkpoint-5-2", |bytes| {
         bytes[8] = 2;
         let crc = crate::base::checksum::crc32(&bytes[..12]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());

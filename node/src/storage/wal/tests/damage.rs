@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::super::record::Role;
 use super::super::scan::{Item, scan};
 use super::super::{Loss, segment};
-use super::disk::{Faults, MemoryDisk};
 use super::*;
 use crate::base::Rng;
+use crate::storage::test_disk::{Faults, TestDisk};
 
 /// Where a record lies, headers and all.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ struct Site {
     role: Role,
 }
 
-fn sites(disk: &MemoryDisk) -> Vec<Site> {
+fn sites(disk: &TestDisk) -> Vec<Site> {
     let files: Vec<_> = disk.files(DIR).into_iter().collect();
     let first_of = |path: &String| segment::parse_name(&path[DIR.len() + 1..]);
     let mut sites = Vec::new();
@@ -43,8 +43,8 @@ fn sites(disk: &MemoryDisk) -> Vec<Site> {
 }
 
 /// A log of several segments, all of it durable and, but for the last batch, known to be.
-fn filled(batches: &[Vec<usize>]) -> MemoryDisk {
-    let disk = MemoryDisk::default();
+fn filled(batches: &[Vec<usize>]) -> TestDisk {
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     let mut tag = 0;
     for (term, batch) in (1..).zip(batches) {
@@ -67,7 +67,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<usize>>> {
 }
 
 /// Holds the log to its promises after the bytes `hit` were changed in the file of that name.
-fn check(disk: &MemoryDisk, before: &Recovery, hit: &[Site], is_exact: bool) {
+fn check(disk: &TestDisk, before: &Recovery, hit: &[Site], is_exact: bool) {
     let lost: BTreeSet<Sequence> =
         hit.iter().filter(|site| site.role != Role::Mark).map(|site| site.sequence).collect();
     let (_, after) = open(disk);
@@ -96,7 +96,7 @@ fn check(disk: &MemoryDisk, before: &Recovery, hit: &[Site], is_exact: bool) {
 }
 
 /// The same at every start, also once the log has gone on.
-fn check_again(disk: &MemoryDisk, after: &Recovery) {
+fn check_again(disk: &TestDisk, after: &Recovery) {
     for round in 0..3 {
         disk.power_loss(&mut Rng::new(round), 0.0);
         let (mut writer, again) = open(disk);
@@ -186,8 +186,8 @@ proptest! {
 }
 
 /// A log with three records of three batches, the last known to be durable, in one segment.
-fn three() -> (MemoryDisk, String, Vec<Site>) {
-    let disk = MemoryDisk::default();
+fn three() -> (TestDisk, String, Vec<Site>) {
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     for tag in 1..=3 {
         append(&mut writer, tag, 600);
@@ -314,7 +314,7 @@ fn newer_format_is_refused_and_left_alone() {
 
 #[test]
 fn segment_with_damage_goes_only_when_what_it_lost_may() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     for tag in 1..=40 {
         append(&mut writer, tag, 600);

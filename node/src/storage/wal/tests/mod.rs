@@ -1,7 +1,6 @@
 //! Tests of the log: what it promises, on a disk that does its worst.
 
 mod damage;
-mod disk;
 #[cfg(feature = "testing")]
 mod planted;
 mod power;
@@ -9,9 +8,9 @@ mod writing;
 
 use futures_util::FutureExt;
 
-use self::disk::MemoryDisk;
 use super::segment;
 use super::{Options, Record, Recovery, Sequence, StorageError, Writer};
+use crate::storage::test_disk::TestDisk;
 
 const DIR: &str = "wal";
 const ENTRY: u8 = 1;
@@ -23,12 +22,12 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("the memory disk waits")
 }
 
-fn open(disk: &MemoryDisk) -> (Writer<MemoryDisk>, Recovery) {
+fn open(disk: &TestDisk) -> (Writer<TestDisk>, Recovery) {
     now(super::open(disk, DIR, OPTIONS)).expect("the log opens")
 }
 
 /// Appends an entry whose payload depends on its tag alone and has no zero byte.
-fn append(writer: &mut Writer<MemoryDisk>, tag: u64, payload_bytes: usize) -> Sequence {
+fn append(writer: &mut Writer<TestDisk>, tag: u64, payload_bytes: usize) -> Sequence {
     writer.append(ENTRY, tag, |buffer| buffer.extend(payload(tag, payload_bytes)))
 }
 
@@ -37,7 +36,7 @@ fn payload(tag: u64, bytes: usize) -> Vec<u8> {
     cycle.skip(usize::try_from(tag % 255).unwrap_or(0)).take(bytes).collect()
 }
 
-fn commit(writer: &mut Writer<MemoryDisk>) -> Result<(), StorageError> {
+fn commit(writer: &mut Writer<TestDisk>) -> Result<(), StorageError> {
     now(writer.write())?;
     now(writer.sync())?;
     now(writer.prepare())
@@ -48,7 +47,7 @@ fn vote(term: u8) -> Record {
 }
 
 /// Casts a vote as the shell does: the preamble and the record say the same.
-fn append_vote(writer: &mut Writer<MemoryDisk>, term: u8) -> Sequence {
+fn append_vote(writer: &mut Writer<TestDisk>, term: u8) -> Sequence {
     let Record { kind, tag, payload } = vote(term);
     writer.set_preamble(vec![vote(term)]);
     writer.append_critical(kind, tag, |buffer| buffer.extend(payload))

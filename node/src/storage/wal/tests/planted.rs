@@ -1,9 +1,9 @@
 //! Each planted bug of the log breaks what it is meant to break, and only while it is on.
 
-use super::disk::{Faults, MemoryDisk};
 use super::*;
 use crate::base::Rng;
 use crate::base::planted::turn_on;
+use crate::storage::test_disk::{Faults, TestDisk};
 
 /// Runs a scenario with the right code and with the bug; it tells what was acknowledged and lost.
 fn loses_only_with(code: &'static str, scenario: impl Fn() -> bool) {
@@ -15,7 +15,7 @@ fn loses_only_with(code: &'static str, scenario: impl Fn() -> bool) {
 }
 
 /// Tells whether a record that the writer called durable is missing after a power loss.
-fn is_lost_by_power(disk: &MemoryDisk, durable: Sequence) -> bool {
+fn is_lost_by_power(disk: &TestDisk, durable: Sequence) -> bool {
     disk.power_loss(&mut Rng::new(1), 0.0);
     !sequences(&open(disk).1).contains(&durable)
 }
@@ -23,7 +23,7 @@ fn is_lost_by_power(disk: &MemoryDisk, durable: Sequence) -> bool {
 #[test]
 fn w2_ignored_fsync_error_loses_records() {
     loses_only_with("W2", || {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         append(&mut writer, 1, 10);
         now(writer.write()).unwrap();
@@ -35,7 +35,7 @@ fn w2_ignored_fsync_error_loses_records() {
 #[test]
 fn w4_missing_directory_sync_loses_a_segment() {
     loses_only_with("W4", || {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         for tag in 1..=3 {
             append(&mut writer, tag, 4000);
@@ -48,7 +48,7 @@ fn w4_missing_directory_sync_loses_a_segment() {
 #[test]
 fn w6_early_removal_loses_records() {
     loses_only_with("W6", || {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         for tag in 1..=9 {
             append(&mut writer, tag, 4000);
@@ -62,7 +62,7 @@ fn w6_early_removal_loses_records() {
 #[test]
 fn w7_truncation_at_the_first_bad_record_loses_those_after_it() {
     loses_only_with("W7", || {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         for tag in 1..=3 {
             append(&mut writer, tag, 600);

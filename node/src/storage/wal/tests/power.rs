@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::Loss;
-use super::disk::{Faults, MemoryDisk};
 use super::*;
 use crate::base::Rng;
+use crate::storage::test_disk::{Faults, TestDisk};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -24,7 +24,7 @@ enum Step {
     PowerLoss {
         seed: u64,
         kept: f64,
-        failed_starts: Vec<u32>,
+        failed_starts: Vec<usize>,
     },
 }
 
@@ -40,7 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_u64..30).prop_map(Step::Remove),
         1 => any::<bool>().prop_map(Step::NoSpace),
         1 => Just(Step::Restart),
-        1 => (any::<u64>(), kept, prop::collection::vec(0_u32..20, 0..3)).prop_map(
+        1 => (any::<u64>(), kept, prop::collection::vec(0_usize..20, 0..3)).prop_map(
             |(seed, kept, failed_starts)| Step::PowerLoss { seed, kept, failed_starts }
         ),
     ];
@@ -49,8 +49,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// What the log was told, and what it has promised.
 struct Model {
-    disk: MemoryDisk,
-    writer: Writer<MemoryDisk>,
+    disk: TestDisk,
+    writer: Writer<TestDisk>,
     /// Every live record by sequence, acknowledged or not.
     records: BTreeMap<Sequence, (u8, u64, Vec<u8>)>,
     durable: Sequence,
@@ -63,7 +63,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (writer, _) = open(&disk);
         Self {
             disk,
@@ -134,7 +134,7 @@ impl Model {
 
     fn check_space(
         &mut self,
-        call: impl FnOnce(&mut Writer<MemoryDisk>) -> Result<(), StorageError>,
+        call: impl FnOnce(&mut Writer<TestDisk>) -> Result<(), StorageError>,
     ) {
         if let Err(error) = call(&mut self.writer) {
             assert!(error.is_no_space(), "{error}");
@@ -193,7 +193,7 @@ impl Model {
         assert_eq!((again.next, again.torn), (recovery.next, None));
     }
 
-    fn adopt(&mut self, _first: Writer<MemoryDisk>, recovery: &Recovery) {
+    fn adopt(&mut self, _first: Writer<TestDisk>, recovery: &Recovery) {
         self.writer = open(&self.disk).0;
         let next = recovery.next;
         self.records.retain(|&sequence, _| sequence < next);
@@ -227,7 +227,7 @@ fn intact_records_after_a_torn_one_are_void() {
     // Among many power losses, one drops an early sector of a batch and keeps a later one.
     let mut has_seen_drop = false;
     for seed in 0..50 {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         append(&mut writer, 1, 100);
         commit(&mut writer).unwrap();
@@ -254,7 +254,7 @@ fn intact_records_after_a_torn_one_are_void() {
 
 #[test]
 fn half_written_vote_is_kept_and_holds_its_segment() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append_vote(&mut writer, 3);
     now(writer.write()).unwrap();
@@ -276,7 +276,7 @@ fn half_written_vote_is_kept_and_holds_its_segment() {
 #[test]
 fn vote_with_one_bad_copy_and_no_witness_is_kept_with_all_that_follows() {
     for copy in 0..2 {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         append(&mut writer, 1, 10);
         commit(&mut writer).unwrap();
@@ -297,7 +297,7 @@ fn vote_with_one_bad_copy_and_no_witness_is_kept_with_all_that_follows() {
 
 #[test]
 fn segment_goes_only_when_rot_in_the_preamble_that_replaces_it_would_be_known() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append_vote(&mut writer, 3);
     append(&mut writer, 1, 4000);
@@ -316,7 +316,7 @@ fn segment_goes_only_when_rot_in_the_preamble_that_replaces_it_would_be_known() 
 
 #[test]
 fn large_record_after_a_start_without_records_fits() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     drop(open(&disk));
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 7129);
@@ -330,7 +330,7 @@ fn large_record_after_a_start_without_records_fits() {
 
 #[test]
 fn start_on_a_full_disk_may_be_tried_again() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 100);
     commit(&mut writer).unwrap();
@@ -345,7 +345,7 @@ fn start_on_a_full_disk_may_be_tried_again() {
 fn write_cut_at_any_byte_is_torn_and_not_rot() {
     // Header, payload, copies and padding are each cut at every byte.
     for stored in 0..2048 {
-        let disk = MemoryDisk::default();
+        let disk = TestDisk::default();
         let (mut writer, _) = open(&disk);
         append(&mut writer, 1, 100);
         commit(&mut writer).unwrap();

@@ -1,13 +1,13 @@
 //! Appending, rotating, removing, a full disk and a failing one.
 
-use super::disk::{Faults, MemoryDisk};
 use super::*;
 use crate::base::Rng;
 use crate::env::{Disk, DiskErrorKind};
+use crate::storage::test_disk::{Faults, TestDisk};
 
 #[test]
 fn empty_log_opens_and_counts_from_one() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, recovery) = open(&disk);
     assert_eq!((recovery.records.len(), recovery.next), (0, 1));
     assert_eq!(append(&mut writer, 1, 10), 1);
@@ -16,7 +16,7 @@ fn empty_log_opens_and_counts_from_one() {
 
 #[test]
 fn synced_records_come_back_in_order() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     for tag in 1..=100 {
         append(&mut writer, tag, 150);
@@ -34,7 +34,7 @@ fn synced_records_come_back_in_order() {
 
 #[test]
 fn batch_is_one_write_and_one_sync() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     // The first batches also prepare the next segment.
     commit_batch(&mut writer, 1);
@@ -44,7 +44,7 @@ fn batch_is_one_write_and_one_sync() {
     assert_eq!((disk.write_count() - writes, disk.sync_count() - syncs), (1, 1));
 }
 
-fn commit_batch(writer: &mut Writer<MemoryDisk>, batch: u64) {
+fn commit_batch(writer: &mut Writer<TestDisk>, batch: u64) {
     for tag in 0..5 {
         append(writer, batch * 5 + tag, 100);
     }
@@ -53,7 +53,7 @@ fn commit_batch(writer: &mut Writer<MemoryDisk>, batch: u64) {
 
 #[test]
 fn record_larger_than_a_segment_has_one_to_itself() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     for (tag, bytes) in [(1, 10), (2, 100_000), (3, 10), (4, 50_000)] {
         append(&mut writer, tag, bytes);
@@ -66,7 +66,7 @@ fn record_larger_than_a_segment_has_one_to_itself() {
 
 #[test]
 fn rotation_is_prepared_before_it_is_due() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 3000);
     commit(&mut writer).unwrap();
@@ -80,7 +80,7 @@ fn rotation_is_prepared_before_it_is_due() {
 
 #[test]
 fn segments_go_once_their_tags_and_votes_are_not_needed() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append_vote(&mut writer, 1);
     for tag in 1..=100 {
@@ -105,7 +105,7 @@ fn segments_go_once_their_tags_and_votes_are_not_needed() {
 
 #[test]
 fn segment_with_a_vote_stays_until_a_later_preamble_is_durable() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append_vote(&mut writer, 1);
     append(&mut writer, 1, 4000);
@@ -124,7 +124,7 @@ fn segment_with_a_vote_stays_until_a_later_preamble_is_durable() {
 
 #[test]
 fn critical_copies_lie_in_different_sectors() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 100);
     assert_eq!(append_vote(&mut writer, 7), 3);
@@ -138,7 +138,7 @@ fn critical_copies_lie_in_different_sectors() {
 
 #[test]
 fn full_disk_keeps_the_buffer_and_goes_on_when_freed() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 3000);
     commit(&mut writer).unwrap();
@@ -157,7 +157,7 @@ fn full_disk_keeps_the_buffer_and_goes_on_when_freed() {
 
 #[test]
 fn failed_sync_poisons_for_ever() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 10);
     now(writer.write()).unwrap();
@@ -173,7 +173,7 @@ fn failed_sync_poisons_for_ever() {
 
 #[test]
 fn failed_write_poisons() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 10);
     disk.set_faults(Faults { fail_after: Some(0), ..Faults::default() });
@@ -185,7 +185,7 @@ fn failed_write_poisons() {
 
 #[test]
 fn record_whose_sync_failed_is_written_again_before_it_is_believed() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 10);
     now(writer.write()).unwrap();
@@ -200,7 +200,7 @@ fn record_whose_sync_failed_is_written_again_before_it_is_believed() {
 
 #[test]
 fn marks_are_written_once_and_never_seen() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     let (mut writer, _) = open(&disk);
     append(&mut writer, 1, 10);
     commit(&mut writer).unwrap();
@@ -216,7 +216,7 @@ fn marks_are_written_once_and_never_seen() {
 
 #[test]
 fn marked_log_is_continued_in_place() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     for start in 0..5 {
         let (mut writer, _) = open(&disk);
         append(&mut writer, start + 1, 10);
@@ -229,7 +229,7 @@ fn marked_log_is_continued_in_place() {
 
 #[test]
 fn foreign_files_are_left_alone_and_named() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     drop(open(&disk));
     disk.plant("wal/notes.txt", b"hello".to_vec());
     let (_, recovery) = open(&disk);
@@ -239,7 +239,7 @@ fn foreign_files_are_left_alone_and_named() {
 
 #[test]
 fn unfinished_next_segment_is_cleared_away() {
-    let disk = MemoryDisk::default();
+    let disk = TestDisk::default();
     drop(open(&disk));
     disk.plant("wal/spare.tmp", vec![1; 700]);
     drop(open(&disk));
