@@ -9,7 +9,9 @@ use crate::base::{Column, Key, RequestSeq, SessionId, Value};
 use crate::codec;
 use crate::env::{DiskError, File};
 use crate::storage::checkpoint::load;
-use crate::storage::{Engine, StorageError, Store};
+use crate::storage::test_disk::{TestDisk, run};
+use crate::storage::tree::{self, Keeper, TreeOptions};
+use crate::storage::{Engine, StorageError, Store, Tree};
 
 /// Small, so that sessions are pushed out all the time.
 const SESSIONS_MAX: usize = 3;
@@ -32,7 +34,7 @@ fn machine(sessions_max: usize) -> Machine<Store> {
 }
 
 /// Applies `command` as the next log entry.
-fn apply(machine: &mut Machine<Store>, command: &Command) -> CommandReply {
+fn apply<S: Engine>(machine: &mut Machine<S>, command: &Command) -> CommandReply {
     let index = machine.applied().index + 1;
     let reply = machine.apply(index, 1, &codec::encode(command));
     reply.unwrap_or_else(|error| panic!("{error}"))
@@ -78,10 +80,39 @@ fn through_a_snapshot(machine: &mut Machine<Store>) -> Machine<Store> {
     while let Some(chunk) = machine.checkpoint_chunk(1000) {
         bytes.extend_from_slice(&chunk.bytes);
     }
-    let loaded = crate::storage::test_disk::run(load(&InMemory(bytes), "snapshot"));
+    let loaded = run(load(&InMemory(bytes), "snapshot"));
     let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
     let restored = Machine::restore(loaded.store, &loaded.extra, SESSIONS_MAX);
     restored.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A machine over the table store, which knows to go through its disk.
+struct OnDisk {
+    disk: TestDisk,
+    machine: Machine<Tree<TestDisk>>,
+    keeper: Keeper<TestDisk>,
+}
+
+impl OnDisk {
+    fn open(disk: TestDisk) -> Self {
+        let options = TreeOptions { table_bytes: 400, base_bytes: 400, ..TreeOptions::default() };
+        let opened = run(tree::open(disk.clone(), "tree", options));
+        let (engine, keeper, recovery) = opened.unwrap_or_else(|error| panic!("{error}"));
+        let machine = Machine::restore(engine, &recovery.extra, SESSIONS_MAX);
+        Self { disk, machine: machine.unwrap_or_else(|error| panic!("{error}")), keeper }
+    }
+
+    /// Flushes everything, compacts it, and starts again from the disk.
+    fn through_the_disk(mut self) -> Self {
+        let extra = self.machine.extra();
+        let frozen = self.machine.engine_mut().freeze(extra);
+        let flushed = run(self.keeper.flush(&frozen));
+        assert!(flushed.is_ok_and(|version| version.applied == self.machine.applied()));
+        while self.keeper.needs_compaction() {
+            assert!(run(self.keeper.compact_step()).is_ok());
+        }
+        Self::open(self.disk)
+    }
 }
 
 type Place = (Vec<u8>, Vec<u8>);
@@ -241,6 +272,7 @@ proptest! {
     fn machine_agrees_with_the_model(steps in prop::collection::vec(step(), 0..80)) {
         let mut model = Model::default();
         let (mut moving, mut steady) = (machine(SESSIONS_MAX), machine(SESSIONS_MAX));
+        let mut on_disk = OnDisk::open(TestDisk::default());
         let mut registered = Vec::new();
         for step in steps {
             let command = match step {
@@ -256,17 +288,22 @@ proptest! {
                     model.index += 1;
                     moving.skip(model.index, 1);
                     steady.skip(model.index, 1);
+                    on_disk.machine.skip(model.index, 1);
                     continue;
                 }
                 Step::Snapshot => {
                     moving = through_a_snapshot(&mut moving);
+                    on_disk = on_disk.through_the_disk();
                     continue;
                 }
             };
             let expected = model.apply(&command);
             prop_assert_eq!(&apply(&mut moving, &command), &expected);
             prop_assert_eq!(&apply(&mut steady, &command), &expected);
+            prop_assert_eq!(&apply(&mut on_disk.machine, &command), &expected);
         }
+        prop_assert_eq!(on_disk.machine.trail(), steady.trail());
+        prop_assert_eq!(on_disk.machine.state_hash(), steady.state_hash());
         prop_assert_eq!(moving.trail(), steady.trail());
         prop_assert_eq!(moving.state_hash(), steady.state_hash());
         prop_assert_eq!(moving.session_count(), model.sessions.len());

@@ -3,14 +3,11 @@
 //! Both replication modes use it. It stands on [`crate::env::Disk`] and knows neither which
 //! protocol fills the log nor what the cells mean.
 //!
-//! The cells stand behind the trait [`Engine`]: the newest value of every place in memory
-//! ([`Store`]), made durable as a whole from time to time ([`checkpoint`]), with the write-ahead
-//! log covering what came since. After a crash: load the newest checkpoint, then apply the log
-//! from there on.
-//!
-//! # Left out
-//! Data larger than memory. A log-structured merge tree is to take the place of [`Store`] behind
-//! the same trait.
+//! The cells stand behind the trait [`Engine`], of which there are two. [`Tree`] keeps the newest
+//! writes in memory and the rest in sorted [tables](table), of which there may be far more than
+//! memory holds. [`Store`] keeps everything in memory, made durable as a whole from time to time
+//! ([`checkpoint`]). With either, the write-ahead log covers what came since: after a crash, open
+//! what is on disk, then apply the log from there on.
 
 pub mod cell;
 pub mod checkpoint;
@@ -19,6 +16,7 @@ pub mod error;
 pub mod memtable;
 pub mod store;
 pub mod table;
+pub mod tree;
 pub mod wal;
 
 #[cfg(test)]
@@ -29,3 +27,4 @@ pub use checkpoint::{Checkpoints, StoreRecovery};
 pub use engine::{Change, CheckpointChunk, CheckpointEngine, Engine, SnapshotPoint, Stored};
 pub use error::StorageError;
 pub use store::Store;
+pub use tree::Tree;

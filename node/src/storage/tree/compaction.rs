@@ -1,0 +1,260 @@
+//! Merges tables into a lower level, step by step.
+
+use std::sync::Arc;
+
+use super::LEVEL_COUNT;
+use super::manifest::Manifest;
+use super::merge::{LastPlace, Merge, RowTombstone, Source};
+use super::output::Output;
+use super::picker::Plan;
+use super::version::{LevelCursor, Levels, Version};
+use crate::codec::keycode;
+use crate::env::{Disk, File};
+use crate::probe;
+use crate::storage::table::{Table, TableMeta};
+use crate::storage::{Cell, Content, StorageError};
+
+/// A compaction under way.
+pub(super) struct Compaction<D: Disk> {
+    plan: Plan,
+    merge: Merge<LevelCursor<D::File>>,
+    outside: Outside,
+    tombstone: RowTombstone,
+    last: LastPlace,
+    output: Output<D>,
+}
+
+/// Why a stretch of a compaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Enough was read for one step.
+    Step,
+    /// The table at hand is long enough.
+    Full,
+    /// There is nothing more to read.
+    End,
+}
+
+impl<D: Disk> Compaction<D> {
+    /// Begins what the plan says, on the tables of `version`.
+    pub(super) fn begin(
+        plan: Plan,
+        version: &Version<D>,
+        output: Output<D>,
+    ) -> Result<Self, StorageError> {
+        let chosen = |tables: &[Arc<Table<D::File>>], numbers: &[u64]| {
+            let is_chosen = |table: &&Arc<Table<D::File>>| numbers.contains(&table.meta().number);
+            tables.iter().filter(is_chosen).cloned().collect::<Vec<_>>()
+        };
+        let mut sources = Vec::new();
+        for (level, tables) in version.levels.iter().enumerate().take(plan.target) {
+            let upper = chosen(tables, &plan.upper);
+            if level == 0 {
+                sources.extend(upper.into_iter().map(|table| LevelCursor::new(vec![table], false)));
+            } else if !upper.is_empty() {
+                sources.push(LevelCursor::new(upper, false));
+            }
+        }
+        let lower = version.levels.get(plan.target).map(|tables| chosen(tables, &plan.lower));
+        sources.push(LevelCursor::new(lower.unwrap_or_default(), false));
+        for source in &mut sources {
+            source.seek(&[])?;
+        }
+        Ok(Self {
+            outside: Outside::of(&plan, &version.levels),
+            merge: Merge::new(sources),
+            tombstone: RowTombstone::default(),
+            last: LastPlace::default(),
+            output,
+            plan,
+        })
+    }
+
+    /// Does the next step, of so many bytes of input; tells whether it was the last one.
+    pub(super) async fn step(
+        &mut self,
+        mut bytes_left: usize,
+        next_number: &mut u64,
+    ) -> Result<bool, StorageError> {
+        loop {
+            match self.merge_some(&mut bytes_left, next_number)? {
+                Stop::Full => self.output.close_table().await?,
+                Stop::Step => {
+                    self.output.write().await?;
+                    return Ok(false);
+                }
+                Stop::End => return Ok(true),
+            }
+        }
+    }
+
+    /// Merges until so many bytes of entries were read, or a table is full. No writing.
+    fn merge_some(
+        &mut self,
+        bytes_left: &mut usize,
+        next_number: &mut u64,
+    ) -> Result<Stop, StorageError> {
+        loop {
+            let Some(cell) = self.merge.current() else { return Ok(Stop::End) };
+            if *bytes_left == 0 {
+                return Ok(Stop::Step);
+            }
+            if self.output.is_full_before(cell.place) {
+                return Ok(Stop::Full);
+            }
+            *bytes_left = bytes_left.saturating_sub(bytes_of(&cell));
+            let is_kept = match cell.content {
+                Content::RowDeleted => {
+                    self.tombstone.note(cell.place, cell.version)
+                        && self.outside.has_older_in_row(cell.place, cell.version)
+                }
+                Content::Value(_) | Content::Deleted => {
+                    !self.tombstone.hides(cell.place, cell.version)
+                        && self.last.note(cell.place)
+                        && (cell.content != Content::Deleted
+                            || self.outside.has_older_at(cell.place, cell.version))
+                }
+            };
+            if is_kept {
+                self.output.push(cell, next_number);
+            }
+            self.merge.advance()?;
+        }
+    }
+
+    /// Finishes the new tables; returns the levels with them in the place of what went in.
+    ///
+    /// `current` may have got more tables in level 0 since the beginning.
+    pub(super) async fn finish(
+        &mut self,
+        current: &Version<D>,
+    ) -> Result<Levels<D::File>, StorageError> {
+        let tables = self.output.finish_all().await?;
+        Ok(replace(&self.plan, current, tables))
+    }
+
+    /// Gives it up; returns what it has written.
+    pub(super) fn into_output(self) -> Output<D> {
+        self.output
+    }
+}
+
+/// Returns what an entry counts towards a step.
+pub(super) fn bytes_of(cell: &Cell<'_>) -> usize {
+    let value = match cell.content {
+        Content::Value(value) => value.len(),
+        Content::Deleted | Content::RowDeleted => 0,
+    };
+    cell.place.len() + value + 16
+}
+
+/// Returns the levels after a plan whose inputs are replaced by `tables`.
+fn replace<D: Disk>(
+    plan: &Plan,
+    current: &Version<D>,
+    tables: Vec<Arc<Table<D::File>>>,
+) -> Levels<D::File> {
+    let mut levels = current.levels.clone();
+    for tables in &mut levels {
+        tables.retain(|table| {
+            let number = table.meta().number;
+            !plan.upper.contains(&number) && !plan.lower.contains(&number)
+        });
+    }
+    if let Some(target) = levels.get_mut(plan.target) {
+        target.extend(tables);
+        target.sort_by(|a, b| a.meta().first.cmp(&b.meta().first));
+    }
+    levels
+}
+
+/// Returns the levels after tables were moved down as they are.
+pub(super) fn moved<D: Disk>(plan: &Plan, current: &Version<D>) -> Levels<D::File> {
+    probe!("tree.table_moves_down");
+    let upper = current.levels.iter().flatten();
+    let upper = upper.filter(|table| plan.upper.contains(&table.meta().number));
+    replace(plan, current, upper.cloned().collect())
+}
+
+/// Returns the metas of a version's tables by level.
+pub(super) fn metas<F: File>(levels: &Levels<F>) -> Vec<Vec<&TableMeta>> {
+    levels.iter().map(|tables| tables.iter().map(|table| table.meta()).collect()).collect()
+}
+
+/// What lies outside a compaction: it decides whether a tombstone is still needed.
+///
+/// Tables that are flushed while the compaction goes on hold nothing older than its input.
+#[derive(Debug)]
+struct Outside {
+    /// The tables of level 0 each for itself, then the levels; each sorted by place.
+    runs: Vec<Vec<Extent>>,
+}
+
+/// Where a table reaches, and how old its entries may be.
+#[derive(Debug)]
+struct Extent {
+    first: Vec<u8>,
+    last: Vec<u8>,
+    version_min: u64,
+}
+
+impl Outside {
+    fn of<F: File>(plan: &Plan, levels: &Levels<F>) -> Self {
+        assert!(plan.target < LEVEL_COUNT, "level {}", plan.target);
+        let extent = |meta: &TableMeta| Extent {
+            first: meta.first.clone(),
+            last: meta.last.clone(),
+            version_min: meta.version_min,
+        };
+        let mut runs = Vec::new();
+        for (level, tables) in levels.iter().enumerate() {
+            let metas = tables.iter().map(|table| table.meta());
+            let outside = metas.filter(|meta| {
+                !plan.upper.contains(&meta.number) && !plan.lower.contains(&meta.number)
+            });
+            if level == 0 {
+                runs.extend(outside.map(|meta| vec![extent(meta)]));
+            } else {
+                runs.push(outside.map(extent).collect());
+            }
+        }
+        runs.retain(|run: &Vec<Extent>| !run.is_empty());
+        Self { runs }
+    }
+
+    /// Tells whether there may be an older entry of a place.
+    fn has_older_at(&self, place: &[u8], version: u64) -> bool {
+        self.has_older(place, |extent| *extent.first <= *place, version)
+    }
+
+    /// Tells whether there may be an older entry in the row that begins with `row`.
+    fn has_older_in_row(&self, row: &[u8], version: u64) -> bool {
+        let end = keycode::row_end(row);
+        self.has_older(row, |extent| extent.first < end, version)
+    }
+
+    /// Tells whether a table that ends at `start` or later, and begins early enough, may hold
+    /// anything older.
+    fn has_older(
+        &self,
+        start: &[u8],
+        begins_early: impl Fn(&Extent) -> bool,
+        version: u64,
+    ) -> bool {
+        self.runs.iter().any(|run| {
+            let next = run.partition_point(|extent| *extent.last < *start);
+            let reaching = run.iter().skip(next).take_while(|extent| begins_early(extent));
+            reaching.into_iter().any(|extent| extent.version_min < version)
+        })
+    }
+}
+
+/// Returns the numbers of the next version's manifest; see [`Manifest::levels`].
+pub(super) fn manifest_levels<F: File>(levels: &Levels<F>) -> Vec<Vec<TableMeta>> {
+    let clone = |tables: &Vec<Arc<Table<F>>>| {
+        tables.iter().map(|table| table.meta().clone()).collect::<Vec<_>>()
+    };
+    let metas: Vec<Vec<TableMeta>> = levels.iter().map(clone).collect();
+    assert!(metas.len() == Manifest::default().levels.len(), "{} levels", metas.len());
+    metas
+}

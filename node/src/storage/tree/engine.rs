@@ -1,0 +1,267 @@
+//! The loop's side of the table store: the memtables over a version, as one ordered map.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::TreeOptions;
+use super::memtable::{Memtable, MemtableCursor, Retired};
+use super::merge::{Source, Visible};
+use super::version::{LevelCursor, Version};
+use crate::codec::keycode;
+use crate::env::{Disk, File};
+use crate::planted;
+use crate::storage::engine::{Change, Engine, SnapshotPoint, Stored, Visitor};
+use crate::storage::table::Found;
+use crate::storage::{Cell, Content, StorageError};
+
+/// Shortest value that is handed out as a part of its block, which it keeps in memory.
+const SHARED_BYTES_MIN: usize = 2 << 10;
+
+/// A memtable that takes no more writes, to be flushed; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Frozen {
+    /// The state after its last entry.
+    pub point: SnapshotPoint,
+    /// What was captured with that state.
+    pub extra: Bytes,
+    pub(super) memtable: Arc<Memtable>,
+}
+
+/// The table store as the loop sees it; see the [module](super).
+#[derive(Debug)]
+pub struct Tree<D: Disk> {
+    options: TreeOptions,
+    active: Memtable,
+    /// The oldest first.
+    frozen: VecDeque<Frozen>,
+    version: Arc<Version<D>>,
+    applied: SnapshotPoint,
+    /// Memtables that nobody needs.
+    retired: Vec<Retired>,
+}
+
+impl<D: Disk> Tree<D> {
+    pub(super) fn new(version: Arc<Version<D>>, options: TreeOptions) -> Self {
+        let applied = version.applied;
+        let (active, frozen) = (Memtable::default(), VecDeque::new());
+        Self { options, active, frozen, version, applied, retired: Vec::new() }
+    }
+
+    /// Tells whether the memtable is full.
+    pub fn is_flush_due(&self) -> bool {
+        self.active.bytes() >= self.options.memtable_bytes
+    }
+
+    /// Tells whether the disk does not keep up: writes are to be held back until a version is
+    /// adopted.
+    pub fn is_stalled(&self) -> bool {
+        let waiting = self.frozen.len() >= self.options.frozen_max.max(1) && self.is_flush_due();
+        let flushed_count = self.version.levels.first().map_or(0, Vec::len);
+        waiting || flushed_count >= self.options.level0_tables_max
+    }
+
+    /// Returns about how much memory the memtables take, in bytes.
+    pub fn memtable_bytes(&self) -> u64 {
+        let frozen = self.frozen.iter().map(|frozen| frozen.memtable.bytes());
+        self.active.bytes() + frozen.sum::<u64>()
+    }
+
+    /// Freezes the memtable as it is, empty or not, and starts another.
+    ///
+    /// `extra` is kept with the cells and comes back with them: it must belong to the state as it
+    /// is now. What this returns is flushed in the order in which it was frozen.
+    pub fn freeze(&mut self, extra: Vec<u8>) -> Frozen {
+        let memtable = Arc::new(std::mem::take(&mut self.active));
+        let frozen = Frozen { point: self.applied, extra: extra.into(), memtable };
+        self.frozen.push_back(frozen.clone());
+        frozen
+    }
+
+    /// Takes a newer version over from the [`Keeper`](super::Keeper), and lets the memtables go
+    /// that it covers. A state later than the own one, from another node, replaces everything.
+    ///
+    /// # Panics
+    /// If the version is older than the one before.
+    pub fn adopt(&mut self, version: Arc<Version<D>>) {
+        assert!(
+            version.generation >= self.version.generation
+                && version.applied >= self.version.applied,
+            "{version:?} comes after {:?}",
+            self.version
+        );
+        while self.frozen.front().is_some_and(|frozen| frozen.point <= version.applied) {
+            let frozen = self.frozen.pop_front();
+            self.retired.extend(frozen.map(|frozen| Retired::Shared(frozen.memtable)));
+        }
+        if version.applied > self.applied {
+            assert!(self.frozen.is_empty(), "frozen at {:?}, before {version:?}", self.applied);
+            let active = Arc::new(std::mem::take(&mut self.active));
+            self.retired.push(Retired::Shared(active));
+            self.applied = version.applied;
+        }
+        self.version = version;
+    }
+
+    /// Frees some entries of a memtable that nobody needs, twice as many as were written, so that
+    /// it is gone long before the next one is.
+    fn free_some(&mut self, written: usize) {
+        let rest = self.retired.pop().and_then(|retired| retired.free_some(2 * written + 1));
+        self.retired.extend(rest);
+    }
+
+    /// Returns the newest state on disk. Its files stay while it is held.
+    pub fn pin(&self) -> Arc<Version<D>> {
+        Arc::clone(&self.version)
+    }
+
+    /// Returns the position up to which the log is superfluous: what is on disk.
+    pub fn durable(&self) -> SnapshotPoint {
+        if planted!("W17")
+            && let Some(frozen) = self.frozen.back()
+        {
+            return frozen.point;
+        }
+        self.version.applied
+    }
+
+    /// Returns the memtables, the newest first.
+    fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+        let frozen = self.frozen.iter().rev().map(|frozen| &*frozen.memtable);
+        std::iter::once(&self.active).chain(frozen)
+    }
+
+    /// Returns the version of the newest tombstone of the row that begins with `row`.
+    fn row_deleted(&self, row: &[u8]) -> Result<Option<u64>, StorageError> {
+        let in_memory = self.memtables().filter_map(|memtable| memtable.row_deleted(row)).max();
+        // Tables hold nothing that is newer than what any memtable holds.
+        if in_memory.is_some() { Ok(in_memory) } else { self.version.row_deleted(row) }
+    }
+
+    /// Returns the newest tombstone of the row of a place, with the row.
+    fn tombstone_over<'p>(&self, place: &'p [u8]) -> Result<Option<(&'p [u8], u64)>, StorageError> {
+        let is_possible =
+            self.version.has_rows_deleted() || self.memtables().any(Memtable::has_rows_deleted);
+        if !is_possible {
+            return Ok(None);
+        }
+        let row = keycode::row_prefix(place);
+        Ok(self.row_deleted(row)?.map(|version| (row, version)))
+    }
+}
+
+impl<D: Disk> Engine for Tree<D> {
+    fn get(&self, place: &[u8]) -> Result<Option<Stored>, StorageError> {
+        let in_memory = self.memtables().find_map(|memtable| memtable.get(place));
+        let found = match in_memory {
+            Some(Cell { content: Content::Value(value), version, .. }) => {
+                Some(Stored { value: Bytes::copy_from_slice(value), version })
+            }
+            Some(_) => None,
+            None => match self.version.get(place)? {
+                Some(Found { value: Some(value), version }) => {
+                    Some(Stored { value: apart(value), version })
+                }
+                Some(Found { value: None, .. }) | None => None,
+            },
+        };
+        let Some(stored) = found else { return Ok(None) };
+        let tombstone = self.tombstone_over(place)?;
+        let is_hidden = tombstone.is_some_and(|(_, deleted)| stored.version < deleted);
+        Ok((!is_hidden).then_some(stored))
+    }
+
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
+        let memtables = self.memtables().map(|memtable| ReadSource::Memory(memtable.cursor()));
+        let tables = self.version.sources(true).into_iter().map(ReadSource::Tables);
+        let mut sources: Vec<ReadSource<'_, D::File>> = memtables.chain(tables).collect();
+        for source in &mut sources {
+            source.seek(start)?;
+        }
+        let mut cells = Visible::new(sources, end, self.tombstone_over(start)?)?;
+        while let Some(cell) = cells.current() {
+            if let Content::Value(value) = cell.content
+                && visit(cell.place, value, cell.version) == ControlFlow::Break(())
+            {
+                break;
+            }
+            cells.advance()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, at: SnapshotPoint, changes: &[Change<'_>]) {
+        assert!(
+            at.index > self.applied.index && at.term >= self.applied.term,
+            "write at {at:?} after {:?}",
+            self.applied
+        );
+        for change in changes {
+            match *change {
+                Change::Set { place, value } => self.active.put(place, Some(value), at.index),
+                Change::Delete { place } => self.active.put(place, None, at.index),
+                Change::DeleteRow { row } => self.active.delete_row(row, at.index),
+            }
+        }
+        self.applied = at;
+        self.free_some(changes.len());
+    }
+
+    fn applied(&self) -> SnapshotPoint {
+        self.applied
+    }
+
+    /// An estimate: what is overwritten or deleted counts until compactions have found that out.
+    fn cell_count(&self) -> u64 {
+        let in_memory = self.memtables().map(Memtable::cell_delta).sum::<i64>();
+        self.version.cell_count().saturating_add_signed(in_memory)
+    }
+}
+
+/// Copies a value out of its block, unless it is the better part of it.
+fn apart(value: Bytes) -> Bytes {
+    if value.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(&value) } else { value }
+}
+
+/// What a scan reads from.
+enum ReadSource<'a, F: File> {
+    Memory(MemtableCursor<'a>),
+    Tables(LevelCursor<F>),
+}
+
+impl<F: File> Source for ReadSource<'_, F> {
+    fn current(&self) -> Option<Cell<'_>> {
+        match self {
+            Self::Memory(cursor) => cursor.current(),
+            Self::Tables(cursor) => cursor.current(),
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), StorageError> {
+        match self {
+            Self::Memory(cursor) => cursor.advance(),
+            Self::Tables(cursor) => cursor.advance(),
+        }
+    }
+
+    fn seek(&mut self, place: &[u8]) -> Result<(), StorageError> {
+        match self {
+            Self::Memory(cursor) => cursor.seek(place),
+            Self::Tables(cursor) => cursor.seek(place),
+        }
+    }
+
+    fn version_max(&self) -> u64 {
+        match self {
+            Self::Memory(cursor) => cursor.version_max(),
+            Self::Tables(cursor) => cursor.version_max(),
+        }
+    }
+}

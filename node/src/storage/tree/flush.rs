@@ -1,0 +1,97 @@
+//! Writes frozen memtables as tables of level 0.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::engine::Frozen;
+use super::keeper::Keeper;
+use super::manifest::ExtraFile;
+use super::merge::Source;
+use super::output::{Output, Place, remove, write_in_steps};
+use super::version::Version;
+use super::{extra_path, sync, sync_dir};
+use crate::base::checksum::crc32;
+use crate::env::Disk;
+use crate::planted;
+use crate::storage::StorageError;
+use crate::storage::checkpoint::let_others_run;
+
+impl<D: Disk> Keeper<D> {
+    /// Writes a frozen memtable to the disk; the version that this returns covers it.
+    ///
+    /// # Errors
+    /// The disk refuses; see [`Keeper`].
+    pub async fn flush(&mut self, frozen: &Frozen) -> Result<Arc<Version<D>>, StorageError> {
+        self.check_usable()?;
+        if frozen.point <= self.version.applied {
+            return Ok(Arc::clone(&self.version));
+        }
+        // One table, however long: level 0 is read table by table.
+        let place = Place { table_bytes: u64::MAX, ..self.place.clone() };
+        let mut output = Output::new(place);
+        match self.try_flush(frozen, &mut output).await {
+            Ok(version) => Ok(version),
+            Err(error) => {
+                let error = self.judge(error);
+                self.discard(output).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_flush(
+        &mut self,
+        frozen: &Frozen,
+        output: &mut Output<D>,
+    ) -> Result<Arc<Version<D>>, StorageError> {
+        if planted!("W16") {
+            let levels = self.version.levels.clone();
+            self.publish(levels, frozen.point, frozen.extra.clone(), None).await?;
+        }
+        let mut cursor = frozen.memtable.cursor();
+        let mut bytes_left = self.options.step_bytes;
+        while let Some(cell) = cursor.current() {
+            output.push(cell, &mut self.next_number);
+            bytes_left = bytes_left.saturating_sub(super::compaction::bytes_of(&cell));
+            cursor.advance()?;
+            if bytes_left == 0 {
+                output.write().await?;
+                let_others_run().await;
+                bytes_left = self.options.step_bytes;
+            }
+        }
+        let tables = output.finish_all().await?;
+        let extra = self.write_extra(&frozen.extra).await?;
+        sync_dir(&self.place.disk, &self.place.dir).await?;
+        let mut levels = self.version.levels.clone();
+        if let Some(flushed) = levels.first_mut() {
+            flushed.splice(0..0, tables);
+        }
+        self.publish(levels, frozen.point, frozen.extra.clone(), extra).await
+    }
+
+    /// Writes what was captured with a state to a file of its own, durable but for its name.
+    pub(super) async fn write_extra(
+        &mut self,
+        extra: &Bytes,
+    ) -> Result<Option<ExtraFile>, StorageError> {
+        if extra.is_empty() {
+            return Ok(None);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let path = extra_path(&self.place.dir, number);
+        let written = async {
+            let file = self.place.disk.create(&path).await?;
+            write_in_steps(&file, 0, extra, self.options.step_bytes).await?;
+            sync(&file).await
+        };
+        if let Err(error) = written.await {
+            remove(&self.place.disk, &path).await;
+            return Err(error);
+        }
+        let bytes = u64::try_from(extra.len()).unwrap_or(u64::MAX);
+        Ok(Some(ExtraFile { number, bytes, crc: crc32(extra) }))
+    }
+}

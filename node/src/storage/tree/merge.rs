@@ -1,0 +1,242 @@
+//! One sorted sequence out of many: the merge of memtables and tables, and its rule.
+//!
+//! Several sources may hold an entry of the same place. A [`Merge`] brings all of them in order,
+//! the one that counts first: of a place, row tombstones before cells, then the highest version,
+//! then the newer source. [`Visible`] makes of that what a reader sees, the live cells: the first
+//! entry of a place counts, unless its row has a tombstone of a greater version; and where a
+//! tombstone hides many cells, whatever is wholly older than it jumps to the end of the row.
+//!
+//! A row tombstone is compared by version with *every* cell of its row, whichever source that
+//! lies in. So nothing depends on compactions moving a row as a whole: a row may be longer than
+//! a table, and its tombstone may lie below the cells that it hides.
+
+use std::cmp::{Ordering, Reverse};
+
+use crate::codec::keycode;
+use crate::probe;
+use crate::storage::{Cell, Content, StorageError};
+
+/// Hidden cells of a row that are passed one by one before the rest of the row is jumped over.
+const HIDDEN_CELLS_MAX: u32 = 8;
+
+/// A sorted sequence of entries, with a current one.
+pub(super) trait Source {
+    /// Returns the entry at hand; `None` after the last.
+    fn current(&self) -> Option<Cell<'_>>;
+
+    /// Goes on to the next entry.
+    fn advance(&mut self) -> Result<(), StorageError>;
+
+    /// Goes to the first entry at or after `place`, forward or back.
+    fn seek(&mut self, place: &[u8]) -> Result<(), StorageError>;
+
+    /// Returns a version that no entry of the source exceeds.
+    fn version_max(&self) -> u64;
+}
+
+/// All entries of several sources in order; see the [module](self).
+pub(super) struct Merge<S> {
+    /// The newest source first.
+    sources: Vec<S>,
+    /// Sources that are not at their end, as a binary heap by their entry at hand.
+    heap: Vec<usize>,
+}
+
+impl<S: Source> Merge<S> {
+    /// Merges sources, the newest first, from where each of them stands.
+    pub(super) fn new(sources: Vec<S>) -> Self {
+        let mut merge = Self { heap: Vec::with_capacity(sources.len()), sources };
+        merge.order();
+        merge
+    }
+
+    /// Returns the entry at hand; `None` after the last.
+    pub(super) fn current(&self) -> Option<Cell<'_>> {
+        self.heap.first().and_then(|first| self.sources.get(*first)?.current())
+    }
+
+    /// Goes on to the next entry.
+    pub(super) fn advance(&mut self) -> Result<(), StorageError> {
+        let Some(&first) = self.heap.first() else { return Ok(()) };
+        let Some(source) = self.sources.get_mut(first) else { return Ok(()) };
+        source.advance()?;
+        if source.current().is_none() {
+            self.heap.swap_remove(0);
+        }
+        self.sink(0);
+        Ok(())
+    }
+
+    /// Moves the sources whose entries are all older than `version` on to `place`, unless they
+    /// are past it.
+    fn skip_older(&mut self, place: &[u8], version: u64) -> Result<(), StorageError> {
+        for source in &mut self.sources {
+            let is_before = source.current().is_some_and(|cell| cell.place < place);
+            if is_before && source.version_max() < version {
+                source.seek(place)?;
+            }
+        }
+        self.order();
+        Ok(())
+    }
+
+    /// Builds the heap anew.
+    fn order(&mut self) {
+        self.heap.clear();
+        let sources = self.sources.iter().enumerate();
+        self.heap.extend(sources.filter(|(_, source)| source.current().is_some()).map(|(i, _)| i));
+        for position in (0..self.heap.len() / 2).rev() {
+            self.sink(position);
+        }
+    }
+
+    /// Lets the source at a position of the heap sink to where it belongs.
+    fn sink(&mut self, mut position: usize) {
+        loop {
+            let left = 2 * position + 1;
+            let right = left + 1;
+            if left >= self.heap.len() {
+                return;
+            }
+            let is_right = right < self.heap.len() && self.is_before(right, left);
+            let child = if is_right { right } else { left };
+            if !self.is_before(child, position) {
+                return;
+            }
+            self.heap.swap(child, position);
+            position = child;
+        }
+    }
+
+    /// Tells whether the source at one position of the heap comes before that at another.
+    fn is_before(&self, a: usize, b: usize) -> bool {
+        let at = |position: usize| {
+            let index = *self.heap.get(position)?;
+            Some((self.sources.get(index)?.current()?, index))
+        };
+        let (Some((a, a_index)), Some((b, b_index))) = (at(a), at(b)) else { return false };
+        let order = a.order().cmp(&b.order());
+        let order =
+            order.then_with(|| (Reverse(a.version), a_index).cmp(&(Reverse(b.version), b_index)));
+        order == Ordering::Less
+    }
+}
+
+/// The newest tombstone of the row that a walk in order is in.
+#[derive(Debug, Default)]
+pub(super) struct RowTombstone {
+    row: Vec<u8>,
+    version: Option<u64>,
+}
+
+impl RowTombstone {
+    /// Takes note of a tombstone; tells whether it is newer than what was known of its row.
+    pub(super) fn note(&mut self, row: &[u8], version: u64) -> bool {
+        if self.row != row {
+            self.version = None;
+            self.row.clear();
+            self.row.extend_from_slice(row);
+        }
+        let is_news = self.version.is_none_or(|known| known < version);
+        self.version = self.version.max(Some(version));
+        is_news
+    }
+
+    /// Tells whether it hides a cell.
+    pub(super) fn hides(&self, place: &[u8], version: u64) -> bool {
+        // `row` ends with its terminator, so that no other row's places begin with it.
+        self.version.is_some_and(|deleted| version < deleted) && place.starts_with(&self.row)
+    }
+}
+
+/// A place that was dealt with, so that older entries of it are passed over.
+#[derive(Debug, Default)]
+pub(super) struct LastPlace(Option<Vec<u8>>);
+
+impl LastPlace {
+    /// Takes note of a place; tells whether it is another one than the last.
+    pub(super) fn note(&mut self, place: &[u8]) -> bool {
+        let last = match &mut self.0 {
+            Some(last) if last == place => return false,
+            last => last.get_or_insert_default(),
+        };
+        last.clear();
+        last.extend_from_slice(place);
+        true
+    }
+}
+
+/// The live cells of several sources in order; see the [module](self).
+pub(super) struct Visible<S> {
+    merge: Merge<S>,
+    tombstone: RowTombstone,
+    last: LastPlace,
+    end: Option<Vec<u8>>,
+}
+
+impl<S: Source> Visible<S> {
+    /// Shows what is visible of sources, the newest first, before `end`. Each of them stands at
+    /// the same place; if that is within a row, `tombstone` is the row's newest in any of them.
+    pub(super) fn new(
+        sources: Vec<S>,
+        end: Option<&[u8]>,
+        tombstone: Option<(&[u8], u64)>,
+    ) -> Result<Self, StorageError> {
+        let mut visible = Self {
+            merge: Merge::new(sources),
+            tombstone: RowTombstone::default(),
+            last: LastPlace::default(),
+            end: end.map(<[u8]>::to_vec),
+        };
+        if let Some((row, version)) = tombstone {
+            visible.tombstone.note(row, version);
+        }
+        visible.settle()?;
+        Ok(visible)
+    }
+
+    /// Returns the cell at hand, which has a value; `None` after the last.
+    pub(super) fn current(&self) -> Option<Cell<'_>> {
+        self.merge.current().filter(|cell| self.is_within(cell))
+    }
+
+    /// Tells whether an entry is before the end. What comes after it is not even looked at, for
+    /// there may be any number of tombstones.
+    fn is_within(&self, cell: &Cell<'_>) -> bool {
+        self.end.as_deref().is_none_or(|end| cell.place < end)
+    }
+
+    /// Goes on to the next cell.
+    pub(super) fn advance(&mut self) -> Result<(), StorageError> {
+        self.merge.advance()?;
+        self.settle()
+    }
+
+    /// Passes over what is not visible.
+    fn settle(&mut self) -> Result<(), StorageError> {
+        let mut hidden_count = 0;
+        while let Some(cell) = self.merge.current() {
+            if !self.is_within(&cell) {
+                return Ok(());
+            }
+            if cell.content == Content::RowDeleted {
+                self.tombstone.note(cell.place, cell.version);
+                hidden_count = 0;
+            } else if self.tombstone.hides(cell.place, cell.version) {
+                hidden_count += 1;
+            } else if self.last.note(cell.place) && cell.content != Content::Deleted {
+                return Ok(());
+            }
+            if hidden_count >= HIDDEN_CELLS_MAX {
+                probe!("tree.scan_skips_a_deleted_row");
+                hidden_count = 0;
+                let end = keycode::row_end(&self.tombstone.row);
+                let version = self.tombstone.version.unwrap_or_default();
+                self.merge.skip_older(&end, version)?;
+            } else {
+                self.merge.advance()?;
+            }
+        }
+        Ok(())
+    }
+}

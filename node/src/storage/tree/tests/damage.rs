@@ -1,0 +1,161 @@
+//! Rot and loss of files: found, named, and never taken for an empty store.
+
+use super::*;
+use crate::storage::test_disk::Faults;
+
+/// Returns a disk with a few tables, and what is on it.
+fn store() -> (TestDisk, Cells) {
+    let disk = TestDisk::default();
+    let ((mut tree, mut keeper, _), model) = filled(&disk, &script(120), 40);
+    settle(&mut tree, &mut keeper).expect("the disk is well");
+    run(keeper.collect());
+    (disk, model)
+}
+
+/// Replaces everything by one cell, and tells whether the next start finds that.
+fn is_healed_by_replacement(disk: &TestDisk) -> bool {
+    let (mut tree, mut keeper, _) = open(disk);
+    let version = run(async {
+        keeper.begin_replacement().await?;
+        let content = crate::storage::Content::Value(b"v");
+        let cell = crate::storage::Cell { place: b"p", version: 1, content };
+        keeper.push_replacement([cell].into_iter()).await?;
+        keeper.finish_replacement(point(900), extra(900).into()).await
+    });
+    tree.adopt(version.expect("a replacement needs nothing of what was there"));
+    run(keeper.collect());
+    let (tree, _, recovery) = open(disk);
+    let names = disk.names(DIR);
+    recovery.damage.is_none()
+        && recovery.removed_files.is_empty()
+        && names.len() == 3
+        && cells(&tree, &[], None).is_ok_and(|cells| cells.len() == 1)
+}
+
+#[test]
+fn any_flipped_bit_is_reported_or_does_not_matter() {
+    let (disk, model) = store();
+    for (path, bytes) in disk.files(DIR) {
+        for bit in (0..bytes.len() * 8).step_by(41) {
+            disk.damage(&path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+            let copy = disk.after_process_end();
+            disk.damage(&path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+            let when = format!("bit {bit} of {path}");
+            let (tree, mut keeper, recovery) = match try_open(&copy) {
+                Ok(opened) => opened,
+                Err(error) => panic!("{error}, {when}"),
+            };
+            if let Some(damage) = recovery.damage {
+                assert!(damage.path == path && !path.ends_with("MANIFEST"), "{damage:?}, {when}");
+                assert_eq!(damage.point, Some(point(120)), "{when}");
+                continue;
+            }
+            match cells(&tree, &[], None) {
+                Ok(found) => assert_eq!(found, model, "{when}"),
+                Err(StorageError::Corrupt { path: found, .. }) => assert_eq!(found, path),
+                Err(error) => panic!("{error}, {when}"),
+            }
+            let scrubbed = run(keeper.scrub_step(u64::MAX));
+            assert!(scrubbed.is_err() || path.ends_with("MANIFEST"), "{when}");
+        }
+    }
+}
+
+#[test]
+fn manifest_survives_rot_in_one_copy_and_is_renewed() {
+    let (disk, model) = store();
+    let half = disk.contents("tree/MANIFEST").len() / 2;
+    for at in [0, 9, 40, half - 1, half, half + 40] {
+        disk.damage("tree/MANIFEST", |bytes| bytes[at] ^= 4);
+        let (tree, _, recovery) = open(&disk);
+        assert_eq!(recovery.damage, None);
+        assert_eq!(cells(&tree, &[], None).as_ref(), Ok(&model));
+        let bytes = disk.contents("tree/MANIFEST");
+        assert_eq!(bytes[..half], bytes[half..], "both copies are whole again");
+    }
+}
+
+#[test]
+fn lost_state_is_reported_until_it_is_replaced() {
+    let both_copies = |disk: &TestDisk| {
+        disk.damage("tree/MANIFEST", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    };
+    let table = |disk: &TestDisk| disk.lose(&first_table(disk));
+    let rotten = |disk: &TestDisk| disk.damage(&first_table(disk), |bytes| bytes.truncate(100));
+    let manifest = |disk: &TestDisk| disk.lose("tree/MANIFEST");
+    let breakages: [&dyn Fn(&TestDisk); 4] = [&both_copies, &table, &rotten, &manifest];
+    for (position, breakage) in breakages.iter().enumerate() {
+        let (disk, _) = store();
+        breakage(&disk);
+        let files = disk.files(DIR);
+        for _ in 0..2 {
+            let (mut tree, mut keeper, recovery) = open(&disk);
+            assert!(recovery.damage.is_some(), "breakage {position}");
+            assert_eq!((recovery.applied.index, cells(&tree, &[], None)), (0, Ok(Cells::new())));
+            write(&mut tree, &mut Cells::new(), &Edit::Set(1, 1, 1));
+            assert!(flush(&mut tree, &mut keeper).is_err(), "breakage {position}");
+            assert_eq!(disk.files(DIR), files, "breakage {position}");
+        }
+        assert!(is_healed_by_replacement(&disk), "breakage {position}: {:?}", disk.names(DIR));
+    }
+}
+
+fn first_table(disk: &TestDisk) -> String {
+    let tables = disk.files(DIR).into_keys().find(|path| path.contains("table"));
+    tables.expect("there are tables")
+}
+
+#[test]
+fn unreadable_sector_is_no_missing_cell() {
+    let (disk, model) = store();
+    let (tree, mut keeper, _) = open(&disk);
+    let path = first_table(&disk);
+    disk.set_faults(Faults { unreadable: Some((path.clone(), 10)), ..Faults::default() });
+    let missing = model.keys().filter(|place| tree.get(place) == Ok(None)).count();
+    let failed = model.keys().filter(|place| tree.get(place).is_err()).count();
+    assert_eq!(missing, 0);
+    assert!(failed > 0, "{path} is read by no get");
+    assert!(run(keeper.scrub_step(u64::MAX)).is_err());
+    assert!(cells(&tree, &[], None).is_err());
+}
+
+#[test]
+fn scrubber_comes_to_everything_in_small_steps() {
+    let (disk, _) = store();
+    for path in disk.files(DIR).into_keys().filter(|path| !path.contains("MANIFEST")) {
+        let (_, mut keeper, _) = open(&disk);
+        let scrub = |keeper: &mut Keeper<TestDisk>| {
+            (0..200).find_map(|_| run(keeper.scrub_step(300)).err())
+        };
+        assert_eq!(scrub(&mut keeper), None);
+        disk.damage(&path, |bytes| bytes[1] ^= 1);
+        let found = scrub(&mut keeper).map(|error| error.to_string());
+        assert!(found.as_ref().is_some_and(|found| found.contains(&path)), "{path}: {found:?}");
+        disk.damage(&path, |bytes| bytes[1] ^= 1);
+    }
+}
+
+#[test]
+fn scrubber_renews_a_damaged_manifest() {
+    let (disk, _) = store();
+    let (_, mut keeper, _) = open(&disk);
+    disk.damage("tree/MANIFEST", |bytes| bytes.iter_mut().for_each(|byte| *byte = 0));
+    assert_eq!(run(keeper.scrub_step(u64::MAX)), Ok(()));
+    assert_eq!(open(&disk).2.damage, None);
+}
+
+#[test]
+fn newer_format_is_refused_and_left_alone() {
+    let (disk, _) = store();
+    let crc = crate::base::checksum::crc32(b"MGRVMNFT\x02\0\0\0").to_le_bytes();
+    let half = disk.contents("tree/MANIFEST").len() / 2;
+    disk.damage("tree/MANIFEST", |bytes| {
+        for copy in [0, half] {
+            bytes[copy + 8] = 2;
+            bytes[copy + 12..copy + 16].copy_from_slice(&crc);
+        }
+    });
+    let before = disk.files(DIR);
+    assert!(matches!(try_open(&disk), Err(StorageError::Format { .. })));
+    assert_eq!(disk.files(DIR), before);
+}
