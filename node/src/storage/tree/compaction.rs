@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::LEVEL_COUNT;
 use super::manifest::Manifest;
 use super::merge::{LastPlace, Merge, RowTombstone, Source};
 use super::output::Output;
 use super::picker::Plan;
 use super::version::{LevelCursor, Levels, Version};
-use super::{LEVEL_COUNT, STEP_BYTES};
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::probe;
@@ -70,9 +70,12 @@ impl<D: Disk> Compaction<D> {
         })
     }
 
-    /// Does the next step; tells whether it was the last one.
-    pub(super) async fn step(&mut self, next_number: &mut u64) -> Result<bool, StorageError> {
-        let mut bytes_left = STEP_BYTES;
+    /// Does the next step, of so many bytes of input; tells whether it was the last one.
+    pub(super) async fn step(
+        &mut self,
+        mut bytes_left: usize,
+        next_number: &mut u64,
+    ) -> Result<bool, StorageError> {
         loop {
             match self.merge_some(&mut bytes_left, next_number)? {
                 Stop::Full => self.output.close_table().await?,

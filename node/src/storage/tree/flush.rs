@@ -10,7 +10,7 @@ use super::manifest::ExtraFile;
 use super::merge::Source;
 use super::output::{Output, Place, remove, write_in_steps};
 use super::version::Version;
-use super::{STEP_BYTES, extra_path, sync, sync_dir};
+use super::{extra_path, sync, sync_dir};
 use crate::base::checksum::crc32;
 use crate::env::Disk;
 use crate::planted;
@@ -50,7 +50,7 @@ impl<D: Disk> Keeper<D> {
             self.publish(levels, frozen.point, frozen.extra.clone(), None).await?;
         }
         let mut cursor = frozen.memtable.cursor();
-        let mut bytes_left = STEP_BYTES;
+        let mut bytes_left = self.options.step_bytes;
         while let Some(cell) = cursor.current() {
             output.push(cell, &mut self.next_number);
             bytes_left = bytes_left.saturating_sub(super::compaction::bytes_of(&cell));
@@ -58,7 +58,7 @@ impl<D: Disk> Keeper<D> {
             if bytes_left == 0 {
                 output.write().await?;
                 let_others_run().await;
-                bytes_left = STEP_BYTES;
+                bytes_left = self.options.step_bytes;
             }
         }
         let tables = output.finish_all().await?;
@@ -84,7 +84,7 @@ impl<D: Disk> Keeper<D> {
         let path = extra_path(&self.place.dir, number);
         let written = async {
             let file = self.place.disk.create(&path).await?;
-            write_in_steps(&file, 0, extra).await?;
+            write_in_steps(&file, 0, extra, self.options.step_bytes).await?;
             sync(&file).await
         };
         if let Err(error) = written.await {

@@ -5,6 +5,7 @@
 //! version as it is, and the files that were begun are removed; only a failed sync, or a disk that
 //! fails otherwise, ends it all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -139,7 +140,7 @@ impl<D: Disk> Keeper<D> {
             self.compaction = Some(Compaction::begin(plan, &self.version, output)?);
         }
         let Some(compaction) = &mut self.compaction else { return Ok(None) };
-        if !compaction.step(&mut self.next_number).await? {
+        if !compaction.step(self.options.step_bytes.max(1), &mut self.next_number).await? {
             return Ok(None);
         }
         let levels = compaction.finish(&self.version).await?;
@@ -293,7 +294,7 @@ impl<D: Disk> Keeper<D> {
         extra_file: Option<ExtraFile>,
     ) -> Result<Arc<Version<D>>, StorageError> {
         let generation = self.version.generation + 1;
-        let version = Arc::new(Version { applied, extra, generation, levels });
+        let version = Arc::new(Version::new(applied, extra, generation, levels));
         version.check();
         let manifest = Manifest {
             generation,
@@ -302,11 +303,13 @@ impl<D: Disk> Keeper<D> {
             extra: extra_file,
             levels: manifest_levels(&version.levels),
         };
+        let numbers = |version: &Version<D>| -> BTreeSet<u64> {
+            version.levels.iter().flatten().map(|table| table.meta().number).collect()
+        };
+        let kept = numbers(&version);
         let before = self.version.levels.iter().flatten();
-        let gone: Vec<Arc<Table<D::File>>> = before
-            .filter(|old| !version.levels.iter().flatten().any(|table| Arc::ptr_eq(old, table)))
-            .cloned()
-            .collect();
+        let gone = before.filter(|table| !kept.contains(&table.meta().number));
+        let gone: Vec<Arc<Table<D::File>>> = gone.cloned().collect();
         if planted!("W6") {
             for table in &gone {
                 remove(&self.place.disk, table.path()).await;

@@ -384,7 +384,8 @@ mod tests {
                 prop_assert_eq!(memtable.get(place), Some(expected));
             }
             let all = model.into_iter().filter(|(place, _)| *place >= from);
-            let all: Vec<Kept> = all.map(|(place, (version, value))| (place, version, value)).collect();
+            let all = all.map(|(place, (version, value))| (place, version, value));
+            let all: Vec<Kept> = all.collect();
             prop_assert_eq!(kept(&memtable, &from), all);
         }
     }

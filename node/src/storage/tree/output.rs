@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{STEP_BYTES, sync, table_path};
+use super::{sync, table_path};
 use crate::env::{Disk, DiskErrorKind, File};
 use crate::storage::let_others_run;
 use crate::storage::table::{BlockCache, Table, TableBuilder, TableOptions};
@@ -16,6 +16,8 @@ pub(super) struct Place<D> {
     pub(super) table: TableOptions,
     /// Bytes after which a table is closed.
     pub(super) table_bytes: u64,
+    /// Bytes that are written at a time.
+    pub(super) step_bytes: usize,
     pub(super) cache: Arc<BlockCache>,
 }
 
@@ -137,7 +139,7 @@ impl<F: File> Unfinished<F> {
             self.file = Some(place.disk.create(&path).await?);
         }
         if let Some(file) = &self.file {
-            write_in_steps(file, self.written, bytes).await?;
+            write_in_steps(file, self.written, bytes, place.step_bytes).await?;
             self.written += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         }
         Ok(())
@@ -149,11 +151,12 @@ pub(super) async fn write_in_steps<F: File>(
     file: &F,
     mut offset: u64,
     bytes: &[u8],
+    step_bytes: usize,
 ) -> Result<(), StorageError> {
-    for step in bytes.chunks(STEP_BYTES) {
+    for step in bytes.chunks(step_bytes.max(1)) {
         file.write_at(offset, step).await?;
         offset += u64::try_from(step.len()).unwrap_or(u64::MAX);
-        if bytes.len() > STEP_BYTES {
+        if bytes.len() > step_bytes {
             let_others_run().await;
         }
     }

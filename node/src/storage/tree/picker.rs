@@ -2,7 +2,7 @@
 //!
 //! Every level has a *score*, 1000 where it is as full as it may be, and the fullest is compacted
 //! into the next level in use. Level 0 is full with [`TreeOptions::level0_tables`] tables, and
-//! already when what it may make superfluous below is a third of everything, so that small stores
+//! already when what it may make superfluous below is three tenths of it, so that small stores
 //! do not take much more space than their cells. A tombstone counts there as much as a cell that
 //! it may hide; a table of any level that is mostly tombstones goes down at once.
 //!
@@ -20,7 +20,7 @@ use crate::storage::table::TableMeta;
 const FULL: u64 = 1000;
 
 /// What level 0 may hold, in thousandths of what is below it, before its bytes demand compaction.
-const LEVEL0_SHARE: u64 = 350;
+const LEVEL0_SHARE: u64 = 300;
 
 /// How many cells a row tombstone is taken to hide. How many it does, only the compaction finds
 /// out; too few leave a deleted row's space in use for longer, too many make for more writing.
@@ -145,8 +145,9 @@ fn tombstones(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan>
 fn reached<'m>(tables: &[&'m TableMeta], input: &[&TableMeta]) -> Vec<&'m TableMeta> {
     let start = input.iter().map(|table| rows_start(table)).min().unwrap_or_default();
     let end = input.iter().map(|table| rows_end(table)).max().unwrap_or_default();
-    let overlaps = |table: &&&TableMeta| *table.last >= *start && table.first < end;
-    tables.iter().filter(overlaps).copied().collect()
+    let from = tables.partition_point(|table| *table.last < *start);
+    let ahead = tables.iter().skip(from).take_while(|table| table.first < end);
+    ahead.copied().collect()
 }
 
 fn plan(
@@ -198,5 +199,131 @@ fn take_small_neighbours<'m>(
     }
     if let Some(after) = after.filter(|table| is_small(table)) {
         lower.push(after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: TreeOptions = TreeOptions {
+        memtable_bytes: 100,
+        frozen_max: 2,
+        table_bytes: 100,
+        level0_tables: 4,
+        level0_tables_max: 12,
+        base_bytes: 1000,
+        fanout: 10,
+        step_bytes: 100,
+        cache_bytes: 0,
+        table: crate::storage::table::TableOptions {
+            block_bytes: 100,
+            bloom_bits_per_cell: 10,
+            compression: crate::storage::table::Compression::None,
+        },
+    };
+
+    /// A table of 100 bytes and ten cells in rows of single letters.
+    fn table(number: u64, first: u8, last: u8) -> TableMeta {
+        TableMeta {
+            number,
+            bytes: 100,
+            cell_count: 10,
+            tombstone_count: 0,
+            row_tombstone_count: 0,
+            first: vec![first, 0, 0],
+            last: vec![last, 0, 0],
+            version_min: 1,
+            version_max: 9,
+        }
+    }
+
+    /// Picks with these tables in levels 0, 5 and 6.
+    fn picked(
+        flushed: &[TableMeta],
+        middle: &[TableMeta],
+        last: &[TableMeta],
+    ) -> Option<(usize, Vec<u64>, Vec<u64>, bool)> {
+        let mut levels: Vec<Vec<&TableMeta>> = vec![Vec::new(); LEVEL_COUNT];
+        for (level, tables) in [(0, flushed), (5, middle), (6, last)] {
+            levels[level] = tables.iter().collect();
+        }
+        let plan = pick(&levels, &OPTIONS)?;
+        Some((plan.target, plan.upper, plan.lower, plan.is_move))
+    }
+
+    fn run_of(count: u8) -> Vec<TableMeta> {
+        (0..count).map(|n| table(100 + u64::from(n), b'a' + 2 * n, b'b' + 2 * n)).collect()
+    }
+
+    #[test]
+    fn small_part_of_the_store_may_wait_in_level_0() {
+        assert_eq!(picked(&[table(1, b'a', b'z')], &[], &run_of(4)), None);
+        assert_eq!(picked(&[], &[], &run_of(4)), None);
+    }
+
+    #[test]
+    fn level_0_goes_down_whole_when_it_is_a_large_part() {
+        let flushed = [table(2, b'c', b'd'), table(1, b'c', b'e')];
+        let expected = (6, vec![2, 1], vec![101, 102], false);
+        assert_eq!(picked(&flushed, &[], &run_of(5)), Some(expected));
+    }
+
+    #[test]
+    fn level_0_goes_to_the_level_above_a_large_one() {
+        let flushed = [4, 3, 2, 1].map(|number| table(number, b'a', b'b'));
+        let expected = (5, vec![4, 3, 2, 1], vec![], false);
+        assert_eq!(picked(&flushed, &[], &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn full_level_gives_the_table_that_has_least_below() {
+        let middle = [table(1, b'a', b'g'), table(2, b'h', b'i'), table(3, b'k', b'p')];
+        let expected = (6, vec![2], vec![103, 104], false);
+        assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn table_with_nothing_below_moves_unless_it_is_a_tombstone() {
+        let mut above = [table(1, b'y', b'z')];
+        let below = run_of(3);
+        assert_eq!(picked(&[], &above, &below), Some((6, vec![1], vec![], true)));
+        above[0].tombstone_count = 1;
+        assert_eq!(picked(&[], &above, &below), Some((6, vec![1], vec![], false)));
+    }
+
+    #[test]
+    fn small_neighbours_are_taken_along() {
+        let flushed = [table(2, b'e', b'f'), table(1, b'e', b'f')];
+        let mut below = run_of(5);
+        below[1].bytes = 20;
+        below[3].bytes = 20;
+        let expected = (6, vec![2, 1], vec![101, 102, 103], false);
+        assert_eq!(picked(&flushed, &[], &below), Some(expected));
+    }
+
+    #[test]
+    fn few_row_tombstones_weigh_as_many_cells() {
+        let mut flushed = [table(1, b'a', b'z')];
+        flushed[0].row_tombstone_count = 2;
+        assert!(picked(&flushed, &[], &run_of(9)).is_some_and(|(target, ..)| target == 6));
+    }
+
+    #[test]
+    fn table_of_tombstones_goes_down_at_once() {
+        let mut middle = [table(1, b'a', b'b')];
+        middle[0].tombstone_count = 9;
+        let expected = (6, vec![1], vec![100], false);
+        assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn rows_that_go_on_in_the_next_table_are_taken_whole() {
+        let flushed = [table(2, b'c', b'c'), table(1, b'c', b'c')];
+        let mut below = run_of(3);
+        below[0].last = vec![b'c', 0, 0, 5];
+        below[1].first = vec![b'c', 0, 0, 7];
+        let expected = (6, vec![2, 1], vec![100, 101], false);
+        assert_eq!(picked(&flushed, &[], &below), Some(expected));
     }
 }

@@ -79,6 +79,7 @@ pub async fn open<D: Disk>(
         dir: dir.to_owned(),
         table: options.table,
         table_bytes: options.table_bytes,
+        step_bytes: options.step_bytes,
         cache: Arc::new(BlockCache::new(cache_bytes)),
     };
     let names = place.disk.list(dir).await?;
@@ -151,7 +152,7 @@ async fn read<D: Disk>(place: &Place<D>, manifest: &Manifest) -> Result<Version<
         Some(extra) => read_extra(place, extra).await?,
         None => Bytes::new(),
     };
-    Ok(Version { applied: manifest.applied, extra, generation: manifest.generation, levels })
+    Ok(Version::new(manifest.applied, extra, manifest.generation, levels))
 }
 
 /// Reads what was captured with the cells.
@@ -208,12 +209,8 @@ async fn restored<D: Disk>(
 /// The state that replaces it counts on from `generation`: a verdict on that one is not on it.
 fn lost<D: Disk>(damage: Damage, names: &[String], generation: u64) -> Start<D> {
     probe!("tree.state_is_lost");
-    let version = Version {
-        applied: SnapshotPoint::default(),
-        extra: Bytes::new(),
-        generation,
-        levels: vec![Vec::new(); LEVEL_COUNT],
-    };
+    let levels = vec![Vec::new(); LEVEL_COUNT];
+    let version = Version::new(SnapshotPoint::default(), Bytes::new(), generation, levels);
     let version = Arc::new(version);
     Start { version, next_number: number_after(names), extra: None, damage: Some(damage) }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::LEVEL_COUNT;
 use super::merge::{Source, Visible};
-use super::{LEVEL_COUNT, newest};
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::storage::table::{Found, PlaceHash, Table, TableCursor, TableMeta};
@@ -23,7 +23,7 @@ use crate::storage::{Cell, SnapshotPoint, StorageError};
 /// Tables by level.
 pub(super) type Levels<F> = Vec<Vec<Arc<Table<F>>>>;
 
-/// A stable state on disk; see the [module](self).
+/// A stable state on disk: tables that never change. Its files stay as long as somebody holds it.
 pub struct Version<D: Disk> {
     /// The state that it is.
     pub applied: SnapshotPoint,
@@ -32,9 +32,23 @@ pub struct Version<D: Disk> {
     /// Counts the versions.
     pub(super) generation: u64,
     pub(super) levels: Levels<D::File>,
+    /// Whether any table holds a row tombstone.
+    has_rows_deleted: bool,
 }
 
 impl<D: Disk> Version<D> {
+    /// Makes a version of tables that are as the [module](self) says.
+    pub(super) fn new(
+        applied: SnapshotPoint,
+        extra: Bytes,
+        generation: u64,
+        levels: Levels<D::File>,
+    ) -> Self {
+        let mut tables = levels.iter().flatten();
+        let has_rows_deleted = tables.any(|table| table.meta().row_tombstone_count > 0);
+        Self { applied, extra, generation, levels, has_rows_deleted }
+    }
+
     /// Returns how many tables there are.
     pub fn table_count(&self) -> usize {
         self.levels.iter().map(Vec::len).sum()
@@ -80,14 +94,14 @@ impl<D: Disk> Version<D> {
         let mut deleted = None;
         let hash = PlaceHash::of(row);
         for table in self.tables_at(row).filter(|table| table.meta().row_tombstone_count > 0) {
-            deleted = newest(deleted, table.row_deleted(row, hash)?);
+            deleted = deleted.max(table.row_deleted(row, hash)?);
         }
         Ok(deleted)
     }
 
     /// Tells whether any table holds a row tombstone.
     pub(super) fn has_rows_deleted(&self) -> bool {
-        self.levels.iter().flatten().any(|table| table.meta().row_tombstone_count > 0)
+        self.has_rows_deleted
     }
 
     /// Returns the tables that may hold a place, the newest first.

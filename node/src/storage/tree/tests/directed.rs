@@ -72,10 +72,11 @@ fn large_store_has_levels_and_each_holds_a_part() {
     let sizes = keeper.version().level_sizes();
     let used = sizes.iter().filter(|(bytes, _)| *bytes > 0).count();
     assert!(used >= 2 && sizes[LEVEL_COUNT - 1].1 > 2, "{sizes:?}");
-    let (bytes, live) = (keeper.version().bytes(), model.len());
     run(keeper.collect());
     assert_eq!(keeper.obsolete_count(), 0);
-    assert!(entry_count(keeper.version()) < 2 * u64::try_from(live).unwrap(), "{live}, {bytes}");
+    // With each level half of the next one, superfluous entries are up to twice the others.
+    let (entries, live) = (entry_count(keeper.version()), u64::try_from(model.len()).unwrap());
+    assert!(entries < 3 * live, "{entries} entries for {live} cells: {sizes:?}");
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn ascending_cells_are_not_written_twice() {
         }
     }
     assert_eq!(cells(&tree, &[], None).unwrap(), model);
-    assert_eq!(keeper.version().levels[0].len(), 1, "only what does not fill a third stays");
+    assert_eq!(keeper.version().table_count(), 20);
 }
 
 #[test]

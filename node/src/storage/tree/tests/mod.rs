@@ -22,13 +22,14 @@ const DIR: &str = "tree";
 
 /// Sizes at which a few hundred cells make several levels of several tables.
 const OPTIONS: TreeOptions = TreeOptions {
-    memtable_bytes: 2 << 10,
+    memtable_bytes: 1 << 10,
     frozen_max: 2,
-    table_bytes: 1 << 10,
+    table_bytes: 700,
     level0_tables: 3,
     level0_tables_max: 6,
-    base_bytes: 2 << 10,
+    base_bytes: 1 << 10,
     fanout: 2,
+    step_bytes: 600,
     cache_bytes: 8 << 10,
     table: TableOptions {
         block_bytes: 200,

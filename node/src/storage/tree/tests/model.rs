@@ -13,6 +13,7 @@ enum Step {
     Write(Vec<Edit>),
     Freeze,
     Flush,
+    FreezeAndFlush,
     Compact(usize),
     Settle,
     Collect,
@@ -27,9 +28,9 @@ enum Step {
 
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
-        12 => (0_u8..5, 0_u8..12, 0_usize..90).prop_map(|(k, c, len)| Edit::Set(k, c, len)),
-        3 => (0_u8..5, 0_u8..12).prop_map(|(k, c)| Edit::Delete(k, c)),
-        1 => (0_u8..5).prop_map(Edit::DeleteRow),
+        12 => (0_u8..9, 0_u8..12, 0_usize..150).prop_map(|(k, c, len)| Edit::Set(k, c, len)),
+        3 => (0_u8..9, 0_u8..12).prop_map(|(k, c)| Edit::Delete(k, c)),
+        1 => (0_u8..9).prop_map(Edit::DeleteRow),
     ]
 }
 
@@ -37,10 +38,11 @@ fn step() -> impl Strategy<Value = Step> {
     let kept = prop_oneof![Just(0.0), Just(0.3), Just(0.7), Just(1.0)];
     let fail_after = prop::option::of(0_usize..12);
     prop_oneof![
-        12 => prop::collection::vec(edit(), 1..30).prop_map(Step::Write),
+        12 => prop::collection::vec(edit(), 1..50).prop_map(Step::Write),
         3 => Just(Step::Freeze),
-        6 => Just(Step::Flush),
-        8 => (1_usize..4).prop_map(Step::Compact),
+        4 => Just(Step::Flush),
+        8 => Just(Step::FreezeAndFlush),
+        8 => (1_usize..12).prop_map(Step::Compact),
         2 => Just(Step::Settle),
         3 => Just(Step::Collect),
         2 => Just(Step::Scrub),
@@ -79,7 +81,7 @@ impl Model {
     fn check(&self) {
         let now = self.state(self.tree.applied());
         assert_eq!(&cells(&self.tree, &[], None).unwrap(), now);
-        for key in 0..5 {
+        for key in 0..9 {
             for column in [0, 3, 7, 11] {
                 let place = place(key, column);
                 let got = self.tree.get(&place).unwrap();
@@ -193,6 +195,16 @@ impl Model {
                 self.unflushed.push_back(self.tree.freeze(extra(index)));
             }
             Step::Flush => self.flush(),
+            Step::FreezeAndFlush => {
+                self.run(&Step::Freeze);
+                while !self.unflushed.is_empty() {
+                    let before = self.unflushed.len();
+                    self.flush();
+                    if self.unflushed.len() == before {
+                        break;
+                    }
+                }
+            }
             Step::Compact(steps) => {
                 for _ in 0..*steps {
                     let stepped = run(self.keeper.compact_step());
@@ -225,10 +237,10 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn tree_agrees_with_a_plain_map(steps in prop::collection::vec(step(), 1..60)) {
+    fn tree_agrees_with_a_plain_map(steps in prop::collection::vec(step(), 1..80)) {
         let mut model = Model::new();
         for step in &steps {
             model.run(step);
