@@ -256,7 +256,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Carries out what the core wants until it wants nothing more.
     fn drive(&mut self, now: Instant) {
-        loop {
+        while self.stop.is_none() {
             let ready = self.core.take_ready();
             if ready == Ready::default() {
                 break;
@@ -285,6 +285,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let applied = ready.apply.last().map(|committed| committed.entry.index);
         for committed in ready.apply {
             self.apply(now, committed);
+            if self.stop.is_some() {
+                // What comes next would be applied to half a state.
+                return;
+            }
         }
         if let Some(through) = applied {
             self.step(now, Input::Applied { through });
