@@ -585,11 +585,15 @@ impl Cluster {
     }
 }
 
+/// Smallest segment of a log.
+const SMALL_SEGMENT_BYTES: u64 = 4096;
+
 /// Runs the recovery of a node on a disk.
 async fn recovered_from_disk(env: &SimEnv) -> Result<Recovered, String> {
     let opened = tree::open(env.disk().clone(), STATE_DIR, TreeOptions::default()).await;
     let (_, _, tables) = opened.map_err(|error| error.to_string())?;
-    let options = wal::Options::default();
+    // Recovery may begin a segment; nobody will write to it.
+    let options = wal::Options { segment_bytes: SMALL_SEGMENT_BYTES };
     let (_, log) = wal::open(env.disk(), WAL_DIR, options).await.map_err(|e| e.to_string())?;
     let durable = SnapshotMeta { index: tables.applied.index, term: tables.applied.term };
     replay(&log, durable).map_err(|error| error.to_string())

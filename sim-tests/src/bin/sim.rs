@@ -16,6 +16,10 @@ use sim_tests::options::Options;
 use sim_tests::run::{Report, run};
 use sim_tests::swarm::{self, Swarm};
 
+/// A tenth of a run is spent in the allocator, with the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs Mangrove in a simulated world: crashes, power loss, bad disks, bad networks, wrong clocks,
 /// all from one seed.
 #[derive(Parser)]
