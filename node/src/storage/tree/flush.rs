@@ -16,6 +16,7 @@ use crate::env::Disk;
 use crate::planted;
 use crate::storage::StorageError;
 use crate::storage::let_others_run;
+use crate::storage::table::{Compression, TableOptions};
 
 impl<D: Disk> Keeper<D> {
     /// Writes a frozen memtable to the disk; the version that this returns covers it.
@@ -28,7 +29,9 @@ impl<D: Disk> Keeper<D> {
             return Ok(Arc::clone(&self.version));
         }
         // One table, however long: level 0 is read table by table.
-        let place = Place { table_bytes: u64::MAX, ..self.place.clone() };
+        // And not packed: it is merged again soon.
+        let table = TableOptions { compression: Compression::None, ..self.place.table };
+        let place = Place { table_bytes: u64::MAX, table, ..self.place.clone() };
         let mut output = Output::new(place);
         match self.try_flush(frozen, &mut output).await {
             Ok(version) => Ok(version),

@@ -8,6 +8,10 @@ use crate::storage::let_others_run;
 use crate::storage::table::{BlockCache, Table, TableBuilder, TableOptions};
 use crate::storage::{Cell, StorageError};
 
+/// Bytes after which a growing table is synced. All of it at the end would keep the disk busy for
+/// so long that the log, which everybody waits for, would have to wait, too.
+const SYNC_BYTES: u64 = 1 << 20;
+
 /// Where tables go, and how they are made.
 #[derive(Debug, Clone)]
 pub(super) struct Place<D> {
@@ -37,6 +41,8 @@ struct Unfinished<F> {
     builder: TableBuilder,
     file: Option<F>,
     written: u64,
+    /// Bytes of it that are durable.
+    synced: u64,
 }
 
 impl<D: Disk> Output<D> {
@@ -58,7 +64,7 @@ impl<D: Disk> Output<D> {
             let number = *next_number;
             *next_number += 1;
             let builder = TableBuilder::new(number, &self.place.table);
-            Unfinished { number, builder, file: None, written: 0 }
+            Unfinished { number, builder, file: None, written: 0, synced: 0 }
         });
         open.builder.push(cell);
         self.last.clear();
@@ -141,6 +147,10 @@ impl<F: File> Unfinished<F> {
         if let Some(file) = &self.file {
             write_in_steps(file, self.written, bytes, place.step_bytes).await?;
             self.written += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            if self.written - self.synced >= SYNC_BYTES {
+                sync(file).await?;
+                self.synced = self.written;
+            }
         }
         Ok(())
     }
