@@ -59,7 +59,7 @@ const _: () = {
     assert!(
         2 * KEY_BYTES_MAX + COLUMN_BYTES_MAX + VALUE_BYTES_MAX + (1 << 10)
             < SNAPSHOT_BLOCK_BYTES_MAX,
-        "a cell fits a block of a checkpoint"
+        "a cell fits a block of a snapshot"
     );
     assert!(PAGE_BYTES_MAX + VALUE_BYTES_MAX + (16 << 10) < FRAME_BYTES_MAX, "a page fits a frame");
 };

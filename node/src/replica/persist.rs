@@ -12,8 +12,8 @@
 //! ```text
 //! kind 1  hard state   tag 0              bincode(HardState), written twice
 //! kind 2  log entry    tag = its index    bincode(Entry)
-//! kind 3  install      tag 0              bincode(SnapshotMeta): the checkpoint of that name was
-//!                                         received from a leader and replaces all entries before
+//! kind 3  install      tag 0              bincode(SnapshotMeta): that state was received from a
+//!                                         leader and replaces all entries before
 //! kind 4  recovered    tag 0              bincode(SnapshotMeta): the last entry that a recovery
 //!                                         from damage kept; what follows goes on behind it
 //! ```

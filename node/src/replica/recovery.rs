@@ -1,10 +1,10 @@
 //! From the records of the log to the state the core starts with.
 //!
 //! Without damage this is a replay: the last hard state, and the entries in the order they were
-//! written, each replacing what the log had from its index on. Entries that the checkpoint covers
-//! are dropped at the end. A recorded installation of exactly the checkpoint that is there
-//! replaces all entries before it (unless they reach through its last one); one whose checkpoint
-//! never got its name is ignored.
+//! written, each replacing what the log had from its index on. Entries that the tables cover are
+//! dropped at the end. A recorded installation of exactly the state that the tables are in
+//! replaces all entries before it (unless they reach through its last one); one that never became
+//! the tables' is ignored.
 //!
 //! With damage (records that were durable and cannot be read) the node must not forget what it
 //! may have acknowledged. What was lost is unknown, but its number is not, so:
@@ -22,13 +22,13 @@ use crate::codec::{self, DecodeError};
 use crate::raft::{Entry, HardState, Recovered, SnapshotMeta};
 use crate::storage::wal;
 
-/// Rebuilds the core's state from the log and the checkpoint that the machine was restored from.
+/// Rebuilds the core's state from the log and the position of the tables.
 ///
 /// # Errors
 /// [`ReplayError::Decode`]: a record with a good checksum does not decode, so a foreign program
 /// wrote it. [`ReplayError::VoteLost`]: the node may have voted and cannot know for whom.
-pub fn replay(log: &wal::Recovery, checkpoint: SnapshotMeta) -> Result<Recovered, ReplayError> {
-    let mut replay = Replay { checkpoint, ..Replay::default() };
+pub fn replay(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Recovered, ReplayError> {
+    let mut replay = Replay { durable, ..Replay::default() };
     let mut damage = log.damage.iter().peekable();
     for record in &log.records {
         while let Some(hole) = damage.next_if(|hole| hole.missing.start < record.sequence) {
@@ -70,7 +70,7 @@ pub enum ReplayError {
 
 #[derive(Default)]
 struct Replay {
-    checkpoint: SnapshotMeta,
+    durable: SnapshotMeta,
     hard_state: HardState,
     entries: Vec<Entry>,
     /// Both copies of a hard state may be lost.
@@ -105,15 +105,15 @@ impl Replay {
             self.lost = 0;
         }
         let mut follows = self.entries.is_empty() || entry.index <= self.last().index + 1;
-        if !follows && entry.index <= self.checkpoint.index + 1 {
-            // The checkpoint covers the gap: the log began anew behind an installed snapshot.
+        if !follows && entry.index <= self.durable.index + 1 {
+            // The tables cover the gap: the log began anew behind an installed snapshot.
             crate::probe!("recovery.log_begins_anew");
             self.entries.clear();
             follows = true;
         }
         if self.damaged_last.is_some() {
             self.note_damage(meta);
-            if !follows || (self.entries.is_empty() && entry.index > self.checkpoint.index + 1) {
+            if !follows || (self.entries.is_empty() && entry.index > self.durable.index + 1) {
                 return;
             }
         }
@@ -128,7 +128,7 @@ impl Replay {
     fn install(&mut self, meta: SnapshotMeta) {
         let held = self.entries.iter().any(|e| (e.index, e.term) == (meta.index, meta.term));
         // A log that reaches through the snapshot's last entry goes on after it, as in the core.
-        if meta == self.checkpoint && !held {
+        if meta == self.durable && !held {
             self.entries.clear();
             self.lost = 0;
             self.damaged_last = None;
@@ -157,19 +157,19 @@ impl Replay {
 
     fn finish(mut self) -> Recovered {
         self.settle_lost();
-        let checkpoint = self.checkpoint;
-        let gap = self.entries.first().is_some_and(|first| first.index > checkpoint.index + 1);
+        let durable = self.durable;
+        let gap = self.entries.first().is_some_and(|first| first.index > durable.index + 1);
         if gap {
-            crate::probe!("recovery.log_starts_after_checkpoint");
+            crate::probe!("recovery.log_starts_after_tables");
             self.note_damage(self.last());
             self.entries.clear();
         }
-        self.entries.retain(|entry| entry.index > checkpoint.index);
-        let last = newer(self.last(), checkpoint);
+        self.entries.retain(|entry| entry.index > durable.index);
+        let last = newer(self.last(), durable);
         let damaged_last = self.damaged_last.filter(|damaged| log_end(damaged) > log_end(&last));
         Recovered {
             hard_state: self.hard_state,
-            snapshot: checkpoint,
+            snapshot: durable,
             entries: self.entries,
             damaged_last,
         }
@@ -214,8 +214,8 @@ mod tests {
         Entry { term, index, kind: EntryKind::Command(command) }
     }
 
-    fn after(checkpoint: SnapshotMeta) -> Replay {
-        Replay { checkpoint, ..Replay::default() }
+    fn after(durable: SnapshotMeta) -> Replay {
+        Replay { durable, ..Replay::default() }
     }
 
     fn meta(index: Index, term: Term) -> SnapshotMeta {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_covered_by_the_checkpoint_are_dropped() {
+    fn entries_covered_by_the_tables_are_dropped() {
         let mut replay = after(meta(2, 1));
         (1..=3).for_each(|index| replay.entry(entry(index, 1)));
         assert_eq!(indexes(&replay.finish()), [(3, 1)]);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn log_that_starts_after_the_checkpoint_is_damaged() {
+    fn log_that_starts_after_the_tables_is_damaged() {
         let mut replay = after(meta(3, 1));
         (6..=8).for_each(|index| replay.entry(entry(index, 2)));
         let recovered = replay.finish();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn log_that_went_on_after_a_snapshot_older_than_the_checkpoint_is_whole() {
+    fn log_that_went_on_after_a_snapshot_older_than_the_tables_is_whole() {
         let mut replay = after(meta(9, 2));
         (1..=3).for_each(|index| replay.entry(entry(index, 1)));
         replay.install(meta(7, 2));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn installation_without_its_checkpoint_is_ignored() {
+    fn installation_without_its_tables_is_ignored() {
         let mut replay = after(SnapshotMeta::default());
         (1..=3).for_each(|index| replay.entry(entry(index, 1)));
         replay.install(meta(9, 2));
