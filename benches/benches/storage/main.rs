@@ -56,7 +56,7 @@ fn main() {
     if is_quick {
         println!("quick: a tenth of the keys");
     }
-    let rows: [(&str, fn(&Run)); 5] = [
+    let rows: [(&str, Row); 5] = [
         ("B3", Run::puts),
         ("B4", Run::reads),
         ("B5", Run::growth),
@@ -70,6 +70,9 @@ fn main() {
         }
     }
 }
+
+/// Measures a row, or two that share a store, and prints it.
+type Row = fn(&Run);
 
 /// What a measurement printed, in order.
 type Figures = Vec<(String, f64)>;
@@ -128,7 +131,7 @@ impl Run {
             rates.insert(store, goals.map(|(name, _, _)| figure(&figures, name)));
         }
         for (number, (_, what, _)) in (0..).zip(goals) {
-            let nth = |rates: &[f64; 3]| rates.iter().nth(number).copied().unwrap_or_default();
+            let nth = |rates: &[f64; 3]| rates.get(number).copied().unwrap_or_default();
             print_ratios(&format!("B4 {what}"), &rates, nth);
         }
     }

@@ -237,7 +237,7 @@ fn value(noise: &[u8], number: u64) -> &[u8] {
     noise.get(offset..offset + VALUE_BYTES).unwrap_or_default()
 }
 
-/// Scatters numbers, no two to the same: the last steps of a SplitMix64 generator.
+/// Scatters numbers, no two to the same: the last steps of a `SplitMix64` generator.
 fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
