@@ -51,12 +51,13 @@ impl Chart {
         for (number, (name, points)) in (0_u32..).zip(&self.lines) {
             let colour = COLOURS.iter().cycle().nth(usize::try_from(number).unwrap_or(0));
             let colour = colour.copied().unwrap_or("black");
-            let place = |point: &(f64, f64)| format!("{:.1},{:.1}", x_of(point.0), y_of(point.1));
+            let place = |(x, y): &(f64, f64)| format!("{:.1},{:.1}", x_of(*x), y_of(*y));
             let path: Vec<String> = points.iter().map(place).collect();
             push(
                 &mut svg,
                 &format!(
-                    "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\n",
+                    "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
+                     points=\"{}\"/>\n",
                     path.join(" ")
                 ),
             );
