@@ -6,7 +6,8 @@
 //! Keys of 16 bytes come in random order, values of 100 bytes cannot be packed, 64 changes are
 //! a batch. Rates are those of the clock; where a neighbour may have had the processor, too, the
 //! rate by processor time stands beside them. `--quick` takes a tenth of the keys, for a look at
-//! whether everything works: its figures mean little.
+//! whether everything works: its figures mean little. Whoever stops it must stop the process that
+//! measures, too: it is on the processor that the next run takes.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::print_stderr, reason = "and its progress")]
 #![expect(clippy::expect_used, reason = "a benchmark stops when the machine fails it")]
