@@ -13,4 +13,12 @@
 
 pub mod load;
 pub mod machine;
+pub mod plot;
 pub mod redis;
+
+/// Returns a count as a number to reckon with; exact up to 2^53.
+pub fn float(count: u64) -> f64 {
+    const HALF: f64 = 4_294_967_296.0;
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).map_or(0.0, f64::from);
+    half(count >> 32) * HALF + half(count)
+}

@@ -61,6 +61,13 @@ pub fn memory_bytes(process: u32) -> (u64, u64) {
     (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
 }
 
+/// Returns the bytes that this process has caused to be written to disks so far.
+pub fn written_bytes() -> u64 {
+    let counts = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let written = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    written.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
 /// Returns the processor time that the given processes have used so far, in milliseconds.
 pub fn cpu_ms(processes: &[u32]) -> f64 {
     // The unit of these fields is the same on every Linux: USER_HZ is 100.

@@ -2,8 +2,9 @@
 //!
 //! Every level has a *score*, 1000 where it is as full as it may be, and the fullest is compacted
 //! into the next level in use. Level 0 is full with [`TreeOptions::level0_tables`] tables, and
-//! already when what it may make superfluous below is three tenths of it, so that small stores
-//! do not take much more space than their cells. A tombstone counts there as much as a cell that
+//! already when what it may make superfluous below is three tenths of it, or with the levels in
+//! between 45 hundredths of the last one, so that a store takes at most half as much more space
+//! than its cells. A tombstone counts there as much as a cell that
 //! it may hide; a table of any level that is mostly tombstones goes down at once.
 //!
 //! From level 0 all tables are taken, since they overlap; from another level the one table that
@@ -21,6 +22,13 @@ const FULL: u64 = 1000;
 
 /// What level 0 may hold, in thousandths of what is below it, before its bytes demand compaction.
 const LEVEL0_SHARE: u64 = 300;
+
+/// What all levels above the last may hold, in thousandths of the last, before level 0 is
+/// compacted earlier than its count demands: all of that may be superfluous.
+const ABOVE_LAST_SHARE: u64 = 450;
+
+/// What level 0 may always hold, in thousandths of the last level.
+const LEVEL0_SHARE_MIN: u64 = 100;
 
 /// How many cells a row tombstone is taken to hide. How many it does, only the compaction finds
 /// out; too few leave a deleted row's space in use for longer, too many make for more writing.
@@ -89,8 +97,17 @@ fn level0_score(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> u64 {
     let tombstones: u64 = tables.iter().map(hidden).sum();
     let hidden_bytes = tombstones.saturating_mul(below_bytes / below_cells);
     let weight = bytes_of(tables).saturating_add(hidden_bytes);
-    let allowed = (below_bytes.saturating_mul(LEVEL0_SHARE) / 1000).max(1);
+    let allowed = level0_bytes_allowed(below_bytes, bytes_of(level(levels, LEVEL_COUNT - 1)));
     by_count.max(weight.saturating_mul(FULL) / allowed)
+}
+
+/// Returns what level 0 may hold, of what is below it, and what of that is in the last level.
+fn level0_bytes_allowed(below_bytes: u64, last_bytes: u64) -> u64 {
+    let share = |bytes: u64, share: u64| bytes.saturating_mul(share) / 1000;
+    let between_bytes = below_bytes.saturating_sub(last_bytes);
+    let rest = share(last_bytes, ABOVE_LAST_SHARE).saturating_sub(between_bytes);
+    let allowed = rest.max(share(last_bytes, LEVEL0_SHARE_MIN));
+    allowed.min(share(below_bytes, LEVEL0_SHARE)).max(1)
 }
 
 /// Returns how much a level below level 0 should hold; 0 if it is not in use.
@@ -260,6 +277,12 @@ mod tests {
     fn small_part_of_the_store_may_wait_in_level_0() {
         assert_eq!(picked(&[table(1, b'a', b'z')], &[], &run_of(4)), None);
         assert_eq!(picked(&[], &[], &run_of(4)), None);
+    }
+
+    #[test]
+    fn level_0_may_hold_less_the_more_is_in_between() {
+        let allowed = [1000, 1200, 1400, 2000].map(|below| level0_bytes_allowed(below, 1000));
+        assert_eq!(allowed, [300, 250, 100, 100]);
     }
 
     #[test]
