@@ -131,7 +131,7 @@ impl Default for TreeOptions {
             level0_tables_max: 20,
             base_bytes: 256 << 20,
             fanout: 4,
-            step_bytes: 256 << 10,
+            step_bytes: 64 << 10,
             cache_bytes: 64 << 20,
             table: TableOptions::default(),
         }

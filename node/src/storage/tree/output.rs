@@ -10,7 +10,7 @@ use crate::storage::{Cell, StorageError};
 
 /// Bytes after which a growing table is synced. All of it at the end would keep the disk busy for
 /// so long that the log, which everybody waits for, would have to wait, too.
-const SYNC_BYTES: u64 = 1 << 20;
+const SYNC_BYTES: u64 = 256 << 10;
 
 /// Where tables go, and how they are made.
 #[derive(Debug, Clone)]

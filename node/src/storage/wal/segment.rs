@@ -32,8 +32,8 @@ pub(super) const SEGMENT_BYTES_MIN: u64 = 4096;
 /// node that crashes at each start does not fill the disk.
 pub(super) const FIRST_SEGMENT_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes of zeros that one step of making a segment writes and syncs: about a millisecond.
-const FILL_STEP_BYTES: u64 = 256 << 10;
+/// Bytes of zeros that one step of making a segment writes and syncs: a fraction of a millisecond.
+const FILL_STEP_BYTES: u64 = 64 << 10;
 
 /// The file that becomes the next segment.
 pub(super) const SPARE_NAME: &str = "spare.tmp";
