@@ -5,8 +5,8 @@
 //! command get an answer like any other, on every replica the same. The one thing that may differ
 //! between replicas is a failure of the own storage; it is no answer, it stops the node.
 //!
-//! The cells live in an [`Engine`], the sessions in memory; what is on disk holds both as of one log
-//! position. Above the engine nothing knows how cells are kept, and below this module nothing
+//! The cells live in an [`Engine`], the sessions in memory; what is on disk holds both as of one
+//! log position. Above the engine nothing knows how cells are kept, and below this module nothing
 //! knows what they mean.
 //!
 //! # Invariants
@@ -118,6 +118,37 @@ impl<S: Engine> Machine<S> {
         let seen = u64::from(crc32(command)) << 32 | u64::from(crc32(&codec::encode(&reply)));
         self.trail = mix(mix(self.trail, index ^ term.rotate_left(32)), seen);
         Ok(reply)
+    }
+
+    /// Carries out the write of the next log entry whether or not its session has done so before.
+    /// For who has lost the sessions and wants what can be had of the cells.
+    ///
+    /// # Errors
+    /// The own storage failed.
+    ///
+    /// # Panics
+    /// As of [`apply`](Self::apply).
+    pub fn apply_unnumbered(
+        &mut self,
+        index: Index,
+        term: Term,
+        command: &[u8],
+    ) -> Result<(), StorageError> {
+        let at = self.next_point(index, term);
+        match codec::decode::<Command>(command) {
+            Ok(Command::Write { batch, .. }) => self.carry_out(at, &batch).map(drop),
+            Ok(Command::Register { .. }) | Err(_) => {
+                self.engine.write(at, &[]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns what stands with cells whose sessions are lost.
+    pub fn extra_without_sessions() -> Vec<u8> {
+        let mut extra = 0_u64.to_le_bytes().to_vec();
+        Sessions::new(1).encode_into(&mut extra);
+        extra
     }
 
     /// Passes over a log entry that carries no command.
