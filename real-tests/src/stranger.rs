@@ -121,7 +121,10 @@ impl Stranger {
     pub async fn status_of(address: &str) -> Option<Status> {
         match Self::ask(address, RequestBody::Status).await? {
             ResponseBody::Status(status) => Some(*status),
-            ResponseBody::Command(_) | ResponseBody::Query(_) | ResponseBody::Error(_) => None,
+            ResponseBody::Command(_)
+            | ResponseBody::Query(_)
+            | ResponseBody::Snapshot(_)
+            | ResponseBody::Error(_) => None,
         }
     }
 }

@@ -44,7 +44,11 @@ pub const SESSIONS_BYTES_MAX: usize = 32 << 20;
 /// Longest block of a snapshot: no single cell and no page of cells is longer.
 pub const SNAPSHOT_BLOCK_BYTES_MAX: usize = 4 << 20;
 
+/// Longest piece of a saved snapshot that a client is sent at once.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 1 << 20;
+
 const _: () = {
+    assert!(SNAPSHOT_PIECE_BYTES_MAX + (1 << 10) < FRAME_BYTES_MAX, "a piece fits a frame");
     assert!(
         KEY_BYTES_MAX + COLUMN_BYTES_MAX + VALUE_BYTES_MAX < BATCH_BYTES_MAX,
         "a cell fits a batch"

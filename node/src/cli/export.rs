@@ -24,7 +24,7 @@ enum Target {
 }
 
 /// A file that is not complete yet.
-struct PartialFile {
+pub(super) struct PartialFile {
     path: PathBuf,
     partial: PathBuf,
     out: BufWriter<Box<dyn Write>>,
@@ -71,7 +71,8 @@ impl Target {
 }
 
 impl PartialFile {
-    fn create(path: &Path) -> Result<Self, CliError> {
+    /// Begins the file.
+    pub(super) fn create(path: &Path) -> Result<Self, CliError> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -82,14 +83,16 @@ impl PartialFile {
         Ok(Self { path: path.to_owned(), partial, out: BufWriter::new(Box::new(file)) })
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), CliError> {
+    /// Adds a line.
+    pub(super) fn write(&mut self, record: &Record) -> Result<(), CliError> {
         let written = serde_json::to_writer(&mut self.out, record)
             .map_err(std::io::Error::from)
             .and_then(|()| self.out.write_all(b"\n"));
         written.map_err(|error| self.failed(&error))
     }
 
-    fn finish(mut self) -> Result<(), CliError> {
+    /// Gives the file its name.
+    pub(super) fn finish(mut self) -> Result<(), CliError> {
         let done = self.out.flush().and_then(|()| fs::rename(&self.partial, &self.path));
         done.map_err(|error| self.failed(&error))
     }

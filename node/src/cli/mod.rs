@@ -3,7 +3,8 @@
 //! `main` calls `run` and exits with what it returns. Each file is one subject: what can be
 //! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
 //! a cluster of them on one machine (`cluster`), what clients do (`client_commands`,
-//! `import`, `export`), and how all that is printed (`output`).
+//! `import`, `export`), backup and repair (`snapshot`, `store`, `wal`), and how all that is printed
+//! (`output`).
 //!
 //! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
 //!
@@ -22,6 +23,8 @@ mod import;
 mod output;
 mod records;
 mod serve;
+mod snapshot;
+mod store;
 mod wal;
 
 use std::future::Future;
@@ -30,7 +33,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use self::args::{Cli, Command, LogArgs, LogFormat, WalCommand};
+use self::args::{Cli, Command, LogArgs, LogFormat, SnapshotCommand, StoreCommand, WalCommand};
 use self::error::CliError;
 
 /// Does what the command line says; returns the exit code (see `mangrove --help`).
@@ -62,6 +65,21 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         // Its input may be slow, and blocks: the connections need a thread of their own.
         Command::Import(args) => block_on(Some(1), import::import(args)),
         Command::Export(args) => block_on(None, export::export(args)),
+        Command::Snapshot(SnapshotCommand::Save { file, connection }) => {
+            block_on(None, snapshot::save(file, connection))
+        }
+        Command::Snapshot(SnapshotCommand::Verify { file, output }) => {
+            block_on(None, snapshot::verify(file, output))
+        }
+        Command::Snapshot(SnapshotCommand::Restore(args)) => {
+            block_on(None, snapshot::restore(*args))
+        }
+        Command::Store(StoreCommand::Verify { dir, output }) => {
+            block_on(None, store::verify(dir, output))
+        }
+        Command::Store(StoreCommand::Salvage { dir, to }) => {
+            block_on(None, store::salvage(dir, to))
+        }
         Command::Wal(WalCommand::Dump { dir }) => block_on(None, wal::dump(dir)),
     }
 }

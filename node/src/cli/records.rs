@@ -53,12 +53,18 @@ enum Action {
 impl Record {
     /// Makes the line of a cell, with its version or without.
     pub(super) fn of_cell(key: &Key, column: &Column, cell: &Cell, with_version: bool) -> Self {
+        let mut record = Self::of_place(key, column);
+        (record.value, record.value_base64) = text_or_base64(cell.value.as_bytes());
+        record.version = with_version.then_some(cell.version.0);
+        record
+    }
+
+    /// Makes the line of a place, without what is there.
+    pub(super) fn of_place(key: &Key, column: &Column) -> Self {
         let mut record = Self::of_key(key);
         if !column.is_empty() {
             (record.column, record.column_base64) = text_or_base64(column.as_bytes());
         }
-        (record.value, record.value_base64) = text_or_base64(cell.value.as_bytes());
-        record.version = with_version.then_some(cell.version.0);
         record
     }
 

@@ -49,6 +49,7 @@ mod options;
 mod pager;
 mod retry;
 mod routing;
+mod saving;
 mod session;
 
 #[cfg(test)]
@@ -79,6 +80,7 @@ pub use self::connect::connect;
 pub use self::error::{ClientError, TryFailure};
 pub use self::options::ClientOptions;
 pub use self::pager::{KeyRange, KeysPager, ScanPager};
+pub use self::saving::SnapshotPager;
 
 /// The byte stream of an environment.
 type Stream<E> = <<E as Env>::Net as Net>::Stream;
@@ -296,6 +298,11 @@ impl<E: Env> Client<E> {
         ScanPager::new(self.clone(), prefix)
     }
 
+    /// Reads the whole state as one snapshot, piece by piece; see [`SnapshotPager`].
+    pub fn snapshot(&self) -> SnapshotPager<E> {
+        SnapshotPager::new(self.clone())
+    }
+
     /// Returns how the node at `address` is, whether it leads or not. Tried once.
     pub async fn status(&self, address: &str) -> Result<Status, ClientError> {
         let inner = &self.inner;
@@ -305,7 +312,9 @@ impl<E: Env> Client<E> {
         let failure = match inner.try_once(&route, &RequestBody::Status, limit, &mut sent).await {
             Ok(ResponseBody::Status(status)) => return Ok(*status),
             Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
-            Ok(ResponseBody::Command(_) | ResponseBody::Query(_)) => return Err(misfit()),
+            Ok(ResponseBody::Command(_) | ResponseBody::Query(_) | ResponseBody::Snapshot(_)) => {
+                return Err(misfit());
+            }
             Err(TryFailure::Refused(refusal)) => return Err(ClientError::Refused(refusal)),
             Err(failure) => failure,
         };
@@ -359,9 +368,10 @@ impl<E: Env> Client<E> {
         let mut tries = self.inner.tries(Kind::Harmless);
         match self.inner.call(&RequestBody::Query(query), &mut tries).await? {
             ResponseBody::Query(reply) => Ok(reply),
-            ResponseBody::Command(_) | ResponseBody::Status(_) | ResponseBody::Error(_) => {
-                Err(misfit())
-            }
+            ResponseBody::Command(_)
+            | ResponseBody::Status(_)
+            | ResponseBody::Snapshot(_)
+            | ResponseBody::Error(_) => Err(misfit()),
         }
     }
 
@@ -405,6 +415,7 @@ impl<E: Env> Inner<E> {
             ResponseBody::Command(_)
             | ResponseBody::Query(_)
             | ResponseBody::Status(_)
+            | ResponseBody::Snapshot(_)
             | ResponseBody::Error(_) => Err(misfit()),
         }
     }

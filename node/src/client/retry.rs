@@ -14,6 +14,7 @@
 //! 1. A write of which a try is in doubt never fails with [`Outcome::NotApplied`].
 //! 2. No try starts, and no wait lasts, beyond the deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -234,15 +235,56 @@ impl<E: Env> Inner<E> {
         Tries::new(kind, self.env.now(), options.request_timeout, options.backoff_min)
     }
 
+    /// Asks one node until it answers with anything but an error.
+    ///
+    /// # Errors
+    /// As of [`call`](Self::call).
+    pub(super) async fn call_at(
+        &self,
+        route: &Route<Stream<E>>,
+        body: &RequestBody,
+        tries: &mut Tries,
+    ) -> Result<ResponseBody, ClientError> {
+        loop {
+            let now = self.env.now();
+            let limit = tries.deadline.since(now).min(self.options.try_timeout);
+            if limit.is_zero() {
+                return Err(tries.give_up(now));
+            }
+            let mut sent = false;
+            let failure = match self.try_once(route, body, limit, &mut sent).await {
+                Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if let Next::Fail(error) = tries.on_failure(failure, sent, self.addresses_count) {
+                return Err(tries.fail(self.env.now(), error));
+            }
+            self.back_off(tries).await?;
+        }
+    }
+
     /// Asks until a node answers with anything but an error.
     ///
     /// # Errors
-    /// The time of `tries` is over, or no node would answer otherwise.
+    /// As of [`call_routed`](Self::call_routed).
     pub(super) async fn call(
         &self,
         body: &RequestBody,
         tries: &mut Tries,
     ) -> Result<ResponseBody, ClientError> {
+        Ok(self.call_routed(body, tries).await?.1)
+    }
+
+    /// Asks until a node answers with anything but an error; returns which one did.
+    ///
+    /// # Errors
+    /// The time of `tries` is over, or no node would answer otherwise.
+    pub(super) async fn call_routed(
+        &self,
+        body: &RequestBody,
+        tries: &mut Tries,
+    ) -> Result<(Arc<Route<Stream<E>>>, ResponseBody), ClientError> {
         loop {
             let Some(route) = self.routing.target() else {
                 return Err(ClientError::Invalid("no address of a node is given".to_owned()));
@@ -257,7 +299,7 @@ impl<E: Env> Inner<E> {
                 Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
                 Ok(answer) => {
                     self.routing.on_leader(&route);
-                    return Ok(answer);
+                    return Ok((route, answer));
                 }
                 Err(failure) => failure,
             };
@@ -344,7 +386,20 @@ where
         (_, ResponseBody::Error(_))
         | (RequestBody::Command(_), ResponseBody::Command(_))
         | (RequestBody::Status, ResponseBody::Status(_)) => true,
-        (RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status, _) => false,
+        (RequestBody::Snapshot { wanted, offset, bytes_max }, ResponseBody::Snapshot(piece)) => {
+            piece.as_ref().map_or(wanted.is_some(), |piece| {
+                let len = u32::try_from(piece.data.len()).unwrap_or(u32::MAX);
+                let is_right = wanted.is_none_or(|wanted| wanted == piece.state);
+                is_right && piece.offset == *offset && len <= *bytes_max
+            })
+        }
+        (
+            RequestBody::Command(_)
+            | RequestBody::Query(_)
+            | RequestBody::Status
+            | RequestBody::Snapshot { .. },
+            _,
+        ) => false,
     };
     if fits {
         return Ok(answer);

@@ -120,6 +120,37 @@ impl<S: Engine> Machine<S> {
         Ok(reply)
     }
 
+    /// Carries out the write of the next log entry whether or not its session has done so before.
+    /// For who has lost the sessions and wants what can be had of the cells.
+    ///
+    /// # Errors
+    /// The own storage failed.
+    ///
+    /// # Panics
+    /// As of [`apply`](Self::apply).
+    pub fn apply_unnumbered(
+        &mut self,
+        index: Index,
+        term: Term,
+        command: &[u8],
+    ) -> Result<(), StorageError> {
+        let at = self.next_point(index, term);
+        match codec::decode::<Command>(command) {
+            Ok(Command::Write { batch, .. }) => self.carry_out(at, &batch).map(drop),
+            Ok(Command::Register { .. }) | Err(_) => {
+                self.engine.write(at, &[]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns what stands with cells whose sessions are lost.
+    pub fn extra_without_sessions() -> Vec<u8> {
+        let mut extra = 0_u64.to_le_bytes().to_vec();
+        Sessions::new(1).encode_into(&mut extra);
+        extra
+    }
+
     /// Passes over a log entry that carries no command.
     ///
     /// # Panics

@@ -58,6 +58,14 @@ async fn create<D: Disk>(disk: &D, own: &Identity) -> Result<(), StorageError> {
             expected: "an empty directory, or one that this node has used before",
         });
     }
+    publish(disk, own).await
+}
+
+/// Makes the directory this node's, durably.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) async fn publish<D: Disk>(disk: &D, own: &Identity) -> Result<(), StorageError> {
     let mut bytes = Vec::new();
     codec::encode_frame(&mut bytes, |buffer| codec::encode_into(own, buffer));
     let file = disk.create(PATH_NEW).await?;

@@ -9,12 +9,23 @@ use crate::base::Instant;
 use crate::kv::Query;
 use crate::raft::Token;
 
+/// What a request waits for.
+pub(super) enum Asks {
+    /// The outcome of a command.
+    Outcome,
+    /// The answer to a query.
+    Answer(Query),
+    /// The first piece of a snapshot, of so many bytes at most.
+    Snapshot(u32),
+    /// A further piece.
+    Piece,
+}
+
 /// A request that waits.
 pub(super) struct PendingRequest {
     pub(super) outbox: Arc<ClientOutbox>,
     pub(super) id: u64,
-    /// The query of a read; `None` for a command.
-    pub(super) query: Option<Query>,
+    pub(super) asks: Asks,
     deadline: Instant,
 }
 
@@ -36,12 +47,12 @@ impl PendingRequests {
         now: Instant,
         outbox: Arc<ClientOutbox>,
         id: u64,
-        query: Option<Query>,
+        asks: Asks,
     ) -> Token {
         let token = self.next_token;
         self.next_token += 1;
         let deadline = now + self.timeout;
-        self.requests.insert(token, PendingRequest { outbox, id, query, deadline });
+        self.requests.insert(token, PendingRequest { outbox, id, asks, deadline });
         token
     }
 

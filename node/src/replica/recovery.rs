@@ -28,6 +28,28 @@ use crate::storage::wal;
 /// [`ReplayError::Decode`]: a record with a good checksum does not decode, so a foreign program
 /// wrote it. [`ReplayError::VoteLost`]: the node may have voted and cannot know for whom.
 pub fn replay(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Recovered, ReplayError> {
+    let replay = read(log, durable)?;
+    if replay.vote_lost {
+        return Err(ReplayError::VoteLost);
+    }
+    Ok(replay.finish())
+}
+
+/// Returns the entries after the tables, and how far the log may have gone if some are lost;
+/// for one who will never vote.
+///
+/// # Errors
+/// A foreign program wrote a record.
+pub(super) fn entries(
+    log: &wal::Recovery,
+    durable: SnapshotMeta,
+) -> Result<(Vec<Entry>, Option<SnapshotMeta>), DecodeError> {
+    let recovered = read(log, durable)?.finish();
+    Ok((recovered.entries, recovered.damaged_last))
+}
+
+/// Replays all records.
+fn read(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Replay, DecodeError> {
     let mut replay = Replay { durable, ..Replay::default() };
     let mut damage = log.damage.iter().peekable();
     for record in &log.records {
@@ -44,17 +66,14 @@ pub fn replay(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Recovered, R
             KIND_INSTALL => replay.install(codec::decode(&record.payload)?),
             KIND_RECOVERED => replay.recovered(codec::decode(&record.payload)?),
             kind => {
-                return Err(DecodeError::Malformed(format!("log record of kind {kind}")).into());
+                return Err(DecodeError::Malformed(format!("log record of kind {kind}")));
             }
         }
     }
     for hole in damage {
         replay.hole(hole);
     }
-    if replay.vote_lost {
-        return Err(ReplayError::VoteLost);
-    }
-    Ok(replay.finish())
+    Ok(replay)
 }
 
 /// Why the log cannot be replayed.

@@ -11,8 +11,9 @@ use super::gathering::Gathering;
 use super::inbox::{Arrivals, Event, Inbox, Submitted};
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
-use super::pending::{PendingRequest, PendingRequests};
+use super::pending::{Asks, PendingRequest, PendingRequests};
 use super::persist::{LogJob, LogQueue, PersistEvent};
+use super::saving::Saving;
 use super::state::{StateEvent, StateJob, StateQueue, meta};
 use crate::base::{Core as _, Index, Instant, NodeId};
 use crate::env::Env;
@@ -63,6 +64,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) gathering: Gathering,
     pub(super) observer: O,
     pub(super) flush: FlushProgress,
+    pub(super) saving: Saving,
     /// There is no space for the log, or for tables.
     pub(super) disk_full: DiskFull,
     pub(super) wal_bytes: u64,
@@ -239,17 +241,25 @@ impl<E: Env, O: Observer> Replica<E, O> {
                     outbox.reply(id, ResponseBody::Error(error));
                     return;
                 }
-                let token = self.pending.insert(now, outbox, id, None);
+                let token = self.pending.insert(now, outbox, id, Asks::Outcome);
                 self.gathering.add(now, token, command);
             }
             RequestBody::Query(query) => {
-                let token = self.pending.insert(now, outbox, id, Some(query));
+                let token = self.pending.insert(now, outbox, id, Asks::Answer(query));
                 self.step(now, Input::Read { token });
             }
             RequestBody::Status => {
                 let status = Box::new(self.status());
                 self.inbox.answered();
                 outbox.reply(id, ResponseBody::Status(status));
+            }
+            RequestBody::Snapshot { wanted: None, bytes_max, .. } => {
+                let token = self.pending.insert(now, outbox, id, Asks::Snapshot(bytes_max));
+                self.step(now, Input::Read { token });
+            }
+            RequestBody::Snapshot { wanted: Some(wanted), offset, bytes_max } => {
+                let token = self.pending.insert(now, outbox, id, Asks::Piece);
+                self.read_saved(token, wanted, offset, bytes_max);
             }
         }
     }
@@ -331,19 +341,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     fn on_reply(&mut self, token: Token, reply: Reply) {
         // Without an entry the request has run out of time already.
-        let Some(mut request) = self.pending.remove(token) else { return };
+        let Some(request) = self.pending.remove(token) else { return };
         match reply {
-            Reply::ReadReady => {
-                let Some(query) = request.query.take() else { return };
-                match self.machine.query(&query) {
-                    Ok(answer) => self.answer(&request, ResponseBody::Query(answer)),
-                    Err(QueryError::Storage(error)) => {
-                        self.fail(&request, RequestError::ShuttingDown);
-                        self.fail_storage(error);
-                    }
-                    Err(error) => self.fail(&request, RequestError::Invalid(error.to_string())),
-                }
-            }
+            Reply::ReadReady => self.on_read_ready(request),
             Reply::NotLeader { leader } => {
                 let leader = leader.and_then(|leader| {
                     let member = self.config.members.iter().find(|(node, _)| *node == leader);
@@ -356,12 +356,31 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    fn answer(&self, request: &PendingRequest, body: ResponseBody) {
+    /// Answers a read: everything that it must see is applied.
+    fn on_read_ready(&mut self, request: PendingRequest) {
+        match &request.asks {
+            Asks::Outcome | Asks::Piece => {}
+            Asks::Snapshot(bytes_max) => {
+                let bytes_max = *bytes_max;
+                self.begin_save(request, bytes_max);
+            }
+            Asks::Answer(query) => match self.machine.query(query) {
+                Ok(answer) => self.answer(&request, ResponseBody::Query(answer)),
+                Err(QueryError::Storage(error)) => {
+                    self.fail(&request, RequestError::ShuttingDown);
+                    self.fail_storage(error);
+                }
+                Err(error) => self.fail(&request, RequestError::Invalid(error.to_string())),
+            },
+        }
+    }
+
+    pub(super) fn answer(&self, request: &PendingRequest, body: ResponseBody) {
         self.inbox.answered();
         request.outbox.reply(request.id, body);
     }
 
-    fn fail(&self, request: &PendingRequest, error: RequestError) {
+    pub(super) fn fail(&self, request: &PendingRequest, error: RequestError) {
         self.answer(request, ResponseBody::Error(error));
     }
 
@@ -377,9 +396,13 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn maybe_flush(&mut self, now: Instant) {
         let tree = self.machine.engine();
         let is_due = tree.is_flush_due() || self.flush.log_bytes >= self.config.flush_log_bytes;
-        if !is_due || !tree.may_freeze() || self.flush.installing.is_some() {
-            return;
+        if is_due && tree.may_freeze() && self.flush.installing.is_none() {
+            self.begin_flush(now);
         }
+    }
+
+    /// Has what is in memory written to a table.
+    pub(super) fn begin_flush(&mut self, now: Instant) {
         let extra = self.machine.extra();
         let frozen = self.machine.engine_mut().freeze(extra);
         self.flush.log_bytes = 0;
@@ -408,6 +431,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             StateEvent::Data { to, meta, offset, data, done } => {
                 self.step(now, Input::SnapshotData { to, meta, offset, data, done });
             }
+            StateEvent::Saved { token, saved } => self.on_saved(token, saved),
             StateEvent::Stored { meta, offset } => {
                 self.step(now, Input::SnapshotStored { meta, offset });
             }

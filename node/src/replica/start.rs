@@ -13,6 +13,7 @@ use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
 use super::recovery::{self, ReplayError};
+use super::saving::Saving;
 use super::shell::{DiskFull, FlushProgress, Replica};
 use super::state::{StateOptions, StateQueue, StateTask, meta};
 use crate::base::NodeId;
@@ -63,8 +64,8 @@ pub enum StartError {
     /// Data that may have been acknowledged is damaged, and there is no other node to get it from.
     #[error(
         "acknowledged data is damaged and this node is alone: {what}; nothing was changed. \
-         Look at it with `mangrove wal dump`, restore a backup, or move the directory away to \
-         start empty"
+         Look at it with `mangrove store verify` and `mangrove wal dump`; then restore a backup \
+         (`mangrove snapshot restore`), or bring out what can be read (`mangrove store salvage`)"
     )]
     Damaged {
         /// What is damaged.
@@ -143,6 +144,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             pending: PendingRequests::new(config.request_timeout),
             gathering: Gathering::default(),
             observer,
+            saving: Saving::default(),
             flush: FlushProgress { durable, ..FlushProgress::default() },
             disk_full: DiskFull::default(),
             wal_bytes,

@@ -1,8 +1,8 @@
 //! The state task: everything that is done with the table store's files.
 //!
 //! It flushes the memtables that the loop has frozen, compacts and scrubs when nothing else is to
-//! be done, hands out pieces of the state to followers, and receives that of a leader. Each new
-//! version of the tables goes to the loop, which adopts it.
+//! be done, hands out pieces of the state to followers and to clients that save it, and receives
+//! that of a leader. Each new version of the tables goes to the loop, which adopts it.
 //!
 //! A snapshot from the leader is received into a file of its own. When it is complete and
 //! verified, the loop has the log record that it is about to be installed; only then do its cells
@@ -26,10 +26,12 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 
 use super::inbox::{Event, Inbox};
-use crate::base::{NodeId, Payload};
+use crate::base::{Instant, NodeId, Payload};
 use crate::env::{self, Disk, Env};
-use crate::raft::{SnapshotMeta, SnapshotRead, SnapshotWrite};
-use crate::storage::snapshot::{ReceiveError, SnapshotReceiver, Transfers, VerifiedSnapshot};
+use crate::raft::{SnapshotMeta, SnapshotRead, SnapshotWrite, Token};
+use crate::storage::snapshot::{
+    ReceiveError, SnapshotPiece, SnapshotReceiver, Transfers, VerifiedSnapshot,
+};
 use crate::storage::tree::{Frozen, Keeper, Version};
 use crate::storage::{SnapshotPoint, StorageError, let_others_run};
 
@@ -42,12 +44,17 @@ const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 /// After so many pauses without a piece being asked for, what is being sent is let go.
 const TRANSFER_KEPT_INTERVALS: u32 = 60;
 
+/// After so long without a piece being asked for, the state that clients save is let go.
+const SAVE_KEPT: Duration = Duration::from_mins(1);
+
 /// What the state task is asked to do, in order.
 pub(super) enum StateJob {
     /// Write a memtable to the disk.
     Flush(Frozen),
     /// Read a piece for a follower.
     Read(SnapshotRead),
+    /// Read a piece for a client that saves the state.
+    Save(SaveRead),
     /// Store a piece from the leader.
     Write(SnapshotWrite),
     /// Install the verified snapshot.
@@ -60,6 +67,29 @@ pub(super) enum StateJob {
     Stop,
 }
 
+/// A piece that a client has asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SaveRead {
+    /// The request.
+    pub(super) token: Token,
+    /// Which state; a new one if `None`.
+    pub(super) wanted: Option<SnapshotPoint>,
+    /// What a new one must cover.
+    pub(super) at_least: SnapshotPoint,
+    /// Where in its bytes.
+    pub(super) offset: u64,
+    pub(super) bytes_max: usize,
+}
+
+/// What became of a [`SaveRead`].
+pub(super) enum Saved {
+    Piece(SnapshotPiece),
+    /// That state is not kept any more.
+    Gone,
+    /// There is no space to make it.
+    DiskFull,
+}
+
 /// What the state task reports.
 pub(super) enum StateEvent {
     /// There is a new version of the tables.
@@ -68,6 +98,8 @@ pub(super) enum StateEvent {
     DiskFull(bool),
     /// A piece for a follower.
     Data { to: NodeId, meta: SnapshotMeta, offset: u64, data: Payload, done: bool },
+    /// A piece for a client that saves the state.
+    Saved { token: Token, saved: Saved },
     /// A piece from the leader is stored.
     Stored { meta: SnapshotMeta, offset: u64 },
     /// All pieces are there and undamaged.
@@ -133,6 +165,10 @@ pub(super) struct StateTask<E: Env> {
     env: E,
     keeper: Keeper<E::Disk>,
     transfers: Transfers<E::Disk>,
+    /// Those of clients that save the state.
+    saves: Transfers<E::Disk>,
+    /// When a client last asked for a piece.
+    saved_at: Option<Instant>,
     queue: Arc<StateQueue<E::Disk>>,
     inbox: Arc<Inbox>,
     options: StateOptions,
@@ -165,6 +201,8 @@ impl<E: Env> StateTask<E> {
         Self {
             env,
             keeper,
+            saves: transfers.apart(),
+            saved_at: None,
             transfers,
             queue,
             inbox,
@@ -205,10 +243,12 @@ impl<E: Env> StateTask<E> {
                 self.flush().await
             }
             StateJob::Read(read) => self.read(&read).await,
+            StateJob::Save(save) => self.save(save).await,
             StateJob::Write(write) => self.receive(write).await,
             StateJob::Install(meta) => self.install(meta).await,
             StateJob::Renew => {
                 self.transfers.forget();
+                self.saves.forget();
                 Ok(())
             }
             StateJob::Condemn(error) => Err(error),
@@ -218,6 +258,11 @@ impl<E: Env> StateTask<E> {
 
     /// Does what can wait, a step of it, or waits itself.
     async fn be_idle(&mut self) -> Result<(), StorageError> {
+        if self.saved_at.is_some_and(|at| self.env.now().since(at) >= SAVE_KEPT) {
+            crate::probe!("replica.save_is_given_up");
+            self.saved_at = None;
+            self.saves.forget();
+        }
         if self.disk_full {
             if self.waited_out(FULL_DISK_RETRY).await {
                 self.flush().await?;
@@ -318,6 +363,26 @@ impl<E: Env> StateTask<E> {
         let (offset, done) = (piece.offset, piece.done);
         let meta = meta(piece.point);
         self.report(StateEvent::Data { to: read.to, meta, offset, data, done });
+        Ok(())
+    }
+
+    async fn save(&mut self, save: SaveRead) -> Result<(), StorageError> {
+        let SaveRead { token, wanted, at_least, offset, bytes_max } = save;
+        self.saved_at = Some(self.env.now());
+        let current = Arc::clone(self.keeper.version());
+        let saved = match wanted {
+            Some(wanted) => {
+                let piece = self.saves.read_on(wanted, offset, bytes_max).await?;
+                piece.map_or(Saved::Gone, Saved::Piece)
+            }
+            // What is to be in it waits for space.
+            None if current.applied < at_least => Saved::DiskFull,
+            None => {
+                let piece = self.saves.read_chunk(&current, None, 0, bytes_max).await?;
+                piece.map_or(Saved::DiskFull, Saved::Piece)
+            }
+        };
+        self.report(StateEvent::Saved { token, saved });
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use crate::base::limits::{FRAME_BYTES_MAX, SESSION_INFLIGHT_MAX};
+use crate::base::limits::{FRAME_BYTES_MAX, SESSION_INFLIGHT_MAX, SNAPSHOT_PIECE_BYTES_MAX};
 use crate::codec::{self, DecodeError, FrameDecoder};
 use crate::env::{Env, Net};
 use crate::kv::{validate, validate_query};
@@ -172,5 +172,16 @@ fn check(body: &RequestBody) -> Result<(), String> {
         }
         RequestBody::Query(query) => validate_query(query).map_err(|error| error.to_string()),
         RequestBody::Status => Ok(()),
+        RequestBody::Snapshot { wanted, offset, bytes_max } => {
+            let is_possible = usize::try_from(*bytes_max)
+                .is_ok_and(|bytes| (1..=SNAPSHOT_PIECE_BYTES_MAX).contains(&bytes));
+            match (is_possible, wanted, offset) {
+                (false, _, _) => Err(format!(
+                    "a piece of {bytes_max} bytes: ask for 1 to {SNAPSHOT_PIECE_BYTES_MAX}"
+                )),
+                (true, None, 1..) => Err("a new snapshot begins at its first byte".to_owned()),
+                (true, Some(_), _) | (true, None, 0) => Ok(()),
+            }
+        }
     }
 }

@@ -177,10 +177,13 @@ impl TestDisk {
 
     /// Returns all names of a directory.
     pub(crate) fn names(&self, dir: &str) -> Vec<String> {
-        let prefix = format!("{dir}/");
+        let prefix = prefix_of(dir);
         let state = self.state();
-        let names = state.names.keys().filter_map(|name| name.strip_prefix(&prefix));
-        names.map(str::to_owned).collect()
+        let names =
+            state.names.keys().filter_map(|name| name.strip_prefix(&prefix)?.split('/').next());
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.dedup();
+        names
     }
 
     /// Returns the bytes of a file.
@@ -359,13 +362,15 @@ impl Disk for TestDisk {
             Some(left) => *left -= 1,
             None => {}
         }
-        let prefix = format!("{path}/");
+        let prefix = prefix_of(path);
+        let is_inside =
+            |name: &str| name.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/'));
         let pending = std::mem::take(&mut state.pending_names);
         for change in pending {
             let (NameChange::Link(name, _)
             | NameChange::Rename(name, ..)
             | NameChange::Unlink(name)) = &change;
-            if name.starts_with(&prefix) {
+            if is_inside(name) {
                 change.apply(&mut state.durable_names);
             } else {
                 state.pending_names.push(change);
@@ -373,6 +378,11 @@ impl Disk for TestDisk {
         }
         Ok(())
     }
+}
+
+/// Returns what the paths in a directory begin with.
+fn prefix_of(dir: &str) -> String {
+    if dir.is_empty() { String::new() } else { format!("{dir}/") }
 }
 
 #[derive(Debug)]

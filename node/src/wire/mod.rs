@@ -15,5 +15,5 @@ pub mod response;
 /// What one node sends another, whatever the replication mode that they run.
 pub use crate::raft::Message as PeerMessage;
 pub use handshake::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
-pub use request::{Request, RequestBody};
-pub use response::{Outcome, PeerStatus, RequestError, Response, ResponseBody, Status};
+pub use request::{Request, RequestBody, SavedState};
+pub use response::{Outcome, PeerStatus, RequestError, Response, ResponseBody, SavedPiece, Status};

@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 
-use crate::base::Payload;
+use crate::base::{Index, Payload, Term};
 use crate::codec;
 use crate::kv::Query;
 
@@ -24,6 +24,27 @@ pub enum RequestBody {
     Query(Query),
     /// Tell how this node is. Answered by any node, at once.
     Status,
+    /// Give a piece of the whole state, as a snapshot.
+    Snapshot {
+        /// Which state, of those that this node has begun to give out; answered by any node.
+        /// `None` begins with a new one, which has every write that was acknowledged before;
+        /// answered by the leader.
+        wanted: Option<SavedState>,
+        /// Where in its bytes; 0 for a new one.
+        offset: u64,
+        /// Most bytes of the piece: 1 to
+        /// [`SNAPSHOT_PIECE_BYTES_MAX`](crate::base::limits::SNAPSHOT_PIECE_BYTES_MAX).
+        bytes_max: u32,
+    },
+}
+
+/// A state of the store that is being saved, by its position in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct SavedState {
+    /// Last log entry that it covers.
+    pub index: Index,
+    /// Term of that entry.
+    pub term: Term,
 }
 
 impl Request {

@@ -3,7 +3,8 @@
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
-use crate::base::{ClusterId, Index, NodeId, Term};
+use super::request::SavedState;
+use crate::base::{ClusterId, Index, NodeId, Payload, Term};
 use crate::kv::{CommandReply, QueryReply};
 
 /// The answer to the request with the same id.
@@ -26,6 +27,22 @@ pub enum ResponseBody {
     Status(Box<Status>),
     /// It did not work out.
     Error(RequestError),
+    /// To a request for a piece of a snapshot; `None` if this node does not have that state (any
+    /// more): begin with a new one.
+    Snapshot(Option<SavedPiece>),
+}
+
+/// A piece of a snapshot's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SavedPiece {
+    /// The state that it is of.
+    pub state: SavedState,
+    /// Where in its bytes.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Payload,
+    /// Whether they are the last.
+    pub is_last: bool,
 }
 
 /// What is certain about a request that got an error.

@@ -6,6 +6,7 @@
 )]
 #![expect(clippy::expect_used, reason = "helpers of tests stop the test they help")]
 
+mod backup;
 mod cli;
 mod directory;
 mod env_conformance;

@@ -168,7 +168,7 @@ impl FakeEnv {
 pub(super) fn command(body: &RequestBody) -> Option<Command> {
     match body {
         RequestBody::Command(payload) => codec::decode(payload.as_bytes()).ok(),
-        RequestBody::Query(_) | RequestBody::Status => None,
+        RequestBody::Query(_) | RequestBody::Status | RequestBody::Snapshot { .. } => None,
     }
 }
 

@@ -312,7 +312,7 @@ fn refusal_by_every_node_is_final() {
 fn silent_connection_is_closed_but_a_busy_one_is_kept() {
     run(async {
         let env = FakeEnv::new(|_, body| match body {
-            RequestBody::Status => error(RequestError::Overloaded),
+            RequestBody::Status | RequestBody::Snapshot { .. } => error(RequestError::Overloaded),
             RequestBody::Command(_) | RequestBody::Query(_) => Reaction::Silence,
         });
         let client = client(&env);
@@ -452,4 +452,88 @@ proptest! {
         let error = tries.give_up(start);
         prop_assert_eq!(error.outcome() == Outcome::Unknown, in_doubt, "{}", error);
     }
+}
+
+/// Answers as a node does that has a snapshot of these bytes, four at a time.
+fn give(index: u64, bytes: &'static [u8], offset: u64) -> Reaction {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = bytes.get(start..).unwrap_or_default();
+    let data = rest.get(..4).unwrap_or(rest);
+    let piece = crate::wire::SavedPiece {
+        state: crate::wire::SavedState { index, term: 1 },
+        offset,
+        data: Payload::new(data).unwrap_or_default(),
+        is_last: start + data.len() == bytes.len(),
+    };
+    Reaction::Answer(ResponseBody::Snapshot(Some(piece)))
+}
+
+async fn saved(client: &Client<FakeEnv>) -> Result<Vec<u8>, ClientError> {
+    let (mut pager, mut bytes) = (client.snapshot(), Vec::new());
+    while let Some(piece) = pager.next_piece().await? {
+        bytes.truncate(usize::try_from(piece.offset).unwrap_or_default());
+        bytes.extend_from_slice(piece.data.as_bytes());
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn snapshot_is_taken_from_one_node_although_the_connection_is_lost() {
+    run(async {
+        let mut lost_count = 0;
+        let env = FakeEnv::new(move |address, body| match body {
+            RequestBody::Snapshot { wanted: None, .. } if address == "a" => not_leader(Some("b")),
+            RequestBody::Snapshot { wanted: None, .. } => give(7, b"0123456789", 0),
+            RequestBody::Snapshot { wanted: Some(_), .. } if address != "b" => {
+                Reaction::Answer(ResponseBody::Snapshot(None))
+            }
+            RequestBody::Snapshot { offset: 4, .. } if lost_count < 2 => {
+                lost_count += 1;
+                Reaction::HangUp
+            }
+            RequestBody::Snapshot { offset, .. } => give(7, b"0123456789", *offset),
+            RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
+                error(RequestError::Overloaded)
+            }
+        });
+        let client = client(&env);
+        assert_eq!(saved(&client).await, Ok(b"0123456789".to_vec()));
+        assert_eq!(env.asked(), ["a", "b", "b", "b", "b", "b"]);
+    });
+}
+
+#[test]
+fn snapshot_that_is_gone_is_begun_anew_but_not_for_ever() {
+    run(async {
+        for gone_count in [2, 9] {
+            let mut count = 0;
+            let env = FakeEnv::new(move |_, body| match body {
+                RequestBody::Snapshot { wanted: None, .. } => give(count + 1, b"012345", 0),
+                RequestBody::Snapshot { .. } if count < gone_count => {
+                    count += 1;
+                    Reaction::Answer(ResponseBody::Snapshot(None))
+                }
+                RequestBody::Snapshot { offset, .. } => give(count + 1, b"012345", *offset),
+                RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
+                    error(RequestError::Overloaded)
+                }
+            });
+            let saved = saved(&client(&env)).await;
+            assert_eq!(saved.is_ok(), gone_count == 2, "{saved:?}");
+        }
+    });
+}
+
+#[test]
+fn piece_of_another_place_is_no_answer() {
+    run(async {
+        let env = FakeEnv::new(move |_, body| match body {
+            RequestBody::Snapshot { wanted: None, .. } => give(7, b"012345", 0),
+            RequestBody::Snapshot { offset, .. } => give(7, b"0123456789", offset + 1),
+            RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
+                error(RequestError::Overloaded)
+            }
+        });
+        assert!(saved(&client(&env)).await.is_err());
+    });
 }

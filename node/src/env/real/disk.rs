@@ -83,6 +83,20 @@ pub struct RealFile {
     unsynced: AtomicU64,
 }
 
+impl RealFile {
+    /// Opens any file of the machine, for reading alone.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn open_to_read(path: &Path) -> Result<Self, DiskError> {
+        let shown = path.display().to_string();
+        let file = fs::OpenOptions::new().read(true).open(path);
+        let file = file.map_err(|error| failed("open", &shown, &error))?;
+        let (path, pace) = (Arc::from(shown), Arc::default());
+        Ok(Self { file: Arc::new(file), path, pace, unsynced: AtomicU64::new(0) })
+    }
+}
+
 impl RealDisk {
     /// Makes the directory if need be, durably, and locks it.
     pub(super) fn open(root: &Path) -> Result<Self, DiskError> {

@@ -12,6 +12,9 @@
 //! follower   Keeper::replace ◀─ Contents ◀─ verify ◀─ incoming file ◀─ SnapshotReceiver::append
 //! ```
 //!
+//! The same bytes, taken away by a client, are a backup: see `replica::saving` and
+//! `replica::offline`.
+//!
 //! Nothing in the directory outlives a start: what is left over there is removed.
 //!
 //! # Invariants
@@ -32,7 +35,7 @@ mod receive;
 mod tests;
 
 pub use encode::SnapshotEncoder;
-pub use read::{Contents, verify};
+pub use read::{Contents, Summary, verify};
 pub use receive::{ReceiveError, SnapshotReceiver, VerifiedSnapshot};
 
 use std::sync::Arc;
@@ -85,6 +88,13 @@ impl<D: Disk> Transfers<D> {
         Ok(Self { disk, newest: None, older: None, file_count: 0 })
     }
 
+    /// Returns another set of transfers in the same directory, so that those who take a snapshot
+    /// for other ends do not push out the followers'.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { disk: self.disk.clone(), newest: None, older: None, file_count: 0 }
+    }
+
     /// Begins to receive the snapshot of the state at `point`. No I/O yet.
     pub fn receiver(&mut self, point: SnapshotPoint) -> SnapshotReceiver<D> {
         let path = self.next_path("incoming");
@@ -114,6 +124,41 @@ impl<D: Disk> Transfers<D> {
         }
     }
 
+    /// Reads a piece of at most `bytes_max` bytes of the snapshot `wanted`; `None` if that is not
+    /// being sent (any more), is not so long, or the disk is full.
+    ///
+    /// # Errors
+    /// As of [`read_chunk`](Self::read_chunk).
+    pub async fn read_on(
+        &mut self,
+        wanted: SnapshotPoint,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Option<SnapshotPiece>, StorageError> {
+        match self.find(wanted, offset, bytes_max).await {
+            Err(error) if error.is_no_space() => {
+                probe!("snapshot.no_space_to_go_on");
+                self.forget();
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    async fn find(
+        &mut self,
+        wanted: SnapshotPoint,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Option<SnapshotPiece>, StorageError> {
+        for outgoing in [&mut self.newest, &mut self.older].into_iter().flatten() {
+            if outgoing.point() == wanted && outgoing.reach(offset).await? {
+                return outgoing.read(offset, bytes_max).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     async fn try_read_chunk(
         &mut self,
         current: &Arc<Version<D>>,
@@ -121,12 +166,10 @@ impl<D: Disk> Transfers<D> {
         offset: u64,
         bytes_max: usize,
     ) -> Result<SnapshotPiece, StorageError> {
-        for outgoing in [&mut self.newest, &mut self.older].into_iter().flatten() {
-            if Some(outgoing.point()) == wanted && outgoing.reach(offset).await? {
-                return outgoing.read(offset, bytes_max).await;
+        if let Some(wanted) = wanted {
+            if let Some(piece) = self.find(wanted, offset, bytes_max).await? {
+                return Ok(piece);
             }
-        }
-        if wanted.is_some() {
             probe!("snapshot.transfer_starts_over");
         }
         if self.newest.as_ref().is_none_or(|newest| newest.point() != current.applied) {

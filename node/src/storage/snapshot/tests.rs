@@ -209,3 +209,32 @@ fn directory_is_cleared_at_a_start() {
     drop(transfers(&disk));
     assert_eq!(disk.names(DIRECTORY), Vec::<String>::new());
 }
+
+#[test]
+fn transfer_apart_goes_on_whatever_the_others_do() {
+    let disk = TestDisk::default();
+    let (mut tree, mut keeper) = store_at(&disk, 20);
+    let mut followers = transfers(&disk);
+    let mut saves = followers.apart();
+    let whole = bytes_of(&mut followers, &tree.pin(), 50);
+    let first = run(saves.read_chunk(&tree.pin(), None, 0, 50)).unwrap().unwrap();
+    for index in 21..25 {
+        tree.write(point(index), &[]);
+        flush(&mut tree, &mut keeper);
+        run(followers.read_chunk(&tree.pin(), None, 0, 50)).unwrap();
+    }
+    let mut read = first.bytes;
+    while read.len() < whole.len() {
+        let offset = u64::try_from(read.len()).unwrap();
+        let piece = run(saves.read_on(point(20), offset, 50)).unwrap().unwrap();
+        assert_eq!((piece.point, piece.offset), (point(20), offset));
+        read.extend_from_slice(&piece.bytes);
+        assert_eq!(piece.done, read.len() == whole.len());
+    }
+    assert_eq!(read, whole);
+    let beyond = u64::try_from(whole.len()).unwrap() + 1;
+    assert_eq!(run(saves.read_on(point(20), beyond, 50)), Ok(None));
+    assert_eq!(run(saves.read_on(point(24), 0, 50)), Ok(None), "nobody has begun it here");
+    saves.forget();
+    assert_eq!(run(saves.read_on(point(20), 0, 50)), Ok(None));
+}

@@ -14,7 +14,7 @@ use crate::probe;
 pub(super) const HEADER_BYTES: usize = 32;
 
 /// First bytes of a frame.
-const MAGIC: [u8; 2] = *b"MT";
+pub(super) const MAGIC: [u8; 2] = *b"MT";
 
 /// A byte of LZ4 stands for at most so many bytes of a body.
 const EXPANSION_MAX: usize = 256;
@@ -40,6 +40,11 @@ impl Kind {
             Self::Index => 3,
             Self::Meta => 4,
         }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        let kinds = [Self::Cells, Self::Bloom, Self::Index, Self::Meta];
+        kinds.into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -154,6 +159,19 @@ pub(super) fn open(kind: Kind, home: Home, frame: &Bytes) -> Result<Bytes, Strin
         1 => unpack(packed, body_bytes),
         _ => Err(format!("a body of {body_bytes} bytes in packing {packing}")),
     }
+}
+
+/// Returns the kind and the length of the frame that begins with `header`, if that is the header
+/// of a frame of `home`. Nothing of it is verified.
+pub(super) fn peek(home: Home, header: &[u8]) -> Option<(Kind, u64)> {
+    let (start, rest) = header.split_first_chunk::<4>()?;
+    let (_, rest) = rest.split_first_chunk::<4>()?;
+    let (_, lens) = rest.split_at_checked(16)?;
+    let packed_bytes = u32::from_le_bytes(*lens.first_chunk::<4>()?);
+    let (found, _) = described(rest, usize::try_from(packed_bytes).ok()?)?;
+    let [m0, m1, code, _] = *start;
+    let kind = Kind::from_code(code).filter(|_| [m0, m1] == MAGIC && found == home)?;
+    Some((kind, u64::try_from(HEADER_BYTES).ok()? + u64::from(packed_bytes)))
 }
 
 /// Reads the header's numbers; `None` if the packed body is not as long as it says.

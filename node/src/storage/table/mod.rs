@@ -70,6 +70,7 @@ mod reader;
 mod source;
 mod varint;
 mod verify;
+mod walk;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,7 @@ pub use cache::BlockCache;
 pub use cursor::TableCursor;
 pub use reader::{Found, Table};
 pub use verify::Verified;
+pub use walk::{CellRun, Piece, TableWalk, read_own_meta};
 
 #[cfg(doc)]
 use super::{Cell, StorageError};

@@ -68,6 +68,12 @@ impl<D: Disk> Tree<D> {
         self.frozen.len() < self.options.frozen_max.max(1)
     }
 
+    /// Returns the last position that is frozen, or on disk: what comes after it is in the memtable
+    /// that takes the writes.
+    pub fn frozen_through(&self) -> SnapshotPoint {
+        self.frozen.back().map_or(self.version.applied, |frozen| frozen.point)
+    }
+
     /// Returns about how much memory the memtables take, in bytes.
     pub fn memtable_bytes(&self) -> u64 {
         let frozen = self.frozen.iter().map(|frozen| frozen.memtable.bytes());

@@ -66,6 +66,7 @@
 
 mod compaction;
 mod engine;
+mod examine;
 mod flush;
 mod keeper;
 mod manifest;
@@ -74,6 +75,7 @@ mod merge;
 mod output;
 mod picker;
 mod recovery;
+mod salvage;
 mod scrub;
 mod verdict;
 mod version;
@@ -82,8 +84,10 @@ mod version;
 mod tests;
 
 pub use engine::{Frozen, Tree};
+pub use examine::{PlaceRange, StoreReport, TableReport, Wound, examine};
 pub use keeper::Keeper;
 pub use recovery::{Damage, Recovery, open};
+pub use salvage::{Lost, Salvage, salvage};
 pub use version::{Version, VersionCursor};
 
 use super::StorageError;

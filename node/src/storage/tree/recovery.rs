@@ -163,9 +163,18 @@ pub(super) async fn read_extra<D: Disk>(
     place: &Place<D>,
     extra: &ExtraFile,
 ) -> Result<Bytes, StorageError> {
-    let path = extra_path(&place.dir, extra.number);
+    read_extra_file(&place.disk, &place.dir, extra).await
+}
+
+/// See [`read_extra`].
+pub(super) async fn read_extra_file<D: Disk>(
+    disk: &D,
+    dir: &str,
+    extra: &ExtraFile,
+) -> Result<Bytes, StorageError> {
+    let path = extra_path(dir, extra.number);
     let corrupt = |what: String| StorageError::Corrupt { path: path.clone(), offset: 0, what };
-    let file = place.disk.open(&path).await?;
+    let file = disk.open(&path).await?;
     let len = file.len()?;
     if len != extra.bytes {
         return Err(corrupt(format!("{len} bytes instead of {}", extra.bytes)));

@@ -35,6 +35,15 @@ pub async fn dump<D: Disk>(
     Ok(())
 }
 
+/// Returns what a node that opened the log in `dir` would find, and changes nothing.
+///
+/// # Errors
+/// As of [`dump`].
+pub async fn inspect<D: Disk>(disk: &D, dir: &str) -> Result<Recovery, StorageError> {
+    let mut log = examine(disk, dir).await?;
+    Ok(judge(dir, &mut log))
+}
+
 fn describe(header: HeaderState) -> &'static str {
     match header {
         HeaderState::Valid => "ok",

@@ -123,7 +123,7 @@ mod segment;
 mod tests;
 mod writer;
 
-pub use dump::dump;
+pub use dump::{dump, inspect};
 pub use recovery::{Damage, Loss, Recovered, Recovery, Torn};
 pub use writer::Writer;
 

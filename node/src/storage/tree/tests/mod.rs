@@ -2,6 +2,7 @@
 
 mod damage;
 mod directed;
+mod examine;
 mod formats;
 mod model;
 #[cfg(feature = "testing")]

@@ -1,0 +1,121 @@
+//! `mangrove snapshot`: the state of a cluster in a file, and a new cluster out of it.
+//!
+//! A file is written under the name `FILE.partial`, made durable and verified before it gets its
+//! own name, so that a backup that has its name is one.
+
+use std::fs;
+use std::io::{Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::CliError;
+use super::args::{ConnectionArgs, Format, RestoreArgs};
+use super::client_commands::client;
+use super::config::Settings;
+use super::output::{Output, say};
+use super::serve::open_data;
+use crate::env::Env as _;
+use crate::env::real::RealFile;
+use crate::replica::offline::{self, RestoreError, SnapshotSummary};
+
+/// `mangrove snapshot save`
+pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<(), CliError> {
+    let mut partial = file.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let shown = partial.display().to_string();
+    let failed = |error: std::io::Error| CliError::io(format!("cannot write {shown}"), &error);
+    let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
+    let mut out = opened.map_err(failed)?;
+    let mut pager = client(&connection).snapshot();
+    while let Some(piece) = pager.next_piece().await? {
+        if piece.offset == 0 {
+            // Another state, of which nothing is there.
+            out.set_len(0).and_then(|()| out.rewind()).map_err(failed)?;
+        }
+        out.write_all(piece.data.as_bytes()).map_err(failed)?;
+    }
+    out.sync_all().map_err(failed)?;
+    let summary = read(&partial).await?;
+    fs::rename(&partial, &file).and_then(|()| sync_parent(&file)).map_err(failed)?;
+    say(&format!("saved {} to {}", describe(&summary), file.display()));
+    Ok(())
+}
+
+/// `mangrove snapshot verify`
+pub(super) async fn verify(file: PathBuf, format: Format) -> Result<(), CliError> {
+    let summary = read(&file).await?;
+    let mut output = Output::new(format);
+    match format {
+        Format::Table => {
+            output.line(&format!("{} is whole: {}", file.display(), describe(&summary)))?;
+        }
+        Format::Json | Format::Raw => output.json(&json!({
+            "ok": true,
+            "index": summary.point.index,
+            "term": summary.point.term,
+            "cells": summary.cell_count,
+        }))?,
+    }
+    output.finish()
+}
+
+/// `mangrove snapshot restore`
+pub(super) async fn restore(args: RestoreArgs) -> Result<(), CliError> {
+    let file = args.config.as_deref().map(Settings::read).transpose()?;
+    let settings = args.settings.or(file.unwrap_or_default());
+    let data = settings.data();
+    let config = settings.into_node_config()?;
+    // Nothing is made of a directory before it is known that there is something to restore.
+    read(&args.file).await?;
+    let env = open_data(&data)?;
+    let (snapshot, shown) = open(&args.file)?;
+    let restored = offline::restore(env.disk(), &config, &snapshot, &shown).await;
+    let summary = restored.map_err(|error| explain(&error, &data))?;
+    say(&format!(
+        "restored {} as node {} of the new cluster {} in {}\n\
+         Restore every other member from this same file before you start any of them.",
+        describe(&summary),
+        config.node,
+        config.cluster,
+        data.display()
+    ));
+    Ok(())
+}
+
+fn explain(error: &RestoreError, data: &Path) -> CliError {
+    let shown = data.display();
+    match error {
+        RestoreError::NotEmpty { .. } => CliError::Usage(format!(
+            "{shown} is not empty: {error}. Only a new node can be given a state: name another \
+             directory, or move this one away"
+        )),
+        RestoreError::Storage(_) => CliError::Failed(error.to_string())
+            .advise(format!("what was made of {shown} is of no use: remove it, then try again")),
+    }
+}
+
+/// Verifies a file.
+async fn read(file: &Path) -> Result<SnapshotSummary, CliError> {
+    let (snapshot, shown) = open(file)?;
+    let verified = offline::verify_snapshot(&snapshot, &shown).await;
+    verified.map_err(|error| CliError::Failed(error.to_string()))
+}
+
+fn open(file: &Path) -> Result<(RealFile, String), CliError> {
+    let opened = RealFile::open_to_read(file);
+    let opened = opened.map_err(|error| CliError::Usage(error.to_string()))?;
+    Ok((opened, file.display().to_string()))
+}
+
+fn describe(summary: &SnapshotSummary) -> String {
+    let SnapshotSummary { point, cell_count, .. } = summary;
+    format!("{cell_count} cells, the state after entry {} of term {}", point.index, point.term)
+}
+
+/// Makes a name durable.
+fn sync_parent(file: &Path) -> std::io::Result<()> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs::OpenOptions::new().read(true).open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}

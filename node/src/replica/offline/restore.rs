@@ -1,0 +1,67 @@
+//! A saved snapshot as the first state of a new cluster.
+//!
+//! Every member is given the same file before any of them is started. Each then has the state at
+//! the same position, term and index, no log after it, and no vote: to the protocol that is a
+//! cluster of followers that have all cut their logs at the same entry, so the first leader goes
+//! on from there. The term that the first start takes is that of the position, in which nobody of
+//! this cluster has voted; the first election is in the next one.
+//!
+//! The sessions of clients come with the state. They do no harm, as their ids are positions that
+//! the new log never reaches again, and taking them out would make another state of it.
+//!
+//! # Invariants
+//! 1. The name plate comes last. A directory in which a restoration was interrupted is refused by
+//!    a node, which would else take part with nothing.
+
+use super::super::config::NodeConfig;
+use super::super::identity::{self, Identity};
+use super::super::start::STATE_DIR;
+use crate::env::{Disk, File};
+use crate::kv::Machine;
+use crate::storage::snapshot::{Contents, Summary, verify};
+use crate::storage::{StorageError, let_others_run, tree};
+
+/// Why a snapshot was not restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Only a new node can be given a state.
+    #[error("there is {name:?} in the data directory already")]
+    NotEmpty {
+        /// A file in it.
+        name: String,
+    },
+    /// The file is damaged, or the disk refuses.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Makes the snapshot in `file` the state of a node that has never run; `path` is for errors.
+///
+/// # Errors
+/// The directory is not empty, the snapshot is damaged, or the disk refuses. The directory is then
+/// of no use, and no node starts on it.
+pub async fn restore<D: Disk, F: File>(
+    disk: &D,
+    config: &NodeConfig,
+    file: &F,
+    path: &str,
+) -> Result<Summary, RestoreError> {
+    let names = disk.list("").await.map_err(StorageError::from)?;
+    if let Some(name) = names.into_iter().find(|name| name != "LOCK") {
+        return Err(RestoreError::NotEmpty { name });
+    }
+    let summary = verify(file, path).await?;
+    let (mut tree, mut keeper, _) = tree::open(disk.clone(), STATE_DIR, config.tree).await?;
+    keeper.begin_replacement().await?;
+    let mut contents = Contents::open(file, path)?;
+    while contents.next_block()? {
+        keeper.push_replacement(contents.cells()).await?;
+        let_others_run().await;
+    }
+    let extra = summary.extra.clone();
+    tree.adopt(keeper.finish_replacement(summary.point, extra).await?);
+    // What a start would refuse is better refused now.
+    Machine::restore(tree, &summary.extra, config.sessions_max)?;
+    identity::publish(disk, &Identity::new(config.cluster, config.node)).await?;
+    Ok(summary)
+}

@@ -1,0 +1,188 @@
+//! Everything that can still be read of a node whose store is damaged.
+//!
+//! The good blocks of the tables are merged into the tables of a scratch store, and what the
+//! write-ahead log has after them is carried out on it by the same state machine that would have;
+//! the result is scanned. So the newest writes, which are in no table yet, are not forgotten.
+//!
+//! It is said what cannot be trusted. A write of the log with a condition on a cell that is lost
+//! is carried out or not by what is left of that cell; such are counted. If the sessions are lost,
+//! a write that its client has sent twice is carried out twice. And the last entries of the log of
+//! a node that was not alone may never have been committed.
+
+use super::super::recovery;
+use super::super::start::{STATE_DIR, WAL_DIR};
+use super::super::state::meta;
+use crate::base::Index;
+use crate::codec::{self, keycode};
+use crate::env::Disk;
+use crate::kv::{Command, Machine};
+use crate::raft::{Entry, EntryKind};
+use crate::storage::engine::Visitor;
+use crate::storage::tree::{self, Lost, StoreReport, Tree, TreeOptions};
+use crate::storage::{Cell, Content, Engine, SnapshotPoint, StorageError, let_others_run, wal};
+
+/// Bytes of cells that are copied at a time.
+const COPIED_BYTES: usize = 1 << 20;
+
+/// Most sessions that are understood; the node has been told to remember fewer.
+const SESSIONS_MAX: usize = 1 << 24;
+
+/// What became of the store, and what of it is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SalvageReport {
+    /// What was found damaged.
+    pub store: StoreReport,
+    /// The cells that are lost or uncertain.
+    pub lost: Vec<Lost>,
+    /// What came from the log.
+    pub log: LogReport,
+    /// Cells that were brought out.
+    pub cell_count: u64,
+}
+
+/// What came from the write-ahead log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogReport {
+    /// Why nothing did, if the log cannot be read at all.
+    pub failure: Option<String>,
+    /// Entries that were carried out.
+    pub entry_count: u64,
+    /// The last of them, or of the tables if there are none.
+    pub last: Index,
+    /// The last entry that may be lost, if any is.
+    pub lost_through: Option<Index>,
+    /// Writes whose conditions concern a lost cell: they may have ended otherwise.
+    pub doubtful_count: u64,
+    /// The sessions are lost: a write that was sent twice may have been carried out twice.
+    pub sessions_are_lost: bool,
+}
+
+/// Reads everything that can be read from the directory of a node that does not run, and calls
+/// `visit` for each cell, in order, with place, value and version, until it breaks. `scratch` is
+/// an empty directory with room for another copy of the state.
+///
+/// # Errors
+/// Another version of the program wrote the files, or the disk of `scratch` refuses. Damage is no
+/// error.
+pub async fn salvage<D: Disk>(
+    disk: &D,
+    scratch: &D,
+    visit: &mut Visitor<'_>,
+) -> Result<SalvageReport, StorageError> {
+    let store = tree::examine(disk, STATE_DIR, |_| {}).await?;
+    let (tree, mut lost) = copy_tables(disk, scratch, &store).await?;
+    let mut log = LogReport { sessions_are_lost: store.extra.is_none(), ..LogReport::default() };
+    let extra = store.extra.clone().unwrap_or_else(Machine::<Tree<D>>::extra_without_sessions);
+    let mut machine = Machine::restore(tree, &extra, SESSIONS_MAX)?;
+    replay_log(disk, &mut machine, &lost, &mut log).await?;
+    let mut cell_count = 0;
+    for range in &mut lost {
+        range.stale_count = 0;
+    }
+    machine.engine().scan(&[], None, &mut |place, value, version| {
+        cell_count += 1;
+        for range in &mut lost {
+            range.note(place, version);
+        }
+        visit(place, value, version)
+    })?;
+    Ok(SalvageReport { store, lost, log, cell_count })
+}
+
+/// Copies what can be read of the tables into the scratch store.
+async fn copy_tables<D: Disk>(
+    disk: &D,
+    scratch: &D,
+    store: &StoreReport,
+) -> Result<(Tree<D>, Vec<Lost>), StorageError> {
+    let (mut tree, mut keeper, _) =
+        tree::open(scratch.clone(), STATE_DIR, TreeOptions::default()).await?;
+    let mut salvage = tree::salvage(disk, store).await?;
+    keeper.begin_replacement().await?;
+    let mut cells: Vec<(Vec<u8>, u64, Vec<u8>)> = Vec::new();
+    let mut bytes = 0;
+    let mut newest = 0;
+    loop {
+        let cell = salvage.current();
+        if let Some(Cell { place, version, content: Content::Value(value) }) = cell {
+            bytes += place.len() + value.len();
+            newest = version.max(newest);
+            cells.push((place.to_vec(), version, value.to_vec()));
+        }
+        let is_over = cell.is_none();
+        if is_over || bytes >= COPIED_BYTES {
+            let full = cells.iter().map(|(place, version, value)| Cell {
+                place,
+                version: *version,
+                content: Content::Value(value),
+            });
+            keeper.push_replacement(full).await?;
+            cells.clear();
+            bytes = 0;
+            let_others_run().await;
+        }
+        if is_over {
+            break;
+        }
+        salvage.advance()?;
+    }
+    let known = store.tables.iter().filter(|table| table.meta.cell_count > 0);
+    let newest = known.map(|table| table.meta.version_max).max().unwrap_or(0).max(newest);
+    // Without a manifest: no entry that changed a cell of the tables is later.
+    let at = store.applied.unwrap_or(SnapshotPoint { index: newest, term: 0 });
+    let extra = store.extra.clone().unwrap_or_default();
+    tree.adopt(keeper.finish_replacement(at, extra.into()).await?);
+    Ok((tree, salvage.lost().to_vec()))
+}
+
+/// Carries out what the log has after the tables.
+async fn replay_log<D: Disk>(
+    disk: &D,
+    machine: &mut Machine<Tree<D>>,
+    lost: &[Lost],
+    report: &mut LogReport,
+) -> Result<(), StorageError> {
+    report.last = machine.applied().index;
+    let log = match wal::inspect(disk, WAL_DIR).await {
+        Ok(log) => log,
+        Err(error) => {
+            report.failure = Some(error.to_string());
+            return Ok(());
+        }
+    };
+    let (entries, damaged_last) = match recovery::entries(&log, meta(machine.applied())) {
+        Ok(entries) => entries,
+        Err(error) => {
+            report.failure = Some(error.to_string());
+            return Ok(());
+        }
+    };
+    report.lost_through = damaged_last.map(|last| last.index);
+    for Entry { index, term, kind } in entries {
+        match kind {
+            EntryKind::Noop => machine.skip(index, term),
+            EntryKind::Command(command) => {
+                report.doubtful_count += u64::from(is_doubtful(command.as_bytes(), lost));
+                if report.sessions_are_lost {
+                    machine.apply_unnumbered(index, term, command.as_bytes())?;
+                } else {
+                    machine.apply(index, term, command.as_bytes())?;
+                }
+            }
+        }
+        report.entry_count += 1;
+        report.last = index;
+        let_others_run().await;
+    }
+    Ok(())
+}
+
+/// Tells whether the outcome of a command depends on cells that are lost.
+fn is_doubtful(command: &[u8], lost: &[Lost]) -> bool {
+    let Ok(Command::Write { batch, .. }) = codec::decode::<Command>(command) else { return false };
+    batch.conditions.iter().any(|condition| {
+        let (key, column) = (condition.key.as_bytes(), condition.column.as_bytes());
+        let place = keycode::encode_cell(key, column);
+        lost.iter().any(|lost| lost.range.contains(&place))
+    })
+}

@@ -1,0 +1,311 @@
+//! Salvage and restoration on a disk that does its worst.
+
+use std::collections::BTreeMap;
+
+use super::super::persist::KIND_ENTRY;
+use super::super::start::WAL_DIR;
+use super::*;
+use crate::base::{ClusterId, Column, Key, NodeId, Payload, RequestSeq, SessionId, Value};
+use crate::codec::{self, keycode};
+use crate::kv::{Batch, Command, Condition, Expectation, Machine, Mutation};
+use crate::raft::{Entry, EntryKind};
+use crate::replica::NodeConfig;
+use crate::storage::snapshot::SnapshotEncoder;
+use crate::storage::test_disk::{TestDisk, run};
+use crate::storage::tree::{self, Keeper, Tree, TreeOptions};
+use crate::storage::{Engine, wal};
+
+type Cells = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+
+/// A node that is alone: what it applies is in its log.
+struct Node {
+    disk: TestDisk,
+    log: wal::Writer<TestDisk>,
+    machine: Machine<Tree<TestDisk>>,
+    keeper: Keeper<TestDisk>,
+}
+
+fn options() -> TreeOptions {
+    let mut options = TreeOptions::default();
+    options.table.block_bytes = 300;
+    options
+}
+
+fn node() -> Node {
+    let disk = TestDisk::default();
+    let opened = run(tree::open(disk.clone(), STATE_DIR, options()));
+    let (tree, keeper, _) = opened.unwrap_or_else(|error| panic!("{error}"));
+    let machine = Machine::restore(tree, &[], 10).unwrap_or_else(|error| panic!("{error}"));
+    let log = run(wal::open(&disk, WAL_DIR, wal::Options::default()));
+    let (log, _) = log.unwrap_or_else(|error| panic!("{error}"));
+    let mut node = Node { disk, log, machine, keeper };
+    node.apply(&Command::Register { nonce: 1 });
+    node
+}
+
+impl Node {
+    fn apply(&mut self, command: &Command) {
+        let (index, bytes) = (self.machine.applied().index + 1, codec::encode(command));
+        self.machine.apply(index, 1, &bytes).unwrap_or_else(|error| panic!("{error}"));
+        let kind = EntryKind::Command(Payload::new(bytes).unwrap_or_default());
+        let entry = Entry { term: 1, index, kind };
+        self.log.append(KIND_ENTRY, index, |buffer| codec::encode_into(&entry, buffer));
+        let written = run(async {
+            self.log.write().await?;
+            self.log.sync().await
+        });
+        written.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn write(&mut self, conditions: Vec<Condition>, mutations: Vec<Mutation>) {
+        let seq = RequestSeq(self.machine.applied().index);
+        let batch = Batch { conditions, mutations };
+        self.apply(&Command::Write { session: SessionId(1), seq, acked_below: seq, batch });
+    }
+
+    fn set(&mut self, number: usize, value: &str) {
+        let (key, column) = place(number);
+        let value = Value::new(value.to_owned()).unwrap_or_default();
+        self.write(Vec::new(), vec![Mutation::Set { key, column, value }]);
+    }
+
+    /// Writes what is in memory to a table.
+    fn flush(&mut self) {
+        let extra = self.machine.extra();
+        let frozen = self.machine.engine_mut().freeze(extra);
+        let flushed = run(self.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+        self.machine.engine_mut().adopt(flushed);
+        run(self.keeper.collect());
+    }
+
+    fn cells(&self) -> Cells {
+        let mut cells = Cells::new();
+        let scanned = self.machine.engine().scan(&[], None, &mut |place, value, version| {
+            cells.insert(place.to_vec(), (value.to_vec(), version));
+            std::ops::ControlFlow::Continue(())
+        });
+        scanned.unwrap_or_else(|error| panic!("{error}"));
+        cells
+    }
+
+    fn path_of(&self, start: &str) -> String {
+        let mut paths = self.disk.files(STATE_DIR).into_keys();
+        paths.find(|path| path.contains(start)).unwrap_or_default()
+    }
+
+    /// Returns the bytes of a snapshot of what is in tables.
+    fn snapshot(&self) -> Vec<u8> {
+        let version = self.machine.engine().pin();
+        let mut encoder =
+            SnapshotEncoder::begin(&version).unwrap_or_else(|error| panic!("{error}"));
+        let mut bytes = Vec::new();
+        while !encoder.step(&mut bytes).unwrap_or_else(|error| panic!("{error}")) {}
+        bytes
+    }
+}
+
+fn place(number: usize) -> (Key, Column) {
+    let key = Key::new(format!("key/{:03}", number / 2)).unwrap_or_default();
+    (key, Column::new(format!("c{}", number % 2)).unwrap_or_default())
+}
+
+/// Returns a node with tables, and a log that goes further.
+fn filled() -> Node {
+    let mut node = node();
+    (0..120).for_each(|number| node.set(number, &format!("old {number}")));
+    node.flush();
+    (40..80).for_each(|number| node.set(number, &format!("new {number}")));
+    node.flush();
+    (70..90).for_each(|number| node.set(number, &format!("newest {number}")));
+    node
+}
+
+fn salvaged(disk: &TestDisk) -> (Cells, SalvageReport) {
+    let mut cells = Cells::new();
+    let before = (disk.files(STATE_DIR), disk.files(WAL_DIR), disk.operation_count());
+    let report = run(salvage(disk, &TestDisk::default(), &mut |place, value, version| {
+        cells.insert(place.to_vec(), (value.to_vec(), version));
+        std::ops::ControlFlow::Continue(())
+    }));
+    assert_eq!((disk.files(STATE_DIR), disk.files(WAL_DIR), disk.operation_count()), before);
+    (cells, report.unwrap_or_else(|error| panic!("{error}")))
+}
+
+#[test]
+fn salvage_of_a_whole_node_has_tables_and_log() {
+    let node = filled();
+    let (cells, report) = salvaged(&node.disk);
+    assert_eq!(cells, node.cells());
+    assert!(report.store.is_whole() && report.lost.is_empty(), "{report:?}");
+    assert_eq!((report.cell_count, report.log.entry_count), (120, 20));
+    assert_eq!((report.log.failure, report.log.lost_through), (None, None));
+}
+
+#[test]
+fn damaged_block_takes_its_cells_unless_the_log_has_newer_ones() {
+    let node = filled();
+    let path = node.path_of("table-");
+    let len = node.disk.contents(&path).len();
+    let (mut stale, mut missing) = (0, 0);
+    for at in (0..len).step_by(97) {
+        node.disk.damage(&path, |bytes| bytes[at] ^= 8);
+        let (cells, report) = salvaged(&node.disk);
+        node.disk.damage(&path, |bytes| bytes[at] ^= 8);
+        assert!(!report.store.is_whole(), "byte {at}");
+        for (place, was) in &node.cells() {
+            let is = cells.get(place);
+            if is == Some(was) {
+                continue;
+            }
+            let lost = report.lost.iter().find(|lost| lost.range.contains(place));
+            assert!(lost.is_some_and(|lost| was.1 <= lost.version_max), "{place:?}, byte {at}");
+            stale += usize::from(is.is_some());
+            missing += usize::from(is.is_none());
+        }
+        let newest: Vec<_> =
+            cells.values().filter(|(value, _)| value.starts_with(b"newest")).collect();
+        assert_eq!(newest.len(), 20, "the log is whole, byte {at}");
+    }
+    assert!(missing > 0, "{path} holds cells that nothing else does: {stale} stale");
+}
+
+#[test]
+fn lost_sessions_do_not_keep_the_log_from_being_carried_out() {
+    let node = filled();
+    let extra = node.path_of("extra-");
+    node.disk.damage(&extra, |bytes| bytes[0] ^= 1);
+    let (cells, report) = salvaged(&node.disk);
+    assert_eq!(cells, node.cells());
+    assert!(report.log.sessions_are_lost, "{report:?}");
+}
+
+#[test]
+fn lost_manifest_leaves_tables_and_log() {
+    let node = filled();
+    node.disk.lose(&node.path_of("MANIFEST"));
+    let (cells, report) = salvaged(&node.disk);
+    assert_eq!(cells, node.cells());
+    assert_eq!(report.store.applied, None);
+}
+
+#[test]
+fn log_that_is_lost_is_said() {
+    let node = filled();
+    let path = node.disk.files(WAL_DIR).into_keys().next().unwrap_or_default();
+    // The last entry: its payload is behind everything else that is not zero.
+    node.disk.damage(&path, |bytes| {
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+        bytes[last - 20] ^= 1;
+    });
+    let (_, report) = salvaged(&node.disk);
+    let log = &report.log;
+    let is_said = log.lost_through.is_some() || log.failure.is_some() || log.entry_count < 20;
+    assert!(is_said, "{report:?}");
+}
+
+#[test]
+fn condition_on_a_lost_cell_is_counted() {
+    let mut node = filled();
+    let (key, column) = place(0);
+    let expected = Expectation::Present;
+    let condition = Condition { key: key.clone(), column: column.clone(), expected };
+    let value = Value::new("decided").unwrap_or_default();
+    node.write(vec![condition], vec![Mutation::Set { key, column, value }]);
+    assert_eq!(salvaged(&node.disk).1.log.doubtful_count, 0);
+    let first = keycode::encode_cell(b"key/000", b"c0");
+    let tables: Vec<String> =
+        node.disk.files(STATE_DIR).into_keys().filter(|path| path.contains("table-")).collect();
+    for path in &tables {
+        node.disk.damage(path, |bytes| bytes[50] ^= 1);
+    }
+    let (_, report) = salvaged(&node.disk);
+    assert!(report.lost.iter().any(|lost| lost.range.contains(&first)), "{report:?}");
+    assert_eq!(report.log.doubtful_count, 1);
+}
+
+fn config(node: u64) -> NodeConfig {
+    let members = (1..=3).map(|id| (NodeId(id), format!("n{id}:1"))).collect();
+    NodeConfig::new(ClusterId(7), NodeId(node), "n1:1", members)
+}
+
+fn restored(disk: &TestDisk, node: u64, bytes: &[u8]) -> Result<SnapshotSummary, RestoreError> {
+    let other = TestDisk::default();
+    other.plant("backup", bytes.to_vec());
+    run(async {
+        let file = other.open("backup").await.map_err(StorageError::from)?;
+        restore(disk, &config(node), &file, "backup").await
+    })
+}
+
+#[test]
+fn members_restored_from_one_file_have_the_same_state_and_position() {
+    let mut node = filled();
+    node.flush();
+    let bytes = node.snapshot();
+    let disks = [TestDisk::default(), TestDisk::default()];
+    for (disk, id) in disks.iter().zip(1..) {
+        let summary = restored(disk, id, &bytes).unwrap();
+        assert_eq!((summary.point, summary.cell_count), (node.machine.applied(), 120));
+        let (tree, _, found) = run(tree::open(disk.clone(), STATE_DIR, options())).unwrap();
+        assert_eq!((found.applied, &found.damage), (node.machine.applied(), &None));
+        let machine = Machine::restore(tree, &found.extra, 10).unwrap();
+        assert_eq!(machine.state_hash(), node.machine.state_hash());
+        assert_eq!(machine.trail(), node.machine.trail());
+        assert_eq!(run(disk.list("")).unwrap(), ["NODE", "tables"]);
+    }
+    let [one, two] = disks;
+    assert_eq!(one.files(STATE_DIR), two.files(STATE_DIR));
+    assert_ne!(one.contents("NODE"), two.contents("NODE"));
+}
+
+#[test]
+fn directory_that_is_not_new_is_left_alone() {
+    let mut node = filled();
+    node.flush();
+    let before = node.disk.files(STATE_DIR);
+    let refused = restored(&node.disk, 1, &node.snapshot());
+    assert!(matches!(refused, Err(RestoreError::NotEmpty { .. })), "{refused:?}");
+    assert_eq!(node.disk.files(STATE_DIR), before);
+}
+
+#[test]
+fn damaged_file_is_refused_before_anything_is_made() {
+    let mut node = filled();
+    node.flush();
+    let bytes = node.snapshot();
+    for at in (0..bytes.len()).step_by(211) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x40;
+        let disk = TestDisk::default();
+        let refused = restored(&disk, 1, &damaged);
+        assert!(matches!(refused, Err(RestoreError::Storage(_))), "byte {at}: {refused:?}");
+        assert_eq!(disk.operation_count(), 0, "byte {at}");
+    }
+}
+
+#[test]
+fn power_lost_in_a_restoration_leaves_a_whole_node_or_none() {
+    let mut node = filled();
+    node.flush();
+    let bytes = node.snapshot();
+    let (mut none, mut whole) = (0, 0);
+    for operation in 0..200 {
+        let disk = TestDisk::default();
+        disk.lose_power_at(operation);
+        let done = restored(&disk, 1, &bytes).is_ok();
+        let mut rng = crate::base::Rng::new(u64::try_from(operation).unwrap());
+        disk.power_loss(&mut rng, 0.5);
+        let (_, _, found) = run(tree::open(disk.clone(), STATE_DIR, options())).unwrap();
+        if run(disk.list("")).unwrap().contains(&"NODE".to_owned()) {
+            assert_eq!(found.applied, node.machine.applied(), "operation {operation}");
+            whole += 1;
+        } else {
+            assert!(!done, "operation {operation}");
+            none += 1;
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(none > 5 && whole > 0, "{none} and {whole}");
+}
