@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use sim_tests::bugs;
 use sim_tests::history::jsonl;
-use sim_tests::options::Options;
+use sim_tests::options::{Options, Profile};
 use sim_tests::run::{Report, run};
 use sim_tests::swarm::{self, Swarm};
 
@@ -38,6 +38,9 @@ enum Command {
         /// Replication mode.
         #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
         mode: Mode,
+        /// What the runs are mostly about.
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
+        profile: Profile,
         /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
         #[arg(long, default_value_t = 100, conflicts_with = "seed_range")]
         seeds: u64,
@@ -55,6 +58,9 @@ enum Command {
     Replay {
         /// The seed.
         seed: u64,
+        /// The profile under which the seed was run.
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
+        profile: Profile,
         /// Write the trace to this file instead of printing it.
         #[arg(long)]
         trace: Option<PathBuf>,
@@ -111,10 +117,11 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 
 fn main() {
     let found = match Arguments::parse().command {
-        Command::Run { mode: Mode::PrimaryBackup, seeds, seed_range, jobs, output } => {
+        Command::Run { mode: Mode::PrimaryBackup, profile, seeds, seed_range, jobs, output } => {
             let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
             let jobs = jobs.unwrap_or_else(processors);
-            let summary = swarm::run_seeds(&Swarm { first, end, jobs, progress: true });
+            let swarm = Swarm { first, end, jobs, progress: true, profile };
+            let summary = swarm::run_seeds(&swarm);
             if output == Output::Json {
                 println!("{}", summary.to_json());
             } else {
@@ -129,9 +136,9 @@ fn main() {
             }
             summary.failures() > 0 || summary.is_vacuous()
         }
-        Command::Replay { seed, trace, history, planted, quiet, leak } => {
+        Command::Replay { seed, profile, trace, history, planted, quiet, leak } => {
             let planted = planted.as_deref().map(known_bug);
-            let options = Options { planted, leak, ..Options::draw(seed) };
+            let options = Options { planted, leak, ..profile.draw(seed) };
             replay(&options, trace, history, quiet)
         }
         Command::Bugs { only, seeds_max, first_seed, output } => {

@@ -1,7 +1,7 @@
 //! The standing seeds: a small swarm on every change, with all that it must have reached.
 
 use sim_tests::bugs::{self, BUGS};
-use sim_tests::options::Options;
+use sim_tests::options::{FaultClasses, Options, Profile};
 use sim_tests::swarm::{Swarm, run_all, run_seeds};
 
 const JOBS: usize = 2;
@@ -32,7 +32,7 @@ const PROBES: [&str; 14] = [
 
 #[test]
 fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
-    let summary = run_seeds(&Swarm { first: 1, end: 101, jobs: JOBS, progress: false });
+    let summary = run_seeds(&Swarm { first: 1, end: 101, jobs: JOBS, progress: false, profile: Profile::Standard });
     assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED`");
     for code in FAULTS {
         let observable = summary.faults().get(code).map_or(0, |(_, observable)| *observable);
@@ -56,7 +56,7 @@ fn planted_bugs_are_found_within_few_seeds() {
 #[test]
 fn hunt_names_the_same_seed_for_any_number_of_jobs() {
     let found = [1, 4].map(|jobs| {
-        let swarm = Swarm { first: 1, end: 60, jobs, progress: false };
+        let swarm = Swarm { first: 1, end: 60, jobs, progress: false, profile: Profile::Standard };
         let draw = |seed| Options { planted: Some("R8"), ..Options::draw(seed) };
         run_all(&swarm, draw, true).failed().iter().map(|(seed, _)| *seed).min()
     });
@@ -66,9 +66,9 @@ fn hunt_names_the_same_seed_for_any_number_of_jobs() {
 
 #[test]
 fn run_in_which_a_demanded_fault_is_missing_names_it() {
-    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false };
+    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false, profile: Profile::Standard };
     let calm =
-        |seed| Options { faults: sim_tests::options::FaultClasses::NONE, ..Options::draw(seed) };
+        |seed| Options { faults: FaultClasses::NONE, ..Options::draw(seed) };
     let summary = run_all(&swarm, calm, false);
     assert!(summary.unobserved().contains(&"D6"), "{:?}", summary.unobserved());
     assert!(!summary.is_vacuous(), "one seed is too few to say so");
