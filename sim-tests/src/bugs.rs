@@ -38,6 +38,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "W10", what: "writes term and vote after the answer has left" },
     Bug { code: "W14", what: "group commit wakes waiters of the next batch" },
     Bug { code: "W16", what: "saves the applied index apart from its data" },
+    Bug { code: "W17", what: "cuts the log before the memtable's table is durable" },
     Bug { code: "R2", what: "forgets its vote over a restart" },
     Bug { code: "R3", what: "follower acknowledges before its fsync" },
     Bug { code: "R4", what: "leader counts its own entry before it is durable" },

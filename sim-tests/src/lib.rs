@@ -20,6 +20,7 @@ compile_error!(
 pub mod world;
 
 pub mod check;
+pub mod crash;
 pub mod history;
 
 pub mod nemesis;

@@ -90,7 +90,7 @@ pub fn direct(
         ClockOptions::default()
     };
     let disk = DiskOptions { torn: options.torn, ..DiskOptions::default() };
-    let world_options = WorldOptions { record_trace, clock, disk, ..WorldOptions::default() };
+    let world_options = WorldOptions { record_trace, disk, clock, ..WorldOptions::default() };
     let leaked = if options.leak { foreign_number() } else { 0 };
     let scene_options = options.clone();
     let result = run_seed(options.seed, world_options, move |world| async move {

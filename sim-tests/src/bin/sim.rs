@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sim_tests::bugs;
+use sim_tests::crash::{self, Plan};
 use sim_tests::history::jsonl;
 use sim_tests::options::{Options, Profile};
 use sim_tests::run::{Report, run};
@@ -77,6 +78,21 @@ enum Command {
         #[arg(long, hide = true)]
         leak: bool,
     },
+    /// Loses power at every step of a store's life, in every way up to a bound, and recovers.
+    CrashPoints {
+        /// Operations of the script that uses the store.
+        #[arg(long, default_value_t = 200)]
+        operations: u64,
+        /// Most images of one boundary between two steps of the disk.
+        #[arg(long, default_value_t = 1000)]
+        images: usize,
+        /// The seed of the script.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Switch a planted bug on, and stop at what it does.
+        #[arg(long)]
+        planted: Option<String>,
+    },
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
         /// Only these, separated by commas.
@@ -140,6 +156,15 @@ fn main() {
             let planted = planted.as_deref().map(known_bug);
             let options = Options { planted, leak, ..profile.draw(seed) };
             replay(&options, trace, history, quiet)
+        }
+        Command::CrashPoints { operations, images, seed, planted } => {
+            let planted = planted.as_deref().map(known_bug);
+            let stop_at_first = planted.is_some();
+            let plan = Plan { seed, operations, images_max: images, planted, stop_at_first };
+            let begin = std::time::Instant::now();
+            let exploration = crash::explore(&plan);
+            println!("{exploration}\n{:.1} s on one processor", begin.elapsed().as_secs_f64());
+            exploration.violation_count > 0
         }
         Command::Bugs { only, seeds_max, first_seed, output } => {
             for code in &only {

@@ -14,6 +14,8 @@ mod check_random;
 mod check_replay;
 #[cfg(test)]
 mod check_speed;
+#[cfg(test)]
+mod crash_points;
 #[cfg(all(test, madsim))]
 mod determinism;
 #[cfg(test)]

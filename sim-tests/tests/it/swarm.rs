@@ -32,7 +32,13 @@ const PROBES: [&str; 14] = [
 
 #[test]
 fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
-    let summary = run_seeds(&Swarm { first: 1, end: 101, jobs: JOBS, progress: false, profile: Profile::Standard });
+    let summary = run_seeds(&Swarm {
+        first: 1,
+        end: 101,
+        jobs: JOBS,
+        progress: false,
+        profile: Profile::Standard,
+    });
     assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED`");
     for code in FAULTS {
         let observable = summary.faults().get(code).map_or(0, |(_, observable)| *observable);
@@ -67,8 +73,7 @@ fn hunt_names_the_same_seed_for_any_number_of_jobs() {
 #[test]
 fn run_in_which_a_demanded_fault_is_missing_names_it() {
     let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false, profile: Profile::Standard };
-    let calm =
-        |seed| Options { faults: FaultClasses::NONE, ..Options::draw(seed) };
+    let calm = |seed| Options { faults: FaultClasses::NONE, ..Options::draw(seed) };
     let summary = run_all(&swarm, calm, false);
     assert!(summary.unobserved().contains(&"D6"), "{:?}", summary.unobserved());
     assert!(!summary.is_vacuous(), "one seed is too few to say so");
