@@ -35,6 +35,8 @@ pub mod workload;
 #[cfg(madsim)]
 pub mod bugs;
 #[cfg(madsim)]
+pub mod golden;
+#[cfg(madsim)]
 pub mod run;
 #[cfg(madsim)]
 pub mod swarm;

@@ -7,11 +7,12 @@
 )]
 #![expect(clippy::exit, reason = "the exit code is the verdict")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sim_tests::bugs;
 use sim_tests::crash::{self, Plan};
+use sim_tests::golden;
 use sim_tests::history::jsonl;
 use sim_tests::options::{Options, Profile};
 use sim_tests::run::{Report, run};
@@ -93,6 +94,12 @@ enum Command {
         #[arg(long)]
         planted: Option<String>,
     },
+    /// Writes a data directory as this version does, for a fixture that later ones must read.
+    #[command(hide = true)]
+    Golden {
+        /// Where to.
+        directory: PathBuf,
+    },
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
         /// Only these, separated by commas.
@@ -166,6 +173,7 @@ fn main() {
             println!("{exploration}\n{:.1} s on one processor", begin.elapsed().as_secs_f64());
             exploration.violation_count > 0
         }
+        Command::Golden { directory } => write_golden(&directory),
         Command::Bugs { only, seeds_max, first_seed, output } => {
             for code in &only {
                 known_bug(code);
@@ -181,6 +189,20 @@ fn main() {
         }
     };
     std::process::exit(i32::from(found));
+}
+
+/// Writes the golden data directory; tells whether that failed.
+fn write_golden(directory: &Path) -> bool {
+    let files = golden::make();
+    let saved = files.and_then(|files| {
+        golden::save(&files, directory).map_err(|error| error.to_string())?;
+        Ok(files.len())
+    });
+    match saved {
+        Ok(count) => println!("{count} files in {}", directory.display()),
+        Err(what) => eprintln!("cannot write {}: {what}", directory.display()),
+    }
+    !directory.join("NODE").exists()
 }
 
 fn known_bug(code: &str) -> &'static str {

@@ -21,7 +21,11 @@ mod determinism;
 #[cfg(test)]
 mod env_conformance;
 #[cfg(all(test, madsim))]
+mod golden;
+#[cfg(all(test, madsim))]
 mod scenarios;
+#[cfg(all(test, madsim))]
+mod storage_scenarios;
 #[cfg(all(test, madsim))]
 mod swarm;
 #[cfg(test)]

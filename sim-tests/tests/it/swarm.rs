@@ -49,6 +49,30 @@ fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
     }
 }
 
+/// Rare paths that the standing seeds of the storage profile must reach.
+const STORAGE_PROBES: [&str; 8] = [
+    "replica.compaction_has_no_space",
+    "replica.flush_waits_for_space",
+    "replica.snapshot_renewed_for_follower",
+    "replica.state_is_condemned",
+    "replica.writes_wait_for_tables",
+    "tree.compaction_is_given_up",
+    "tree.damage_is_replaced",
+    "tree.manifest_copy_is_damaged",
+];
+
+#[test]
+fn storage_seeds_break_no_promise_and_show_every_fault_of_a_disk() {
+    let profile = Profile::Storage;
+    let swarm = Swarm { first: 1, end: 41, jobs: JOBS, progress: false, profile };
+    let summary = run_seeds(&swarm);
+    assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED --profile storage`");
+    assert_eq!(summary.unobserved(), Vec::<&str>::new());
+    for probe in STORAGE_PROBES {
+        assert!(summary.probes().contains_key(probe), "{probe} was never reached");
+    }
+}
+
 #[test]
 fn planted_bugs_are_found_within_few_seeds() {
     for code in ["R2", "R45", "R49", "W5"] {
