@@ -266,7 +266,8 @@ impl Summary {
         let mut text = String::new();
         writeln!(
             text,
-            "{} seeds ({}..{}) of profile {}, {} failed\n{:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
+            "{} seeds ({}..{}) of profile {}, {} failed\n\
+             {:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
              {:.0} simulated s per CPU s, {:.3} CPU s per seed\n{} events, {} requests answered, \
              {} elections, {} nodes stopped by themselves\nconverged after healing: median {} ms, \
              p99 {} ms",
@@ -319,7 +320,8 @@ impl Summary {
             })
             .collect();
         json!({
-            "profile": self.profile.name(), "first_seed": self.first, "end_seed": self.end, "seeds": self.runs,
+            "profile": self.profile.name(),
+            "first_seed": self.first, "end_seed": self.end, "seeds": self.runs,
             "simulated_seconds": self.simulated.as_secs_f64(),
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
             "simulated_per_cpu_second": self.speed(), "events": self.events,

@@ -5,8 +5,8 @@
 //! command get an answer like any other, on every replica the same. The one thing that may differ
 //! between replicas is a failure of the own storage; it is no answer, it stops the node.
 //!
-//! The cells live in an [`Engine`], the sessions in memory; what is on disk holds both as of one log
-//! position. Above the engine nothing knows how cells are kept, and below this module nothing
+//! The cells live in an [`Engine`], the sessions in memory; what is on disk holds both as of one
+//! log position. Above the engine nothing knows how cells are kept, and below this module nothing
 //! knows what they mean.
 //!
 //! # Invariants
