@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::options::Options;
+use crate::options::{Options, Profile};
 use crate::swarm::{self, Swarm};
 
 /// What a violation begins with if an assertion of the program spoke.
@@ -38,6 +38,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "W10", what: "writes term and vote after the answer has left" },
     Bug { code: "W14", what: "group commit wakes waiters of the next batch" },
     Bug { code: "W16", what: "saves the applied index apart from its data" },
+    Bug { code: "W17", what: "cuts the log before the memtable's table is durable" },
     Bug { code: "R2", what: "forgets its vote over a restart" },
     Bug { code: "R3", what: "follower acknowledges before its fsync" },
     Bug { code: "R4", what: "leader counts its own entry before it is durable" },
@@ -80,8 +81,9 @@ pub fn find(code: &str) -> Option<&'static str> {
 /// Hunts one bug: seeds are handed out in order and all that were handed out are finished, so the
 /// lowest failing seed is the same for any number of `jobs`.
 pub fn hunt(bug: Bug, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
-    let swarm = Swarm { first: first_seed, end: first_seed + seeds_max, jobs, progress: false };
-    let draw = |seed| Options { planted: Some(bug.code), ..Options::draw(seed) };
+    let (end, profile) = (first_seed + seeds_max, Profile::Standard);
+    let swarm = Swarm { first: first_seed, end, jobs, progress: false, profile };
+    let draw = |seed| Options { planted: Some(bug.code), ..profile.draw(seed) };
     let summary = swarm::run_all(&swarm, draw, true);
     let first = summary.failed().iter().min_by_key(|(seed, _)| *seed);
     Hunt {
@@ -135,7 +137,7 @@ pub fn to_table(hunts: &[Hunt]) -> String {
             None => ("missed".to_owned(), String::new()),
         };
         let replay = hunt.seed.map_or(String::new(), |seed| {
-            format!("cargo sim replay {seed} --planted {}", hunt.bug.code)
+            format!("{} --planted {}", Profile::Standard.replay_command(seed), hunt.bug.code)
         });
         let cpu = format!("{:.1}", hunt.cpu_seconds);
         table.add_row([

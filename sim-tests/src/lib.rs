@@ -20,6 +20,7 @@ compile_error!(
 pub mod world;
 
 pub mod check;
+pub mod crash;
 pub mod history;
 
 pub mod nemesis;
@@ -33,6 +34,8 @@ pub mod workload;
 
 #[cfg(madsim)]
 pub mod bugs;
+#[cfg(madsim)]
+pub mod golden;
 #[cfg(madsim)]
 pub mod run;
 #[cfg(madsim)]

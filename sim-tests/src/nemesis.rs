@@ -16,10 +16,13 @@ use std::time::Duration;
 
 use mangrove::base::Rng;
 
-use crate::options::{FaultClasses, Options};
+use crate::options::{FaultClasses, Options, Profile};
 
 /// Chance that a fault of one node is aimed at the leader.
 const LEADER_CHANCE: f64 = 0.3;
+
+/// Chance that rot is in the tables instead of the log, and the same for [`Profile::Storage`].
+const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
 
 /// Something that goes wrong. Nodes are numbered from 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,6 +193,7 @@ pub struct Weather {
 pub struct Nemesis {
     node_count: u64,
     faults: FaultClasses,
+    table_rot_chance: f64,
     victim: u64,
     leader: Option<u64>,
     choice: Rng,
@@ -227,6 +231,10 @@ impl Nemesis {
         Self {
             node_count: options.node_count,
             faults: options.faults,
+            table_rot_chance: match options.profile {
+                Profile::Standard => TABLE_ROT_CHANCE.0,
+                Profile::Storage => TABLE_ROT_CHANCE.1,
+            },
             victim: victim.range(1, options.node_count + 1),
             leader: None,
             choice: root.split("choice"),
@@ -280,7 +288,7 @@ impl Nemesis {
             },
             Class::Rot => Action::Rot {
                 node: self.victim,
-                tables: self.disk.chance(0.4),
+                tables: self.disk.chance(self.table_rot_chance),
                 down: millis(&mut self.disk, 10, 2000),
             },
             Class::Lie => {

@@ -26,6 +26,49 @@ const SPARSE: Span = (Duration::from_millis(50), Duration::from_millis(400));
 /// The same in a dense load.
 const DENSE: Span = (Duration::from_millis(5), Duration::from_millis(50));
 
+/// Largest values that clients write under [`Profile::Storage`]: mostly small ones, so that many
+/// cells share a block, and some that are longer than a block, a memtable or a piece of a snapshot.
+const STORAGE_VALUE_BYTES: [u64; 5] = [24, 24, 400, 2500, 12_000];
+
+/// What the runs of a swarm are mostly about. A seed means another run under each profile, so the
+/// profile is part of what replays one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Profile {
+    /// Everything that can go wrong, each in some of the runs.
+    #[default]
+    Standard,
+    /// The disks: their faults are nearly always on, one after the other, while memtables and
+    /// tables are so small that something is always flushed and compacted. The rest is mostly calm.
+    Storage,
+}
+
+impl Profile {
+    /// Returns its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Storage => "storage",
+        }
+    }
+
+    /// Returns the command that runs a seed again.
+    pub fn replay_command(self, seed: u64) -> String {
+        match self {
+            Self::Standard => format!("cargo sim replay {seed}"),
+            Self::Storage => format!("cargo sim replay {seed} --profile {}", self.name()),
+        }
+    }
+
+    /// Draws the options of a seed.
+    pub fn draw(self, seed: u64) -> Options {
+        let standard = Options::draw(seed);
+        match self {
+            Self::Standard => standard,
+            Self::Storage => standard.for_storage(),
+        }
+    }
+}
+
 /// Which class of faults a run may use. Each class can be switched off for an ablation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each class is on or off by itself")]
@@ -93,6 +136,27 @@ impl FaultClasses {
         clock: false,
     };
 
+    /// The disk's classes, and crashes, nearly always; the others now and then.
+    fn draw_for_storage(rng: &Rng) -> Self {
+        let nearly_always = |class: &str| rng.split(class).chance(0.9);
+        let rarely = |class: &str| rng.split(class).chance(0.1);
+        Self {
+            crash: nearly_always("crash"),
+            power: nearly_always("power"),
+            disk_error: nearly_always("disk_error"),
+            disk_full: nearly_always("disk_full"),
+            rot: nearly_always("rot"),
+            stall: nearly_always("stall"),
+            lying_fsync: nearly_always("lying_fsync"),
+            pause: rarely("pause"),
+            partition: rarely("partition"),
+            network: rarely("network"),
+            connection: rarely("connection"),
+            client_link: rarely("client_link"),
+            clock: rarely("clock"),
+        }
+    }
+
     /// Keeps each class with a probability, from a draw of its own.
     fn draw(rng: &Rng) -> Self {
         let keep = |class: &str, probability| rng.split(class).chance(probability);
@@ -119,6 +183,8 @@ impl FaultClasses {
 pub struct Options {
     /// The seed that all of it, and everything the run draws later, comes from.
     pub seed: u64,
+    /// What the run is mostly about.
+    pub profile: Profile,
     /// Nodes: 1, 3 or 5.
     pub node_count: u64,
     /// Client processes, each with one request in flight.
@@ -133,6 +199,8 @@ pub struct Options {
     pub fault_pause: Duration,
     /// The faults of this run.
     pub faults: FaultClasses,
+    /// Chance of an unsynced write to be torn by a power loss that keeps a part of it.
+    pub torn: f64,
     /// Tuning of the nodes.
     pub tuning: Tuning,
     /// Relative weight of each kind of request.
@@ -184,6 +252,8 @@ pub struct RequestMix {
     pub delete: u64,
     /// Compare-and-set.
     pub cas: u64,
+    /// Deletes of all cells of a row.
+    pub delete_row: u64,
     /// Atomic batches.
     pub bulk_set: u64,
     /// Reads of several cells.
@@ -208,6 +278,7 @@ impl Options {
         let (phase, think) = if pace.chance(0.15) { (SHORT, DENSE) } else { (LONG, SPARSE) };
         Self {
             seed,
+            profile: Profile::Standard,
             node_count,
             client_count: load.range(2, 6),
             key_count: load.range(2, 9),
@@ -215,11 +286,54 @@ impl Options {
             think_time: pace.duration(think.0, think.1),
             fault_pause: pace.duration(Duration::from_millis(300), Duration::from_secs(5)),
             faults: FaultClasses::draw(&root.split("faults")),
+            torn: 0.5,
             tuning: Tuning::draw(&mut root.split("tuning")),
             mix: RequestMix::draw(&mut root.split("mix")),
             planted: None,
             leak: false,
             relaxed_sync: false,
+        }
+    }
+
+    /// Makes of them what [`Profile::Storage`] says; what it says nothing about stays.
+    fn for_storage(self) -> Self {
+        let root = Rng::new(self.seed).split("options.storage");
+        let mut load = root.split("load");
+        let mut sizes = root.split("sizes");
+        let mut pace = root.split("pace");
+        let value_bytes_max = STORAGE_VALUE_BYTES[sizes.index(STORAGE_VALUE_BYTES.len())];
+        let tree = TreeOptions {
+            memtable_bytes: 1 << sizes.range(10, 13),
+            table_bytes: 1 << sizes.range(11, 14),
+            base_bytes: 1 << sizes.range(12, 15),
+            ..self.tuning.tree
+        };
+        Self {
+            profile: Profile::Storage,
+            client_count: load.range(3, 6),
+            key_count: load.range(4, 16),
+            think_time: pace.duration(DENSE.0, DENSE.1 * 2),
+            fault_phase: pace.duration(SHORT.0 * 2, SHORT.1 * 2),
+            fault_pause: pace.duration(Duration::from_millis(150), Duration::from_millis(1500)),
+            faults: FaultClasses::draw_for_storage(&root.split("faults")),
+            torn: 0.9,
+            tuning: Tuning {
+                wal_segment_bytes: 1 << sizes.range(12, 15),
+                flush_log_bytes: 1 << sizes.range(11, 14),
+                log_entries_kept: sizes.range(0, 20),
+                scrub_bytes_per_second: 1 << sizes.range(12, 20),
+                value_bytes_max,
+                tree,
+                ..self.tuning
+            },
+            mix: RequestMix {
+                set: load.range(5, 12),
+                delete: load.range(1, 4),
+                delete_row: load.range(1, 4),
+                bulk_set: load.range(1, 5),
+                ..self.mix
+            },
+            ..self
         }
     }
 }
@@ -250,6 +364,9 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = self.faults.named();
         let on: Vec<&str> = named.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+        if self.profile != Profile::Standard {
+            write!(f, "profile {}: ", self.profile.name())?;
+        }
         write!(
             f,
             "{} nodes, {} clients, {:.0} s of faults, one per {:.1} s: {}; think time {} ms",
@@ -310,10 +427,12 @@ fn draw_tree(rng: &mut Rng) -> TreeOptions {
 
 impl RequestMix {
     fn draw(rng: &mut Rng) -> Self {
+        let (get, set, delete) = (rng.range(2, 10), rng.range(2, 10), rng.range(0, 3));
         Self {
-            get: rng.range(2, 10),
-            set: rng.range(2, 10),
-            delete: rng.range(0, 3),
+            get,
+            set,
+            delete,
+            delete_row: delete.min(1),
             cas: rng.range(0, 4),
             bulk_set: rng.range(0, 4),
             multi_get: rng.range(0, 4),

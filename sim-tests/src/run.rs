@@ -21,7 +21,7 @@ use crate::history::History;
 use crate::nemesis::{Action, Nemesis};
 use crate::options::Options;
 use crate::workload::{ClientProcess, Shared};
-use crate::world::{ClockOptions, World, WorldOptions, run_seed};
+use crate::world::{ClockOptions, DiskOptions, World, WorldOptions, run_seed};
 
 /// Longest time after healing until every replica has applied everything.
 const CONVERGE_MAX: Duration = Duration::from_mins(1);
@@ -89,7 +89,8 @@ pub fn direct(
     } else {
         ClockOptions::default()
     };
-    let world_options = WorldOptions { record_trace, clock, ..WorldOptions::default() };
+    let disk = DiskOptions { torn: options.torn, ..DiskOptions::default() };
+    let world_options = WorldOptions { record_trace, disk, clock, ..WorldOptions::default() };
     let leaked = if options.leak { foreign_number() } else { 0 };
     let scene_options = options.clone();
     let result = run_seed(options.seed, world_options, move |world| async move {

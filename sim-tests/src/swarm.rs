@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::options::Options;
+use crate::options::{Options, Profile};
 use crate::run::{Report, run};
 use crate::world::Fault;
 
@@ -52,7 +52,26 @@ pub const DEMANDED_FAULTS: &[Fault] = &[
     Fault::C5,
 ];
 
-/// Seeds from which on a run is judged by [`DEMANDED_FAULTS`].
+/// Faults of processes and disks, the least that a run of [`Profile::Storage`] must have shown.
+const DEMANDED_STORAGE_FAULTS: &[Fault] = &[
+    Fault::P1,
+    Fault::P2,
+    Fault::P3,
+    Fault::P4,
+    Fault::P9,
+    Fault::D1,
+    Fault::D2,
+    Fault::D3,
+    Fault::D4,
+    Fault::D5,
+    Fault::D6,
+    Fault::D7,
+    Fault::D8,
+    Fault::D10,
+    Fault::D15,
+];
+
+/// Seeds from which on a run is judged by the faults that its profile demands.
 pub const VACUITY_SEEDS: u64 = 1000;
 
 /// What to run.
@@ -66,6 +85,8 @@ pub struct Swarm {
     pub jobs: usize,
     /// Whether to show a progress bar (on a terminal).
     pub progress: bool,
+    /// What the runs are mostly about.
+    pub profile: Profile,
 }
 
 /// What the runs came to.
@@ -73,6 +94,7 @@ pub struct Swarm {
 pub struct Summary {
     first: u64,
     end: u64,
+    profile: Profile,
     runs: u64,
     simulated: Duration,
     cpu_seconds: f64,
@@ -102,7 +124,13 @@ pub fn run_all(
     let cpu_begin = cpu_seconds();
     let next = AtomicU64::new(swarm.first);
     let bar = progress_bar(swarm);
-    let summary = Mutex::new(Summary { first: swarm.first, end: swarm.end, ..Summary::default() });
+    let summary = Summary {
+        first: swarm.first,
+        end: swarm.end,
+        profile: swarm.profile,
+        ..Summary::default()
+    };
+    let summary = Mutex::new(summary);
     std::thread::scope(|scope| {
         for _ in 0..swarm.jobs.max(1) {
             scope.spawn(|| {
@@ -115,7 +143,8 @@ pub fn run_all(
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(violation) = &report.violation {
                         bar.println(format!(
-                            "seed {seed}: {violation}\n  replay: cargo sim replay {seed}"
+                            "seed {seed}: {violation}\n  replay: {}",
+                            swarm.profile.replay_command(seed)
                         ));
                         if stop_at_first {
                             next.store(swarm.end, Ordering::Relaxed);
@@ -134,9 +163,9 @@ pub fn run_all(
     summary
 }
 
-/// Runs all seeds of a range with the options that they draw.
+/// Runs all seeds of a range with the options that they draw under the profile.
 pub fn run_seeds(swarm: &Swarm) -> Summary {
-    run_all(swarm, Options::draw, false)
+    run_all(swarm, |seed| swarm.profile.draw(seed), false)
 }
 
 fn progress_bar(swarm: &Swarm) -> ProgressBar {
@@ -191,7 +220,11 @@ impl Summary {
 
     /// Returns the demanded faults that nobody could observe.
     pub fn unobserved(&self) -> Vec<&'static str> {
-        let codes = DEMANDED_FAULTS.iter().map(|fault| fault.code());
+        let demanded = match self.profile {
+            Profile::Standard => DEMANDED_FAULTS,
+            Profile::Storage => DEMANDED_STORAGE_FAULTS,
+        };
+        let codes = demanded.iter().map(|fault| fault.code());
         let seen = |code: &&str| self.faults.get(code).is_some_and(|(_, seen)| *seen > 0);
         codes.filter(|code| !seen(code)).collect()
     }
@@ -233,13 +266,15 @@ impl Summary {
         let mut text = String::new();
         writeln!(
             text,
-            "{} seeds ({}..{}), {} failed\n{:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
+            "{} seeds ({}..{}) of profile {}, {} failed\n\
+             {:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
              {:.0} simulated s per CPU s, {:.3} CPU s per seed\n{} events, {} requests answered, \
              {} elections, {} nodes stopped by themselves\nconverged after healing: median {} ms, \
              p99 {} ms",
             self.runs,
             self.first,
             self.end,
+            self.profile.name(),
             self.failed.len(),
             self.simulated.as_secs_f64(),
             self.cpu_seconds,
@@ -269,7 +304,8 @@ impl Summary {
             writeln!(text, "VACUOUS: never observable: {}", self.unobserved().join(", ")).ok();
         }
         for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
-            writeln!(text, "seed {seed}: {what}\n  replay: cargo sim replay {seed}").ok();
+            let replay = self.profile.replay_command(*seed);
+            writeln!(text, "seed {seed}: {what}\n  replay: {replay}").ok();
         }
         text
     }
@@ -284,6 +320,7 @@ impl Summary {
             })
             .collect();
         json!({
+            "profile": self.profile.name(),
             "first_seed": self.first, "end_seed": self.end, "seeds": self.runs,
             "simulated_seconds": self.simulated.as_secs_f64(),
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,

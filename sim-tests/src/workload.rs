@@ -233,7 +233,8 @@ impl<E: Env> ClientProcess<E> {
     }
 
     fn draw_kind(&mut self) -> Kind {
-        let RequestMix { get, set, delete, cas, bulk_set, multi_get, status } = self.mix;
+        let RequestMix { get, set, delete, delete_row, cas, bulk_set, multi_get, status } =
+            self.mix;
         let weights = [
             (Kind::Get, get),
             (Kind::Set, set),
@@ -242,7 +243,7 @@ impl<E: Env> ClientProcess<E> {
             (Kind::BulkSet, bulk_set),
             (Kind::MultiGet, multi_get),
             (Kind::Row, multi_get.min(1)),
-            (Kind::DeleteRow, delete.min(1)),
+            (Kind::DeleteRow, delete_row),
             (Kind::Status, status),
         ];
         let total: u64 = weights.iter().map(|(_, weight)| weight).sum();

@@ -7,12 +7,14 @@
 )]
 #![expect(clippy::exit, reason = "the exit code is the verdict")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sim_tests::bugs;
+use sim_tests::crash::{self, Plan};
+use sim_tests::golden;
 use sim_tests::history::jsonl;
-use sim_tests::options::Options;
+use sim_tests::options::{Options, Profile};
 use sim_tests::run::{Report, run};
 use sim_tests::swarm::{self, Swarm};
 
@@ -42,6 +44,9 @@ enum Command {
         /// Replication mode.
         #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
         mode: Mode,
+        /// What the runs are mostly about.
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
+        profile: Profile,
         /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
         #[arg(long, default_value_t = 100, conflicts_with = "seed_range")]
         seeds: u64,
@@ -59,6 +64,9 @@ enum Command {
     Replay {
         /// The seed.
         seed: u64,
+        /// The profile under which the seed was run.
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
+        profile: Profile,
         /// Write the trace to this file instead of printing it.
         #[arg(long)]
         trace: Option<PathBuf>,
@@ -74,6 +82,27 @@ enum Command {
         /// Fold something that is not from the seed into the hash, to test the tests.
         #[arg(long, hide = true)]
         leak: bool,
+    },
+    /// Loses power at every step of a store's life, in every way up to a bound, and recovers.
+    CrashPoints {
+        /// Operations of the script that uses the store.
+        #[arg(long, default_value_t = 200)]
+        operations: u64,
+        /// Most images of one boundary between two steps of the disk.
+        #[arg(long, default_value_t = 1000)]
+        images: usize,
+        /// The seed of the script.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Switch a planted bug on, and stop at what it does.
+        #[arg(long)]
+        planted: Option<String>,
+    },
+    /// Writes a data directory as this version does, for a fixture that later ones must read.
+    #[command(hide = true)]
+    Golden {
+        /// Where to.
+        directory: PathBuf,
     },
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
@@ -115,10 +144,11 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 
 fn main() {
     let found = match Arguments::parse().command {
-        Command::Run { mode: Mode::PrimaryBackup, seeds, seed_range, jobs, output } => {
+        Command::Run { mode: Mode::PrimaryBackup, profile, seeds, seed_range, jobs, output } => {
             let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
             let jobs = jobs.unwrap_or_else(processors);
-            let summary = swarm::run_seeds(&Swarm { first, end, jobs, progress: true });
+            let swarm = Swarm { first, end, jobs, progress: true, profile };
+            let summary = swarm::run_seeds(&swarm);
             if output == Output::Json {
                 println!("{}", summary.to_json());
             } else {
@@ -133,11 +163,24 @@ fn main() {
             }
             summary.failures() > 0 || summary.is_vacuous()
         }
-        Command::Replay { seed, trace, history, planted, quiet, leak } => {
+        Command::Replay { seed, profile, trace, history, planted, quiet, leak } => {
             let planted = planted.as_deref().map(known_bug);
-            let options = Options { planted, leak, ..Options::draw(seed) };
+            let options = Options { planted, leak, ..profile.draw(seed) };
             replay(&options, trace, history, quiet)
         }
+        Command::CrashPoints { operations, images, seed, planted } => {
+            let planted = planted.as_deref().map(known_bug);
+            let stop_at_first = planted.is_some();
+            let plan = Plan { seed, operations, images_max: images, planted, stop_at_first };
+            let begin = std::time::Instant::now();
+            let exploration = crash::explore(&plan);
+            println!(
+                "{exploration}\n{:.1} s on the clock, on one processor",
+                begin.elapsed().as_secs_f64()
+            );
+            exploration.violation_count > 0
+        }
+        Command::Golden { directory } => write_golden(&directory),
         Command::Bugs { only, seeds_max, first_seed, output } => {
             for code in &only {
                 known_bug(code);
@@ -153,6 +196,20 @@ fn main() {
         }
     };
     std::process::exit(i32::from(found));
+}
+
+/// Writes the golden data directory; tells whether that failed.
+fn write_golden(directory: &Path) -> bool {
+    let files = golden::make();
+    let saved = files.and_then(|files| {
+        golden::save(&files, directory).map_err(|error| error.to_string())?;
+        Ok(files.len())
+    });
+    match saved {
+        Ok(count) => println!("{count} files in {}", directory.display()),
+        Err(what) => eprintln!("cannot write {}: {what}", directory.display()),
+    }
+    !directory.join("NODE").exists()
 }
 
 fn known_bug(code: &str) -> &'static str {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mangrove::base::Rng;
 
 use super::core::nanos;
-use super::disk::{DiskId, PowerLoss, Rot, SimDisk};
+use super::disk::{DiskId, FileState, PowerLoss, Rot, SimDisk};
 use super::env::SimEnv;
 use super::fault::Fault;
 use super::net::{Hold, Reset};
@@ -239,6 +239,33 @@ impl World {
             });
             Some(rot)
         })
+    }
+
+    /// Returns the files of a machine: those that have a name, by name, then those that are open
+    /// without one.
+    pub fn files(&self, host: Host) -> Vec<FileState> {
+        self.shared.with(|state| state.disk_of(host).files())
+    }
+
+    /// Reads at most `len` bytes of a file; nobody notices.
+    pub fn peek(&self, host: Host, file: &FileState, offset: u64, len: usize) -> Vec<u8> {
+        self.shared.with(|state| state.disk_of(host).peek(file.id, offset, len))
+    }
+
+    /// Flips a bit of one byte of a file (D10).
+    ///
+    /// # Panics
+    /// If the file has no such byte: the scenario makes no sense then.
+    pub fn rot_at(&self, host: Host, file: &FileState, offset: u64) {
+        let is_done = self.shared.with(|state| {
+            let is_done = state.disk_of(host).rot_at(file.id, offset);
+            state.core.faults.injected(Fault::D10);
+            state.core.event(host, "disk.rot", (offset, 0), || {
+                format!("{:?} byte {offset} bit 0", file.path)
+            });
+            is_done
+        });
+        assert!(is_done, "{file:?} has no byte {offset}");
     }
 
     /// Tells whether a sync is under way on a machine: the best moment to take its power.

@@ -56,7 +56,7 @@ use mangrove::base::Rng;
 use self::clock::{Clock, Sleep, Until};
 use self::core::{Core, Event, nanos};
 use self::disk::{DiskId, DiskState};
-pub use self::disk::{PowerLoss, Rot, SimDisk, SimFile};
+pub use self::disk::{FileState, PowerLoss, Rot, SimDisk, SimFile};
 pub use self::env::SimEnv;
 pub use self::fault::Fault;
 use self::net::Net;

@@ -14,12 +14,18 @@ mod check_random;
 mod check_replay;
 #[cfg(test)]
 mod check_speed;
+#[cfg(test)]
+mod crash_points;
 #[cfg(all(test, madsim))]
 mod determinism;
 #[cfg(test)]
 mod env_conformance;
 #[cfg(all(test, madsim))]
+mod golden;
+#[cfg(all(test, madsim))]
 mod scenarios;
+#[cfg(all(test, madsim))]
+mod storage_scenarios;
 #[cfg(all(test, madsim))]
 mod swarm;
 #[cfg(test)]

@@ -7,10 +7,10 @@ use sim_tests::nemesis::{Action, Weather};
 use sim_tests::options::{FaultClasses, Options};
 use sim_tests::run::{Report, Scene, direct};
 
-const MS: Duration = Duration::from_millis(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
 
 /// Options of a busy cluster of three in which nothing goes wrong by chance.
-fn busy(seed: u64) -> Options {
+pub(crate) fn busy(seed: u64) -> Options {
     let mut options = Options::draw(seed);
     options.node_count = 3;
     options.client_count = 4;
@@ -24,7 +24,10 @@ fn busy(seed: u64) -> Options {
 }
 
 /// Runs a script to its end and demands that no promise was broken.
-fn holds(options: &Options, script: impl AsyncFnOnce(&mut Scene) + Send + 'static) -> Report {
+pub(crate) fn holds(
+    options: &Options,
+    script: impl AsyncFnOnce(&mut Scene) + Send + 'static,
+) -> Report {
     let report = direct(options, true, script);
     if let Some(violation) = &report.violation {
         let from = report.trace.len().saturating_sub(40);
@@ -33,15 +36,15 @@ fn holds(options: &Options, script: impl AsyncFnOnce(&mut Scene) + Send + 'stati
     report
 }
 
-fn observable(report: &Report, code: &str) -> u64 {
+pub(crate) fn observable(report: &Report, code: &str) -> u64 {
     report.faults.get(code).map_or(0, |(_, observable)| *observable)
 }
 
-fn hits(report: &Report, probe: &str) -> u64 {
+pub(crate) fn hits(report: &Report, probe: &str) -> u64 {
     report.probes.get(probe).copied().unwrap_or(0)
 }
 
-fn follower_of(leader: u64) -> u64 {
+pub(crate) fn follower_of(leader: u64) -> u64 {
     1 + leader % 3
 }
 

@@ -1,7 +1,7 @@
 //! The standing seeds: a small swarm on every change, with all that it must have reached.
 
 use sim_tests::bugs::{self, BUGS};
-use sim_tests::options::Options;
+use sim_tests::options::{FaultClasses, Options, Profile};
 use sim_tests::swarm::{Swarm, run_all, run_seeds};
 
 const JOBS: usize = 2;
@@ -32,13 +32,43 @@ const PROBES: [&str; 14] = [
 
 #[test]
 fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
-    let summary = run_seeds(&Swarm { first: 1, end: 101, jobs: JOBS, progress: false });
+    let summary = run_seeds(&Swarm {
+        first: 1,
+        end: 101,
+        jobs: JOBS,
+        progress: false,
+        profile: Profile::Standard,
+    });
     assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED`");
     for code in FAULTS {
         let observable = summary.faults().get(code).map_or(0, |(_, observable)| *observable);
         assert!(observable > 0, "{code} was never observable");
     }
     for probe in PROBES {
+        assert!(summary.probes().contains_key(probe), "{probe} was never reached");
+    }
+}
+
+/// Rare paths that the standing seeds of the storage profile must reach.
+const STORAGE_PROBES: [&str; 8] = [
+    "replica.compaction_has_no_space",
+    "replica.flush_waits_for_space",
+    "replica.snapshot_renewed_for_follower",
+    "replica.state_is_condemned",
+    "replica.writes_wait_for_tables",
+    "tree.compaction_is_given_up",
+    "tree.damage_is_replaced",
+    "tree.manifest_copy_is_damaged",
+];
+
+#[test]
+fn storage_seeds_break_no_promise_and_show_every_fault_of_a_disk() {
+    let profile = Profile::Storage;
+    let swarm = Swarm { first: 1, end: 41, jobs: JOBS, progress: false, profile };
+    let summary = run_seeds(&swarm);
+    assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED --profile storage`");
+    assert_eq!(summary.unobserved(), Vec::<&str>::new());
+    for probe in STORAGE_PROBES {
         assert!(summary.probes().contains_key(probe), "{probe} was never reached");
     }
 }
@@ -56,7 +86,7 @@ fn planted_bugs_are_found_within_few_seeds() {
 #[test]
 fn hunt_names_the_same_seed_for_any_number_of_jobs() {
     let found = [1, 4].map(|jobs| {
-        let swarm = Swarm { first: 1, end: 60, jobs, progress: false };
+        let swarm = Swarm { first: 1, end: 60, jobs, progress: false, profile: Profile::Standard };
         let draw = |seed| Options { planted: Some("R8"), ..Options::draw(seed) };
         run_all(&swarm, draw, true).failed().iter().map(|(seed, _)| *seed).min()
     });
@@ -66,9 +96,8 @@ fn hunt_names_the_same_seed_for_any_number_of_jobs() {
 
 #[test]
 fn run_in_which_a_demanded_fault_is_missing_names_it() {
-    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false };
-    let calm =
-        |seed| Options { faults: sim_tests::options::FaultClasses::NONE, ..Options::draw(seed) };
+    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false, profile: Profile::Standard };
+    let calm = |seed| Options { faults: FaultClasses::NONE, ..Options::draw(seed) };
     let summary = run_all(&swarm, calm, false);
     assert!(summary.unobserved().contains(&"D6"), "{:?}", summary.unobserved());
     assert!(!summary.is_vacuous(), "one seed is too few to say so");

@@ -245,6 +245,8 @@ impl<D: Disk> Keeper<D> {
         self.replacement = None;
         if self.damage.take().is_some() {
             probe!("tree.damage_is_replaced");
+            // Before anybody relies on the new state.
+            Verdict::withdraw(&self.place.disk, &self.place.dir).await?;
             self.obsolete_paths.extend(self.unnamed_paths().await?);
         }
         Ok(version)

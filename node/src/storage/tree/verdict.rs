@@ -14,6 +14,7 @@
 use super::sync;
 use crate::base::checksum::crc32;
 use crate::env::{Disk, DiskErrorKind, File};
+use crate::probe;
 use crate::storage::StorageError;
 
 /// Name of the file.
@@ -77,6 +78,22 @@ impl Verdict {
         super::sync_dir(disk, dir).await
     }
 
+    /// Takes whatever verdict there is back, durably: another state stands in for the damaged one.
+    ///
+    /// Its generation alone does not tell: one that cannot be read is on every state, also on one
+    /// that others rely on by the time a power loss brings the file back.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) async fn withdraw<D: Disk>(disk: &D, dir: &str) -> Result<(), StorageError> {
+        match disk.remove(&format!("{dir}/{NAME}")).await {
+            Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        probe!("tree.verdict_is_withdrawn");
+        super::sync_dir(disk, dir).await
+    }
+
     /// Reads the verdict on the manifest of `generation`, if there is one.
     ///
     /// # Errors
@@ -107,7 +124,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::test_disk::{TestDisk, run};
+    use crate::storage::test_disk::{Survives, TestDisk, run};
 
     const DIR: &str = "tables";
 
@@ -124,6 +141,17 @@ mod tests {
         run(verdict().publish(&disk, DIR)).unwrap();
         assert_eq!(run(Verdict::load(&disk, DIR, 9)), Ok(Some(verdict())));
         assert_eq!(run(Verdict::load(&disk, DIR, 10)), Ok(None));
+    }
+
+    #[test]
+    fn verdict_that_is_withdrawn_does_not_come_back_with_a_power_loss() {
+        let disk = TestDisk::default();
+        run(disk.create_dir(DIR)).unwrap();
+        run(verdict().publish(&disk, DIR)).unwrap();
+        run(Verdict::withdraw(&disk, DIR)).unwrap();
+        let disk = disk.after_power_loss(Survives::NOTHING);
+        assert_eq!(run(Verdict::load(&disk, DIR, 9)), Ok(None));
+        assert_eq!(run(Verdict::withdraw(&disk, DIR)), Ok(()), "there is none any more");
     }
 
     #[test]

@@ -29,6 +29,7 @@
 
 mod bytes;
 mod file;
+mod look;
 mod power;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use tokio::sync::oneshot;
 
 use self::bytes::SparseBytes;
 pub use self::file::{SimDisk, SimFile};
+pub use self::look::FileState;
 pub use self::power::PowerLoss;
 use super::Host;
 use super::core::{Core, Event, bytes_u64, draw, roll};

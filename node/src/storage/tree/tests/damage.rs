@@ -1,7 +1,7 @@
 //! Rot and loss of files: found, named, and never taken for an empty store.
 
 use super::*;
-use crate::storage::test_disk::Faults;
+use crate::storage::test_disk::{Faults, Survives};
 
 /// Returns a disk with a few tables, and what is on it.
 fn store() -> (TestDisk, Cells) {
@@ -103,6 +103,33 @@ fn lost_state_is_reported_until_it_is_replaced() {
 fn first_table(disk: &TestDisk) -> String {
     let tables = disk.files(DIR).into_keys().find(|path| path.contains("table"));
     tables.expect("there are tables")
+}
+
+/// Found by the swarm (profile storage, seed 1012): the sync of the verdict failed, so the verdict
+/// was on whatever is there; its removal was not durable when the new state was relied on, and a
+/// power loss made it the verdict on that one.
+#[test]
+fn verdict_that_cannot_be_read_does_not_outlive_the_state_that_it_is_on() {
+    let (disk, _) = store();
+    let (_, mut keeper, _) = open(&disk);
+    disk.set_faults(Faults { fail_sync: true, ..Faults::default() });
+    let (path, what) = (first_table(&disk), "a block".to_owned());
+    let found = StorageError::Corrupt { path, offset: 0, what };
+    assert!(run(keeper.condemn(&found)).is_err(), "the sync fails");
+    disk.set_faults(Faults::default());
+    // The process ends: what the failed sync was to make durable is gone, the name is not.
+    disk.damage("tree/DAMAGED", Vec::clear);
+    run(crate::env::Disk::sync_dir(&disk, DIR)).expect("the disk is well again");
+    assert!(open(&disk).2.damage.is_some());
+
+    let (_, mut keeper, _) = open(&disk);
+    let replaced = run(async {
+        keeper.begin_replacement().await?;
+        keeper.finish_replacement(point(900), extra(900).into()).await
+    });
+    assert!(replaced.is_ok(), "{replaced:?}");
+    let (_, _, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
+    assert_eq!((recovery.damage, recovery.applied), (None, point(900)));
 }
 
 #[test]

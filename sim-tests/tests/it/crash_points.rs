@@ -1,0 +1,37 @@
+//! Crash points: a shorter exploration than `cargo sim crash-points`, and the proof that it sees.
+
+use sim_tests::crash::{Plan, explore};
+
+#[test]
+fn crash_points_of_a_store_in_use_lose_nothing_and_make_nothing_up() {
+    for seed in [2, 3] {
+        let plan = Plan { seed, operations: 60, images_max: 60, ..Plan::default() };
+        let found = explore(&plan);
+        assert_eq!(found.violations, Vec::<String>::new(), "seed {seed}");
+        assert!(found.boundaries > 200, "seed {seed}: {found}");
+        assert!(found.distinct > 3000, "seed {seed}: {found}");
+        assert!(found.complete_boundaries > 100, "seed {seed}: {found}");
+        assert!(found.nested > 100, "seed {seed}: {found}");
+        for step in ["create", "write", "sync", "sync of a directory", "rename", "remove"] {
+            assert!(found.steps.contains_key(step), "seed {seed} has no {step}: {found}");
+        }
+    }
+}
+
+#[test]
+fn crash_points_find_each_bug_that_is_planted_in_the_store() {
+    for code in ["W4", "W5", "W6", "W16", "W17"] {
+        let plan = Plan { planted: Some(code), stop_at_first: true, ..Plan::default() };
+        let found = explore(&plan);
+        // By an image that a power loss may leave, not by the script that could not go on.
+        let by_image = found.violations.iter().any(|what| what.starts_with("power loss"));
+        assert!(by_image, "{code} survived: {found}");
+    }
+}
+
+#[test]
+fn crash_points_are_the_same_in_every_run() {
+    let plan = Plan { seed: 4, operations: 30, images_max: 20, ..Plan::default() };
+    let runs = [explore(&plan), explore(&plan)].map(|found| found.to_string());
+    assert_eq!(runs[0], runs[1]);
+}
