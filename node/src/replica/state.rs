@@ -41,8 +41,8 @@ const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
 /// Pause between two steps of scrubbing.
 const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After so many pauses without a piece being asked for, what is being sent is let go.
-const TRANSFER_KEPT_INTERVALS: u32 = 60;
+/// So long after the last piece that was asked for, what is being sent is let go.
+const TRANSFER_KEPT: Duration = Duration::from_mins(1);
 
 /// After so long without a piece being asked for, the state that clients save is let go.
 const SAVE_KEPT: Duration = Duration::from_mins(1);
@@ -177,7 +177,9 @@ pub(super) struct StateTask<E: Env> {
     receiver: Option<SnapshotReceiver<E::Disk>>,
     verified: Option<VerifiedSnapshot<E::Disk>>,
     disk_full: bool,
-    idle_intervals: u32,
+    scrubbed_at: Instant,
+    /// When a piece was last sent to a follower.
+    sent_at: Option<Instant>,
 }
 
 /// What can be chosen about the state task.
@@ -198,6 +200,7 @@ impl<E: Env> StateTask<E> {
         inbox: Arc<Inbox>,
         options: StateOptions,
     ) -> Self {
+        let scrubbed_at = env.now();
         Self {
             env,
             keeper,
@@ -211,7 +214,8 @@ impl<E: Env> StateTask<E> {
             receiver: None,
             verified: None,
             disk_full: false,
-            idle_intervals: 0,
+            scrubbed_at,
+            sent_at: None,
         }
     }
 
@@ -233,6 +237,32 @@ impl<E: Env> StateTask<E> {
                 None => self.be_idle().await?,
             }
             self.keeper.collect().await;
+            self.scrub_if_due().await?;
+        }
+    }
+
+    /// Verifies a part of the tables every so often, however busy the task is.
+    async fn scrub_if_due(&mut self) -> Result<(), StorageError> {
+        let now = self.env.now();
+        let bytes = self.options.scrub_bytes_per_second;
+        if bytes == 0 || !self.keeper.is_whole() || now.since(self.scrubbed_at) < SCRUB_INTERVAL {
+            return Ok(());
+        }
+        self.scrubbed_at = now;
+        self.keeper.scrub_step(bytes).await
+    }
+
+    /// Lets go of what nobody has asked for in a long time, and with it of old tables.
+    fn let_go(&mut self) {
+        let now = self.env.now();
+        if self.saved_at.is_some_and(|at| now.since(at) >= SAVE_KEPT) {
+            crate::probe!("replica.save_is_given_up");
+            self.saved_at = None;
+            self.saves.forget();
+        }
+        if self.sent_at.is_some_and(|at| now.since(at) >= TRANSFER_KEPT) {
+            self.sent_at = None;
+            self.transfers.forget();
         }
     }
 
@@ -258,11 +288,7 @@ impl<E: Env> StateTask<E> {
 
     /// Does what can wait, a step of it, or waits itself.
     async fn be_idle(&mut self) -> Result<(), StorageError> {
-        if self.saved_at.is_some_and(|at| self.env.now().since(at) >= SAVE_KEPT) {
-            crate::probe!("replica.save_is_given_up");
-            self.saved_at = None;
-            self.saves.forget();
-        }
+        self.let_go();
         if self.disk_full {
             if self.waited_out(FULL_DISK_RETRY).await {
                 self.flush().await?;
@@ -272,17 +298,7 @@ impl<E: Env> StateTask<E> {
         if self.keeper.needs_compaction() {
             return self.compact().await;
         }
-        if !self.waited_out(SCRUB_INTERVAL).await {
-            self.idle_intervals = 0;
-            return Ok(());
-        }
-        self.idle_intervals = self.idle_intervals.saturating_add(1);
-        if self.idle_intervals == TRANSFER_KEPT_INTERVALS {
-            self.transfers.forget();
-        }
-        if self.options.scrub_bytes_per_second > 0 && self.keeper.is_whole() {
-            self.keeper.scrub_step(self.options.scrub_bytes_per_second).await?;
-        }
+        self.waited_out(SCRUB_INTERVAL).await;
         Ok(())
     }
 
@@ -352,7 +368,7 @@ impl<E: Env> StateTask<E> {
     }
 
     async fn read(&mut self, read: &SnapshotRead) -> Result<(), StorageError> {
-        self.idle_intervals = 0;
+        self.sent_at = Some(self.env.now());
         let current = Arc::clone(self.keeper.version());
         let wanted = read.meta.map(point);
         let piece =
