@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use super::CliError;
 use crate::base::{ClusterId, NodeId};
 use crate::replica::{NodeConfig, SyncPolicy};
+use crate::storage::table::Compression;
 
 /// Smallest segment and smallest flush interval: below, a busy node makes files all day.
 const LOG_BYTES_MIN: u64 = 64 << 10;
@@ -77,6 +78,17 @@ pub(super) struct Settings {
     #[arg(long, env = "MANGROVE_CACHE_BYTES", value_name = "BYTES", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
     pub(super) cache_bytes: Option<ByteSize>,
+    /// Pack the blocks of tables with LZ4: less space for text, more processor time. [default:
+    /// false]
+    #[arg(
+        long,
+        env = "MANGROVE_PACK_TABLES",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        help_heading = "Tuning"
+    )]
+    pub(super) pack_tables: Option<bool>,
     /// Bytes of tables that are verified each second, to find rot early; 0B for none.
     /// [default: 4MiB]
     #[arg(long, env = "MANGROVE_SCRUB_RATE", value_name = "BYTES", help_heading = "Tuning")]
@@ -127,6 +139,7 @@ impl Settings {
             flush_log_bytes: self.flush_log_bytes.or(other.flush_log_bytes),
             memtable_bytes: self.memtable_bytes.or(other.memtable_bytes),
             cache_bytes: self.cache_bytes.or(other.cache_bytes),
+            pack_tables: self.pack_tables.or(other.pack_tables),
             scrub_rate: self.scrub_rate.or(other.scrub_rate),
             log_entries_kept: self.log_entries_kept.or(other.log_entries_kept),
             sessions_max: self.sessions_max.or(other.sessions_max),
@@ -174,6 +187,9 @@ impl Settings {
         set(&mut config.tree.memtable_bytes, self.memtable_bytes);
         set(&mut config.tree.cache_bytes, self.cache_bytes);
         set(&mut config.scrub_bytes_per_second, self.scrub_rate);
+        if self.pack_tables == Some(true) {
+            config.tree.table.compression = Compression::Lz4;
+        }
         config.sync_policy = self.sync.map_or(config.sync_policy, |SyncSetting(policy)| policy);
         config.log_entries_kept = self.log_entries_kept.unwrap_or(config.log_entries_kept);
         config.sessions_max = self.sessions_max.unwrap_or(config.sessions_max);

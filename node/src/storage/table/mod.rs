@@ -103,7 +103,7 @@ pub struct TableOptions {
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { block_bytes: 4 << 10, bloom_bits_per_cell: 10, compression: Compression::Lz4 }
+        Self { block_bytes: 4 << 10, bloom_bits_per_cell: 10, compression: Compression::None }
     }
 }
 
