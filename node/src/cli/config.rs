@@ -15,8 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::CliError;
 use crate::base::{ClusterId, NodeId};
-use crate::replica::{NodeConfig, SyncPolicy};
-use crate::storage::table::Compression;
+use crate::replica::{Compression, NodeConfig, SyncPolicy};
 
 /// Smallest segment and smallest flush interval: below, a busy node makes files all day.
 const LOG_BYTES_MIN: u64 = 64 << 10;

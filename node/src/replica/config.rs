@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::base::{ClusterId, NodeId};
+pub use crate::storage::table::Compression;
 use crate::storage::tree::TreeOptions;
 
 /// Configuration of one node.

@@ -37,7 +37,7 @@ mod shell;
 mod start;
 mod state;
 
-pub use config::{NodeConfig, SyncPolicy};
+pub use config::{Compression, NodeConfig, SyncPolicy};
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};
