@@ -81,6 +81,8 @@ pub struct Cluster {
     paused: BTreeMap<u64, bool>,
     rot: Rng,
     lying: bool,
+    /// The node that was lied to, and the entry up to which the others must refill it.
+    refilling: Option<(u64, Index)>,
     lied_to: BTreeMap<u64, bool>,
 }
 
@@ -100,6 +102,7 @@ impl Cluster {
             paused: BTreeMap::new(),
             rot: world.rng("rot"),
             lying: false,
+            refilling: None,
             lied_to: BTreeMap::new(),
             options: options.clone(),
             world: world.clone(),
@@ -250,6 +253,12 @@ impl Cluster {
             let undo = entry.remove();
             self.undo_one(undo).await;
         }
+        if let Some((node, index)) = self.refilling
+            && (self.watch.commit_of(NodeId(node)) >= index || self.may_halt(node))
+        {
+            self.refilling = None;
+            self.lying = false;
+        }
     }
 
     async fn undo_one(&mut self, undo: Undo) {
@@ -284,8 +293,10 @@ impl Cluster {
                 self.world.power_off(host, PowerLoss::Strict);
                 self.watch.set_amnesic(NodeId(node));
                 self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
+                // What it has lost is only on the others now: the world stays quiet until they
+                // have given it back. One more fault would be too many for any protocol.
+                self.refilling = Some((node, self.watch.commit_max()));
                 self.start_node(node).await;
-                self.lying = false;
             }
         }
     }
@@ -571,6 +582,7 @@ impl Cluster {
     pub async fn heal(&mut self) {
         self.undo.clear();
         self.lying = false;
+        self.refilling = None;
         self.world.calm();
         self.fair_weather();
         self.world.heal_all();

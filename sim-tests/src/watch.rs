@@ -83,6 +83,11 @@ impl Watch {
         self.lock().nodes.get(&node).is_some_and(|state| state.damaged)
     }
 
+    /// Returns the last entry that a node knows to be committed, since its last start.
+    pub fn commit_of(&self, node: NodeId) -> Index {
+        self.lock().nodes.get(&node).map_or(0, |state| state.commit)
+    }
+
     /// Notes that a node's disk was damaged.
     pub fn set_damaged(&self, node: NodeId) {
         if let Some(state) = self.lock().nodes.get_mut(&node) {
@@ -92,6 +97,9 @@ impl Watch {
 
     /// Notes that a node has lost what it was told to be durable, so it cannot keep its promises.
     pub fn set_amnesic(&self, node: NodeId) {
+        if let Some(state) = self.lock().nodes.get_mut(&node) {
+            state.commit = 0;
+        }
         self.observe(node, &Observation::Wiped);
     }
 
