@@ -1,8 +1,8 @@
 //! Crash points: every image that a power loss can leave, at every moment of a store's life.
 //!
-//! A [script](script) uses the store as a node does: log, tables and recovery, flushes,
+//! A *script* uses the store as a node does: log, tables and recovery, flushes,
 //! compactions, snapshots, restarts. The disk records every write, sync, creation, rename and
-//! removal. Then, at every boundary between two of them, the [images] that the fault model allows
+//! removal. Then, at every boundary between two of them, the *images* that the fault model allows
 //! there are made, and each is recovered by the node's own code. Where the swarm draws one fate of
 //! a power loss, this goes through all of them, as far as a bound.
 //!

@@ -20,7 +20,7 @@ use crate::storage::{Cell, StorageError};
 /// such steps.
 const SEARCHED_BYTES: u64 = 4 << 10;
 
-/// Goes through a table from its first cell on; see the [module](self).
+/// Goes through a table from its first cell on.
 pub struct TableWalk<F> {
     source: Source<F>,
     offset: u64,

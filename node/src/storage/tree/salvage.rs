@@ -64,7 +64,7 @@ fn rows_of(range: PlaceRange) -> PlaceRange {
     PlaceRange { start, end }
 }
 
-/// The cells that can be read of a store; see the [module](self).
+/// The cells that can be read of a store.
 pub struct Salvage<F: File> {
     cells: Visible<SalvageCursor<F>>,
     lost: Vec<Lost>,
