@@ -109,8 +109,15 @@ pub fn direct(
             Some(location) => format!("{} ({location})", failure.message),
             None => failure.message.clone(),
         };
-        let violation = Violation { checker: "assertion", what, at: 0 };
-        Report { violation: Some(violation), ..Report::empty(options.seed) }
+        let at = u64::try_from(failure.at.as_nanos()).unwrap_or(u64::MAX);
+        Report {
+            simulated: failure.at,
+            hash: failure.hash,
+            event_count: failure.event_count,
+            trace: failure.trace,
+            violation: Some(Violation { checker: "assertion", what, at }),
+            ..Report::empty(options.seed)
+        }
     })
 }
 

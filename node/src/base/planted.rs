@@ -21,6 +21,16 @@ macro_rules! planted {
 #[cfg(feature = "testing")]
 pub use switch::{is_on, turn_on};
 
+/// Runs a scenario with the right code and with the bug; it tells whether something is lost.
+#[cfg(all(test, feature = "testing"))]
+pub(crate) fn loses_only_with(code: &'static str, scenario: impl Fn() -> bool) {
+    assert!(!scenario(), "the right code loses something");
+    turn_on(Some(code));
+    let has_lost = scenario();
+    turn_on(None);
+    assert!(has_lost, "{code} loses nothing");
+}
+
 #[cfg(feature = "testing")]
 mod switch {
     use std::cell::Cell;

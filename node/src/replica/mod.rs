@@ -8,9 +8,9 @@
 //!
 //! ```text
 //!  clients ─► connection tasks ─┐                         ┌─► log task ──► write-ahead log
-//!                               ├─► inbox ─► the loop ────┼─► state task ──► tables     
+//!                               ├─► inbox ─► the loop ────┼─► state task ──► tables
 //!  peers ──► connection tasks ──┘    ▲     core, machine  └─► outboxes ─► peers, clients
-//!                                    └────── reports ◄──────── (log, state tasks)   
+//!                                    └────── reports ◄──────── (log, state tasks)
 //! ```
 //!
 //! # Invariants

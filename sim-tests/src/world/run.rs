@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use std::time::Duration;
 
 use madsim::runtime::Runtime;
 use mangrove::base::Rng;
@@ -31,6 +32,14 @@ pub struct RunFailure {
     pub message: String,
     /// Where, as `file:line:column`.
     pub location: Option<String>,
+    /// Time in the world when it was; zero if there was no world yet.
+    pub at: Duration,
+    /// What had happened until then, if it was recorded.
+    pub trace: Vec<String>,
+    /// Hash of all events until then.
+    pub hash: u64,
+    /// How many those were.
+    pub event_count: u64,
 }
 
 /// Runs `scenario` in a world made from `seed`, and cleans up after it.
@@ -66,7 +75,13 @@ where
     let rng = Rng::new(seed);
     let world = runtime.block_on(async { World::new(&rng, options) });
     let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(scenario(world.clone()))));
-    let result = result.map_err(|payload| failure(seed, payload.as_ref()));
+    let result = result.map_err(|payload| RunFailure {
+        at: world.now(),
+        hash: world.trace_hash(),
+        event_count: world.event_count(),
+        trace: world.take_trace(),
+        ..failure(seed, payload.as_ref())
+    });
     runtime.block_on(world.shutdown());
     result
 }
@@ -75,7 +90,9 @@ fn failure(seed: u64, payload: &(dyn Any + Send)) -> RunFailure {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     let message = text.unwrap_or_else(|| "a panic without a message".to_owned());
-    RunFailure { seed, message, location: local::LOCATION.take() }
+    let location = local::LOCATION.take();
+    let (at, trace, hash, event_count) = (Duration::ZERO, Vec::new(), 0, 0);
+    RunFailure { seed, message, location, at, trace, hash, event_count }
 }
 
 /// A panic hook is told nothing but its thread.

@@ -35,17 +35,7 @@ impl TableBuilder {
     pub fn new(number: u64, options: &TableOptions) -> Self {
         Self {
             options: *options,
-            meta: TableMeta {
-                number,
-                bytes: 0,
-                cell_count: 0,
-                tombstone_count: 0,
-                row_tombstone_count: 0,
-                first: Vec::new(),
-                last: Vec::new(),
-                version_min: u64::MAX,
-                version_max: 0,
-            },
+            meta: TableMeta::of_nothing(number),
             bytes: Vec::new(),
             block: BlockBuilder::default(),
             index: IndexBuilder::default(),

@@ -140,3 +140,20 @@ pub struct TableMeta {
     /// Largest version of an entry.
     pub version_max: u64,
 }
+
+impl TableMeta {
+    /// Returns what is known of the table `number` before anything is: no entries, no versions.
+    pub(in crate::storage) fn of_nothing(number: u64) -> Self {
+        Self {
+            number,
+            bytes: 0,
+            cell_count: 0,
+            tombstone_count: 0,
+            row_tombstone_count: 0,
+            first: Vec::new(),
+            last: Vec::new(),
+            version_min: u64::MAX,
+            version_max: 0,
+        }
+    }
+}

@@ -251,17 +251,7 @@ async fn tables_by_name<D: Disk>(disk: &D, dir: &str) -> Result<Vec<TableReport>
 
 /// Returns the meta of a table that does not say anything: of no cells, but perhaps the newest.
 fn unknown_meta(number: u64) -> TableMeta {
-    TableMeta {
-        number,
-        bytes: 0,
-        cell_count: 0,
-        tombstone_count: 0,
-        row_tombstone_count: 0,
-        first: Vec::new(),
-        last: Vec::new(),
-        version_min: 0,
-        version_max: u64::MAX,
-    }
+    TableMeta { version_min: 0, version_max: u64::MAX, ..TableMeta::of_nothing(number) }
 }
 
 /// Reads a table to its last byte, and notes its wounds.

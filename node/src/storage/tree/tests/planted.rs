@@ -1,17 +1,8 @@
 //! Each planted bug of the table store breaks what it is meant to break, and only while it is on.
 
 use super::*;
-use crate::base::planted::turn_on;
+use crate::base::planted::loses_only_with;
 use crate::storage::test_disk::Survives;
-
-/// Runs a scenario with the right code and with the bug; it tells whether something is lost.
-fn loses_only_with(code: &'static str, scenario: impl Fn() -> bool) {
-    assert!(!scenario(), "the right code loses something");
-    turn_on(Some(code));
-    let has_lost = scenario();
-    turn_on(None);
-    assert!(has_lost, "{code} loses nothing");
-}
 
 /// Tells whether a disk, after a power loss and with the log from `log_from` on, has less than
 /// what was written.

@@ -2,17 +2,8 @@
 
 use super::*;
 use crate::base::Rng;
-use crate::base::planted::turn_on;
+use crate::base::planted::loses_only_with;
 use crate::storage::test_disk::{Faults, TestDisk};
-
-/// Runs a scenario with the right code and with the bug; it tells what was acknowledged and lost.
-fn loses_only_with(code: &'static str, scenario: impl Fn() -> bool) {
-    assert!(!scenario(), "the right code loses something");
-    turn_on(Some(code));
-    let has_lost = scenario();
-    turn_on(None);
-    assert!(has_lost, "{code} loses nothing");
-}
 
 /// Tells whether a record that the writer called durable is missing after a power loss.
 fn is_lost_by_power(disk: &TestDisk, durable: Sequence) -> bool {
