@@ -396,7 +396,7 @@ impl Cluster {
             | Action::DiskError { .. }
             | Action::DiskFull { .. }
             | Action::Rot { .. }
-            | Action::Lie { .. } => self.perform_on_disk(&action),
+            | Action::Lie { .. } => self.perform_on_disk(&action).await,
             Action::ClockJump { node, by_ms } => {
                 let by = Duration::from_millis(by_ms.unsigned_abs());
                 self.world.jump_wall(self.server(node), by_ms > 0, by);
@@ -418,7 +418,7 @@ impl Cluster {
         }
     }
 
-    fn perform_on_disk(&mut self, action: &Action) {
+    async fn perform_on_disk(&mut self, action: &Action) {
         match *action {
             Action::Stall { node, length } => self.world.stall_disk(self.server(node), length),
             Action::Slow { node, factor, length } => {
@@ -439,7 +439,7 @@ impl Cluster {
                 self.world.change_disk(host, |disk| disk.quota_bytes = Some(quota));
                 self.later(length, Undo::DiskSpace(node));
             }
-            Action::Rot { node, tables, down } => self.rot(node, tables, down),
+            Action::Rot { node, tables, down } => self.rot(node, tables, down).await,
             Action::Lie { node, length } => {
                 let others_lead = self.watch.leader().is_some_and(|leader| leader != NodeId(node));
                 if self.is_calm() && others_lead {
@@ -487,17 +487,26 @@ impl Cluster {
         }
     }
 
-    fn rot(&mut self, node: u64, tables: bool, down: Duration) {
+    async fn rot(&mut self, node: u64, tables: bool, down: Duration) {
         // One damaged place at a time: the node is to be whole again before the next.
         if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
             return;
         }
         // The process dies and the machine stays up: a power loss in the same instant could take
         // the evidence of what was durable with it, and then rot cannot be told from a torn write.
+        // The last batch may have no evidence yet even so, and is spared for the same reason.
         let host = self.server(node);
         self.world.crash(host);
         let directory = if tables { STATE_DIR } else { WAL_DIR };
-        self.world.rot(host, |path| path.starts_with(directory), &mut self.rot);
+        let view = self.world.cached_view(host);
+        let spared = wal::unwitnessed(&view, WAL_DIR).await.ok().flatten();
+        let reach = |path: &str| match &spared {
+            _ if !path.starts_with(directory) => 0,
+            Some((file, from)) if path == file => *from,
+            Some((file, _)) if !tables && path > file.as_str() => 0,
+            _ => u64::MAX,
+        };
+        self.world.rot(host, reach, &mut self.rot);
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
     }

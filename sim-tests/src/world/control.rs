@@ -5,7 +5,7 @@ use std::time::Duration;
 use mangrove::base::Rng;
 
 use super::core::nanos;
-use super::disk::{DiskId, FileState, PowerLoss, Rot, SimDisk};
+use super::disk::{DiskId, DiskState, FileState, PowerLoss, Rot, SimDisk};
 use super::env::SimEnv;
 use super::fault::Fault;
 use super::net::{Hold, Reset};
@@ -228,11 +228,11 @@ impl World {
         });
     }
 
-    /// Flips one durable bit (D10) in a file that `filter` accepts by its path; `None` if no such
-    /// file has durable bytes.
-    pub fn rot(&self, host: Host, filter: impl Fn(&str) -> bool, rng: &mut Rng) -> Option<Rot> {
+    /// Flips one durable bit (D10) in one of the first `reach(path)` bytes of a file; `None` if no
+    /// file has durable bytes there.
+    pub fn rot(&self, host: Host, reach: impl Fn(&str) -> u64, rng: &mut Rng) -> Option<Rot> {
         self.shared.with(|state| {
-            let rot = state.disk_of(host).rot(filter, rng)?;
+            let rot = state.disk_of(host).rot(reach, rng)?;
             state.core.faults.injected(Fault::D10);
             state.core.event(host, "disk.rot", (rot.offset, u64::from(rot.bit)), || {
                 format!("{} byte {} bit {}", rot.path, rot.offset, rot.bit)
@@ -315,11 +315,22 @@ impl World {
     /// It belongs to the caller: whatever is written to it stays there, takes no time and never
     /// fails, so that a checker can run a real recovery on it.
     pub fn durable_view(&self, host: Host) -> SimDisk {
+        self.view_of(host, DiskState::durable_copy)
+    }
+
+    /// Returns a copy of what a process that starts now would find on a machine's disk, the page
+    /// cache included. As with [`durable_view`], it belongs to the caller.
+    ///
+    /// [`durable_view`]: World::durable_view
+    pub fn cached_view(&self, host: Host) -> SimDisk {
+        self.view_of(host, DiskState::cached_copy)
+    }
+
+    fn view_of(&self, host: Host, copy: fn(&DiskState, DiskId, &Rng) -> DiskState) -> SimDisk {
         let view = self.shared.with(|state| {
             let view = DiskId(state.disk_count);
             state.disk_count += 1;
-            let rng = Rng::new(0);
-            let copy = state.disk_of(host).durable_copy(view, &rng);
+            let copy = copy(state.disk_of(host), view, &Rng::new(0));
             state.disks.insert(view, copy);
             view
         });

@@ -4,7 +4,7 @@ use super::examine::examine;
 use super::record::Role;
 use super::recovery::judge;
 use super::scan::{Item, Scan, scan};
-use super::segment::{self, HeaderState};
+use super::segment::{self, HeaderState, to_u64};
 use super::{Recovery, Sequence, StorageError};
 use crate::env::Disk;
 
@@ -42,6 +42,33 @@ pub async fn dump<D: Disk>(
 pub async fn inspect<D: Disk>(disk: &D, dir: &str) -> Result<Recovery, StorageError> {
     let mut log = examine(disk, dir).await?;
     Ok(judge(dir, &mut log))
+}
+
+/// Where the part of a log begins of which nothing proves that it was ever durable: the file, and
+/// the offset of the first such record in it. `None` if all of it has a witness.
+///
+/// Damage from there on looks exactly like an unfinished write; whoever plants damage has to know.
+///
+/// # Errors
+/// As of [`dump`].
+pub async fn unwitnessed<D: Disk>(
+    disk: &D,
+    dir: &str,
+) -> Result<Option<(String, u64)>, StorageError> {
+    let log = examine(disk, dir).await?;
+    for (position, segment) in log.segments.iter().enumerate() {
+        let limit = log.segments.get(position + 1).map(|next| next.first);
+        let path = segment::path(dir, segment.first);
+        let bytes = segment::read(&disk.open(&path).await?)?;
+        for item in scan(segment.first, limit, &bytes).items {
+            if let Item::Record(found) = item
+                && found.header.sequence > log.evidence
+            {
+                return Ok(Some((path, to_u64(found.offset))));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn describe(header: HeaderState) -> &'static str {

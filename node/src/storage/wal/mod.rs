@@ -52,7 +52,8 @@
 //! remains undetected is rot in that very batch before a mark or another batch has reached the
 //! disk. The other choice, to suspect every unproven record that looks altered, would stop a whole
 //! cluster for good when a power loss tears the last write of a majority into garbage; one copy
-//! of an entry is lost silently here only if its disk rots in the instant of a power loss.
+//! of an entry is lost silently here only if its disk rots in the instant of a crash.
+//! [`unwitnessed`] tells where that part begins.
 //!
 //! Zeros are the normal end of a segment, but the end of the log only if no record follows: the
 //! search goes on to the end of the file, and a later segment says how far this one must reach.
@@ -123,7 +124,7 @@ mod segment;
 mod tests;
 mod writer;
 
-pub use dump::{dump, inspect};
+pub use dump::{dump, inspect, unwitnessed};
 pub use recovery::{Damage, Loss, Recovered, Recovery, Torn};
 pub use writer::Writer;
 

@@ -105,7 +105,7 @@ pub(super) fn judge(dir: &str, log: &mut Log) -> Recovery {
     let gaps = std::mem::take(&mut log.gaps);
     let evidence = log.evidence;
     for gap in gaps.into_iter().flat_map(|gap| split(gap, evidence)) {
-        if is_torn(&gap, log) {
+        if is_torn(&gap, log, &recovery.records) {
             if mend_pair(&mut recovery.records, &gap) {
                 continue;
             }
@@ -142,14 +142,21 @@ fn split(gap: Gap, evidence: Sequence) -> impl Iterator<Item = Gap> {
 }
 
 /// Tells whether a gap is the beginning of an unfinished write, rather than rot.
-fn is_torn(gap: &Gap, log: &Log) -> bool {
+///
+/// Bytes between two records that follow on each other are neither: a mark was there. What comes
+/// after it may well have been acknowledged, and must not be void for the loss of its witness.
+fn is_torn(gap: &Gap, log: &Log, records: &[Recovered]) -> bool {
     if gap.segment + 1 != log.segments.len() {
         return false;
     }
     if planted!("W7") {
         return !gap.missing.is_empty() || gap.unwritten;
     }
-    gap.missing.start > log.evidence
+    let is_followed = || {
+        let next = gap.missing.start;
+        records.binary_search_by_key(&next, |record| record.sequence).is_ok()
+    };
+    gap.missing.start > log.evidence && !(gap.missing.is_empty() && is_followed())
 }
 
 /// Restores one copy of a critical record from the other; tells whether the gap was just that.

@@ -10,7 +10,7 @@ use crate::world::core::bytes_u64;
 use crate::world::trace::fold_bytes;
 
 /// Bytes of a page.
-const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGE_BYTES: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 
 type Page = [u8; PAGE_LEN];

@@ -38,7 +38,7 @@ use mangrove::base::Rng;
 use mangrove::env::DiskErrorKind;
 use tokio::sync::oneshot;
 
-use self::bytes::SparseBytes;
+use self::bytes::{PAGE_BYTES, SparseBytes};
 pub use self::file::{SimDisk, SimFile};
 pub use self::look::FileState;
 pub use self::power::PowerLoss;
@@ -611,22 +611,25 @@ impl DiskState {
         self.sweep();
     }
 
-    /// Flips one durable bit of a file whose path `filter` accepts; prefers no file to another.
-    pub(super) fn rot(&mut self, filter: impl Fn(&str) -> bool, rng: &mut Rng) -> Option<Rot> {
+    /// Flips one durable bit in one of the first `reach(path)` bytes of a file; prefers no file to
+    /// another.
+    pub(super) fn rot(&mut self, reach: impl Fn(&str) -> u64, rng: &mut Rng) -> Option<Rot> {
         let mut places = Vec::new();
-        for (path, entry) in self.names.iter().filter(|(path, _)| filter(path)) {
+        for (path, entry) in &self.names {
             let Entry::File(inode) = entry else { continue };
             let Some(file) = self.inodes.get(inode) else { continue };
-            places.extend(file.durable.page_offsets().into_iter().map(|at| (path, *inode, at)));
+            let end = reach(path).min(file.durable.len());
+            let pages = file.durable.page_offsets().into_iter().filter(|page| *page < end);
+            places.extend(pages.map(|page| (path, *inode, page, end.min(page + PAGE_BYTES))));
         }
         if places.is_empty() {
             return None;
         }
-        let (path, inode, page) = places.swap_remove(rng.index(places.len()));
+        let (path, inode, page, end) = places.swap_remove(rng.index(places.len()));
         let path = path.clone();
         let bit = u8::try_from(rng.range(0, 8)).unwrap_or(0);
         let file = self.inode(inode);
-        let offset = rng.range(page, file.durable.len().min(page + 4096));
+        let offset = rng.range(page, end);
         let (mut on_medium, mut in_cache) = ([0], [0]);
         file.durable.read(offset, &mut on_medium);
         if file.cached.read(offset, &mut in_cache) == 1 && in_cache == on_medium {
@@ -649,6 +652,16 @@ impl DiskState {
         copy.durable_names = self.durable_names.clone();
         let durable = |inode: &Inode| Inode { durable: inode.durable.clone(), ..Inode::default() };
         copy.inodes = self.inodes.iter().map(|(id, inode)| (*id, durable(inode))).collect();
+        copy.settle();
+        copy
+    }
+
+    /// Returns a disk that holds what a process that starts now would find.
+    pub(super) fn cached_copy(&self, id: DiskId, rng: &Rng) -> Self {
+        let mut copy = self.durable_copy(id, rng);
+        copy.durable_names = self.names.clone();
+        let cached = |inode: &Inode| Inode { durable: inode.cached.clone(), ..Inode::default() };
+        copy.inodes = self.inodes.iter().map(|(id, inode)| (*id, cached(inode))).collect();
         copy.settle();
         copy
     }
