@@ -9,16 +9,21 @@
 
 pub mod checksum;
 pub mod core;
+pub mod entry;
+pub mod hash;
 pub mod id;
 pub mod key;
 pub mod limits;
 pub mod planted;
 pub mod probe;
 pub mod rng;
+pub mod stamp;
 pub mod time;
 
 pub use self::core::Core;
+pub use entry::{Entry, Written};
 pub use id::{ClusterId, Index, NodeId, RequestSeq, SessionId, Term};
 pub use key::{Column, Key, Payload, TooLarge, Value};
 pub use rng::Rng;
+pub use stamp::Stamp;
 pub use time::{Instant, WallTime};
