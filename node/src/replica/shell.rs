@@ -23,7 +23,7 @@ use crate::raft::{
     Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
     SnapshotWrite, Token,
 };
-use crate::storage::{StorageError, Tree};
+use crate::storage::{StorageError, Tree, let_others_run};
 use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
 
 /// Longest sleep of an idle loop.
@@ -127,6 +127,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
             if let Some(reason) = self.stop.take() {
                 let reason = self.condemn_if_damaged(reason).await;
                 return self.finish(reason);
+            }
+            if self.gathering.wants_turn() && !self.is_held_back() {
+                let_others_run().await;
+                continue;
             }
             // Writes that are held back wait for the tables, not for a time.
             let gathered = self.gathering.deadline().filter(|_| !self.is_held_back());
