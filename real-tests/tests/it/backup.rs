@@ -67,7 +67,7 @@ fn restore_alone(file: &Path, data: &Path, address: &str) -> (Option<i32>, Strin
 
 fn restore_node(
     file: &Path,
-    node: u64,
+    node: usize,
     data: &Path,
     cluster_id: &impl Display,
     members: &str,
