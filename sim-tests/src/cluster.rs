@@ -494,11 +494,12 @@ impl Cluster {
         }
         // The process dies and the machine stays up: a power loss in the same instant could take
         // the evidence of what was durable with it, and then rot cannot be told from a torn write.
-        // The last batch may have no evidence yet even so, and is spared for the same reason.
+        // The last batch may have no evidence that would outlast the next power loss, and is spared
+        // for the same reason.
         let host = self.server(node);
         self.world.crash(host);
         let directory = if tables { STATE_DIR } else { WAL_DIR };
-        let view = self.world.cached_view(host);
+        let view = self.world.durable_view(host);
         let spared = wal::unwitnessed(&view, WAL_DIR).await.ok().flatten();
         let reach = |path: &str| match &spared {
             _ if !path.starts_with(directory) => 0,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mangrove::base::Rng;
 
 use super::core::nanos;
-use super::disk::{DiskId, DiskState, FileState, PowerLoss, Rot, SimDisk};
+use super::disk::{DiskId, FileState, PowerLoss, Rot, SimDisk};
 use super::env::SimEnv;
 use super::fault::Fault;
 use super::net::{Hold, Reset};
@@ -315,22 +315,11 @@ impl World {
     /// It belongs to the caller: whatever is written to it stays there, takes no time and never
     /// fails, so that a checker can run a real recovery on it.
     pub fn durable_view(&self, host: Host) -> SimDisk {
-        self.view_of(host, DiskState::durable_copy)
-    }
-
-    /// Returns a copy of what a process that starts now would find on a machine's disk, the page
-    /// cache included. As with [`durable_view`], it belongs to the caller.
-    ///
-    /// [`durable_view`]: World::durable_view
-    pub fn cached_view(&self, host: Host) -> SimDisk {
-        self.view_of(host, DiskState::cached_copy)
-    }
-
-    fn view_of(&self, host: Host, copy: fn(&DiskState, DiskId, &Rng) -> DiskState) -> SimDisk {
         let view = self.shared.with(|state| {
             let view = DiskId(state.disk_count);
             state.disk_count += 1;
-            let copy = copy(state.disk_of(host), view, &Rng::new(0));
+            let rng = Rng::new(0);
+            let copy = state.disk_of(host).durable_copy(view, &rng);
             state.disks.insert(view, copy);
             view
         });

@@ -656,16 +656,6 @@ impl DiskState {
         copy
     }
 
-    /// Returns a disk that holds what a process that starts now would find.
-    pub(super) fn cached_copy(&self, id: DiskId, rng: &Rng) -> Self {
-        let mut copy = self.durable_copy(id, rng);
-        copy.durable_names = self.names.clone();
-        let cached = |inode: &Inode| Inode { durable: inode.cached.clone(), ..Inode::default() };
-        copy.inodes = self.inodes.iter().map(|(id, inode)| (*id, cached(inode))).collect();
-        copy.settle();
-        copy
-    }
-
     /// Hashes every durable name and byte.
     pub(super) fn durable_hash(&self) -> u64 {
         let mut hash = 0_u64;
