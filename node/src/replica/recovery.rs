@@ -148,9 +148,11 @@ impl Replay {
         let held = self.entries.iter().any(|e| (e.index, e.term) == (meta.index, meta.term));
         // A log that reaches through the snapshot's last entry goes on after it, as in the core.
         if meta == self.durable && !held {
+            // What a damaged node had acknowledged beyond the snapshot it still lacks.
+            self.settle_lost();
+            let end = self.damaged_last.map_or(self.last(), |damaged| newer(damaged, self.last()));
+            self.damaged_last = (log_end(&end) > log_end(&meta)).then_some(end);
             self.entries.clear();
-            self.lost = 0;
-            self.damaged_last = None;
         }
     }
 
@@ -350,6 +352,22 @@ mod tests {
         replay.install(meta(5, 2));
         replay.entry(entry(6, 3));
         assert_eq!(indexes(&replay.finish()), [(6, 3)]);
+    }
+
+    /// Found by the swarm (storage seed 7118261): the tables were rotten, the leader's snapshot
+    /// ended before the last acknowledged entry, and a crash came before that was sent again.
+    #[test]
+    fn installed_snapshot_does_not_make_up_for_what_was_acknowledged_beyond_it() {
+        let mut replay = after(meta(26, 4));
+        replay.entry(entry(27, 4));
+        replay.install(meta(26, 4));
+        let recovered = replay.finish();
+        assert_eq!(recovered.damaged_last, Some(meta(27, 4)));
+        let mut replay = after(meta(26, 4));
+        replay.entry(entry(27, 4));
+        replay.install(meta(26, 4));
+        replay.entry(entry(27, 4));
+        assert_eq!(replay.finish().damaged_last, None, "sent again");
     }
 
     #[test]
