@@ -1,5 +1,6 @@
 //! The masterless protocol: as a plain value.
 
+pub mod merkle;
 pub mod message;
 pub mod placement;
 pub mod ready;
