@@ -5,8 +5,12 @@
 //! the leaves, and the store of [`crate::kv`] computes by these same functions what a write
 //! changes in them.
 
-use crate::base::Stamp;
+use super::context::Context;
+use super::core::DynamoStatus;
+use super::placement::Partition;
+use super::ready::{Found, ReadId};
 use crate::base::hash::{hash64, mix64};
+use crate::base::{Instant, Stamp};
 use crate::codec::keycode;
 
 /// Leaves of a partition: a difference of one row costs reading a sixty-fourth of it.
@@ -29,6 +33,37 @@ pub fn leaf_of(place: &[u8]) -> u16 {
 pub fn entry_hash(place: &[u8], is_row: bool, stamp: Stamp, is_tombstone: bool) -> u64 {
     let kind = u64::from(is_row) << 1 | u64::from(is_tombstone);
     mix64(mix64(hash64(ENTRY_SEED, place), stamp.version()), kind)
+}
+
+/// The trees of the partitions that this node holds.
+#[derive(Debug, Default)]
+pub(super) struct Trees {}
+
+impl Trees {
+    /// Applying changed leaves.
+    pub(super) fn on_applied(
+        &mut self,
+        _context: &mut Context,
+        _deltas: Vec<(Partition, u16, u64)>,
+    ) {
+    }
+
+    /// The own store answers.
+    pub(super) fn on_store_read(&mut self, _context: &mut Context, _id: ReadId, _found: Found) {}
+
+    /// Lets time pass.
+    pub(super) fn tick(&mut self, _context: &mut Context) {}
+
+    /// Returns when it must be ticked, if ever.
+    pub(super) fn deadline(&self, _context: &Context) -> Option<Instant> {
+        None
+    }
+
+    /// Checks its invariants.
+    pub(super) fn check(&self, _context: &Context) {}
+
+    /// Tells how it is.
+    pub(super) fn status(&self, _status: &mut DynamoStatus) {}
 }
 
 #[cfg(test)]
