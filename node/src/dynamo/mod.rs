@@ -6,7 +6,7 @@ mod context;
 pub mod core;
 mod detector;
 mod floor;
-mod merkle;
+pub mod merkle;
 pub mod message;
 mod notes;
 pub mod placement;
