@@ -1,9 +1,21 @@
 //! The masterless protocol: as a plain value.
 
+mod clock;
+pub mod config;
+mod context;
+pub mod core;
+mod detector;
+mod floor;
+pub mod merkle;
 pub mod message;
+mod notes;
 pub mod placement;
+mod read;
 pub mod ready;
+mod sync;
 
+pub use self::core::{Dynamo, DynamoStatus};
+pub use config::{Config, Repair};
 pub use message::{
     Chunk, Heartbeat, Message, Range, ReadReply, RequestId, SyncMessage, WriteOutcome,
 };

@@ -91,8 +91,10 @@ pub enum Input {
         /// The last of them.
         through: PersistId,
     },
-    /// There was no space for that persist request: nothing of it is durable or will be. Writes
-    /// are refused until [`DiskHasSpace`](Self::DiskHasSpace).
+    /// The disk is full. Persist requests under way wait for space, in their order, and are
+    /// reported by [`Persisted`](Self::Persisted) once there is some; after a restart any of them
+    /// may be durable. So what they are for is in doubt, and never reported as not done. Nothing
+    /// new is to be begun until [`DiskHasSpace`](Self::DiskHasSpace).
     DiskFull,
     /// There is space again.
     DiskHasSpace,

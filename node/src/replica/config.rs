@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use crate::base::{ClusterId, NodeId};
+use crate::dynamo::Placement;
+use crate::wire::Mode;
 pub use crate::storage::table::Compression;
 use crate::storage::tree::TreeOptions;
 
@@ -18,6 +20,8 @@ pub struct NodeConfig {
     pub listen: String,
     /// Every member of the cluster, itself included, with the address to reach it.
     pub members: Vec<(NodeId, String)>,
+    /// How the cluster replicates; the same on all of its nodes, for ever.
+    pub replication: Replication,
     /// Shortest time without a leader after which a node campaigns; each time is drawn anew from
     /// this to its double. Too small: needless elections under load. Too large: long gaps.
     pub election_timeout: Duration,
@@ -53,6 +57,58 @@ pub struct NodeConfig {
     pub request_timeout: Duration,
 }
 
+/// How a cluster replicates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replication {
+    /// One node leads, the others follow.
+    PrimaryBackup,
+    /// Every node takes requests.
+    Masterless(Masterless),
+}
+
+/// What can be chosen about the masterless mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masterless {
+    /// Replicas of each partition, at most one on each node. The same on all nodes, for ever.
+    pub replication_factor: usize,
+    /// Partitions of the cluster. Too few: anti-entropy compares much to find little. Too many:
+    /// memory for their trees. The same on all nodes, for ever.
+    pub partition_count: u16,
+    /// How replicas that missed a write get it, besides anti-entropy.
+    pub repair: Repair,
+}
+
+/// Ways for a replica to get a write that it missed. Anti-entropy always runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repair {
+    /// Whoever coordinates a write keeps it for those that miss it.
+    pub hints: bool,
+    /// A read compares the replicas that it need not ask as well.
+    pub reads: bool,
+}
+
+impl Default for Masterless {
+    fn default() -> Self {
+        Self {
+            replication_factor: 3,
+            partition_count: 256,
+            repair: Repair { hints: true, reads: true },
+        }
+    }
+}
+
+impl Repair {
+    /// Returns what it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match (self.reads, self.hints) {
+            (true, true) => "both",
+            (true, false) => "read-repair",
+            (false, true) => "hinted-handoff",
+            (false, false) => "none",
+        }
+    }
+}
+
 /// When a write counts as durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncPolicy {
@@ -76,6 +132,7 @@ impl NodeConfig {
             node,
             listen: listen.to_owned(),
             members,
+            replication: Replication::PrimaryBackup,
             election_timeout: Duration::from_millis(300),
             heartbeat_interval: Duration::from_millis(60),
             sync_policy: SyncPolicy::Always,
@@ -91,5 +148,21 @@ impl NodeConfig {
             requests_max: 16_384,
             request_timeout: Duration::from_secs(5),
         }
+    }
+
+    /// Returns who holds what, in the masterless mode; the same on all nodes.
+    pub fn placement(&self) -> Option<Placement> {
+        let Replication::Masterless(masterless) = &self.replication else { return None };
+        let mut nodes: Vec<NodeId> = self.members.iter().map(|(node, _)| *node).collect();
+        nodes.sort_unstable();
+        let Masterless { replication_factor, partition_count, .. } = *masterless;
+        Some(Placement::new(&nodes, replication_factor, partition_count))
+    }
+
+    /// Returns what peers and clients are told about how the cluster replicates.
+    pub fn mode(&self) -> Mode {
+        self.placement().map_or(Mode::PrimaryBackup, |placement| Mode::Masterless {
+            placement: placement.hash(),
+        })
     }
 }

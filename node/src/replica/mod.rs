@@ -37,7 +37,8 @@ mod shell;
 mod start;
 mod state;
 
-pub use config::{Compression, NodeConfig, SyncPolicy};
+pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
+pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};

@@ -24,7 +24,9 @@ use crate::raft::{
     SnapshotWrite, Token,
 };
 use crate::storage::{StorageError, Tree};
-use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
+use crate::wire::{
+    Mode, PeerMessage, PeerMessageRef, PeerStatus, RequestBody, RequestError, ResponseBody, Status,
+};
 
 /// Longest sleep of an idle loop.
 const IDLE_MAX: Duration = Duration::from_hours(1);
@@ -145,6 +147,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.on_event(now, event);
         }
         for (from, message) in arrivals.messages.drain(..) {
+            // The handshake lets in peers of the own mode only.
+            let PeerMessage::Raft(message) = message else { continue };
             if let Message::SnapshotReply { outcome: SnapshotOutcome::Failed, .. } = message {
                 // Perhaps the file it was sent from is rotten: nobody but its receiver reads it.
                 crate::probe!("replica.snapshot_renewed_for_follower");
@@ -230,7 +234,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 
     fn on_request(&mut self, now: Instant, request: Submitted) {
-        let Submitted { outbox, id, body } = request;
+        let Submitted { outbox, id, body, .. } = request;
         match body {
             RequestBody::Command(command) => {
                 // A follower sends its clients to the leader, whose disk may have space.
@@ -285,7 +289,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         // First what has the longer way: the followers' disks and this one's work side by side.
         for (to, message) in &ready.send {
             if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
-                outbox.send(message);
+                outbox.send(PeerMessageRef::Raft(message));
             }
         }
         if let Some(persist) = ready.persist {
@@ -538,7 +542,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         Status {
             node: self.config.node,
             cluster: self.config.cluster,
-            mode: "primary-backup".to_owned(),
+            mode: Mode::PrimaryBackup.name().to_owned(),
             role: if recovering { "recovering".to_owned() } else { self.core.role().to_string() },
             term: self.core.term(),
             leader: self.core.leader(),
@@ -555,6 +559,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             disk_full: self.disk_full.any(),
             wall_ms: self.env.wall().0 / NANOS_PER_MS,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            masterless: None,
         }
     }
 

@@ -55,7 +55,7 @@ pub enum StartError {
     InUse(StorageError),
     /// The data directory is not this node's.
     #[error(
-        "this is not the data directory of this node: {0}; check --data, --node and --cluster-id"
+        "this is not the data directory of this node: {0}; check --data, --node, --cluster-id and --mode"
     )]
     Foreign(StorageError),
     /// The files cannot be read.
@@ -90,8 +90,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     pub async fn recover(env: E, config: NodeConfig, mut observer: O) -> Result<Self, StartError> {
         check_config(&config)?;
         let disk = env.disk();
-        let own = Identity::new(config.cluster, config.node);
-        identity::claim(disk, &own).await.map_err(explain_claim)?;
+        identity::claim(disk, &Identity::of(&config)).await.map_err(explain_claim)?;
         let transfers = Transfers::open(disk.clone()).await?;
         let (tree, keeper, tables) = tree::open(disk.clone(), STATE_DIR, config.tree).await?;
         let options = wal::Options { segment_bytes: config.wal_segment_bytes };

@@ -24,7 +24,7 @@ use crate::codec::{self, DecodeError};
 use crate::env::{self, Env, First, Listener, Net};
 use crate::replica::{Inbox, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason};
 use crate::wire::handshake::MAGIC;
-use crate::wire::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
+use crate::wire::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, Welcome};
 use client::ClientConnection;
 use frames::FrameError;
 
@@ -101,6 +101,7 @@ pub async fn start_observed<E: Env>(
         env: env.clone(),
         connection_count: Arc::new(AtomicUsize::new(0)),
         inbox: Arc::clone(&inbox),
+        mode: config.mode(),
         config: Arc::new(config),
     };
     info!(node = %acceptor.config.node, address = local_address, "listening");
@@ -121,6 +122,7 @@ fn spawn_outgoing<E: Env>(
         cluster: config.cluster,
         from: config.node,
         to: peer,
+        mode: config.mode(),
         address: address.map(|(_, address)| address.clone()).unwrap_or_default(),
         outbox,
         inbox: Arc::clone(inbox),
@@ -133,6 +135,7 @@ fn spawn_outgoing<E: Env>(
 struct Acceptor<E: Env> {
     env: E,
     config: Arc<NodeConfig>,
+    mode: Mode,
     inbox: Arc<Inbox>,
     connection_count: Arc<AtomicUsize>,
 }
@@ -199,7 +202,11 @@ impl<E: Env> Acceptor<E> {
             frames::read_handshake(&self.env, HANDSHAKE_MAX, &mut stream, &mut buffer).await?;
         let hello: Hello = codec::decode(&frame)?;
         let welcome = match self.examine(&hello, count) {
-            Ok(()) => Welcome::Accepted { cluster: self.config.cluster, node: self.config.node },
+            Ok(()) => Welcome::Accepted {
+                cluster: self.config.cluster,
+                node: self.config.node,
+                mode: self.mode,
+            },
             Err(refusal) => Welcome::Refused(refusal),
         };
         self.answer(&mut stream, &welcome).await?;
@@ -213,6 +220,7 @@ impl<E: Env> Acceptor<E> {
                 ClientConnection::new(self.env.clone(), stream, inbox, buffer).run().await?;
             }
             Identity::Peer { from, .. } => {
+                let from = (from, self.mode);
                 peer::serve_peer(&self.env, stream, from, &self.inbox, buffer).await?;
             }
         }
@@ -237,6 +245,9 @@ impl<E: Env> Acceptor<E> {
             }
             Identity::Peer { to, .. } if to != self.config.node => {
                 Err(Refusal::Node { ours: self.config.node, wanted: to })
+            }
+            Identity::Peer { mode: theirs, .. } if theirs != self.mode => {
+                Err(Refusal::Mode { ours: self.mode, theirs })
             }
             Identity::Peer { from, .. } => {
                 let known = self.config.members.iter().any(|(node, _)| *node == from);

@@ -21,7 +21,7 @@ use super::version::{Levels, Version};
 use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
 use crate::env::{Disk, DiskError, DiskErrorKind};
 use crate::storage::table::{BlockCache, Table};
-use crate::storage::{Cell, SnapshotPoint, StorageError};
+use crate::storage::{Cell, PurgeFloors, SnapshotPoint, StorageError};
 use crate::{planted, probe};
 
 /// The table store as the task that writes sees it; see the [module](super).
@@ -36,6 +36,8 @@ pub struct Keeper<D: Disk> {
     pub(super) extra: Option<ExtraFile>,
     pub(super) damage: Option<Damage>,
     pub(super) scrubber: Scrubber,
+    /// Which tombstones may go, as of the version.
+    pub(super) floors: PurgeFloors,
     plan: Option<Plan>,
     compaction: Option<Compaction<D>>,
     replacement: Option<Output<D>>,
@@ -58,6 +60,9 @@ impl<D: Disk> Keeper<D> {
     pub(super) fn new(place: Place<D>, options: TreeOptions, start: Start<D>) -> Self {
         let Start { version, next_number, extra, damage } = start;
         let plan = picker::pick(&metas(&version.levels), &options);
+        // Whoever writes with stamps knows floors, and has yet to name them.
+        let floors =
+            if version.is_stamped() { PurgeFloors::none() } else { PurgeFloors::default() };
         Self {
             place,
             options,
@@ -66,6 +71,7 @@ impl<D: Disk> Keeper<D> {
             extra,
             damage,
             scrubber: Scrubber::default(),
+            floors,
             plan,
             compaction: None,
             replacement: None,
@@ -107,6 +113,12 @@ impl<D: Disk> Keeper<D> {
         verdict.publish(&self.place.disk, &self.place.dir).await
     }
 
+    /// Sets which tombstones compactions may forget, right after the start and as the state on
+    /// disk says. From then on each flush brings what was set at the [`Tree`](super::Tree).
+    pub fn set_purge_floors(&mut self, floors: PurgeFloors) {
+        self.floors = floors;
+    }
+
     /// Tells whether [`compact_step`](Self::compact_step) has something to do.
     pub fn needs_compaction(&self) -> bool {
         self.compaction.is_some() || self.plan.is_some()
@@ -137,7 +149,8 @@ impl<D: Disk> Keeper<D> {
                 return self.publish_levels(levels).await.map(Some);
             }
             let output = Output::new(self.place.clone());
-            self.compaction = Some(Compaction::begin(plan, &self.version, output)?);
+            let floors = self.floors.clone();
+            self.compaction = Some(Compaction::begin(plan, &self.version, output, floors)?);
         }
         let Some(compaction) = &mut self.compaction else { return Ok(None) };
         if !compaction.step(self.options.step_bytes.max(1), &mut self.next_number).await? {
@@ -298,6 +311,10 @@ impl<D: Disk> Keeper<D> {
         let generation = self.version.generation + 1;
         let version = Arc::new(Version::new(applied, extra, generation, levels));
         version.check();
+        assert!(
+            !(version.is_stamped() && self.floors.is_everything()),
+            "{version:?} has stamps, and nobody has said which tombstones may go"
+        );
         let manifest = Manifest {
             generation,
             next_number: self.next_number,
