@@ -23,6 +23,9 @@ pub struct Terms {
     pub level: Level,
     /// Whose request it was.
     pub session: Session,
+    /// Whether its client promises that it reads its own writes and never goes back, whatever the
+    /// level.
+    pub is_bound: bool,
     /// The largest stamp that the session had met when it asked.
     pub token: Stamp,
     /// Of an acknowledged write: its stamp.

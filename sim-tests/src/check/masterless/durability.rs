@@ -11,7 +11,7 @@
 //! hid were purged, which only a floor at or above the write allows.
 //!
 //! **What is skipped.** Acknowledgements that counted a disk which has lost them since
-//! ([`Loss`](super::Loss)).
+//! ([`Loss`](super::Loss)), and before healing any that may have counted a damaged one.
 //!
 //! # Sources
 //! [Fsync '20]; planted bugs D1, D2, D34.
@@ -21,12 +21,19 @@ use super::stores::Stores;
 use crate::check::{Violation, broken};
 use crate::history::ValueId;
 
-/// Checks all writes that were acknowledged so far.
-pub fn check(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(), Violation> {
+/// Checks all writes that were acknowledged so far; each may be missing on so many disks that are
+/// known to be damaged at the moment.
+pub fn check(
+    ledger: &Ledger<'_>,
+    stores: &Stores,
+    at: u64,
+    damaged_count: u32,
+) -> Result<(), Violation> {
     let history = ledger.history;
     for (op, operation) in ledger.ops() {
         let Some((_, stamp, count)) = ledger.acknowledged(op) else { continue };
-        let demanded = ledger.setting.holders(count, operation.ended.unwrap_or(u32::MAX));
+        let held = ledger.setting.holders(count, operation.ended.unwrap_or(u32::MAX));
+        let demanded = held.min(count.saturating_sub(damaged_count));
         for (cell, value) in ledger.effects_of(op) {
             let place = stores.place(history, cell);
             let may_be_purged =
@@ -64,9 +71,9 @@ mod tests {
         script.set("k", "value", Quorum, 10);
         let mut stores = Stores::of_three();
         stores.put(1, "k", Some("value"), stamp(10));
-        assert!(check(&script.ledger(), &stores, 0).is_err());
+        assert!(check(&script.ledger(), &stores, 0, 0).is_err());
         stores.put(2, "k", Some("value"), stamp(10));
-        assert_eq!(check(&script.ledger(), &stores, 0), Ok(()));
+        assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
     }
 
     #[test]
@@ -76,7 +83,7 @@ mod tests {
         let mut stores = Stores::of_three();
         stores.put(1, "k/a", Some("newer"), stamp(11));
         stores.delete_row(2, "k", stamp(12));
-        assert_eq!(check(&script.ledger(), &stores, 0), Ok(()));
+        assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
     }
 
     #[test]
@@ -85,10 +92,10 @@ mod tests {
         script.set("k", "value", Quorum, 10);
         script.delete("k", Quorum, 20);
         let mut stores = Stores::of_three();
-        assert!(check(&script.ledger(), &stores, 0).is_err());
+        assert!(check(&script.ledger(), &stores, 0, 0).is_err());
         stores.set_floors(1, stamp(20));
         stores.set_floors(3, stamp(20));
-        assert_eq!(check(&script.ledger(), &stores, 0), Ok(()));
+        assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
     }
 
     #[test]
@@ -99,7 +106,7 @@ mod tests {
         for node in 1..=3 {
             stores.set_floors(node, stamp(20));
         }
-        assert!(check(&script.ledger(), &stores, 0).is_err());
+        assert!(check(&script.ledger(), &stores, 0, 0).is_err());
     }
 
     #[test]
@@ -110,8 +117,9 @@ mod tests {
         let mut stores = Stores::of_three();
         stores.put(2, "k", Some("two"), stamp(20));
         script.setting.loss = Loss::Unnoticed { until: u32::MAX };
-        assert_eq!(check(&script.ledger(), &stores, 0), Ok(()));
+        assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
         script.setting.loss = Loss::Noticed { until: u32::MAX };
-        assert!(check(&script.ledger(), &stores, 0).is_err());
+        assert!(check(&script.ledger(), &stores, 0, 0).is_err());
+        assert_eq!(check(&script.ledger(), &stores, 0, 1), Ok(()), "until it is whole again");
     }
 }

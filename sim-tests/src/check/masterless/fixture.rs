@@ -17,6 +17,7 @@ pub(super) fn stamp(ms: u64) -> Stamp {
 pub(super) struct Script {
     pub(super) history: History,
     pub(super) setting: Setting,
+    pub(super) is_bound: bool,
     time_ns: u64,
     session: Session,
     tokens: BTreeMap<Session, Stamp>,
@@ -27,6 +28,7 @@ impl Script {
         Self {
             history: History::new(),
             setting: Setting { replicas: 3, loss: Loss::None },
+            is_bound: false,
             time_ns: 0,
             session: Session(0),
             tokens: BTreeMap::new(),
@@ -62,7 +64,9 @@ impl Script {
         let now = self.tick();
         let op = self.history.invoke(process, call, now);
         let token = self.tokens.get(&self.session).copied().unwrap_or_default();
-        self.history.set_terms(op, Terms::asked(level, self.session, token));
+        let mut terms = Terms::asked(level, self.session, token);
+        terms.is_bound = self.is_bound;
+        self.history.set_terms(op, terms);
         op
     }
 

@@ -60,5 +60,5 @@ pub fn check_healed(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(),
     origin::check_stores(ledger, stores, at)?;
     no_resurrection::check_stores(ledger, stores, at)?;
     batch_atomicity::check(ledger, stores, at)?;
-    durability::check(ledger, stores, at)
+    durability::check(ledger, stores, at, 0)
 }

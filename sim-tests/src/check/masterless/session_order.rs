@@ -3,16 +3,17 @@
 //! **Property.** (1) An acknowledged write has a larger stamp than everything that its session had
 //! met before: the token. So writes of a session count in their order, and a write that answers a
 //! read counts after it, whichever clocks gave the stamps (monotonic writes, writes follow reads).
-//! (2) The token never goes back, and is never less than what the session was told. (3) Where the
-//! levels of the two overlap, the session sees what it wrote and what it has read (read your writes,
-//! monotonic reads).
+//! (2) The token never goes back, and is never less than what the session was told. (3) The session
+//! sees what it wrote and what it has read (read your writes, monotonic reads): where the levels of
+//! the two overlap, and at any level if its client promises that.
 //!
 //! **Why the obvious check is wrong.** Comparing a session's answers in the order of *values* would
 //! need an order of writes; stamps are that order, but they are only as good as the token, so the
 //! token is checked first: with planted bug D16, a stamp that is the bare wall clock, everything
 //! else agrees with itself and the second write of a session is lost.
 //!
-//! **What is skipped.** Levels that do not overlap: there a session promises nothing about reads.
+//! **What is skipped.** Levels that do not overlap, without that promise. With it, absences that a
+//! read of several cells showed: the client remembers no places where nothing was.
 //!
 //! # Sources
 //! Terry et al., "Session guarantees for weakly consistent replicated data", 1994.
@@ -25,13 +26,15 @@ use super::bounds::{Bound, Bounds};
 use super::ledger::Ledger;
 use super::monotonic_reads::shown;
 use crate::check::{Violation, broken};
-use crate::history::{EventKind, OpId, Session, ValueId};
+use crate::history::{Call, EventKind, OpId, Session, ValueId};
 
 /// What one session has met.
 struct Past {
     met: Stamp,
     token: Stamp,
     bounds: Bounds,
+    /// What a client that promises it remembers.
+    own: Bounds,
 }
 
 /// Checks every session of a history.
@@ -44,6 +47,7 @@ pub fn check(ledger: &Ledger<'_>) -> Result<(), Violation> {
             met: Stamp::ZERO,
             token: Stamp::ZERO,
             bounds: Bounds::new(history.cell_count()),
+            own: Bounds::new(history.cell_count()),
         });
         let fault = match event.kind {
             EventKind::Invoke => begin(ledger, event.op, past),
@@ -79,7 +83,9 @@ fn end(ledger: &Ledger<'_>, op: OpId, past: &mut Past) -> Option<String> {
         past.met = past.met.max(stamp);
         for (cell, value) in ledger.effects_of(op) {
             let bound = Bound { stamp, is_deleted: value == ValueId::ABSENT };
-            past.bounds.raise(cell, setting.holders(count, ended), bound, op);
+            let holders = setting.holders(count, ended);
+            past.bounds.raise(cell, holders, bound, op);
+            past.own.raise(cell, holders, bound, op);
         }
     }
     if !ledger.is_read(op) {
@@ -87,7 +93,9 @@ fn end(ledger: &Ledger<'_>, op: OpId, past: &mut Past) -> Option<String> {
     }
     let needed = setting.holders_needed(ledger.read_count(op));
     for seen in ledger.reads_of(op) {
-        let before = past.bounds.get(seen.cell, needed);
+        let own = past.own.get(seen.cell, 1).filter(|_| terms.is_bound);
+        let met = [past.bounds.get(seen.cell, needed), own];
+        let before = met.into_iter().flatten().max_by_key(|(bound, _)| *bound);
         if let Some((bound, by)) = before
             && !ledger.is_within(&seen, bound, ended)
         {
@@ -97,6 +105,9 @@ fn end(ledger: &Ledger<'_>, op: OpId, past: &mut Past) -> Option<String> {
         if let Some(bound) = shown(ledger, op, &seen, before.map(|(bound, _)| bound)) {
             let holders = setting.holders(ledger.read_count(op), ended);
             past.bounds.raise(seen.cell, holders, bound, op);
+            if !bound.is_deleted || matches!(history.op(op).call, Call::Get { .. }) {
+                past.own.raise(seen.cell, holders, bound, op);
+            }
         }
         past.met = past.met.max(seen.stamp.unwrap_or_default());
     }
@@ -146,6 +157,18 @@ mod tests {
         script.session(1).get("k", Some(("old", 10)), One);
         assert_eq!(check(&script.ledger()), Ok(()));
         script.session(1).get("k", Some(("old", 10)), Quorum);
+        assert!(check(&script.ledger()).is_err());
+    }
+
+    #[test]
+    fn client_that_promises_it_reads_its_own_write_at_any_level() {
+        let mut script = Script::new();
+        script.is_bound = true;
+        script.session(1).set("k", "old", One, 10);
+        script.session(1).set("k", "new", One, 20);
+        script.session(2).get("k", Some(("old", 10)), One);
+        assert_eq!(check(&script.ledger()), Ok(()));
+        script.session(1).get("k", Some(("old", 10)), One);
         assert!(check(&script.ledger()).is_err());
     }
 
