@@ -258,6 +258,7 @@ fn replication(
         replication_factor: factor.unwrap_or(defaults.replication_factor.min(members.len())),
         partition_count: partitions.unwrap_or(defaults.partition_count),
         repair: repair.map_or(defaults.repair, |RepairSetting(repair)| repair),
+        limits: None,
     };
     let Masterless { replication_factor, partition_count, .. } = masterless;
     if !(1..=members.len()).contains(&replication_factor) {
@@ -628,20 +629,18 @@ mod tests {
 
     #[test]
     fn masterless_mode_has_defaults_that_fit_its_members() {
-        let mode = |flags: &[&str], file: &str| config(flags, file).unwrap().replication;
-        assert_eq!(mode(&[], FILE), Replication::PrimaryBackup);
-        let defaults = Masterless::default();
-        assert_eq!(
-            mode(&["--mode", "masterless"], FILE),
-            Replication::Masterless(defaults.clone()),
-            "three members, three replicas"
-        );
+        let mode = |flags: &[&str], file: &str| match config(flags, file).unwrap().replication {
+            Replication::PrimaryBackup => None,
+            Replication::Masterless(mode) => {
+                Some((mode.replication_factor, mode.partition_count, mode.repair.name()))
+            }
+        };
+        assert_eq!(mode(&[], FILE), None);
+        assert_eq!(mode(&["--mode", "primary-backup"], FILE), None);
+        assert_eq!(mode(&["--mode", "masterless"], FILE), Some((3, 256, "both")));
         let file = format!("{FILE}\nmode = \"masterless\"\nrepair = \"hinted-handoff\"");
-        let repair = Repair { hints: true, reads: false };
-        let two = Masterless { replication_factor: 2, repair, ..defaults };
         let flags = ["--members", "1=a:1,2=b:2"];
-        assert_eq!(mode(&flags, &file), Replication::Masterless(two));
-        assert_eq!(mode(&["--mode", "primary-backup"], FILE), Replication::PrimaryBackup);
+        assert_eq!(mode(&flags, &file), Some((2, 256, "hinted-handoff")));
     }
 
     #[test]

@@ -127,6 +127,18 @@ pub struct Repair {
     pub reads: bool,
 }
 
+impl Repair {
+    /// Returns what it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match (self.reads, self.hints) {
+            (true, true) => "both",
+            (true, false) => "read-repair",
+            (false, true) => "hinted-handoff",
+            (false, false) => "none",
+        }
+    }
+}
+
 impl Config {
     /// Returns the defaults for one of `nodes`.
     pub fn new(id: NodeId, nodes: Vec<NodeId>, placement: Placement) -> Self {

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::clock::Clock;
 use super::config::Config;
 use super::detector::Detector;
+use super::floor;
 use super::message::{Message, RequestId, WriteOutcome};
-use super::placement::Partition;
+use super::placement::{Partition, partition_of_place};
 use super::ready::{Persist, PersistId, ReadId, Ready, Record, Reply, StoreRead, Token};
 use crate::base::{Entry, Instant, NodeId, Rng, Stamp};
 
@@ -78,6 +79,10 @@ pub(super) struct Context {
     pub(super) is_disk_full: bool,
     /// Floor of each partition as far as it is durable here. Kept by `floor`.
     floors: BTreeMap<Partition, Stamp>,
+    /// Up to which stamp only repairs are taken. Kept by `floor`.
+    pub(super) fence: Stamp,
+    /// The latest tombstone that was applied in each partition since the start.
+    tombstones: BTreeMap<Partition, Stamp>,
     next_number: u64,
     next_read: ReadId,
     /// Who waits for an acknowledgement, and of whom.
@@ -112,6 +117,8 @@ impl Context {
             is_whole: true,
             is_disk_full: false,
             floors: BTreeMap::new(),
+            fence: Stamp::ZERO,
+            tombstones: BTreeMap::new(),
             next_number: 1,
             next_read: 1,
             waiting: BTreeMap::new(),
@@ -138,6 +145,19 @@ impl Context {
     pub(super) fn set_floor(&mut self, partition: Partition, floor: Stamp) {
         let old = self.floors.insert(partition, floor).unwrap_or_default();
         assert!(old <= floor, "D9: the floor of {partition} went back from {old} to {floor}");
+    }
+
+    /// Tells whether an entry must not be stored: it was everywhere once, or its coordinator
+    /// gave it up; see `floor`. A repair passes the fence.
+    pub(super) fn refuses(&self, entry: &Entry, is_repair: bool) -> bool {
+        let floor = partition_of_place(entry.place.as_bytes()).map(|of| self.floor(of));
+        let is_late = !is_repair && entry.stamp <= self.fence;
+        is_late || floor.is_none_or(|floor| floor::is_under(entry.stamp, floor))
+    }
+
+    /// Returns the latest tombstone that was applied in a partition since the start.
+    pub(super) fn last_tombstone(&self, partition: Partition) -> Stamp {
+        self.tombstones.get(&partition).copied().unwrap_or_default()
     }
 
     /// Returns a name for a question; unique over the node's life.
@@ -171,6 +191,8 @@ impl Context {
         self.waiting.insert(id.number, (owner, to));
         if to == self.id() {
             self.persist(Record::Entries(entries), Then::OwnWrite(id));
+        } else if matches!(owner, Owner::Reads | Owner::Sync) {
+            self.send(to, Message::Repair { id, entries });
         } else {
             self.send(to, Message::Write { id, entries });
         }
@@ -216,12 +238,23 @@ impl Context {
         while let Some((id, pending)) = self.in_flight.pop_front_if(|(id, _)| *id <= through) {
             let mut records = Vec::with_capacity(pending.len());
             for Pending { record, then: next } in pending {
+                self.note_tombstones(&record);
                 records.push(record);
                 then.push(next);
             }
             self.out.apply.push((id, records));
         }
         then
+    }
+
+    fn note_tombstones(&mut self, record: &Record) {
+        let Record::Entries(entries) = record else { return };
+        for entry in entries.iter().filter(|entry| entry.is_tombstone()) {
+            if let Some(partition) = partition_of_place(entry.place.as_bytes()) {
+                let last = self.tombstones.entry(partition).or_default();
+                *last = entry.stamp.max(*last);
+            }
+        }
     }
 
     /// Returns what is to be done by now.

@@ -54,35 +54,46 @@ impl Dynamo {
     /// Starts a node with what it found on its disk.
     pub fn new(config: Config, recovered: Recovered, rng: Rng, now: Instant) -> Self {
         config.check();
-        let _ = recovered;
+        let mut context = Context::new(config, Clock::default(), Detector::default(), rng, now);
+        let floors = Floors::new(&mut context, &recovered);
         Self {
-            context: Context::new(config, Clock::default(), Detector::default(), rng, now),
-            reads: Reads::default(),
-            trees: Trees::default(),
-            sync: Sync::default(),
-            floors: Floors::default(),
+            reads: Reads::new(&context),
+            trees: Trees::new(&context),
+            sync: Sync::new(&context),
+            floors,
+            context,
         }
+    }
+
+    /// Returns a stamp that no write is older than which this node still has to deliver, and
+    /// that none which it will ever coordinate is older than.
+    fn low_water(&self) -> Stamp {
+        self.context.clock.last()
     }
 
     fn on_peer(&mut self, from: NodeId, message: Message) {
         if let Message::WriteReply { id, outcome } = message {
             return self.on_write_reply(from, id, outcome);
         }
+        let low_water = self.low_water();
         let context = &mut self.context;
         match message {
             Message::Read { id, ranges, digest_only } => {
                 self.reads.on_read_message(context, from, id, ranges, digest_only);
             }
             Message::ReadReply { id, reply } => self.reads.on_read_reply(context, from, id, reply),
-            Message::Sync(SyncMessage::Floor { partition, floor }) => {
-                self.floors.on_floor(context, from, partition, floor);
-            }
+            Message::Sync(
+                message @ (SyncMessage::Fence { .. }
+                | SyncMessage::Fenced { .. }
+                | SyncMessage::Floor { .. }),
+            ) => self.floors.on_sync_message(context, low_water, from, message),
             Message::Sync(message) => {
                 let (trees, floors) = (&mut self.trees, &mut self.floors);
                 self.sync.on_sync_message(context, trees, floors, from, message);
             }
             Message::Heartbeat(_)
             | Message::Write { .. }
+            | Message::Repair { .. }
             | Message::WriteReply { .. }
             | Message::BatchStore { .. }
             | Message::BatchStored { .. }
@@ -123,7 +134,6 @@ impl Dynamo {
                 let own = context.id();
                 self.on_write_reply(own, id, WriteOutcome::Stored);
             }
-            Then::Part(Owner::Sync, tag) => self.sync.on_persisted(context, tag),
             Then::Part(Owner::Floors, tag) => self.floors.on_persisted(context, tag),
             _ => {}
         }
@@ -162,7 +172,8 @@ impl Core for Dynamo {
         self.reads.tick(&mut self.context);
         self.trees.tick(&mut self.context);
         self.sync.tick(&mut self.context, &mut self.trees, &mut self.floors);
-        self.floors.tick(&mut self.context);
+        let low_water = self.low_water();
+        self.floors.tick(&mut self.context, &self.trees, low_water);
     }
 
     fn take_ready(&mut self) -> Ready {

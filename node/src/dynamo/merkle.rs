@@ -40,6 +40,11 @@ pub fn entry_hash(place: &[u8], is_row: bool, stamp: Stamp, is_tombstone: bool) 
 pub(super) struct Trees {}
 
 impl Trees {
+    /// Starts.
+    pub(super) fn new(_context: &Context) -> Self {
+        Self::default()
+    }
+
     /// Applying changed leaves.
     pub(super) fn on_applied(
         &mut self,

@@ -6,9 +6,11 @@ mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod merge;
 pub mod merkle;
 pub mod message;
 mod notes;
+mod outline;
 pub mod placement;
 mod read;
 pub mod ready;
@@ -17,7 +19,7 @@ mod sync;
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};
 pub use message::{
-    Chunk, Heartbeat, Message, Range, ReadReply, RequestId, SyncMessage, WriteOutcome,
+    Chunk, Heartbeat, Message, Outlined, Range, ReadReply, RequestId, SyncMessage, WriteOutcome,
 };
 pub use placement::{Partition, Placement};
 pub use ready::{

@@ -14,6 +14,7 @@
 //!         04             target 8, number 8       hint: Vec<Entry>
 //!         05             stamp 8                  batch: Vec<Entry>
 //!         06             –                        damaged: ()
+//!         07             –                        fence: Stamp
 //! ```
 
 use super::placement::{NOTE_PREFIX, Partition};
@@ -39,6 +40,8 @@ pub(super) enum Kind {
     Batch(Stamp),
     /// The disk lost something that has not been got back from the others.
     Damaged,
+    /// The stamp up to which only repairs are taken; see `floor`.
+    Fence,
 }
 
 const GENERATION: u8 = 1;
@@ -47,6 +50,7 @@ const FLOOR: u8 = 3;
 const HINT: u8 = 4;
 const BATCH: u8 = 5;
 const DAMAGED: u8 = 6;
+const FENCE: u8 = 7;
 /// What ends the key of a place; see [`crate::codec::keycode`].
 const KEY_END: [u8; 2] = [0, 0];
 const KIND_BYTES: usize = 5;
@@ -63,6 +67,7 @@ impl Kind {
             }
             Self::Batch(stamp) => (BATCH, stamp.version().to_be_bytes().to_vec()),
             Self::Damaged => (DAMAGED, Vec::new()),
+            Self::Fence => (FENCE, Vec::new()),
         };
         let mut place = prefix(kind);
         place.extend_from_slice(&arguments);
@@ -90,6 +95,7 @@ impl Kind {
                 Some(Self::Batch(Stamp::from_version(stamp)))
             }
             DAMAGED if arguments.is_empty() => Some(Self::Damaged),
+            FENCE if arguments.is_empty() => Some(Self::Fence),
             _ => None,
         }
     }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::base::{ClusterId, NodeId};
-use crate::dynamo::Placement;
+pub use crate::dynamo::Repair;
+use crate::dynamo::{self, Placement};
 use crate::wire::Mode;
 pub use crate::storage::table::Compression;
 use crate::storage::tree::TreeOptions;
@@ -58,7 +59,7 @@ pub struct NodeConfig {
 }
 
 /// How a cluster replicates.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Replication {
     /// One node leads, the others follow.
     PrimaryBackup,
@@ -67,7 +68,7 @@ pub enum Replication {
 }
 
 /// What can be chosen about the masterless mode.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Masterless {
     /// Replicas of each partition, at most one on each node. The same on all nodes, for ever.
     pub replication_factor: usize,
@@ -76,15 +77,9 @@ pub struct Masterless {
     pub partition_count: u16,
     /// How replicas that missed a write get it, besides anti-entropy.
     pub repair: Repair,
-}
-
-/// Ways for a replica to get a write that it missed. Anti-entropy always runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Repair {
-    /// Whoever coordinates a write keeps it for those that miss it.
-    pub hints: bool,
-    /// A read compares the replicas that it need not ask as well.
-    pub reads: bool,
+    /// Time-outs and limits of the protocol in place of the usual ones, for simulations; what the
+    /// fields above say, and who the nodes are, is not taken from here.
+    pub limits: Option<Box<dynamo::Config>>,
 }
 
 impl Default for Masterless {
@@ -93,18 +88,7 @@ impl Default for Masterless {
             replication_factor: 3,
             partition_count: 256,
             repair: Repair { hints: true, reads: true },
-        }
-    }
-}
-
-impl Repair {
-    /// Returns what it is called on the command line.
-    pub fn name(self) -> &'static str {
-        match (self.reads, self.hints) {
-            (true, true) => "both",
-            (true, false) => "read-repair",
-            (false, true) => "hinted-handoff",
-            (false, false) => "none",
+            limits: None,
         }
     }
 }
@@ -164,5 +148,21 @@ impl NodeConfig {
         self.placement().map_or(Mode::PrimaryBackup, |placement| Mode::Masterless {
             placement: placement.hash(),
         })
+    }
+}
+
+impl SyncPolicy {
+    /// Says when writes are acknowledged, and what that promises.
+    pub(super) fn in_words(self) -> String {
+        match self {
+            SyncPolicy::Always => {
+                "always: an acknowledged write survives the power loss of all nodes".to_owned()
+            }
+            SyncPolicy::Interval(interval) => format!(
+                "every {} ms: the power loss of a majority within that time may lose acknowledged \
+                 writes",
+                interval.as_millis()
+            ),
+        }
     }
 }

@@ -22,7 +22,9 @@ use tracing::{debug, info, warn};
 use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
 use crate::env::{self, Env, First, Listener, Net};
-use crate::replica::{Inbox, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason};
+use crate::replica::{
+    Inbox, MasterlessReplica, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason,
+};
 use crate::wire::handshake::MAGIC;
 use crate::wire::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, Welcome};
 use client::ClientConnection;
@@ -85,15 +87,33 @@ pub async fn start_observed<E: Env>(
         .listen(&config.listen)
         .await
         .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
-    let replica = Replica::recover(env.clone(), config.clone(), observer).await?;
-    let inbox = replica.inbox();
+    let (node_env, node_config) = (env.clone(), config.clone());
+    if config.mode().is_masterless() {
+        let replica = MasterlessReplica::recover(node_env, node_config, observer).await?;
+        let (inbox, outboxes) = (replica.inbox(), replica.peer_outboxes());
+        Ok(serve(env, config, listener, (inbox, outboxes), replica.run()))
+    } else {
+        let replica = Replica::recover(node_env, node_config, observer).await?;
+        let (inbox, outboxes) = (replica.inbox(), replica.peer_outboxes());
+        Ok(serve(env, config, listener, (inbox, outboxes), replica.run()))
+    }
+}
+
+/// Connects a replica to the world and lets it run.
+fn serve<E: Env>(
+    env: E,
+    config: NodeConfig,
+    listener: <E::Net as Net>::Listener,
+    (inbox, outboxes): (Arc<Inbox>, Vec<(NodeId, Arc<PeerOutbox>)>),
+    run: impl Future<Output = StopReason> + Send + 'static,
+) -> Node {
     let local_address = listener.local_address();
-    for (peer, outbox) in replica.peer_outboxes() {
+    for (peer, outbox) in outboxes {
         spawn_outgoing(&env, &config, peer, outbox, &inbox);
     }
     let (stopped_sender, stopped) = tokio::sync::oneshot::channel();
     env.spawn("replica", async move {
-        let reason = replica.run().await;
+        let reason = run.await;
         // Nobody may be waiting for it.
         drop(stopped_sender.send(reason));
     });
@@ -106,7 +126,7 @@ pub async fn start_observed<E: Env>(
     };
     info!(node = %acceptor.config.node, address = local_address, "listening");
     env.spawn("accept", acceptor.run(listener));
-    Ok(Node { inbox, local_address, stopped: tokio::sync::Mutex::new(Some(stopped)) })
+    Node { inbox, local_address, stopped: tokio::sync::Mutex::new(Some(stopped)) }
 }
 
 fn spawn_outgoing<E: Env>(

@@ -62,7 +62,9 @@ pub struct Raw {
 impl Raw {
     /// Returns the newest entry of the place, unless its row's tombstone hides it.
     pub fn visible(&self) -> Option<&Found> {
-        self.newest.as_ref().filter(|newest| self.row_deleted.is_none_or(|row| newest.version >= row))
+        self.newest
+            .as_ref()
+            .filter(|newest| self.row_deleted.is_none_or(|row| newest.version >= row))
     }
 }
 

@@ -98,6 +98,10 @@ pub struct MasterlessStatus {
     pub pending_read_count: u64,
     /// Memory of the Merkle trees, in bytes.
     pub merkle_bytes: u64,
+    /// Partitions whose Merkle tree is not built yet since the start.
+    pub unknown_tree_count: u32,
+    /// Comparisons with other nodes that this one has begun and completed since the start.
+    pub sync_count: u64,
     /// The last full comparison with each of the other nodes.
     pub syncs: Vec<SyncStatus>,
     /// Every write up to this time, in milliseconds since 1970, is on every replica; 0 if that is
@@ -125,8 +129,6 @@ pub struct HintStatus {
 pub struct SyncStatus {
     /// With whom.
     pub peer: NodeId,
-    /// Full comparisons since the start.
-    pub completed_count: u64,
     /// Milliseconds since the last one; `None` if there was none.
     pub last_ms_ago: Option<u64>,
 }

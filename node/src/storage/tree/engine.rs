@@ -47,11 +47,7 @@ pub struct Tree<D: Disk> {
 }
 
 impl<D: Disk> Tree<D> {
-    pub(super) fn new(
-        version: Arc<Version<D>>,
-        options: TreeOptions,
-        floors: PurgeFloors,
-    ) -> Self {
+    pub(super) fn new(version: Arc<Version<D>>, options: TreeOptions, floors: PurgeFloors) -> Self {
         let applied = version.applied;
         let (active, frozen) = (Memtable::default(), VecDeque::new());
         Self { options, active, frozen, version, applied, floors, retired: Vec::new() }
