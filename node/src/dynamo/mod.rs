@@ -1,18 +1,22 @@
 //! The masterless protocol: as a plain value.
 
+mod batch;
 mod clock;
 pub mod config;
 mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod hint;
+mod invariants;
 mod merkle;
 pub mod message;
-mod notes;
+pub mod notes;
 pub mod placement;
 mod read;
 pub mod ready;
 mod sync;
+mod write;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};

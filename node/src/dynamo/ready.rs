@@ -40,6 +40,16 @@ pub struct Change {
     pub written: crate::base::Written,
 }
 
+impl Change {
+    /// Returns about how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 24;
+        let value =
+            if let crate::base::Written::Value(value) = &self.written { value.len() } else { 0 };
+        OVERHEAD_BYTES + self.place.len() + value
+    }
+}
+
 /// Everything that can happen to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -91,8 +101,9 @@ pub enum Input {
         /// The last of them.
         through: PersistId,
     },
-    /// There was no space for that persist request: nothing of it is durable or will be. Writes
-    /// are refused until [`DiskHasSpace`](Self::DiskHasSpace).
+    /// There was no space for the persist requests that are not reported durable: nothing of them
+    /// is or will be, and their numbers are not used again. What must not be lost of them is asked
+    /// for anew after [`DiskHasSpace`](Self::DiskHasSpace); until then writes are refused.
     DiskFull,
     /// There is space again.
     DiskHasSpace,
