@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::clock::Clock;
 use super::config::Config;
 use super::detector::Detector;
+use super::floor;
 use super::message::{Message, RequestId, WriteOutcome};
-use super::placement::Partition;
+use super::placement::{Partition, partition_of_place};
 use super::ready::{Persist, PersistId, ReadId, Ready, Record, Reply, StoreRead, Token};
 use crate::base::{Entry, Instant, NodeId, Rng, Stamp};
 
@@ -30,7 +31,7 @@ pub(super) enum Owner {
 /// What follows when a record is durable and applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Then {
-    /// Nothing; if there was no space the record is kept and tried again.
+    /// Nothing.
     Nothing,
     /// The own node has acknowledged a write that [`Context::write`] gave it.
     OwnWrite(RequestId),
@@ -48,7 +49,7 @@ pub(super) enum Then {
     BatchKept(Stamp),
     /// The note of another node's batch is durable.
     BatchHeld { batch: Stamp, from: NodeId },
-    /// `on_persisted(tag)` of a part. If there was no space the record is tried again.
+    /// `on_persisted(tag)` of a part.
     Part(Owner, u64),
 }
 
@@ -80,6 +81,10 @@ pub(super) struct Context {
     pub(super) is_disk_full: bool,
     /// Floor of each partition as far as it is durable here. Kept by `floor`.
     floors: BTreeMap<Partition, Stamp>,
+    /// Up to which stamp only repairs are taken. Kept by `floor`.
+    pub(super) fence: Stamp,
+    /// The latest tombstone that was applied in each partition since the start.
+    tombstones: BTreeMap<Partition, Stamp>,
     next_number: u64,
     next_read: ReadId,
     /// Who waits for an acknowledgement, and of whom.
@@ -114,6 +119,8 @@ impl Context {
             is_whole: true,
             is_disk_full: false,
             floors: BTreeMap::new(),
+            fence: Stamp::ZERO,
+            tombstones: BTreeMap::new(),
             next_number: 1,
             next_read: 1,
             waiting: BTreeMap::new(),
@@ -140,6 +147,19 @@ impl Context {
     pub(super) fn set_floor(&mut self, partition: Partition, floor: Stamp) {
         let old = self.floors.insert(partition, floor).unwrap_or_default();
         assert!(old <= floor, "D9: the floor of {partition} went back from {old} to {floor}");
+    }
+
+    /// Tells whether an entry must not be stored: it was everywhere once, or its coordinator
+    /// gave it up; see `floor`. A repair passes the fence.
+    pub(super) fn refuses(&self, entry: &Entry, is_repair: bool) -> bool {
+        let floor = partition_of_place(entry.place.as_bytes()).map(|of| self.floor(of));
+        let is_late = !is_repair && entry.stamp <= self.fence;
+        is_late || floor.is_none_or(|floor| floor::is_under(entry.stamp, floor))
+    }
+
+    /// Returns the latest tombstone that was applied in a partition since the start.
+    pub(super) fn last_tombstone(&self, partition: Partition) -> Stamp {
+        self.tombstones.get(&partition).copied().unwrap_or_default()
     }
 
     /// Returns a name for a question; unique over the node's life.
@@ -172,7 +192,9 @@ impl Context {
     pub(super) fn write(&mut self, owner: Owner, to: NodeId, entries: Vec<Entry>) -> RequestId {
         let id = self.next_id();
         self.waiting.insert(id.number, (owner, to));
-        if to != self.id() {
+        if to != self.id() && matches!(owner, Owner::Reads | Owner::Sync) {
+            self.send(to, Message::Repair { id, entries });
+        } else if to != self.id() {
             self.send(to, Message::Write { id, entries });
         } else if self.is_disk_full && owner != Owner::Writes {
             self.done(Then::OwnDiskFull(id));
@@ -241,6 +263,7 @@ impl Context {
         while let Some((id, pending)) = self.in_flight.pop_front_if(|(id, _)| *id <= through) {
             let mut records = Vec::with_capacity(pending.len());
             for Pending { record, then } in pending {
+                self.note_tombstones(&record);
                 records.push(record);
                 self.done.push_back(then);
             }
@@ -248,18 +271,15 @@ impl Context {
         }
     }
 
-    /// There is no space: returns everything that is not durable, oldest first.
+    /// There is no space: takes everything that the disk was not asked for yet, oldest first.
     pub(super) fn on_disk_full(&mut self) -> Vec<Pending> {
         self.is_disk_full = true;
-        let in_flight = self.in_flight.drain(..).flat_map(|(_, pending)| pending);
-        in_flight.chain(self.gathered.drain(..)).collect()
+        self.gathered.drain(..).collect()
     }
 
-    /// Has these records wait for space, before those that came after them.
-    pub(super) fn keep(&mut self, kept: Vec<Pending>) {
-        for pending in kept.into_iter().rev() {
-            self.gathered.push_front(pending);
-        }
+    /// Has a record wait for space.
+    pub(super) fn keep(&mut self, kept: Pending) {
+        self.gathered.push_back(kept);
     }
 
     /// Returns the last persist request that was made.
@@ -270,6 +290,16 @@ impl Context {
     /// Returns how many records wait for the disk, and how many it has been given.
     pub(super) fn records(&self) -> (usize, usize) {
         (self.gathered.len(), self.in_flight.iter().map(|(_, pending)| pending.len()).sum())
+    }
+
+    fn note_tombstones(&mut self, record: &Record) {
+        let Record::Entries(entries) = record else { return };
+        for entry in entries.iter().filter(|entry| entry.is_tombstone()) {
+            if let Some(partition) = partition_of_place(entry.place.as_bytes()) {
+                let last = self.tombstones.entry(partition).or_default();
+                *last = entry.stamp.max(*last);
+            }
+        }
     }
 
     /// Returns what is to be done by now.

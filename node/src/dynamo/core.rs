@@ -124,7 +124,7 @@ impl Dynamo {
     /// clock and made durable that it started once more.
     pub fn new(config: Config, recovered: Recovered, rng: Rng, now: Instant) -> Self {
         config.check();
-        let Recovered { generation, persisted, notes, is_damaged } = recovered;
+        let Recovered { generation, persisted, ref notes, is_damaged } = recovered;
         let known = |wanted: Kind| {
             let note = notes.iter().find(|(place, _)| Kind::of(place.as_bytes()) == Some(wanted));
             note.map(|(_, content)| content.as_bytes())
@@ -137,15 +137,16 @@ impl Dynamo {
         context.recover(persisted);
         context.is_whole = !(is_damaged || was_damaged);
         let placement_hash = context.config.placement.hash();
+        let floors = Floors::new(&mut context, &recovered);
         let mut dynamo = Self {
-            context,
             writes: Writes::default(),
             hints: Hints::default(),
             batches: Batches::default(),
-            reads: Reads::default(),
-            trees: Trees::default(),
-            sync: Sync::default(),
-            floors: Floors::default(),
+            reads: Reads::new(&context),
+            trees: Trees::new(&context),
+            sync: Sync::new(&context),
+            floors,
+            context,
             startup: Startup::NoWall {
                 generation_min: generation.max(last_generation.saturating_add(1)),
                 is_damaged,
@@ -156,7 +157,7 @@ impl Dynamo {
             placement_hash,
             seen: super::invariants::Seen::default(),
         };
-        dynamo.recover(&notes);
+        dynamo.recover(notes);
         dynamo
     }
 
@@ -167,11 +168,9 @@ impl Dynamo {
             match Kind::of(place.as_bytes()) {
                 Some(Kind::Hint { target, number }) => self.hints.recover(target, number, content),
                 Some(Kind::Batch(batch)) => self.batches.recover(&self.context, batch, content),
-                Some(Kind::Floor(partition)) => {
-                    let floor = notes::number(content).map(Stamp::from_version);
-                    self.context.set_floor(partition, floor.unwrap_or_default());
-                }
-                Some(Kind::Generation | Kind::Ceiling | Kind::Damaged) => {}
+                Some(
+                    Kind::Generation | Kind::Ceiling | Kind::Damaged | Kind::Fence | Kind::Floor(_),
+                ) => {}
                 None => {
                     probe!("dynamo.unknown_note");
                 }
@@ -206,6 +205,7 @@ impl Dynamo {
         if !is_known || self.startup != Startup::Started {
             return;
         }
+        let low_water = self.low_water();
         let context = &mut self.context;
         match message {
             Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat),
@@ -217,6 +217,9 @@ impl Dynamo {
                 self.reads.on_read_message(context, from, id, ranges, digest_only);
             }
             Message::ReadReply { id, reply } => self.reads.on_read_reply(context, from, id, reply),
+            Message::Repair { id, entries } => {
+                self.writes.on_repair_message(context, from, id, entries);
+            }
             Message::BatchStore { batch, entries } => {
                 self.batches.on_batch_store(context, from, batch, &entries);
             }
@@ -225,9 +228,11 @@ impl Dynamo {
                 self.follow_batch(next);
             }
             Message::BatchDone { batch } => self.batches.on_batch_done(context, from, batch),
-            Message::Sync(SyncMessage::Floor { partition, floor }) => {
-                self.floors.on_floor(context, from, partition, floor);
-            }
+            Message::Sync(
+                message @ (SyncMessage::Fence { .. }
+                | SyncMessage::Fenced { .. }
+                | SyncMessage::Floor { .. }),
+            ) => self.floors.on_sync_message(context, low_water, from, message),
             Message::Sync(message) => {
                 let (trees, floors) = (&mut self.trees, &mut self.floors);
                 self.sync.on_sync_message(context, trees, floors, from, message);
@@ -377,10 +382,10 @@ impl Dynamo {
 
 /// What the own disk says.
 impl Dynamo {
-    /// There is no space: tells those who wait for it, and keeps what must not be lost.
+    /// There is no space. What the disk was asked for waits there; of what it was not, those who
+    /// can do without are told, and the rest waits here.
     fn on_disk_full(&mut self) {
         probe!("dynamo.disk_full");
-        let mut kept = Vec::new();
         for pending in self.context.on_disk_full() {
             let context = &mut self.context;
             match pending.then {
@@ -392,7 +397,7 @@ impl Dynamo {
                 Then::BatchHeld { batch, .. } => self.batches.on_held_disk_full(context, batch),
                 Then::OwnWrite(id) => match context.owner(id) {
                     Some(Owner::Writes) if self.writes.on_own_disk_full(context, id) => {
-                        kept.push(pending);
+                        context.keep(pending);
                     }
                     Some(Owner::Writes) | None => context.forget(id),
                     Some(_) => context.done(Then::OwnDiskFull(id)),
@@ -403,10 +408,9 @@ impl Dynamo {
                 | Then::Ceiling(_)
                 | Then::HintStored(..)
                 | Then::BatchKept(_)
-                | Then::Part(..) => kept.push(pending),
+                | Then::Part(..) => context.keep(pending),
             }
         }
-        self.context.keep(kept);
     }
 
     fn on_store_read(&mut self, id: ReadId, found: Found) {
@@ -426,7 +430,7 @@ impl Dynamo {
 
     /// Does what follows from a durable record.
     fn follow(&mut self, then: Then) {
-        let Self { context, writes, hints, batches, sync, floors, .. } = self;
+        let Self { context, writes, hints, batches, floors, .. } = self;
         let own = context.id();
         match then {
             Then::Nothing => {}
@@ -449,10 +453,9 @@ impl Dynamo {
                 self.follow_batch(next);
             }
             Then::BatchHeld { batch, from } => batches.on_held(context, batch, from),
-            Then::Part(Owner::Sync, tag) => sync.on_persisted(context, tag),
             Then::Part(Owner::Floors, tag) => floors.on_persisted(context, tag),
             Then::Part(owner, tag) => {
-                assert!(owner == Owner::Sync, "D4: {owner:?} persisted {tag}, and never does");
+                assert!(owner == Owner::Floors, "D4: {owner:?} persisted {tag}, and never does");
             }
         }
     }
@@ -584,7 +587,8 @@ impl Core for Dynamo {
             reads.tick(context);
             trees.tick(context);
             sync.tick(context, trees, floors);
-            floors.tick(context);
+            let low_water = self.low_water();
+            self.floors.tick(&mut self.context, &self.trees, low_water);
         }
         self.finish_step();
     }

@@ -9,9 +9,11 @@ mod detector;
 mod floor;
 mod hint;
 mod invariants;
-mod merkle;
+mod merge;
+pub mod merkle;
 pub mod message;
 pub mod notes;
+mod outline;
 pub mod placement;
 mod read;
 pub mod ready;
@@ -21,7 +23,7 @@ mod write;
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};
 pub use message::{
-    Chunk, Heartbeat, Message, Range, ReadReply, RequestId, SyncMessage, WriteOutcome,
+    Chunk, Heartbeat, Message, Outlined, Range, ReadReply, RequestId, SyncMessage, WriteOutcome,
 };
 pub use placement::{Partition, Placement};
 pub use ready::{

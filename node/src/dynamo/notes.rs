@@ -8,12 +8,13 @@
 //! ```text
 //! FF FF │ kind │ 00 00 │ argument, big-endian │   content, by the codec
 //! ─────────────────────────────────────────────────────────────────────
-//!         01             –                        generation: u64
-//!         02             –                        ceiling: u64, milliseconds
+//!         01             –                        generation 8
+//!         02             –                        ceiling 8, milliseconds
 //!         03             partition 2              floor: Stamp
 //!         04             target 8, number 8       hint: stamp 8, length 4 │ Vec<Entry>
 //!         05             stamp 8                  batch: stamp 8, length 4 │ Vec<Entry>
 //!         06             –                        damaged: nothing
+//!         07             –                        fence: Stamp
 //! ```
 //! The length is that of the entries. So a restart needs only the [head](recovered_content) of a
 //! hint or a batch; the entries stay on the disk until they are sent.
@@ -43,6 +44,8 @@ pub(super) enum Kind {
     Batch(Stamp),
     /// The disk lost something that has not been got back from the others.
     Damaged,
+    /// The stamp up to which only repairs are taken; see `floor`.
+    Fence,
 }
 
 const GENERATION: u8 = 1;
@@ -51,6 +54,7 @@ const FLOOR: u8 = 3;
 const HINT: u8 = 4;
 const BATCH: u8 = 5;
 const DAMAGED: u8 = 6;
+const FENCE: u8 = 7;
 /// What ends the key of a place; see [`crate::codec::keycode`].
 const KEY_END: [u8; 2] = [0, 0];
 const KIND_BYTES: usize = 5;
@@ -67,6 +71,7 @@ impl Kind {
             }
             Self::Batch(stamp) => (BATCH, stamp.version().to_be_bytes().to_vec()),
             Self::Damaged => (DAMAGED, Vec::new()),
+            Self::Fence => (FENCE, Vec::new()),
         };
         let mut place = prefix(kind);
         place.extend_from_slice(&arguments);
@@ -94,6 +99,7 @@ impl Kind {
                 Some(Self::Batch(Stamp::from_version(stamp)))
             }
             DAMAGED if arguments.is_empty() => Some(Self::Damaged),
+            FENCE if arguments.is_empty() => Some(Self::Fence),
             _ => None,
         }
     }
@@ -199,6 +205,7 @@ mod tests {
             Just(Kind::Generation),
             Just(Kind::Ceiling),
             Just(Kind::Damaged),
+            Just(Kind::Fence),
             any::<u16>().prop_map(Kind::Floor),
             number.prop_map(|stamp| Kind::Batch(Stamp::from_version(stamp))),
             (number, number)

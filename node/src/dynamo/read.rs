@@ -11,6 +11,11 @@ use crate::base::{Instant, NodeId};
 pub(super) struct Reads {}
 
 impl Reads {
+    /// Starts.
+    pub(super) fn new(_context: &Context) -> Self {
+        Self::default()
+    }
+
     /// A client wants to read.
     pub(super) fn on_client_read(
         &mut self,

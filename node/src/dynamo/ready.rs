@@ -101,9 +101,10 @@ pub enum Input {
         /// The last of them.
         through: PersistId,
     },
-    /// There was no space for the persist requests that are not reported durable: nothing of them
-    /// is or will be, and their numbers are not used again. What must not be lost of them is asked
-    /// for anew after [`DiskHasSpace`](Self::DiskHasSpace); until then writes are refused.
+    /// The disk is full. Persist requests under way wait for space, in their order, and are
+    /// reported by [`Persisted`](Self::Persisted) once there is some; after a restart any of them
+    /// may be durable. So what they are for is in doubt, and never reported as not done. Nothing
+    /// new is to be begun until [`DiskHasSpace`](Self::DiskHasSpace).
     DiskFull,
     /// There is space again.
     DiskHasSpace,

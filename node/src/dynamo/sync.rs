@@ -13,7 +13,12 @@ use crate::base::{Instant, NodeId};
 pub(super) struct Sync {}
 
 impl Sync {
-    /// A message of a session; of [`SyncMessage::Floor`] `floors` hears directly.
+    /// Starts.
+    pub(super) fn new(_context: &Context) -> Self {
+        Self::default()
+    }
+
+    /// A message of a session; of fences and floors `floors` hears directly.
     pub(super) fn on_sync_message(
         &mut self,
         _context: &mut Context,
@@ -45,9 +50,6 @@ impl Sync {
         _outcome: WriteOutcome,
     ) {
     }
-
-    /// A record is durable and applied.
-    pub(super) fn on_persisted(&mut self, _context: &mut Context, _tag: u64) {}
 
     /// What was in flight to a peer may be lost.
     pub(super) fn on_peer_lost(&mut self, _context: &mut Context, _peer: NodeId) {}

@@ -336,8 +336,8 @@ impl Writes {
         self.look_at(context, batches, stamp);
     }
 
-    /// The own disk has no space for the own share. Returns whether it is to be tried again, when
-    /// there is; a request that concerns nobody else ends here.
+    /// The own disk has no space for the own share, and was not asked for any. Returns whether the
+    /// share is to wait for space; a request that concerns nobody else ends here.
     pub(super) fn on_own_disk_full(&mut self, context: &mut Context, id: RequestId) -> bool {
         let Some(&(stamp, _)) = self.sent.get(&id.number) else { return false };
         let Some(pending) = self.pending.get_mut(&stamp) else { return false };
@@ -469,7 +469,29 @@ impl Writes {
         context: &mut Context,
         from: NodeId,
         id: RequestId,
+        entries: Vec<Entry>,
+    ) {
+        self.store(context, from, id, entries, false);
+    }
+
+    /// A peer wants entries stored here that a replica has.
+    pub(super) fn on_repair_message(
+        &mut self,
+        context: &mut Context,
+        from: NodeId,
+        id: RequestId,
+        entries: Vec<Entry>,
+    ) {
+        self.store(context, from, id, entries, true);
+    }
+
+    fn store(
+        &mut self,
+        context: &mut Context,
+        from: NodeId,
+        id: RequestId,
         mut entries: Vec<Entry>,
+        is_repair: bool,
     ) {
         let bytes = bytes_of(&entries);
         if self.replica_bytes + bytes > context.config.replica_bytes_max && self.replica_bytes > 0 {
@@ -478,7 +500,7 @@ impl Writes {
         }
         let count = entries.len();
         let is_fit = entries.iter().all(|entry| is_fit(context, entry));
-        entries.retain(|entry| is_fit && !is_ghost(context, entry));
+        entries.retain(|entry| is_fit && !context.refuses(entry, is_repair));
         let outcome = if !is_fit || entries.len() < count {
             probe!("dynamo.replica_refuses");
             WriteOutcome::Refused
@@ -626,13 +648,6 @@ fn is_fit(context: &mut Context, entry: &Entry) -> bool {
     let Some(partition) = partition_of_place(entry.place.as_bytes()) else { return false };
     let is_here = context.config.placement.replicas(partition).contains(&context.config.id);
     is_here && context.clock.observe(entry.stamp)
-}
-
-/// Tells whether every replica has had the write. If it is not here now, it was deleted and the
-/// tombstone is gone, and it must not come back.
-fn is_ghost(context: &Context, entry: &Entry) -> bool {
-    let partition = partition_of_place(entry.place.as_bytes());
-    partition.is_some_and(|partition| entry.stamp <= context.floor(partition))
 }
 
 fn is_tombstone(written: &crate::base::Written) -> bool {

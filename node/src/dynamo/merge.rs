@@ -1,0 +1,1 @@
+//! What several replicas have in a range, made one.

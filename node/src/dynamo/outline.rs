@@ -1,0 +1,1 @@
+//! Pages of a partition, compared without their values.
