@@ -1,20 +1,24 @@
 //! The masterless protocol: as a plain value.
 
+mod batch;
 mod clock;
 pub mod config;
 mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod hint;
+mod invariants;
 mod merge;
 pub mod merkle;
 pub mod message;
-mod notes;
+pub mod notes;
 mod outline;
 pub mod placement;
 mod read;
 pub mod ready;
 mod sync;
+mod write;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};

@@ -40,6 +40,16 @@ pub struct Change {
     pub written: crate::base::Written,
 }
 
+impl Change {
+    /// Returns about how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 24;
+        let value =
+            if let crate::base::Written::Value(value) = &self.written { value.len() } else { 0 };
+        OVERHEAD_BYTES + self.place.len() + value
+    }
+}
+
 /// Everything that can happen to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {

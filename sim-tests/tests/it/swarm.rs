@@ -1,7 +1,7 @@
 //! The standing seeds: a small swarm on every change, with all that it must have reached.
 
 use sim_tests::bugs::{self, BUGS};
-use sim_tests::options::{Mode, Plan, Profile};
+use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile};
 use sim_tests::swarm::{Swarm, run_all, run_seeds};
 
 const JOBS: usize = 2;
