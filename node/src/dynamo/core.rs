@@ -88,7 +88,7 @@ impl Dynamo {
                 | SyncMessage::Floor { .. }),
             ) => self.floors.on_sync_message(context, low_water, from, message),
             Message::Sync(message) => {
-                let (trees, floors) = (&mut self.trees, &mut self.floors);
+                let (trees, floors) = (&self.trees, &mut self.floors);
                 self.sync.on_sync_message(context, trees, floors, from, message);
             }
             Message::Heartbeat(_)
@@ -120,8 +120,7 @@ impl Dynamo {
             Owner::Reads => self.reads.on_store_read(context, id, found),
             Owner::Trees => self.trees.on_store_read(context, id, found),
             Owner::Sync => {
-                let (trees, floors) = (&mut self.trees, &mut self.floors);
-                self.sync.on_store_read(context, trees, floors, id, found);
+                self.sync.on_store_read(context, id, found);
             }
             Owner::Writes | Owner::Hints | Owner::Batches | Owner::Floors => {}
         }
@@ -162,7 +161,7 @@ impl Core for Dynamo {
                 }
             }
             Input::StoreRead { id, found } => self.on_store_read(id, found),
-            Input::Applied { deltas } => self.trees.on_applied(&mut self.context, deltas),
+            Input::Applied { deltas } => self.trees.on_applied(deltas),
             Input::Wall { .. } | Input::Write { .. } | Input::DiskFull | Input::DiskHasSpace => {}
         }
     }
@@ -171,7 +170,7 @@ impl Core for Dynamo {
         self.context.now = self.context.now.max(now);
         self.reads.tick(&mut self.context);
         self.trees.tick(&mut self.context);
-        self.sync.tick(&mut self.context, &mut self.trees, &mut self.floors);
+        self.sync.tick(&mut self.context, &self.trees, &mut self.floors);
         let low_water = self.low_water();
         self.floors.tick(&mut self.context, &self.trees, low_water);
     }
@@ -183,10 +182,10 @@ impl Core for Dynamo {
     fn deadline(&self) -> Instant {
         let context = &self.context;
         let deadlines = [
-            self.reads.deadline(context),
-            self.trees.deadline(context),
-            self.sync.deadline(context),
-            self.floors.deadline(context),
+            self.reads.deadline(),
+            self.trees.deadline(),
+            self.sync.deadline(),
+            self.floors.deadline(),
         ];
         let far = context.now + Duration::from_secs(1);
         deadlines.into_iter().flatten().min().unwrap_or(far)

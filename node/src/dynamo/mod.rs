@@ -6,6 +6,7 @@ mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod group;
 mod merge;
 pub mod merkle;
 pub mod message;
