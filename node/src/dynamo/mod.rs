@@ -1,5 +1,6 @@
 //! The masterless protocol: as a plain value.
 
+mod batch;
 mod clock;
 pub mod config;
 mod context;
@@ -7,15 +8,18 @@ pub mod core;
 mod detector;
 mod floor;
 mod group;
+mod hint;
+mod invariants;
 mod merge;
 pub mod merkle;
 pub mod message;
-mod notes;
+pub mod notes;
 mod outline;
 pub mod placement;
 mod read;
 pub mod ready;
 mod sync;
+mod write;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};
