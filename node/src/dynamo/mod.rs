@@ -7,6 +7,7 @@ mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod group;
 mod hint;
 mod invariants;
 mod merge;

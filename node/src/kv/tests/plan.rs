@@ -39,7 +39,7 @@ impl Replica {
     fn write(&mut self, entries: Vec<Entry>) {
         let id = self.node.store.applied() + 1;
         let applied = self.node.store.apply(id, &[Record::Entries(entries)]);
-        applied.map(drop).unwrap_or_else(|error| panic!("{error}"));
+        assert!(applied.is_ok(), "{applied:?}");
     }
 
     fn place(&self, key: &[u8], column: &[u8]) -> Payload {
