@@ -9,7 +9,7 @@ mod floor;
 mod merge;
 pub mod merkle;
 pub mod message;
-mod notes;
+pub mod notes;
 mod outline;
 pub mod placement;
 mod read;

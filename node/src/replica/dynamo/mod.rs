@@ -33,11 +33,11 @@ use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{LogJob, LogQueue, PersistEvent};
 use super::state::{StateEvent, StateJob, StateQueue};
-use crate::base::{Core as _, Instant, NodeId};
-use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, StoreRead};
+use crate::base::{Core as _, Entry, Instant, NodeId, Payload};
+use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, notes};
 use crate::env::Env;
 use crate::kv::CellStore;
-use crate::storage::{StorageError, Tree};
+use crate::storage::{Engine, StorageError, Tree};
 use crate::wire::{PeerMessage, PeerMessageRef, RequestError};
 
 /// Nanoseconds of a millisecond.
@@ -243,14 +243,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             self.on_reply(now, token, reply);
         }
         for (id, read) in ready.reads {
-            let found = self.read(&read)?;
+            let found = self.store.read(&read)?;
             self.step(now, Input::StoreRead { id, found });
         }
         Ok(())
-    }
-
-    fn read(&self, read: &StoreRead) -> Result<crate::dynamo::Found, StorageError> {
-        self.store.read(read)
     }
 
     /// Has what is in memory written to a table when it is much, or when the log is long.
@@ -310,11 +306,11 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 }
 
 /// Lets the store know the floors whose notes were just applied.
-fn note_floors<E: crate::storage::Engine>(store: &mut CellStore<E>, records: &[Record]) {
+fn note_floors<S: Engine>(store: &mut CellStore<S>, records: &[Record]) {
     for record in records {
         if let Record::Note { place, content: Some(content) } = record
             && let Some((partition, floor)) =
-                crate::dynamo::notes::floor(place.as_bytes(), content.as_bytes())
+                notes::floor(place.as_bytes(), content.as_bytes())
         {
             store.set_floor(partition, floor);
         }
@@ -324,9 +320,9 @@ fn note_floors<E: crate::storage::Engine>(store: &mut CellStore<E>, records: &[R
 /// Returns about how many bytes records take in the log.
 fn bytes_of(records: &[Record]) -> u64 {
     let bytes = |record: &Record| match record {
-        Record::Entries(entries) => entries.iter().map(crate::base::Entry::bytes).sum(),
+        Record::Entries(entries) => entries.iter().map(Entry::bytes).sum(),
         Record::Note { place, content } => {
-            place.len() + content.as_ref().map_or(0, crate::base::Payload::len)
+            place.len() + content.as_ref().map_or(0, Payload::len)
         }
     };
     let bytes: usize = records.iter().map(bytes).sum();
