@@ -87,6 +87,13 @@ impl<E: Engine> CellStore<E> {
         if end.is_some_and(|end| end <= start) {
             return Ok(chunk);
         }
+        if let Some(end) = end
+            && leaves.is_none()
+            && end.strip_suffix(&[0]) == Some(start)
+        {
+            chunk.entries = self.entries_at(start)?;
+            return Ok(chunk);
+        }
         let row = keycode::row_prefix(start);
         if row.len() < start.len()
             && rows.is_wanted(start)
@@ -109,6 +116,20 @@ impl<E: Engine> CellStore<E> {
         outcome?;
         (chunk.entries, chunk.covered) = (growing.entries, growing.covered);
         Ok(chunk)
+    }
+
+    /// Returns what a chunk of one place holds. A point read has filters, a scan does not.
+    fn entries_at(&self, place: &[u8]) -> Result<Vec<Entry>, StorageError> {
+        let raw = self.engine().get_raw(place)?;
+        let above = raw.row_deleted.map(|version| {
+            let place = keycode::row_prefix(place);
+            Cell { place, version, content: Content::RowDeleted }
+        });
+        let newest = raw.visible().map(|newest| {
+            let content = newest.value.as_deref().map_or(Content::Deleted, Content::Value);
+            Cell { place, version: newest.version, content }
+        });
+        above.into_iter().chain(newest).map(entry_of).collect()
     }
 
     fn notes(&self, prefix: &[u8], start: &[u8], bytes_max: usize) -> Result<Found, StorageError> {

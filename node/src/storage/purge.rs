@@ -46,6 +46,18 @@ impl PurgeFloors {
         }
     }
 
+    /// Tells whether all tombstones up to that version may go from `first` to `last`, of the
+    /// prefixes that are known.
+    pub(super) fn allow_all(&self, first: &[u8], last: &[u8], version: u64) -> bool {
+        let Some(floors) = &self.floors else { return true };
+        let (Some(from), Some(to)) = (first.first_chunk(), last.first_chunk()) else {
+            return false;
+        };
+        let between = || floors.range(*from..=*to);
+        let is_known = floors.contains_key(from) && floors.contains_key(to);
+        is_known && between().all(|(_, floor)| version <= *floor)
+    }
+
     /// Tells whether a tombstone of that version may go.
     pub(super) fn allow(&self, place: &[u8], version: u64) -> bool {
         if planted!("D26") {
@@ -72,5 +84,17 @@ mod tests {
         assert_eq!(allowed, [true, false, false, false]);
         assert!(!before.allow(&[1, 2, 3], 1), "a clone does not follow");
         assert!(PurgeFloors::default().allow(&[1, 2], u64::MAX), "everything may go");
+    }
+
+    #[test]
+    fn stretch_is_allowed_when_each_prefix_in_it_is() {
+        let mut floors = PurgeFloors::none();
+        for (prefix, version) in [([1, 1], 10), ([1, 2], 5), ([1, 3], 10)] {
+            floors.raise(prefix, version);
+        }
+        let allow =
+            |first: u8, last: u8, version| floors.allow_all(&[1, first, 0], &[1, last, 9], version);
+        assert_eq!([allow(1, 1, 10), allow(1, 3, 5), allow(3, 3, 10)], [true; 3]);
+        assert_eq!([allow(1, 1, 11), allow(1, 3, 6), allow(3, 4, 1), allow(0, 1, 1)], [false; 4]);
     }
 }

@@ -138,6 +138,12 @@ impl<D: Disk> Compaction<D> {
         Ok(replace(&self.plan, current, tables))
     }
 
+    /// Returns a number below those of the new tables if all this is for is to let tombstones go.
+    pub(super) fn purges_from(&self) -> Option<u64> {
+        let newest = self.plan.lower.iter().max().filter(|_| self.plan.upper.is_empty());
+        newest.map(|number| number + 1)
+    }
+
     /// Gives it up; returns what it has written.
     pub(super) fn into_output(self) -> Output<D> {
         self.output

@@ -38,6 +38,8 @@ pub struct Keeper<D: Disk> {
     pub(super) scrubber: Scrubber,
     /// Which tombstones may go, as of the version.
     pub(super) floors: PurgeFloors,
+    /// Tables of the last level that keep their tombstones whatever the floors say.
+    unpurged: BTreeSet<u64>,
     plan: Option<Plan>,
     compaction: Option<Compaction<D>>,
     replacement: Option<Output<D>>,
@@ -72,6 +74,7 @@ impl<D: Disk> Keeper<D> {
             damage,
             scrubber: Scrubber::default(),
             floors,
+            unpurged: BTreeSet::new(),
             plan,
             compaction: None,
             replacement: None,
@@ -117,6 +120,24 @@ impl<D: Disk> Keeper<D> {
     /// disk says. From then on each flush brings what was set at the [`Tree`](super::Tree).
     pub fn set_purge_floors(&mut self, floors: PurgeFloors) {
         self.floors = floors;
+        if self.compaction.is_none() {
+            self.plan = self.next_plan();
+        }
+    }
+
+    fn next_plan(&self) -> Option<Plan> {
+        let tables = metas(&self.version.levels);
+        picker::pick(&tables, &self.options)
+            .or_else(|| picker::purge(&tables, &self.floors, &self.unpurged))
+    }
+
+    /// Takes note of the tables that a purge has left with many tombstones: older entries may
+    /// still lie above them. They are not purged again before something else rewrites them.
+    fn spare_unpurged(&mut self, number_before: u64) {
+        let last = self.version.levels.last().into_iter().flatten().map(|table| table.meta());
+        let is_spared = |number: u64| number >= number_before || self.unpurged.contains(&number);
+        let spared = last.filter(|meta| is_spared(meta.number) && picker::is_worth_a_purge(meta));
+        self.unpurged = spared.map(|meta| meta.number).collect();
     }
 
     /// Tells whether [`compact_step`](Self::compact_step) has something to do.
@@ -157,10 +178,15 @@ impl<D: Disk> Keeper<D> {
             return Ok(None);
         }
         let levels = compaction.finish(&self.version).await?;
+        let purge_from = compaction.purges_from();
         sync_dir(&self.place.disk, &self.place.dir).await?;
         let version = self.publish_levels(levels).await?;
         self.compaction = None;
-        self.plan = picker::pick(&metas(&self.version.levels), &self.options);
+        if let Some(number_before) = purge_from {
+            probe!("tree.floor_purges_a_table");
+            self.spare_unpurged(number_before);
+        }
+        self.plan = self.next_plan();
         Ok(Some(version))
     }
 
@@ -352,7 +378,7 @@ impl<D: Disk> Keeper<D> {
         self.extra = extra_file;
         self.version = Arc::clone(&version);
         if self.compaction.is_none() {
-            self.plan = picker::pick(&metas(&self.version.levels), &self.options);
+            self.plan = self.next_plan();
         }
         Ok(version)
     }
