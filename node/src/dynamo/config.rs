@@ -64,6 +64,8 @@ pub struct Config {
     pub batch_store_timeout: Duration,
     /// Time until a batch that was taken over is sent again to replicas that lack it.
     pub batch_retry: Duration,
+    /// Batches that are read from the disk at a time to be sent again.
+    pub batch_replays_max: usize,
     /// Bytes of batches kept here, own and others'; above it
     /// [`Reply::Overloaded`](super::Reply::Overloaded).
     pub batch_bytes_max: usize,
@@ -148,7 +150,7 @@ impl Config {
             placement,
             repair: Repair { hints: true, reads: true },
             clock_ahead_max: Duration::from_secs(2 * 60 * 60),
-            ceiling_step: Duration::from_secs(2),
+            ceiling_step: Duration::from_secs(4),
             waiting_count_max: 1024,
             waiting_bytes_max: 16 << 20,
             persist_bytes_max: 2 << 20,
@@ -166,6 +168,7 @@ impl Config {
             batch_takeover: Duration::from_secs(10),
             batch_store_timeout: Duration::from_millis(500),
             batch_retry: Duration::from_secs(2),
+            batch_replays_max: 4,
             batch_bytes_max: 64 << 20,
             batch_count_max: 4096,
             heartbeat_interval: Duration::from_millis(200),

@@ -31,12 +31,14 @@ pub(super) enum Owner {
 /// What follows when a record is durable and applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Then {
-    /// Nothing; if there was no space the record is kept and tried again.
+    /// Nothing.
     Nothing,
     /// The own node has acknowledged a write that [`Context::write`] gave it.
     OwnWrite(RequestId),
     /// A peer's write is acknowledged with that outcome.
-    Acknowledge { to: NodeId, id: RequestId, outcome: WriteOutcome },
+    Acknowledge { to: NodeId, id: RequestId, outcome: WriteOutcome, bytes: usize },
+    /// The own disk has no space for such a write.
+    OwnDiskFull(RequestId),
     /// The generation is durable: the node may speak.
     Generation,
     /// Stamps may be given up to that millisecond.
@@ -47,7 +49,7 @@ pub(super) enum Then {
     BatchKept(Stamp),
     /// The note of another node's batch is durable.
     BatchHeld { batch: Stamp, from: NodeId },
-    /// `on_persisted(tag)` of a part. If there was no space the record is tried again.
+    /// `on_persisted(tag)` of a part.
     Part(Owner, u64),
 }
 
@@ -93,8 +95,8 @@ pub(super) struct Context {
     gathered: VecDeque<Pending>,
     /// Persist requests that the disk has.
     in_flight: VecDeque<(PersistId, Vec<Pending>)>,
-    /// What waits for space on the disk.
-    deferred: VecDeque<Pending>,
+    /// What follows from what is durable.
+    done: VecDeque<Then>,
     persist_last: PersistId,
     out: Ready,
 }
@@ -125,7 +127,7 @@ impl Context {
             reading: BTreeMap::new(),
             gathered: VecDeque::new(),
             in_flight: VecDeque::new(),
-            deferred: VecDeque::new(),
+            done: VecDeque::new(),
             persist_last: 0,
             out: Ready::default(),
         }
@@ -178,7 +180,8 @@ impl Context {
         self.out.replies.push((token, reply));
     }
 
-    /// Has a record made durable and applied, and then what follows.
+    /// Has a record made durable and applied, and then what follows. If there is no space it waits
+    /// until there is.
     pub(super) fn persist(&mut self, record: Record, then: Then) {
         self.gathered.push_back(Pending { record, then });
     }
@@ -189,12 +192,14 @@ impl Context {
     pub(super) fn write(&mut self, owner: Owner, to: NodeId, entries: Vec<Entry>) -> RequestId {
         let id = self.next_id();
         self.waiting.insert(id.number, (owner, to));
-        if to == self.id() {
-            self.persist(Record::Entries(entries), Then::OwnWrite(id));
-        } else if matches!(owner, Owner::Reads | Owner::Sync) {
+        if to != self.id() && matches!(owner, Owner::Reads | Owner::Sync) {
             self.send(to, Message::Repair { id, entries });
-        } else {
+        } else if to != self.id() {
             self.send(to, Message::Write { id, entries });
+        } else if self.is_disk_full && owner != Owner::Writes {
+            self.done(Then::OwnDiskFull(id));
+        } else {
+            self.persist(Record::Entries(entries), Then::OwnWrite(id));
         }
         id
     }
@@ -231,20 +236,60 @@ impl Context {
         self.reading.remove(&id)
     }
 
-    /// Every persist request up to `through` is durable: has their records applied, and returns
-    /// what follows.
-    pub(super) fn persisted(&mut self, through: PersistId) -> Vec<Then> {
-        let mut then = Vec::new();
+    /// Returns who waits for an acknowledgement.
+    pub(super) fn owner(&self, id: RequestId) -> Option<Owner> {
+        self.waiting.get(&id.number).map(|(owner, _)| *owner)
+    }
+
+    /// Something is to follow before the step ends.
+    pub(super) fn done(&mut self, then: Then) {
+        self.done.push_back(then);
+    }
+
+    /// Takes the next of what follows.
+    pub(super) fn take_done(&mut self) -> Option<Then> {
+        self.done.pop_front()
+    }
+
+    /// Persist requests go on from the last one that is durable.
+    pub(super) fn recover(&mut self, persisted: PersistId) {
+        self.persist_last = persisted;
+    }
+
+    /// Every persist request up to `through` is durable: has their records applied, and what
+    /// follows done.
+    pub(super) fn on_persisted(&mut self, through: PersistId) {
+        assert!(through <= self.persist_last, "D2: {through} is durable of {}", self.persist_last);
         while let Some((id, pending)) = self.in_flight.pop_front_if(|(id, _)| *id <= through) {
             let mut records = Vec::with_capacity(pending.len());
-            for Pending { record, then: next } in pending {
+            for Pending { record, then } in pending {
                 self.note_tombstones(&record);
                 records.push(record);
-                then.push(next);
+                self.done.push_back(then);
             }
             self.out.apply.push((id, records));
         }
-        then
+    }
+
+    /// There is no space: takes everything that the disk was not asked for yet, oldest first.
+    pub(super) fn on_disk_full(&mut self) -> Vec<Pending> {
+        self.is_disk_full = true;
+        self.gathered.drain(..).collect()
+    }
+
+    /// Has a record wait for space.
+    pub(super) fn keep(&mut self, kept: Pending) {
+        self.gathered.push_back(kept);
+    }
+
+    /// Returns the last persist request that was made.
+    pub(super) fn persist_last(&self) -> PersistId {
+        self.persist_last
+    }
+
+    /// Returns how many records wait for the disk, and how many it has been given.
+    pub(super) fn records(&self) -> (usize, usize) {
+        (self.gathered.len(), self.in_flight.iter().map(|(_, pending)| pending.len()).sum())
     }
 
     fn note_tombstones(&mut self, record: &Record) {
@@ -264,14 +309,45 @@ impl Context {
         ready
     }
 
+    /// Gathers what waits for the disk into one request, unless it has enough to do.
     fn take_persist(&mut self) -> Option<Persist> {
-        if self.gathered.is_empty() || self.in_flight.len() >= self.config.persists_max {
+        let is_busy = self.in_flight.len() >= self.config.persists_max;
+        if is_busy || self.is_disk_full || self.gathered.is_empty() {
             return None;
         }
+        let (mut bytes, mut pending) = (0, Vec::new());
+        while let Some(next) = self.gathered.pop_front_if(|next| {
+            bytes += record_bytes(&next.record);
+            bytes <= self.config.persist_bytes_max || pending.is_empty()
+        }) {
+            pending.push(next);
+        }
         self.persist_last += 1;
-        let pending: Vec<Pending> = self.gathered.drain(..).collect();
         let records = pending.iter().map(|pending| pending.record.clone()).collect();
         self.in_flight.push_back((self.persist_last, pending));
         Some(Persist { id: self.persist_last, records })
+    }
+
+    /// Checks its invariants.
+    pub(super) fn check(&self) {
+        let ids: Vec<PersistId> = self.in_flight.iter().map(|(id, _)| *id).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b), "D2: persist requests out of order: {ids:?}");
+        assert!(
+            ids.last().is_none_or(|last| *last <= self.persist_last)
+                && ids.len() <= self.config.persists_max,
+            "D2: the disk has {ids:?}, the last is {}",
+            self.persist_last
+        );
+        assert!(self.done.is_empty(), "D2: not done: {:?}", self.done);
+        assert!(!self.is_disk_full || ids.is_empty(), "D2: the disk is full and has {ids:?}");
+    }
+}
+
+fn record_bytes(record: &Record) -> usize {
+    match record {
+        Record::Entries(entries) => entries.iter().map(Entry::bytes).sum(),
+        Record::Note { place, content } => {
+            place.len() + content.as_ref().map_or(0, crate::base::Payload::len)
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! The masterless protocol: as a plain value.
 
+mod batch;
 mod clock;
 pub mod config;
 mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod hint;
+mod invariants;
 mod merge;
 pub mod merkle;
 pub mod message;
@@ -15,6 +18,7 @@ pub mod placement;
 mod read;
 pub mod ready;
 mod sync;
+mod write;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};

@@ -8,17 +8,21 @@
 //! ```text
 //! FF FF │ kind │ 00 00 │ argument, big-endian │   content, by the codec
 //! ─────────────────────────────────────────────────────────────────────
-//!         01             –                        generation: u64
-//!         02             –                        ceiling: u64, milliseconds
+//!         01             –                        generation 8
+//!         02             –                        ceiling 8, milliseconds
 //!         03             partition 2              floor: Stamp
-//!         04             target 8, number 8       hint: Vec<Entry>
-//!         05             stamp 8                  batch: Vec<Entry>
-//!         06             –                        damaged: ()
+//!         04             target 8, number 8       hint: stamp 8, length 4 │ Vec<Entry>
+//!         05             stamp 8                  batch: stamp 8, length 4 │ Vec<Entry>
+//!         06             –                        damaged: nothing
 //!         07             –                        fence: Stamp
 //! ```
+//! The length is that of the entries. So a restart needs only the [head](recovered_content) of a
+//! hint or a batch; the entries stay on the disk until they are sent.
 
 use super::placement::{NOTE_PREFIX, Partition};
-use crate::base::{NodeId, Payload, Stamp};
+use super::ready::Record;
+use crate::base::{Entry, NodeId, Payload, Stamp};
+use crate::codec;
 
 /// What a note is about, and the argument of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,15 +115,141 @@ pub(super) fn hints_of(target: NodeId) -> Payload {
 /// Returns the partition and the floor that a note tells of; `None` if it is about something else.
 pub fn floor(place: &[u8], content: &[u8]) -> Option<(Partition, Stamp)> {
     let Some(Kind::Floor(partition)) = Kind::of(place) else { return None };
-    let floor = content.try_into().ok().map(u64::from_be_bytes)?;
-    Some((partition, Stamp::from_version(floor)))
+    number(content).map(|floor| (partition, Stamp::from_version(floor)))
 }
 
 /// Returns what a restart needs of a note's content: see [`Recovered`](super::Recovered::notes).
-pub fn recovered_content<'a>(_place: &[u8], content: &'a [u8]) -> &'a [u8] {
-    content
+pub fn recovered_content<'a>(place: &[u8], content: &'a [u8]) -> &'a [u8] {
+    match Kind::of(place) {
+        Some(Kind::Hint { .. } | Kind::Batch(_)) => content.get(..HEAD_BYTES).unwrap_or(content),
+        _ => content,
+    }
+}
+
+/// What a restart must know of the entries in a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Their stamp.
+    pub(super) stamp: Stamp,
+    /// Bytes of their encoding.
+    pub(super) bytes: usize,
+}
+
+const HEAD_BYTES: usize = 12;
+
+/// Returns the record that keeps entries under a note, with their head.
+///
+/// # Panics
+/// If the entries do not fit a frame; limits see to it that they do.
+pub(super) fn keep_entries(kind: Kind, stamp: Stamp, entries: &[Entry]) -> (Record, Head) {
+    let mut content = stamp.version().to_be_bytes().to_vec();
+    content.extend_from_slice(&[0; 4]);
+    codec::encode_into(&entries, &mut content);
+    let bytes = content.len() - HEAD_BYTES;
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    for (to, from) in content.iter_mut().skip(8).zip(length) {
+        *to = from;
+    }
+    (note(kind, content), Head { stamp, bytes })
+}
+
+/// Returns the head of kept entries, from their whole content or what a restart gets of it.
+pub(super) fn head(content: &[u8]) -> Option<Head> {
+    let (stamp, rest) = content.split_first_chunk::<8>()?;
+    let (length, _) = rest.split_first_chunk::<4>()?;
+    let bytes = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    Some(Head { stamp: Stamp::from_version(u64::from_be_bytes(*stamp)), bytes })
+}
+
+/// Returns kept entries from the content of their note; `None` if they are damaged.
+pub(super) fn entries(content: &[u8]) -> Option<Vec<Entry>> {
+    let (_, entries) = content.split_first_chunk::<HEAD_BYTES>()?;
+    codec::decode(entries).ok()
+}
+
+/// Returns the record of a note that is a number.
+pub(super) fn keep_number(kind: Kind, number: u64) -> Record {
+    note(kind, number.to_be_bytes().to_vec())
+}
+
+/// Returns the number that is the content of a note.
+pub(super) fn number(content: &[u8]) -> Option<u64> {
+    content.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Returns the record of a note that only has to be there.
+pub(super) fn keep(kind: Kind) -> Record {
+    note(kind, Vec::new())
+}
+
+/// Returns the record that erases a note.
+pub(super) fn erase(kind: Kind) -> Record {
+    Record::Note { place: kind.place(), content: None }
+}
+
+fn note(kind: Kind, content: Vec<u8>) -> Record {
+    let bytes = content.len();
+    let content = Payload::new(content);
+    assert!(content.is_ok(), "the note {kind:?} has {bytes} bytes");
+    Record::Note { place: kind.place(), content: content.ok() }
 }
 
 fn prefix(kind: u8) -> Vec<u8> {
     [&NOTE_PREFIX[..], &[kind], &KEY_END].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Written;
+    use crate::codec::keycode;
+    use proptest::prelude::*;
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        let number = any::<u64>();
+        prop_oneof![
+            Just(Kind::Generation),
+            Just(Kind::Ceiling),
+            Just(Kind::Damaged),
+            Just(Kind::Fence),
+            any::<u16>().prop_map(Kind::Floor),
+            number.prop_map(|stamp| Kind::Batch(Stamp::from_version(stamp))),
+            (number, number)
+                .prop_map(|(target, number)| Kind::Hint { target: NodeId(target), number }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn place_of_a_note_tells_what_it_is(a in kind(), b in kind()) {
+            let (place_a, place_b) = (a.place(), b.place());
+            prop_assert_eq!(Kind::of(place_a.as_bytes()), Some(a));
+            prop_assert_eq!(place_a.cmp(&place_b), a.cmp(&b));
+            prop_assert!(keycode::decode_cell(place_a.as_bytes()).is_ok());
+        }
+
+        #[test]
+        fn no_place_makes_it_panic(place in prop::collection::vec(any::<u8>(), 0..24)) {
+            if let Some(kind) = Kind::of(&place) {
+                let encoded = kind.place();
+                prop_assert_eq!(encoded.as_bytes(), &place[..]);
+            }
+            prop_assert_eq!(recovered_content(&place, b"content of it").len() <= 13, true);
+        }
+    }
+
+    #[test]
+    fn head_of_kept_entries_outlives_their_loss() {
+        let stamp = Stamp::new(7, 1, NodeId(3));
+        let place = Payload::new(vec![1, 1, b'k', 0, 0]).unwrap();
+        let entry = Entry { place, stamp, written: Written::Deleted };
+        let kind = Kind::Hint { target: NodeId(2), number: 5 };
+        let (record, kept) = keep_entries(kind, stamp, std::slice::from_ref(&entry));
+        let Record::Note { place, content: Some(content) } = record else { panic!("{record:?}") };
+        let content = content.as_bytes();
+        let short = recovered_content(place.as_bytes(), content);
+        assert_eq!((head(content), head(short)), (Some(kept), Some(kept)));
+        assert_eq!((entries(content), entries(short)), (Some(vec![entry]), None));
+        assert!(place.as_bytes().starts_with(hints_of(NodeId(2)).as_bytes()));
+    }
 }

@@ -11,7 +11,6 @@
 //! # Invariants
 //! 1. What the core says is carried out in the order persist, apply, send, reply, read: what a
 //!    message or an answer tells of is applied before.
-//! 2. The core hears that the disk is full only while nothing is on its way to the log.
 
 mod recovery;
 mod requests;
@@ -85,8 +84,6 @@ struct PersistProgress {
     last: PersistId,
     /// The last one that is durable.
     durable: PersistId,
-    /// The core has been told that the disk is full.
-    is_core_told: bool,
 }
 
 impl<E: Env, O: Observer> MasterlessReplica<E, O> {
@@ -175,7 +172,6 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             PersistEvent::Persisted(through) => {
                 self.persists.durable = through;
                 self.step(now, Input::Persisted { through });
-                self.tell_disk_full(now);
             }
             PersistEvent::DiskFull(full) => {
                 self.set_disk_full(now, DiskFull { log: full, ..self.disk_full });
@@ -188,19 +184,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     }
 
     fn set_disk_full(&mut self, now: Instant, full: DiskFull) {
-        self.disk_full.set(full, self.config.node);
-        self.tell_disk_full(now);
-    }
-
-    /// Tells the core whether the disk is full, if it is not told yet and may be.
-    fn tell_disk_full(&mut self, now: Instant) {
-        let is_full = self.disk_full.any();
-        let is_log_idle = self.persists.durable >= self.persists.last;
-        if is_full == self.persists.is_core_told || (is_full && !is_log_idle) {
-            return;
+        if full.any() != self.disk_full.any() {
+            self.step(now, if full.any() { Input::DiskFull } else { Input::DiskHasSpace });
         }
-        self.persists.is_core_told = is_full;
-        self.step(now, if is_full { Input::DiskFull } else { Input::DiskHasSpace });
+        self.disk_full.set(full, self.config.node);
     }
 
     fn fail_storage(&mut self, error: StorageError) {

@@ -106,11 +106,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             held: Vec::new(),
             observer,
             flush: FlushProgress { durable, log_bytes, ..FlushProgress::default() },
-            persists: PersistProgress {
-                last: judged.persisted,
-                durable: judged.persisted,
-                is_core_told: false,
-            },
+            persists: PersistProgress { last: judged.persisted, durable: judged.persisted },
             disk_full: DiskFull::default(),
             wal_bytes,
             stop: None,
