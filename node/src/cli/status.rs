@@ -1,7 +1,5 @@
 //! `mangrove status`: how every node of a cluster is, as a table or as JSON.
 
-use std::time::Duration;
-
 use comfy_table::Table;
 use futures_util::future::join_all;
 
@@ -11,7 +9,7 @@ use super::client_commands::client;
 use super::output::{Output, new_table};
 use crate::client::{Client, ClientError};
 use crate::env::real::RealEnv;
-use crate::wire::{MasterlessStatus, Status};
+use crate::wire::{HintStatus, MasterlessStatus, Status};
 
 /// `mangrove status`
 pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
@@ -63,7 +61,19 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
                 output.line(&format!("{address}\t{role}"))?;
             }
         }
-        Format::Table => print_status_table(found, &mut output)?,
+        Format::Table => {
+            let mut statuses = found.iter().filter_map(|(_, status)| status.as_ref().ok());
+            if statuses.any(|status| status.masterless.is_some()) {
+                print_masterless_table(found, &mut output)?;
+            } else {
+                print_status_table(found, &mut output)?;
+            }
+            for (address, status) in found {
+                if let Err(error) = status {
+                    output.line(&format!("{address}: {}", why(error)))?;
+                }
+            }
+        }
     }
     output.finish()
 }
@@ -120,12 +130,97 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
     } else {
         output.line("no leader is known")?;
     }
+    Ok(())
+}
+
+fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
+    let mut table = new_table(&[
+        "node",
+        "address",
+        "role",
+        "up",
+        "hints",
+        "dropped",
+        "batches",
+        "synced",
+        "floor",
+        "cells",
+        "log on disk",
+        "tables",
+        "disk",
+    ]);
     for (address, status) in found {
-        if let Err(error) = status {
-            output.line(&format!("{address}: {}", why(error)))?;
+        add_masterless_row(&mut table, address, status.as_ref().ok());
+    }
+    output.table(&table)?;
+    let statuses = found.iter().filter_map(|(_, status)| status.as_ref().ok());
+    for (number, status) in statuses.enumerate() {
+        let Some(masterless) = &status.masterless else { continue };
+        if number == 0 {
+            let MasterlessStatus { replication_factor, partition_count, repair, .. } = masterless;
+            output.line(&format!(
+                "cluster {} ({}), {}: {replication_factor} replicas of each of {partition_count} \
+                 partitions, repair {repair}",
+                status.cluster, status.mode, status.version
+            ))?;
+            output.line(&format!("acknowledges {}", status.sync_policy))?;
+        }
+        for HintStatus { target, count, bytes, bytes_max, .. } in &masterless.hints {
+            let (bytes, bytes_max) = (size(*bytes), size(*bytes_max));
+            output.line(&format!(
+                "{}: {count} hints for {target} ({bytes} of at most {bytes_max})",
+                status.node
+            ))?;
+        }
+        if !masterless.is_whole {
+            output.line(&format!(
+                "{}: its disk lost something; it answers no reads until it has got that from the \
+                 others",
+                status.node
+            ))?;
         }
     }
     Ok(())
+}
+
+fn add_masterless_row(table: &mut Table, address: &str, status: Option<&Status>) {
+    let unreachable = || vec!["?".to_owned(), address.to_owned(), "unreachable".to_owned()];
+    let row = status.and_then(|status| {
+        let masterless = status.masterless.as_ref()?;
+        let hint_count: u64 = masterless.hints.iter().map(|hint| hint.count).sum();
+        // The comparison that is longest ago; one that never was is longer ago than any.
+        let synced = masterless.syncs.iter().map(|sync| sync.last_ms_ago.unwrap_or(u64::MAX)).max();
+        let floor = match masterless.floor_ms {
+            0 => u64::MAX,
+            floor_ms => status.wall_ms.saturating_sub(floor_ms),
+        };
+        Some(vec![
+            status.node.to_string(),
+            address.to_owned(),
+            status.role.clone(),
+            masterless.up.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            hint_count.to_string(),
+            masterless.hints_dropped.to_string(),
+            masterless.batch_count.to_string(),
+            ago(synced.unwrap_or(u64::MAX)),
+            ago(floor),
+            status.cell_count.to_string(),
+            size(status.wal_bytes),
+            size(status.table_bytes),
+            if status.disk_full { "full" } else { "ok" }.to_owned(),
+        ])
+    });
+    table.add_row(row.unwrap_or_else(unreachable));
+}
+
+/// Shows a time that has passed; `u64::MAX` for one that never was.
+fn ago(ms: u64) -> String {
+    match ms / 1000 {
+        _ if ms == u64::MAX => "never".to_owned(),
+        seconds @ 0..120 => format!("{seconds} s ago"),
+        seconds @ 120..7200 => format!("{} min ago", seconds / 60),
+        seconds => format!("{} h ago", seconds / 3600),
+    }
 }
 
 /// One node in JSON.
@@ -160,6 +255,15 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_shown_in_their_unit() {
+        assert_eq!(ago(u64::MAX), "never");
+        assert_eq!(ago(999), "0 s ago");
+        assert_eq!(ago(119_999), "119 s ago");
+        assert_eq!(ago(120_000), "2 min ago");
+        assert_eq!(ago(7_200_000), "2 h ago");
+    }
 
     #[test]
     fn sizes_are_shown_in_their_unit() {

@@ -101,9 +101,10 @@ pub enum Input {
         /// The last of them.
         through: PersistId,
     },
-    /// The disk is full. Given only while no persist request is under way: one that finds no space
-    /// waits in the log, and is reported by [`Persisted`](Self::Persisted) when it is durable after
-    /// all. Nothing new is to be begun until [`DiskHasSpace`](Self::DiskHasSpace).
+    /// The disk is full. Persist requests under way wait for space, in their order, and are
+    /// reported by [`Persisted`](Self::Persisted) once there is some; after a restart any of them
+    /// may be durable. So what they are for is in doubt, and never reported as not done. Nothing
+    /// new is to be begun until [`DiskHasSpace`](Self::DiskHasSpace).
     DiskFull,
     /// There is space again.
     DiskHasSpace,

@@ -327,7 +327,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Answers a read: everything that it must see is applied.
     fn on_read_ready(&mut self, request: PendingRequest) {
         match &request.asks {
-            Asks::Outcome | Asks::Piece => {}
+            Asks::Outcome | Asks::Piece | Asks::Reads(_) => {}
             Asks::Snapshot(bytes_max) => {
                 let bytes_max = *bytes_max;
                 self.begin_save(request, bytes_max);

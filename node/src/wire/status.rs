@@ -120,6 +120,8 @@ pub struct HintStatus {
     pub count: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Number after which the oldest are dropped.
+    pub count_max: u64,
     /// Bytes after which the oldest are dropped.
     pub bytes_max: u64,
 }

@@ -16,7 +16,7 @@ use crate::env::real::RealEnv;
 use crate::env::{Env, Listener, Net};
 use crate::kv::Command;
 use crate::wire::{
-    Consistency, Hello, Mode, Refusal, Request, RequestBody, Response, ResponseBody, Welcome,
+    Consistency, Hello, Level, Mode, Refusal, Request, RequestBody, Response, ResponseBody, Welcome,
 };
 
 /// The type of a disk that no client uses.
@@ -44,6 +44,8 @@ type Script = Box<dyn FnMut(&str, &RequestBody) -> Reaction + Send>;
 #[derive(Clone)]
 pub(super) struct FakeEnv {
     world: Arc<Mutex<World>>,
+    /// How strong the request that is being answered wants its answer.
+    asked: Arc<Mutex<Consistency>>,
     started: tokio::time::Instant,
     disk: Option<RealDisk>,
 }
@@ -87,13 +89,27 @@ impl FakeEnv {
             stamp: Stamp::ZERO,
         };
         let world = Arc::new(Mutex::new(world));
-        Self { world, started: tokio::time::Instant::now(), disk: None }
+        let asked = Arc::default();
+        Self { world, asked, started: tokio::time::Instant::now(), disk: None }
     }
 
     /// Makes it a cluster of the masterless mode.
     pub(super) fn masterless(self) -> Self {
         self.world.lock().unwrap().mode = Mode::Masterless { placement: 1 };
         self
+    }
+
+    /// Returns how strong the request wants its answer that is being answered; for scripts.
+    pub(super) fn asked_level(&self) -> Level {
+        self.asked.lock().unwrap().level
+    }
+
+    /// Answers by another script from now on.
+    pub(super) fn script(
+        &self,
+        script: impl FnMut(&str, &RequestBody) -> Reaction + Send + 'static,
+    ) {
+        self.world.lock().unwrap().script = Box::new(script);
     }
 
     /// Lets all further answers come with this stamp.
@@ -159,6 +175,7 @@ impl FakeEnv {
                 let mut world = self.world.lock().unwrap();
                 world.seen.push((address.clone(), body.clone()));
                 world.consistencies.push(consistency);
+                *self.asked.lock().unwrap() = consistency;
                 ((world.script)(&address, &body), world.stamp)
             };
             match reaction {

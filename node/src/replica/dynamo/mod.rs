@@ -11,7 +11,6 @@
 //! # Invariants
 //! 1. What the core says is carried out in the order persist, apply, send, reply, read: what a
 //!    message or an answer tells of is applied before.
-//! 2. The core hears that the disk is full only while nothing is on its way to the log.
 
 mod recovery;
 mod requests;
@@ -33,11 +32,11 @@ use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{LogJob, LogQueue, PersistEvent};
 use super::state::{StateEvent, StateJob, StateQueue};
-use crate::base::{Core as _, Instant, NodeId};
-use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, StoreRead};
+use crate::base::{Core as _, Entry, Instant, NodeId, Payload};
+use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, notes};
 use crate::env::Env;
 use crate::kv::CellStore;
-use crate::storage::{StorageError, Tree};
+use crate::storage::{Engine, StorageError, Tree};
 use crate::wire::{PeerMessage, PeerMessageRef, RequestError};
 
 /// Nanoseconds of a millisecond.
@@ -85,8 +84,6 @@ struct PersistProgress {
     last: PersistId,
     /// The last one that is durable.
     durable: PersistId,
-    /// The core has been told that the disk is full.
-    is_core_told: bool,
 }
 
 impl<E: Env, O: Observer> MasterlessReplica<E, O> {
@@ -175,7 +172,6 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             PersistEvent::Persisted(through) => {
                 self.persists.durable = through;
                 self.step(now, Input::Persisted { through });
-                self.tell_disk_full(now);
             }
             PersistEvent::DiskFull(full) => {
                 self.set_disk_full(now, DiskFull { log: full, ..self.disk_full });
@@ -188,19 +184,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     }
 
     fn set_disk_full(&mut self, now: Instant, full: DiskFull) {
-        self.disk_full.set(full, self.config.node);
-        self.tell_disk_full(now);
-    }
-
-    /// Tells the core whether the disk is full, if it is not told yet and may be.
-    fn tell_disk_full(&mut self, now: Instant) {
-        let is_full = self.disk_full.any();
-        let is_log_idle = self.persists.durable >= self.persists.last;
-        if is_full == self.persists.is_core_told || (is_full && !is_log_idle) {
-            return;
+        if full.any() != self.disk_full.any() {
+            self.step(now, if full.any() { Input::DiskFull } else { Input::DiskHasSpace });
         }
-        self.persists.is_core_told = is_full;
-        self.step(now, if is_full { Input::DiskFull } else { Input::DiskHasSpace });
+        self.disk_full.set(full, self.config.node);
     }
 
     fn fail_storage(&mut self, error: StorageError) {
@@ -243,14 +230,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             self.on_reply(now, token, reply);
         }
         for (id, read) in ready.reads {
-            let found = self.read(&read)?;
+            let found = self.store.read(&read)?;
             self.step(now, Input::StoreRead { id, found });
         }
         Ok(())
-    }
-
-    fn read(&self, read: &StoreRead) -> Result<crate::dynamo::Found, StorageError> {
-        self.store.read(read)
     }
 
     /// Has what is in memory written to a table when it is much, or when the log is long.
@@ -310,11 +293,11 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 }
 
 /// Lets the store know the floors whose notes were just applied.
-fn note_floors<E: crate::storage::Engine>(store: &mut CellStore<E>, records: &[Record]) {
+fn note_floors<S: Engine>(store: &mut CellStore<S>, records: &[Record]) {
     for record in records {
         if let Record::Note { place, content: Some(content) } = record
             && let Some((partition, floor)) =
-                crate::dynamo::notes::floor(place.as_bytes(), content.as_bytes())
+                notes::floor(place.as_bytes(), content.as_bytes())
         {
             store.set_floor(partition, floor);
         }
@@ -324,9 +307,9 @@ fn note_floors<E: crate::storage::Engine>(store: &mut CellStore<E>, records: &[R
 /// Returns about how many bytes records take in the log.
 fn bytes_of(records: &[Record]) -> u64 {
     let bytes = |record: &Record| match record {
-        Record::Entries(entries) => entries.iter().map(crate::base::Entry::bytes).sum(),
+        Record::Entries(entries) => entries.iter().map(Entry::bytes).sum(),
         Record::Note { place, content } => {
-            place.len() + content.as_ref().map_or(0, crate::base::Payload::len)
+            place.len() + content.as_ref().map_or(0, Payload::len)
         }
     };
     let bytes: usize = records.iter().map(bytes).sum();

@@ -77,7 +77,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             }
         }
         drop(log);
-        let recovered = recovered(&env, &store, judged)?;
+        let recovered = recovered(&store, judged)?;
         observer.on_masterless_start(now, &recovered);
         let core_config = core_config(&config, &placement);
         let core = Dynamo::new(core_config, recovered, env.rng("dynamo"), now);
@@ -106,11 +106,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             held: Vec::new(),
             observer,
             flush: FlushProgress { durable, log_bytes, ..FlushProgress::default() },
-            persists: PersistProgress {
-                last: judged.persisted,
-                durable: judged.persisted,
-                is_core_told: false,
-            },
+            persists: PersistProgress { last: judged.persisted, durable: judged.persisted },
             disk_full: DiskFull::default(),
             wal_bytes,
             stop: None,
@@ -148,8 +144,7 @@ async fn open<E: Env>(env: &E, config: &NodeConfig) -> Result<Opened<E>, StartEr
 }
 
 /// Puts together what the core starts with.
-fn recovered<E: Env, S: Engine>(
-    env: &E,
+fn recovered<S: Engine>(
     store: &CellStore<S>,
     judged: Judged,
 ) -> Result<Recovered, StorageError> {
@@ -160,12 +155,9 @@ fn recovered<E: Env, S: Engine>(
         let content = Payload::new(needed.to_vec()).unwrap_or_default();
         notes.push((place, content));
     }
-    let stored = notes::generation(&notes);
-    // The note may be lost, but a start must not look like an earlier one.
-    let wall_ms = env.wall().0 / super::NANOS_PER_MS;
-    let generation = if judged.is_damaged { wall_ms.max(stored + 1) } else { stored + 1 };
     let Judged { persisted, is_damaged } = judged;
-    Ok(Recovered { generation, persisted, notes, is_damaged })
+    // The core knows from its notes which start this is.
+    Ok(Recovered { generation: 1, persisted, notes, is_damaged })
 }
 
 /// Reads all of the node's own notes.

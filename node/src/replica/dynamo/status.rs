@@ -7,7 +7,7 @@ use crate::base::{Instant, NodeId};
 use crate::dynamo::DynamoStatus;
 use crate::env::Env;
 use crate::storage::Engine as _;
-use crate::wire::{MasterlessStatus, Mode, PeerStatus, Status, SyncStatus};
+use crate::wire::{HintStatus, MasterlessStatus, Mode, PeerStatus, Status, SyncStatus};
 
 impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     pub(super) fn status(&self, now: Instant) -> Status {
@@ -60,6 +60,15 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         up.push(self.config.node);
         up.sort_unstable();
         up.dedup();
+        let limits = self.core.config();
+        let hint = |(&target, &(count, bytes)): (&NodeId, &(usize, usize))| HintStatus {
+            target,
+            count: wide(count),
+            bytes: wide(bytes),
+            count_max: wide(limits.hint_count_max),
+            bytes_max: wide(limits.hint_bytes_max),
+        };
+        let hints = core.hints.iter().filter(|(_, (count, _))| *count > 0).map(hint).collect();
         let sync = |(peer, _): &(NodeId, _)| SyncStatus {
             peer: *peer,
             last_ms_ago: core.synced.get(peer).map(|at| ms(now.since(*at))),
@@ -70,12 +79,12 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             repair: masterless.repair.name().to_owned(),
             is_whole: core.is_whole,
             up,
-            hints: Vec::new(),
-            hints_dropped: 0,
-            batch_count: 0,
-            pending_write_count: 0,
-            pending_read_count: u64::from(count(core.pending_reads)),
-            merkle_bytes: u64::try_from(core.merkle_bytes).unwrap_or(u64::MAX),
+            hints,
+            hints_dropped: core.hints_dropped,
+            batch_count: wide(core.batches),
+            pending_write_count: wide(core.pending_writes),
+            pending_read_count: wide(core.pending_reads),
+            merkle_bytes: wide(core.merkle_bytes),
             unknown_tree_count: count(core.merkle_unknown),
             sync_count: core.sync_sessions,
             syncs: self.peers.iter().map(sync).collect(),
@@ -87,6 +96,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 
 fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn ms(duration: std::time::Duration) -> u64 {
