@@ -418,6 +418,12 @@ impl Batches {
         (self.kept.len(), self.bytes)
     }
 
+    /// Tells whether a batch is kept here.
+    #[cfg(test)]
+    pub(super) fn is_kept(&self, batch: Stamp) -> bool {
+        self.kept.contains_key(&batch)
+    }
+
     /// Checks its invariants.
     pub(super) fn check(&self) {
         let bytes: usize = self.kept.values().map(|kept| kept.bytes).sum();
