@@ -415,7 +415,7 @@ impl Dynamo {
 
     fn on_store_read(&mut self, id: ReadId, found: Found) {
         let Some(owner) = self.context.was_read(id) else { return };
-        let Self { context, hints, batches, reads, trees, sync, floors, .. } = self;
+        let Self { context, hints, batches, reads, trees, sync, .. } = self;
         match owner {
             Owner::Hints => hints.on_store_read(context, id, found),
             Owner::Batches => batches.on_store_read(context, id, found),
@@ -542,9 +542,9 @@ impl Dynamo {
             ..DynamoStatus::default()
         };
         self.reads.status(&mut status);
-        self.trees.status(&mut status);
+        self.trees.status(context, &mut status);
         self.sync.status(&mut status);
-        self.floors.status(&mut status);
+        self.floors.status(context, &mut status);
         status
     }
 }

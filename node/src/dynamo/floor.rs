@@ -69,8 +69,8 @@
 //! any of them may be the one. Then it erases the note and is whole ([`super::sync`]).
 //!
 //! # Invariants
-//! - **D8** The fence never goes back, and is not below any own floor raised here.
 //! - **D9** A floor never goes back.
+//! - **D13** The fence never goes back, and is durable before a round begins.
 //!
 //! # Left out
 //! Deletion by time to live; raising while a node is down: tombstones stay until it is back.
@@ -81,11 +81,10 @@ use super::context::{Context, Owner, Then};
 use super::core::DynamoStatus;
 use super::merkle::Trees;
 use super::message::{Message, RequestId, SyncMessage};
-use super::notes::Kind;
+use super::notes::{self, Kind};
 use super::placement::Partition;
 use super::ready::{Record, Recovered};
-use crate::base::{Instant, NodeId, Payload, Stamp};
-use crate::codec;
+use crate::base::{Instant, NodeId, Stamp};
 use crate::{planted, probe};
 
 /// Rounds of comparison: one gathers, one spreads.
@@ -145,8 +144,6 @@ enum Noted {
     Fence { stamp: Stamp, asker: NodeId, id: RequestId, low_water: Stamp },
     /// Floors; and whether they are to be told to the other replicas.
     Floors { partitions: Vec<Partition>, floor: Stamp, is_raised: bool },
-    /// Nothing.
-    Damaged,
 }
 
 impl Floors {
@@ -166,19 +163,19 @@ impl Floors {
         let mut is_damaged = recovered.is_damaged;
         let mut partitions = Vec::new();
         for (kind, content) in known {
-            let stamp = || codec::decode::<Stamp>(content.as_bytes()).unwrap_or_default();
+            let stamp = notes::number(content.as_bytes()).map(Stamp::from_version);
+            let stamp = stamp.unwrap_or_default();
             match kind {
-                Kind::Floor(partition) => partitions.push((partition, stamp())),
-                Kind::Fence => floors.fenced = stamp(),
+                Kind::Floor(partition) => partitions.push((partition, stamp)),
+                Kind::Fence => floors.fenced = stamp,
                 Kind::Damaged => is_damaged = true,
                 Kind::Generation | Kind::Ceiling | Kind::Hint { .. } | Kind::Batch(_) => {}
             }
         }
         context.fence = floors.fenced;
-        context.clock.observe(floors.fenced);
         if is_damaged {
-            probe!("dynamo.starts_damaged");
-            floors.forget_all(context, partitions.iter().map(|(partition, _)| *partition));
+            probe!("dynamo.forgets_floors");
+            forget_all(context, partitions.iter().map(|(partition, _)| *partition));
         } else {
             for (partition, floor) in partitions {
                 context.set_floor(partition, floor);
@@ -187,25 +184,12 @@ impl Floors {
         floors
     }
 
-    /// The disk lost something: no floor is true any more.
-    fn forget_all(&mut self, context: &mut Context, partitions: impl Iterator<Item = Partition>) {
-        context.is_whole = false;
-        for partition in partitions {
-            let place = Kind::Floor(partition).place();
-            context.persist(Record::Note { place, content: None }, Then::Nothing);
-        }
-        let content = Some(Payload::default());
-        let note = Record::Note { place: Kind::Damaged.place(), content };
-        self.persist(context, note, Noted::Damaged);
-    }
-
     /// The node has all that any other replica has: it is whole again.
     pub(super) fn on_whole(&mut self, context: &mut Context) {
         assert!(!context.is_whole, "{} was whole before", context.id());
         probe!("dynamo.becomes_whole");
         context.is_whole = true;
-        let note = Record::Note { place: Kind::Damaged.place(), content: None };
-        context.persist(note, Then::Nothing);
+        context.persist(notes::erase(Kind::Damaged), Then::Nothing);
     }
 
     fn persist(&mut self, context: &mut Context, last: Record, noted: Noted) {
@@ -235,10 +219,9 @@ impl Floors {
             floor > noted.max(context.floor(*partition))
         });
         self.noted.extend(partitions.iter().map(|partition| (*partition, floor)));
-        let mut records = partitions.iter().map(|partition| Record::Note {
-            place: Kind::Floor(*partition).place(),
-            content: Some(content(floor)),
-        });
+        let mut records = partitions
+            .iter()
+            .map(|partition| notes::keep_number(Kind::Floor(*partition), floor.version()));
         let Some(last) = records.next_back() else {
             if is_raised {
                 self.raise = None;
@@ -267,7 +250,7 @@ impl Floors {
                     tell(context, &partitions, floor);
                 }
             }
-            Some(Noted::Damaged) | None => {}
+            None => {}
         }
     }
 
@@ -319,8 +302,7 @@ impl Floors {
             return self.answer_fence(context, from, id, low_water);
         }
         context.fence = context.fence.max(stamp);
-        let note =
-            Record::Note { place: Kind::Fence.place(), content: Some(content(context.fence)) };
+        let note = notes::keep_number(Kind::Fence, context.fence.version());
         let noted = Noted::Fence { stamp: context.fence, asker: from, id, low_water };
         self.persist(context, note, noted);
     }
@@ -404,7 +386,7 @@ impl Floors {
         let Some(raise) = &mut self.raise else { return };
         assert!(
             raise.floor <= self.fenced,
-            "D8: {} gathers up to {}, its fence is {}",
+            "D13: {} gathers up to {}, its fence is {}",
             context.id(),
             raise.floor,
             self.fenced
@@ -463,7 +445,7 @@ impl Floors {
     /// Checks its invariants.
     pub(super) fn check(&self, context: &Context) {
         let (fenced, fence) = (self.fenced, context.fence);
-        assert!(fenced <= fence, "D8: the durable fence {fenced} is above {fence}");
+        assert!(fenced <= fence, "D13: the durable fence {fenced} is above {fence}");
         for (partition, noted) in &self.noted {
             let floor = context.floor(*partition);
             assert!(floor <= *noted, "D9: floor {floor} of {partition}, noted {noted}");
@@ -517,6 +499,12 @@ fn tell(context: &mut Context, partitions: &[Partition], floor: Stamp) {
     }
 }
 
-fn content(stamp: Stamp) -> Payload {
-    Payload::new(codec::encode(&stamp)).unwrap_or_default()
+/// The disk lost something: no floor is true any more.
+fn forget_all(context: &mut Context, partitions: impl Iterator<Item = Partition>) {
+    context.is_whole = false;
+    // First the note: if only a part of this becomes durable, the next start does it again.
+    context.persist(notes::keep(Kind::Damaged), Then::Nothing);
+    for partition in partitions {
+        context.persist(notes::erase(Kind::Floor(partition)), Then::Nothing);
+    }
 }

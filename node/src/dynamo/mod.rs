@@ -21,6 +21,11 @@ pub mod ready;
 mod sync;
 mod write;
 
+#[cfg(test)]
+mod goldens;
+#[cfg(test)]
+mod harness;
+
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};
 pub use message::{

@@ -389,6 +389,7 @@ impl Sync {
     fn send_outline(&mut self, context: &mut Context, mut page: Chunk) {
         let Some(session) = &mut self.session else { return };
         let Some(work) = session.todo.front() else { return };
+        page.floor = page.floor.min(context.floor(work.partition));
         outline::limit(&mut page, context.config.sync_outline_count_max);
         session.question = context.next_id();
         let outline = SyncMessage::Outline {
@@ -564,8 +565,9 @@ impl Sync {
     /// The own store answers.
     pub(super) fn on_store_read(&mut self, context: &mut Context, read: ReadId, found: Found) {
         let Found::Chunks(mut chunks) = found else { return };
-        let Some(page) = chunks.pop() else { return };
+        let Some(mut page) = chunks.pop() else { return };
         if let Some(answering) = self.answering.remove(&read) {
+            page.floor = page.floor.min(context.floor(answering.partition));
             return answer_outline(context, answering, &page);
         }
         let step = self.session.as_ref().map(|session| &session.step);
@@ -609,7 +611,7 @@ fn answer_roots(
 
 /// Answers a peer's outline with what the own store has there.
 fn answer_outline(context: &mut Context, answering: Answering, page: &Chunk) {
-    let Answering { from, id, partition, outline, covered, floor } = answering;
+    let Answering { from, id, outline, covered, floor, .. } = answering;
     let end = [&page.covered, &covered].into_iter().flatten().min();
     let compared = outline::compare(page, &outline, floor, end);
     if !compared.erased.is_empty() {
@@ -621,7 +623,7 @@ fn answer_outline(context: &mut Context, answering: Answering, page: &Chunk) {
         entries: compared.entries,
         wanted: compared.wanted,
         covered: end.filter(|_| is_shorter).cloned(),
-        floor: page.floor.min(context.floor(partition)),
+        floor: page.floor,
     };
     context.send(from, Message::Sync(answer));
 }
