@@ -204,7 +204,9 @@ impl Batches {
         let is_sane = batch.node() == from
             && !entries.is_empty()
             && entries.iter().all(|entry| entry.stamp == batch && is_placed(entry));
-        if !is_sane || context.is_disk_full || !context.clock.observe(batch) {
+        // Behind the fence the node has promised to have nothing to deliver; see `floor`.
+        let is_late = batch <= context.fence;
+        if !is_sane || is_late || context.is_disk_full || !context.clock.observe(batch) {
             probe!("dynamo.batch_not_held");
             return;
         }
@@ -414,6 +416,12 @@ impl Batches {
     /// Returns how many batches are kept, and their bytes.
     pub(super) fn kept(&self) -> (usize, usize) {
         (self.kept.len(), self.bytes)
+    }
+
+    /// Tells whether a batch is kept here.
+    #[cfg(test)]
+    pub(super) fn is_kept(&self, batch: Stamp) -> bool {
+        self.kept.contains_key(&batch)
     }
 
     /// Checks its invariants.

@@ -7,6 +7,7 @@ mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod group;
 mod hint;
 mod invariants;
 mod merge;
@@ -19,6 +20,11 @@ mod read;
 pub mod ready;
 mod sync;
 mod write;
+
+#[cfg(test)]
+mod goldens;
+#[cfg(test)]
+mod harness;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};

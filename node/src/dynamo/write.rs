@@ -560,6 +560,12 @@ impl Writes {
         self.replica_bytes
     }
 
+    /// Tells whether something is still to be done about a request.
+    #[cfg(test)]
+    pub(super) fn is_pending(&self, stamp: Stamp) -> bool {
+        self.pending.contains_key(&stamp)
+    }
+
     /// Checks its invariants.
     pub(super) fn check(&self, context: &Context) {
         let bytes: usize = self.pending.values().map(|pending| pending.bytes).sum();
