@@ -348,6 +348,7 @@ fn kind_of_masterless(message: &dynamo::Message) -> u64 {
         dynamo::Message::BatchStored { .. } => 15,
         dynamo::Message::BatchDone { .. } => 16,
         dynamo::Message::Sync(_) => 17,
+        dynamo::Message::Repair { .. } => 18,
     }
 }
 
