@@ -24,7 +24,7 @@ use crate::raft::{
     Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
     SnapshotWrite, Token,
 };
-use crate::storage::{StorageError, Tree};
+use crate::storage::{StorageError, Tree, let_others_run};
 use crate::wire::{
     Mode, PeerMessage, PeerMessageRef, PeerStatus, RequestBody, RequestError, ResponseBody, Status,
 };
@@ -100,6 +100,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 let is_over = self.flush.is_over;
                 let reason = ending.condemn_if_damaged(reason, is_over).await;
                 return ending.finish(reason);
+            }
+            if self.gathering.wants_turn() && !self.is_held_back() {
+                let_others_run().await;
+                continue;
             }
             // Writes that are held back wait for the tables, not for a time.
             let gathered = self.gathering.deadline().filter(|_| !self.is_held_back());
