@@ -561,6 +561,8 @@ impl Cluster {
                 if self.is_calm() && others_lead {
                     self.lying = true;
                     self.lied_to.insert(node, true);
+                    self.losses.unnoticed = true;
+                    self.victims.insert(node, true);
                     self.world.calm();
                     self.fair_weather();
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);

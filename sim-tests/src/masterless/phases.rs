@@ -84,8 +84,10 @@ impl Phases<'_> {
     /// What the promises depend on, if the replicas were equal at event `until`.
     fn setting(&self, until: u32) -> Setting {
         let losses = self.cluster.disk_losses();
+        let victim = self.cluster.nodes().find(|node| self.cluster.is_victim(*node));
+        let node = NodeId(victim.unwrap_or(0));
         let loss = match (losses.unnoticed, losses.noticed) {
-            (true, _) => Loss::Unnoticed { until },
+            (true, _) => Loss::Unnoticed { until, node },
             (false, true) => Loss::Noticed { until },
             (false, false) => Loss::None,
         };

@@ -74,6 +74,7 @@ pub(super) fn check_bounds(
 
 #[cfg(test)]
 mod tests {
+    use mangrove::base::NodeId;
     use mangrove::dynamo::Level::{All, One, Quorum};
 
     use super::super::ledger::Loss;
@@ -156,7 +157,7 @@ mod tests {
         script.set("k", "old", All, 10);
         script.set("k", "new", Quorum, 20);
         script.get("k", Some(("old", 10)), Quorum);
-        script.setting.loss = Loss::Unnoticed { until: u32::MAX };
+        script.setting.loss = Loss::Unnoticed { until: u32::MAX, node: NodeId(3) };
         assert_eq!(check(&script.ledger()), Ok(()));
         script.get("k", None, Quorum);
         assert!(check(&script.ledger()).is_err(), "two of three still have the old one");

@@ -59,6 +59,7 @@ pub fn check(
 
 #[cfg(test)]
 mod tests {
+    use mangrove::base::NodeId;
     use mangrove::dynamo::Level::{One, Quorum};
 
     use super::super::ledger::Loss;
@@ -116,7 +117,7 @@ mod tests {
         script.set("k", "two", Quorum, 20);
         let mut stores = Stores::of_three();
         stores.put(2, "k", Some("two"), stamp(20));
-        script.setting.loss = Loss::Unnoticed { until: u32::MAX };
+        script.setting.loss = Loss::Unnoticed { until: u32::MAX, node: NodeId(3) };
         assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
         script.setting.loss = Loss::Noticed { until: u32::MAX };
         assert!(check(&script.ledger(), &stores, 0, 0).is_err());

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use mangrove::base::Stamp;
+use mangrove::base::{NodeId, Stamp};
 use mangrove::dynamo::Level;
 
 use super::bounds::Bound;
@@ -31,6 +31,8 @@ pub enum Loss {
     Unnoticed {
         /// Position among the events of the history.
         until: u32,
+        /// Whose disk it was.
+        node: NodeId,
     },
 }
 
@@ -59,10 +61,15 @@ impl Setting {
     /// have it.
     pub fn holders(&self, count: u32, at: u32) -> u32 {
         match self.loss {
-            Loss::Unnoticed { until } if at < until => count.saturating_sub(1),
+            Loss::Unnoticed { until, .. } if at < until => count.saturating_sub(1),
             Loss::Noticed { until } if at < until && count == 1 => 0,
             Loss::None | Loss::Noticed { .. } | Loss::Unnoticed { .. } => count,
         }
+    }
+
+    /// Tells whether the node that gave a stamp may have forgotten that it did.
+    pub fn may_repeat(&self, stamp: Stamp) -> bool {
+        matches!(self.loss, Loss::Unnoticed { node, .. } if node == stamp.node())
     }
 
     /// Returns the least number of holders of which every read of `count` replicas meets one.

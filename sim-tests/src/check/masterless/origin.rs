@@ -13,7 +13,9 @@
 //! one (D32) serves values that were truly written, and lets them win over newer ones. Only the pair
 //! with the stamp tells, and the same value with two stamps is evidence even if nobody was hurt yet.
 //!
-//! **What is skipped.** Deletions in doubt: their stamps are told to nobody.
+//! **What is skipped.** Deletions in doubt: their stamps are told to nobody. Two operations with one
+//! stamp that a node gave whose disk forgot, unknown to itself, how far its clock was: they are told
+//! apart by their cells, and a tie in one cell is decided alike everywhere.
 //!
 //! # Sources
 //! Every other checker of the mode relies on this one: they believe stamps.
@@ -130,7 +132,7 @@ impl Stamps {
             return Some(format!("it has the stamp {stamp}, and {known} according to {first}"));
         }
         let owner = *self.owner.entry(stamp).or_insert(op);
-        if owner != op {
+        if owner != op && !ledger.setting.may_repeat(stamp) {
             let owner = ledger.history.describe(owner);
             return Some(format!("its stamp {stamp} is also that of {owner}"));
         }
