@@ -190,8 +190,8 @@ fn faults(drawn: FaultClasses, mechanism: Mechanism, node_count: u64, rng: &Rng)
     };
     match mechanism {
         Mechanism::All | Mechanism::AntiEntropy => all,
-        // A node whose disk lost something is whole again only after anti-entropy.
-        Mechanism::Reads => FaultClasses { rot: false, ..all },
+        // A node that knows that its disk lost something is whole again only after anti-entropy.
+        Mechanism::Reads => FaultClasses { rot: false, lying_fsync: false, ..all },
         // A coordinator that dies, or whose disk fails, takes along what it has not hinted yet.
         Mechanism::Hints => FaultClasses {
             crash: false,

@@ -158,6 +158,8 @@ impl Phases<'_> {
         is_read.store(true, Ordering::Relaxed);
         let converged_at = self.shared.event_count();
         self.serve().await?;
+        // It wrote something, which one replica may not have got yet.
+        self.wait_until_equal().await?;
         Ok(Ending { time_to_converge, converged_at })
     }
 
