@@ -25,6 +25,8 @@ mod write;
 mod goldens;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod healing_tests;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};
