@@ -144,10 +144,7 @@ async fn open<E: Env>(env: &E, config: &NodeConfig) -> Result<Opened<E>, StartEr
 }
 
 /// Puts together what the core starts with.
-fn recovered<S: Engine>(
-    store: &CellStore<S>,
-    judged: Judged,
-) -> Result<Recovered, StorageError> {
+fn recovered<S: Engine>(store: &CellStore<S>, judged: Judged) -> Result<Recovered, StorageError> {
     let mut notes = Vec::new();
     for (place, content) in read_notes(store)? {
         let needed = notes::recovered_content(place.as_bytes(), content.as_bytes());
