@@ -27,6 +27,10 @@ mod goldens;
 mod harness;
 #[cfg(test)]
 mod healing_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};

@@ -112,6 +112,12 @@ pub(super) fn hints_of(target: NodeId) -> Payload {
     Payload::new(place).unwrap_or_default()
 }
 
+/// Returns the partition and the floor that a note tells of; `None` if it is about something else.
+pub fn floor(place: &[u8], content: &[u8]) -> Option<(Partition, Stamp)> {
+    let Some(Kind::Floor(partition)) = Kind::of(place) else { return None };
+    number(content).map(|floor| (partition, Stamp::from_version(floor)))
+}
+
 /// Returns what a restart needs of a note's content: see [`Recovered`](super::Recovered::notes).
 pub fn recovered_content<'a>(place: &[u8], content: &'a [u8]) -> &'a [u8] {
     match Kind::of(place) {

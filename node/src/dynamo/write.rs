@@ -322,7 +322,12 @@ impl Writes {
         let Some(share) = pending.shares.get_mut(&node) else { return };
         share.id = None;
         match outcome {
-            WriteOutcome::Stored => share.state = ShareState::Acknowledged,
+            WriteOutcome::Stored => {
+                if let ShareState::Hinting(number) = share.state {
+                    self.hinting.remove(&(node, number));
+                }
+                share.state = ShareState::Acknowledged;
+            }
             WriteOutcome::Refused if share.state == ShareState::Waiting => {
                 probe!("dynamo.write_refused");
                 share.state = ShareState::Refused;
