@@ -112,7 +112,9 @@ pub(super) async fn slice(args: SliceArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?;
     let bound = |bound: Option<String>| bound.map(|text| args.encoding.column(&text)).transpose();
     let (start, stop) = (bound(args.start)?, bound(args.stop)?);
-    let cells = client_at(&args.connection, args.level).slice(key.clone().into_bytes(), start, stop).await?;
+    let cells = client_at(&args.connection, args.level)
+        .slice(key.clone().into_bytes(), start, stop)
+        .await?;
     columns(args.connection.output, &key, &cells)
 }
 

@@ -227,10 +227,7 @@ mod tests {
         };
         let open = |wanted| ClusterFile::open(dir.path(), wanted, ClusterId(1));
         let (made, _) = open(masterless).unwrap();
-        assert_eq!(
-            made.replication_flags(),
-            ["--mode", "masterless", "--replication-factor", "2"]
-        );
+        assert_eq!(made.replication_flags(), ["--mode", "masterless", "--replication-factor", "2"]);
         assert_eq!(open(Wanted::default()).unwrap(), (made, false), "without any flags");
         let other = Wanted { mode: Some(ModeSetting::PrimaryBackup), ..Wanted::default() };
         assert!(open(other).unwrap_err().to_string().contains("--mode"));

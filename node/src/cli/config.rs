@@ -424,9 +424,7 @@ impl FromStr for RepairSetting {
         let ways = [(true, true), (true, false), (false, true), (false, false)];
         let mut ways = ways.into_iter().map(|(hints, reads)| Repair { hints, reads });
         ways.find(|repair| repair.name() == text).map(Self).ok_or_else(|| {
-            format!(
-                "{text:?} is no way: write `read-repair`, `hinted-handoff`, `both` or `none`"
-            )
+            format!("{text:?} is no way: write `read-repair`, `hinted-handoff`, `both` or `none`")
         })
     }
 }

@@ -29,9 +29,7 @@ use super::{Inner, Stream, lock};
 use crate::base::Instant;
 use crate::env::{Env, timeout};
 use crate::kv::{Query, QueryReply};
-use crate::wire::{
-    Consistency, Mode, Outcome, Refusal, RequestBody, RequestError, ResponseBody,
-};
+use crate::wire::{Consistency, Mode, Outcome, Refusal, RequestBody, RequestError, ResponseBody};
 use crate::{planted, probe};
 
 /// Hints followed in a row without a wait: enough for a change of leader, too few for a loop.

@@ -144,9 +144,8 @@ impl Marks {
             }
             (Query::MultiGet { cells: places }, QueryReply::Cells(cells)) => {
                 let mut both = places.iter().zip(cells);
-                let stale = both.find(|((key, column), cell)| {
-                    self.is_stale(key, column, cell.as_ref(), level)
-                });
+                let stale = both
+                    .find(|((key, column), cell)| self.is_stale(key, column, cell.as_ref(), level));
                 stale.map(|((key, _), _)| key.clone())
             }
             (Query::Slice { key, .. }, QueryReply::Columns { columns, next }) => {
@@ -200,7 +199,8 @@ impl Marks {
         }
         let is_odd = |(key, row): &(&Key, &Row)| {
             let is_listed = keys.binary_search(key).is_ok();
-            let has_value = row.columns.values().any(|mark| mark.is_value && mark.stamp > row.deleted);
+            let has_value =
+                row.columns.values().any(|mark| mark.is_value && mark.stamp > row.deleted);
             let has_tombstone = row.columns.values().any(|mark| !mark.is_value);
             let may_be_gone = row.deleted > Stamp::ZERO || has_tombstone;
             (has_value && !is_listed) || (may_be_gone && !has_value && is_listed)

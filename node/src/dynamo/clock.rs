@@ -66,11 +66,6 @@ impl Clock {
         self.wall_ms = Some(ms.min(WALL_MS_MAX));
     }
 
-    /// Tells whether the wall clock was read at least once.
-    pub(super) fn knows_wall(&self) -> bool {
-        self.wall_ms.is_some()
-    }
-
     /// Returns what the wall clock showed last; 0 before the first time.
     pub(super) fn wall_ms(&self) -> u64 {
         self.wall_ms.unwrap_or_default()

@@ -255,7 +255,7 @@ impl Dynamo {
             let heartbeat = self.heartbeat();
             self.context.send(from, Message::Heartbeat(heartbeat));
         }
-        self.hints.on_peer_heard(&mut self.context, from);
+        self.hints.on_peer_heard(&mut self.context, from, is_new);
     }
 
     fn heartbeat(&self) -> Heartbeat {

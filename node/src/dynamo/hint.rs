@@ -123,8 +123,14 @@ impl Hints {
         self.deliver(context, target);
     }
 
-    /// A peer is there: its hints may go.
-    pub(super) fn on_peer_heard(&mut self, context: &mut Context, peer: NodeId) {
+    /// A peer is there: its hints may go. If it has just started, what it was sent before is lost.
+    pub(super) fn on_peer_heard(&mut self, context: &mut Context, peer: NodeId, is_new: bool) {
+        if is_new {
+            self.recall(context, peer);
+            if let Some(target) = self.targets.get_mut(&peer) {
+                target.retry_at = None;
+            }
+        }
         self.deliver(context, peer);
     }
 

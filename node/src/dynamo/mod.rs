@@ -25,6 +25,12 @@ mod write;
 mod goldens;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod healing_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::base::{ClusterId, NodeId};
 pub use crate::dynamo::Repair;
 use crate::dynamo::{self, Placement};
-use crate::wire::Mode;
 pub use crate::storage::table::Compression;
 use crate::storage::tree::TreeOptions;
+use crate::wire::Mode;
 
 /// Configuration of one node.
 #[derive(Debug, Clone)]

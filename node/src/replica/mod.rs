@@ -43,10 +43,10 @@ mod state;
 
 pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
 pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
+pub use dynamo::MasterlessReplica;
+pub use ending::StopReason;
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};
-pub use dynamo::MasterlessReplica;
-pub use ending::StopReason;
 pub use shell::Replica;
 pub use start::{STATE_DIR, StartError, WAL_DIR, dump_log};

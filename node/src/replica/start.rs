@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::config::NodeConfig;
+use super::disk_full::DiskFull;
 use super::gathering::Gathering;
 use super::identity::{self, Identity};
 use super::inbox::Inbox;
@@ -14,7 +15,6 @@ use super::pending::PendingRequests;
 use super::persist::{KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
 use super::recovery::{self, ReplayError};
 use super::saving::Saving;
-use super::disk_full::DiskFull;
 use super::shell::{FlushProgress, Replica};
 use super::state::{StateOptions, StateQueue, StateTask, meta};
 use crate::base::NodeId;

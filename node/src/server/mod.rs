@@ -91,17 +91,17 @@ pub async fn start_observed<E: Env>(
     if config.mode().is_masterless() {
         let replica = MasterlessReplica::recover(node_env, node_config, observer).await?;
         let (inbox, outboxes) = (replica.inbox(), replica.peer_outboxes());
-        Ok(serve(env, config, listener, (inbox, outboxes), replica.run()))
+        Ok(serve(&env, config, listener, (inbox, outboxes), replica.run()))
     } else {
         let replica = Replica::recover(node_env, node_config, observer).await?;
         let (inbox, outboxes) = (replica.inbox(), replica.peer_outboxes());
-        Ok(serve(env, config, listener, (inbox, outboxes), replica.run()))
+        Ok(serve(&env, config, listener, (inbox, outboxes), replica.run()))
     }
 }
 
 /// Connects a replica to the world and lets it run.
 fn serve<E: Env>(
-    env: E,
+    env: &E,
     config: NodeConfig,
     listener: <E::Net as Net>::Listener,
     (inbox, outboxes): (Arc<Inbox>, Vec<(NodeId, Arc<PeerOutbox>)>),
@@ -109,7 +109,7 @@ fn serve<E: Env>(
 ) -> Node {
     let local_address = listener.local_address();
     for (peer, outbox) in outboxes {
-        spawn_outgoing(&env, &config, peer, outbox, &inbox);
+        spawn_outgoing(env, &config, peer, outbox, &inbox);
     }
     let (stopped_sender, stopped) = tokio::sync::oneshot::channel();
     env.spawn("replica", async move {

@@ -120,7 +120,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
                 return ending.finish(reason);
             }
             let core_deadline = self.core.deadline();
-            let deadline = self.pending.next_deadline().map_or(core_deadline, |at| at.min(core_deadline));
+            let deadline =
+                self.pending.next_deadline().map_or(core_deadline, |at| at.min(core_deadline));
             alarm.until(&self.env, now, deadline);
             if self.inbox.wait(alarm.future.as_mut()).await {
                 alarm.over = true;
@@ -296,8 +297,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 fn note_floors<S: Engine>(store: &mut CellStore<S>, records: &[Record]) {
     for record in records {
         if let Record::Note { place, content: Some(content) } = record
-            && let Some((partition, floor)) =
-                notes::floor(place.as_bytes(), content.as_bytes())
+            && let Some((partition, floor)) = notes::floor(place.as_bytes(), content.as_bytes())
         {
             store.set_floor(partition, floor);
         }
@@ -308,9 +308,7 @@ fn note_floors<S: Engine>(store: &mut CellStore<S>, records: &[Record]) {
 fn bytes_of(records: &[Record]) -> u64 {
     let bytes = |record: &Record| match record {
         Record::Entries(entries) => entries.iter().map(Entry::bytes).sum(),
-        Record::Note { place, content } => {
-            place.len() + content.as_ref().map_or(0, Payload::len)
-        }
+        Record::Note { place, content } => place.len() + content.as_ref().map_or(0, Payload::len),
     };
     let bytes: usize = records.iter().map(bytes).sum();
     u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(PERSIST_OVERHEAD_BYTES)

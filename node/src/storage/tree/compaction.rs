@@ -138,10 +138,9 @@ impl<D: Disk> Compaction<D> {
         Ok(replace(&self.plan, current, tables))
     }
 
-    /// Returns a number below those of the new tables if all this is for is to let tombstones go.
-    pub(super) fn purges_from(&self) -> Option<u64> {
-        let newest = self.plan.lower.iter().max().filter(|_| self.plan.upper.is_empty());
-        newest.map(|number| number + 1)
+    /// Tells whether all that this is for is to let tombstones go.
+    pub(super) fn is_purge(&self) -> bool {
+        self.plan.upper.is_empty()
     }
 
     /// Gives it up; returns what it has written.

@@ -133,11 +133,14 @@ impl<D: Disk> Keeper<D> {
 
     /// Takes note of the tables that a purge has left with many tombstones: older entries may
     /// still lie above them. They are not purged again before something else rewrites them.
-    fn spare_unpurged(&mut self, number_before: u64) {
-        let last = self.version.levels.last().into_iter().flatten().map(|table| table.meta());
-        let is_spared = |number: u64| number >= number_before || self.unpurged.contains(&number);
-        let spared = last.filter(|meta| is_spared(meta.number) && picker::is_worth_a_purge(meta));
-        self.unpurged = spared.map(|meta| meta.number).collect();
+    fn spare_unpurged(&mut self, before: &Version<D>) {
+        let last = |version: &Version<D>| version.levels.last().cloned().unwrap_or_default();
+        let known: BTreeSet<u64> = last(before).iter().map(|table| table.meta().number).collect();
+        let is_spared = |number: &u64| !known.contains(number) || self.unpurged.contains(number);
+        let tables = last(&self.version);
+        let heavy = tables.iter().filter(|table| picker::is_worth_a_purge(table.meta()));
+        let heavy = heavy.map(|table| table.meta().number);
+        self.unpurged = heavy.filter(is_spared).collect();
     }
 
     /// Tells whether [`compact_step`](Self::compact_step) has something to do.
@@ -178,13 +181,13 @@ impl<D: Disk> Keeper<D> {
             return Ok(None);
         }
         let levels = compaction.finish(&self.version).await?;
-        let purge_from = compaction.purges_from();
+        let before = compaction.is_purge().then(|| Arc::clone(&self.version));
         sync_dir(&self.place.disk, &self.place.dir).await?;
         let version = self.publish_levels(levels).await?;
         self.compaction = None;
-        if let Some(number_before) = purge_from {
+        if let Some(before) = before {
             probe!("tree.floor_purges_a_table");
-            self.spare_unpurged(number_before);
+            self.spare_unpurged(&before);
         }
         self.plan = self.next_plan();
         Ok(Some(version))

@@ -1,0 +1,1 @@
+//! One directed test per rule.
