@@ -77,7 +77,12 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             }
         }
         drop(log);
-        let recovered = recovered(&store, judged)?;
+        let mut recovered = recovered(&store, judged)?;
+        if judged.persisted == 0 && config.members.len() > 1 {
+            // Nothing tells a disk that is new from one that was exchanged, or wiped.
+            info!(node = %config.node, "new: comparing with all other nodes before reads");
+            recovered.is_damaged = true;
+        }
         observer.on_masterless_start(now, &recovered);
         let core_config = core_config(&config, &placement);
         let core = Dynamo::new(core_config, recovered, env.rng("dynamo"), now);
