@@ -95,7 +95,9 @@ pub(super) struct Context {
     gathered: VecDeque<Pending>,
     /// Persist requests that the disk has.
     in_flight: VecDeque<(PersistId, Vec<Pending>)>,
-    /// What follows from what is durable.
+    /// What follows from what is durable, for each apply that is not reported yet.
+    applying: VecDeque<Vec<Then>>,
+    /// What follows from what is durable and applied.
     done: VecDeque<Then>,
     persist_last: PersistId,
     out: Ready,
@@ -127,6 +129,7 @@ impl Context {
             reading: BTreeMap::new(),
             gathered: VecDeque::new(),
             in_flight: VecDeque::new(),
+            applying: VecDeque::new(),
             done: VecDeque::new(),
             persist_last: 0,
             out: Ready::default(),
@@ -256,19 +259,31 @@ impl Context {
         self.persist_last = persisted;
     }
 
-    /// Every persist request up to `through` is durable: has their records applied, and what
-    /// follows done.
+    /// Every persist request up to `through` is durable: has their records applied.
+    ///
+    /// What follows waits for the report of that. It is more than a matter of order: the trees
+    /// learn of the records by that report, and a session of anti-entropy that went on before
+    /// would tell the other side roots without them.
     pub(super) fn on_persisted(&mut self, through: PersistId) {
         assert!(through <= self.persist_last, "D2: {through} is durable of {}", self.persist_last);
         while let Some((id, pending)) = self.in_flight.pop_front_if(|(id, _)| *id <= through) {
             let mut records = Vec::with_capacity(pending.len());
+            let mut follows = Vec::with_capacity(pending.len());
             for Pending { record, then } in pending {
                 self.note_tombstones(&record);
                 records.push(record);
-                self.done.push_back(then);
+                follows.push(then);
             }
+            self.applying.push_back(follows);
             self.out.apply.push((id, records));
         }
+    }
+
+    /// The oldest apply is reported: has done what follows.
+    pub(super) fn on_applied(&mut self) {
+        let follows = self.applying.pop_front();
+        assert!(follows.is_some(), "D2: an apply is reported that was not asked for");
+        self.done.extend(follows.into_iter().flatten());
     }
 
     /// There is no space: takes everything that the disk was not asked for yet, oldest first.

@@ -568,7 +568,10 @@ impl Core for Dynamo {
             Input::DiskFull => self.on_disk_full(),
             Input::DiskHasSpace => self.context.is_disk_full = false,
             Input::StoreRead { id, found } => self.on_store_read(id, found),
-            Input::Applied { deltas } => self.trees.on_applied(deltas),
+            Input::Applied { deltas } => {
+                self.trees.on_applied(deltas);
+                self.context.on_applied();
+            }
         }
         self.finish_step();
     }

@@ -26,6 +26,8 @@ mod goldens;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod healing_tests;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

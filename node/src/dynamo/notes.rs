@@ -126,6 +126,25 @@ pub fn recovered_content<'a>(place: &[u8], content: &'a [u8]) -> &'a [u8] {
     }
 }
 
+/// Returns for whom a hint is kept, and what; `None` if the note is no hint. For those who look at
+/// a disk from outside.
+pub fn hint(place: &[u8], content: &[u8]) -> Option<(NodeId, Vec<Entry>)> {
+    match Kind::of(place) {
+        Some(Kind::Hint { target, .. }) => Some((target, entries(content)?)),
+        _ => None,
+    }
+}
+
+/// Tells whether a note is a batch that is not over.
+pub fn is_batch(place: &[u8]) -> bool {
+    matches!(Kind::of(place), Some(Kind::Batch(_)))
+}
+
+/// Tells whether a note says that its disk is damaged.
+pub fn is_damaged(place: &[u8]) -> bool {
+    Kind::of(place) == Some(Kind::Damaged)
+}
+
 /// What a restart must know of the entries in a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {

@@ -18,10 +18,12 @@ use super::super::start::{
 use super::super::state::{StateOptions, StateQueue, StateTask};
 use super::recovery::{self, Judged};
 use super::{FlushProgress, MasterlessReplica, PersistProgress, bytes_of, note_floors};
-use crate::base::{NodeId, Payload};
+use crate::base::{Instant, NodeId, Payload};
 use crate::codec;
 use crate::dynamo::placement::NOTE_PREFIX;
-use crate::dynamo::{self, Dynamo, Found, Placement, Record, Recovered, StoreRead, notes};
+use crate::dynamo::{
+    self, Dynamo, Found, PersistId, Placement, Record, Recovered, StoreRead, notes,
+};
 use crate::env::Env;
 use crate::kv::CellStore;
 use crate::storage::snapshot::Transfers;
@@ -56,28 +58,9 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         };
         identity::claim(env.disk(), &Identity::of(&config)).await.map_err(explain_claim)?;
         let transfers = Transfers::open(env.disk().clone()).await?;
-        let Opened { tree, mut keeper, writer, log, judged } = open(&env, &config).await?;
         let now = env.now();
-        let mut store = CellStore::new(tree);
-        for (place, content) in read_notes(&store)? {
-            note_floors(&mut store, &[Record::Note { place, content: Some(content) }]);
-        }
-        keeper.set_purge_floors(store.purge_floors().clone());
-        let durable = store.applied();
-        let mut log_bytes = 0;
-        for record in log.records.iter().filter(|record| record.kind == KIND_RECORDS) {
-            if record.tag > store.applied() {
-                let records: Vec<Record> =
-                    codec::decode(&record.payload).map_err(foreign_record)?;
-                // Nobody asks for leaves before the core has read them.
-                let _deltas = store.apply(record.tag, &records)?;
-                note_floors(&mut store, &records);
-                observer.on_masterless_applied(now, record.tag, &records);
-                log_bytes += bytes_of(&records);
-            }
-        }
-        drop(log);
-        let mut recovered = recovered(&store, judged)?;
+        let Restored { store, keeper, writer, mut recovered, judged, durable, log_bytes } =
+            restore(&env, &config, &mut observer).await?;
         if judged.persisted == 0 && config.members.len() > 1 {
             // Nothing tells a disk that is new from one that was exchanged, or wiped.
             info!(node = %config.node, "new: comparing with all other nodes before reads");
@@ -118,6 +101,78 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             env,
             config,
         })
+    }
+}
+
+/// What the disk held, ready for use.
+struct Restored<E: Env> {
+    store: CellStore<Tree<E::Disk>>,
+    keeper: Keeper<E::Disk>,
+    writer: Writer<E::Disk>,
+    recovered: Recovered,
+    judged: Judged,
+    /// The last persist request whose effect is in tables.
+    durable: PersistId,
+    /// Bytes of log that were applied after it.
+    log_bytes: u64,
+}
+
+/// Opens what is on the disk and applies what the tables do not have.
+///
+/// That reads the tables, so it may be what finds them damaged. With others to get the cells from
+/// they are condemned as at any other time, and the second try begins without them.
+async fn restore<E: Env>(
+    env: &E,
+    config: &NodeConfig,
+    observer: &mut impl Observer,
+) -> Result<Restored<E>, StartError> {
+    let has_peers = config.members.len() > 1;
+    match reload(open(env, config).await?, env.now(), observer) {
+        Ok(restored) => return Ok(restored),
+        Err((StartError::Storage(error @ StorageError::Corrupt { .. }), mut keeper))
+            if has_peers =>
+        {
+            crate::probe!("replica.state_is_condemned_at_start");
+            keeper.condemn(&error).await?;
+        }
+        Err((error, _)) => return Err(error),
+    }
+    reload(open(env, config).await?, env.now(), observer).map_err(|(error, _)| error)
+}
+
+/// Applies what the tables do not have.
+fn reload<E: Env>(
+    opened: Opened<E>,
+    now: Instant,
+    observer: &mut impl Observer,
+) -> Result<Restored<E>, (StartError, Keeper<E::Disk>)> {
+    let Opened { tree, mut keeper, writer, log, judged } = opened;
+    let mut store = CellStore::new(tree);
+    let durable = store.applied();
+    let mut apply = || -> Result<(u64, Recovered), StartError> {
+        for (place, content) in read_notes(&store)? {
+            note_floors(&mut store, &[Record::Note { place, content: Some(content) }]);
+        }
+        keeper.set_purge_floors(store.purge_floors().clone());
+        let mut log_bytes = 0;
+        for record in log.records.iter().filter(|record| record.kind == KIND_RECORDS) {
+            if record.tag > store.applied() {
+                let records: Vec<Record> =
+                    codec::decode(&record.payload).map_err(foreign_record)?;
+                // Nobody asks for leaves before the core has read them.
+                let _deltas = store.apply(record.tag, &records)?;
+                note_floors(&mut store, &records);
+                observer.on_masterless_applied(now, record.tag, &records);
+                log_bytes += bytes_of(&records);
+            }
+        }
+        Ok((log_bytes, recovered(&store, judged)?))
+    };
+    match apply() {
+        Ok((log_bytes, recovered)) => {
+            Ok(Restored { store, keeper, writer, recovered, judged, durable, log_bytes })
+        }
+        Err(error) => Err((error, keeper)),
     }
 }
 
