@@ -46,9 +46,8 @@ impl RealCluster {
             cluster.start_node(node);
         }
         for node in cluster.numbers() {
-            cluster
-                .wait_for_masterless(node, "knows all nodes", |status| status.up.len() == count)
-                .await;
+            let is_ready = |status: &MasterlessStatus| status.up.len() == count && status.is_whole;
+            cluster.wait_for_masterless(node, "has compared with all nodes", is_ready).await;
         }
         cluster
     }

@@ -86,7 +86,7 @@ use crate::kv::{
     Version, validate_batch,
 };
 use crate::probe;
-use crate::wire::{Consistency, Level, Mode, RequestBody, ResponseBody, Status};
+use crate::wire::{Consistency, RequestBody, ResponseBody, Status};
 
 pub use self::batch::BatchBuilder;
 pub use self::connect::connect;
@@ -94,6 +94,7 @@ pub use self::error::{ClientError, TryFailure};
 pub use self::options::ClientOptions;
 pub use self::pager::{KeyRange, KeysPager, ScanPager};
 pub use self::saving::SnapshotPager;
+pub use crate::wire::{Level, Mode};
 
 /// The byte stream of an environment.
 type Stream<E> = <<E as Env>::Net as Net>::Stream;

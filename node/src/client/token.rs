@@ -327,3 +327,139 @@ impl Marks {
 fn stamp_of(version: Version) -> Stamp {
     Stamp::from_version(version.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, Value};
+
+    fn stamp(ms: u64) -> Stamp {
+        Stamp::new(ms, 0, NodeId(1))
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name.to_owned()).unwrap()
+    }
+
+    fn column(name: &str) -> Column {
+        Column::new(name.to_owned()).unwrap()
+    }
+
+    fn cell(ms: u64) -> Cell {
+        Cell { value: Value::default(), version: Version(stamp(ms).version()) }
+    }
+
+    fn set(k: &str, c: &str) -> Mutation {
+        Mutation::Set { key: key(k), column: column(c), value: Value::default() }
+    }
+
+    /// Tells whether a session that wrote these at 10 ms takes the answer.
+    fn is_taken(written: &[Mutation], query: &Query, reply: &QueryReply, level: Level) -> bool {
+        let token = Token::default();
+        token.on_written(written, stamp(10));
+        token.expected(query).find_stale(query, reply, Stamp::ZERO, level).is_none()
+    }
+
+    fn slice(start: Option<&str>, stop: Option<&str>) -> Query {
+        let bound = |bound: Option<&str>| bound.map(column);
+        Query::Slice { key: key("k"), start: bound(start), stop: bound(stop), limit: 9 }
+    }
+
+    fn columns(found: &[(&str, u64)], next: Option<&str>) -> QueryReply {
+        let columns = found.iter().map(|(name, ms)| (column(name), cell(*ms))).collect();
+        QueryReply::Columns { columns, next: next.map(column) }
+    }
+
+    #[test]
+    fn slice_must_have_what_was_written_in_it_and_may_lack_the_rest() {
+        let written = [set("k", "b"), set("k", "d"), set("other", "c")];
+        let all = slice(None, None);
+        let taken = |query: &Query, reply| is_taken(&written, query, &reply, Level::One);
+        assert!(taken(&all, columns(&[("a", 1), ("b", 10), ("d", 11)], None)));
+        assert!(!taken(&all, columns(&[("a", 1), ("b", 9), ("d", 11)], None)), "an older b");
+        assert!(!taken(&all, columns(&[("a", 1), ("b", 10)], None)), "d is missing");
+        assert!(taken(&all, columns(&[("a", 1), ("b", 10)], Some("c"))), "d is on another page");
+        assert!(taken(&slice(Some("c"), None), columns(&[("d", 10)], None)));
+        assert!(taken(&slice(None, Some("c")), columns(&[("b", 10)], None)));
+        assert!(is_taken(&written, &all, &columns(&[], None), Level::All), "deleted by somebody");
+    }
+
+    #[test]
+    fn row_deleted_by_the_session_hides_older_cells_in_every_answer() {
+        let written = [Mutation::DeleteRow { key: key("k") }];
+        let taken = |ms| {
+            let reply = columns(&[("a", ms)], None);
+            is_taken(&written, &slice(None, None), &reply, Level::One)
+        };
+        assert!(!taken(9));
+        assert!(taken(11));
+        let query = Query::MultiGet { cells: vec![(key("k"), column("x"))] };
+        let reply = |found| QueryReply::Cells(vec![found]);
+        assert!(!is_taken(&written, &query, &reply(Some(cell(9))), Level::Quorum));
+        assert!(is_taken(&written, &query, &reply(None), Level::One));
+    }
+
+    #[test]
+    fn listed_keys_must_agree_with_what_was_written() {
+        let written = [set("b", ""), Mutation::Delete { key: key("d"), column: column("") }];
+        let query = |start: Option<&str>, prefix: &str| Query::Keys {
+            start: start.map(key),
+            stop: None,
+            prefix: key(prefix),
+            limit: 9,
+        };
+        let reply = |keys: &[&str]| {
+            let keys = keys.iter().map(|name| key(name)).collect();
+            QueryReply::Keys { keys, next: None }
+        };
+        let taken =
+            |query: &Query, keys: &[&str]| is_taken(&written, query, &reply(keys), Level::One);
+        assert!(taken(&query(None, ""), &["a", "b", "c"]));
+        assert!(!taken(&query(None, ""), &["a", "c"]), "b is missing");
+        assert!(!taken(&query(None, ""), &["b", "d"]), "d may be gone");
+        assert!(taken(&query(Some("c"), ""), &["c"]));
+        assert!(taken(&query(None, "c"), &["c", "cc"]));
+        assert!(is_taken(&written, &query(None, ""), &reply(&["d"]), Level::All));
+    }
+
+    #[test]
+    fn scan_begins_in_the_middle_of_a_row() {
+        let written = [set("k", "a"), set("k", "c")];
+        let start = Some((key("k"), column("b")));
+        let query = Query::Scan { start, prefix: Key::default(), limit: 9 };
+        let reply = |cells| QueryReply::Scanned { cells, next: None };
+        let whole = vec![(key("k"), column("c"), cell(10))];
+        assert!(is_taken(&written, &query, &reply(whole), Level::One));
+        assert!(!is_taken(&written, &query, &reply(Vec::new()), Level::One));
+    }
+
+    #[test]
+    fn session_that_has_seen_too_much_reads_the_rest_from_all() {
+        let token = Token::default();
+        for number in 0..=PLACES_MAX {
+            token.on_written(&[set(&number.to_string(), "")], stamp(10));
+        }
+        let get = |name: &str| Query::Get { key: key(name), column: column("") };
+        let is_taken = |name: &str, level| {
+            let (query, reply) = (get(name), QueryReply::Cell(Some(cell(10))));
+            token.expected(&query).find_stale(&query, &reply, Stamp::ZERO, level).is_none()
+        };
+        assert!(is_taken(&PLACES_MAX.to_string(), Level::One), "the last one is remembered");
+        assert!(!is_taken("0", Level::Quorum) && is_taken("0", Level::All));
+        let place_count = lock(&token.marks).place_count;
+        assert_eq!(place_count, 1, "what is remembered is bounded");
+    }
+
+    #[test]
+    fn what_comes_while_an_answer_is_under_way_is_no_reason_to_throw_it_away() {
+        let token = Token::default();
+        let query = Query::Get { key: key("k"), column: column("") };
+        let expected = token.expected(&query);
+        token.on_written(&[set("k", "")], stamp(10));
+        let reply = QueryReply::Cell(Some(cell(9)));
+        assert_eq!(expected.find_stale(&query, &reply, Stamp::ZERO, Level::One), None);
+        token.on_read(&query, &reply, stamp(9), Level::One);
+        let again = token.expected(&query);
+        assert!(again.find_stale(&query, &reply, Stamp::ZERO, Level::All).is_some());
+    }
+}

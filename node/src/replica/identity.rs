@@ -66,6 +66,12 @@ impl Identity {
     }
 }
 
+/// Returns whose directory it is; `None` if that cannot be told.
+pub(super) async fn owner<D: Disk>(disk: &D) -> Option<Identity> {
+    let file = disk.open(PATH).await.ok()?;
+    read(&file).ok()
+}
+
 /// Checks that the directory is this node's, or makes it so if it is empty.
 ///
 /// # Errors

@@ -88,6 +88,22 @@ fn node_killed_stops_nobody_and_has_everything_when_back() {
 }
 
 #[test]
+fn node_whose_disk_is_exchanged_answers_when_it_has_its_share_again() {
+    block_on(async {
+        let mut cluster = RealCluster::start_masterless(3, &[]).await;
+        let cells = lines("cells");
+        import(&cluster, &cells, "quorum");
+        cluster.kill(3);
+        fs::remove_dir_all(cluster.data(3)).unwrap();
+        cluster.start_node(3);
+        // Not before it is whole does it count as a replica; then what it says is the truth.
+        assert_eq!(export(&cluster, 3, "one"), cells);
+        cluster.wait_until_converged().await;
+        assert_eq!(export(&cluster, 3, "one"), cells);
+    });
+}
+
+#[test]
 fn four_nodes_with_four_replicas_serve_levels_one_and_two_with_two_nodes_dead() {
     block_on(async {
         let mut cluster = RealCluster::start_masterless(4, &["--replication-factor", "4"]).await;

@@ -110,8 +110,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             if now >= self.core.deadline() {
                 self.core.tick(now);
             }
-            self.drive(now);
             self.expire(now);
+            self.drive(now);
             self.maybe_flush();
             if let Some(reason) = self.stop.take() {
                 let ending = self.ending();

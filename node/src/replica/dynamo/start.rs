@@ -59,8 +59,13 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         identity::claim(env.disk(), &Identity::of(&config)).await.map_err(explain_claim)?;
         let transfers = Transfers::open(env.disk().clone()).await?;
         let now = env.now();
-        let Restored { store, keeper, writer, recovered, judged, durable, log_bytes } =
+        let Restored { store, keeper, writer, mut recovered, judged, durable, log_bytes } =
             restore(&env, &config, &mut observer).await?;
+        if judged.persisted == 0 && config.members.len() > 1 {
+            // Nothing tells a disk that is new from one that was exchanged, or wiped.
+            info!(node = %config.node, "new: comparing with all other nodes before reads");
+            recovered.is_damaged = true;
+        }
         observer.on_masterless_start(now, &recovered);
         let core_config = core_config(&config, &placement);
         let core = Dynamo::new(core_config, recovered, env.rng("dynamo"), now);
