@@ -204,7 +204,9 @@ impl Batches {
         let is_sane = batch.node() == from
             && !entries.is_empty()
             && entries.iter().all(|entry| entry.stamp == batch && is_placed(entry));
-        if !is_sane || context.is_disk_full || !context.clock.observe(batch) {
+        // Behind the fence the node has promised to have nothing to deliver; see `floor`.
+        let is_late = batch <= context.fence;
+        if !is_sane || is_late || context.is_disk_full || !context.clock.observe(batch) {
             probe!("dynamo.batch_not_held");
             return;
         }

@@ -89,6 +89,11 @@ pub struct Config {
     pub read_timeout: Duration,
     /// Reads under way; above it [`Reply::Overloaded`](super::Reply::Overloaded).
     pub pending_reads_max: usize,
+    /// Bytes of answers kept of the reads under way; above it
+    /// [`Reply::Overloaded`](super::Reply::Overloaded).
+    pub pending_read_bytes_max: usize,
+    /// How often a read asks again because a replica refused a repair as deleted meanwhile.
+    pub rereads_max: u32,
     /// Ranges of one read.
     pub read_ranges_max: usize,
     /// Least time before another replica is asked because one is slow.
@@ -108,8 +113,14 @@ pub struct Config {
     pub sync_bytes_max: usize,
     /// Places of one outline.
     pub sync_outline_count_max: usize,
-    /// Bytes of writes to the other side in flight.
-    pub sync_window_bytes: usize,
+
+    /// Bytes per second that sessions may read and exchange, on average; it may be exceeded by
+    /// one page.
+    pub sync_bytes_per_second: u64,
+    /// Partitions that one session looks at; the next one goes on from there.
+    pub sync_partitions_max: usize,
+    /// Time between two trees that are read from the store.
+    pub tree_interval: Duration,
 
     /// How long every write is left alone before it can come under a floor; more than twice the
     /// write time-out and the delay of hints.
@@ -128,6 +139,18 @@ pub struct Repair {
     pub hints: bool,
     /// By comparing the remaining replicas after a read.
     pub reads: bool,
+}
+
+impl Repair {
+    /// Returns what it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match (self.reads, self.hints) {
+            (true, true) => "both",
+            (true, false) => "read-repair",
+            (false, true) => "hinted-handoff",
+            (false, false) => "none",
+        }
+    }
 }
 
 impl Config {
@@ -168,6 +191,8 @@ impl Config {
             detector_doubt: Duration::from_millis(300),
             read_timeout: Duration::from_secs(2),
             pending_reads_max: 4096,
+            pending_read_bytes_max: 64 << 20,
+            rereads_max: 3,
             read_ranges_max: 10_000,
             speculate_after_min: Duration::from_millis(5),
             background_reads_per_second: 100,
@@ -177,7 +202,9 @@ impl Config {
             sync_timeout: Duration::from_secs(5),
             sync_bytes_max: 1 << 20,
             sync_outline_count_max: 4096,
-            sync_window_bytes: 2 << 20,
+            sync_bytes_per_second: 16 << 20,
+            sync_partitions_max: 1024,
+            tree_interval: Duration::from_millis(5),
             floor_age: Duration::from_secs(10),
             floor_interval: Duration::from_secs(5),
             check_invariants: false,

@@ -234,7 +234,7 @@ impl Dynamo {
                 | SyncMessage::Floor { .. }),
             ) => self.floors.on_sync_message(context, low_water, from, message),
             Message::Sync(message) => {
-                let (trees, floors) = (&mut self.trees, &mut self.floors);
+                let (trees, floors) = (&self.trees, &mut self.floors);
                 self.sync.on_sync_message(context, trees, floors, from, message);
             }
         }
@@ -415,13 +415,13 @@ impl Dynamo {
 
     fn on_store_read(&mut self, id: ReadId, found: Found) {
         let Some(owner) = self.context.was_read(id) else { return };
-        let Self { context, hints, batches, reads, trees, sync, floors, .. } = self;
+        let Self { context, hints, batches, reads, trees, sync, .. } = self;
         match owner {
             Owner::Hints => hints.on_store_read(context, id, found),
             Owner::Batches => batches.on_store_read(context, id, found),
             Owner::Reads => reads.on_store_read(context, id, found),
             Owner::Trees => trees.on_store_read(context, id, found),
-            Owner::Sync => sync.on_store_read(context, trees, floors, id, found),
+            Owner::Sync => sync.on_store_read(context, id, found),
             Owner::Writes | Owner::Floors => {
                 assert!(owner == Owner::Reads, "D4: {owner:?} read {id}, and never reads");
             }
@@ -542,9 +542,9 @@ impl Dynamo {
             ..DynamoStatus::default()
         };
         self.reads.status(&mut status);
-        self.trees.status(&mut status);
+        self.trees.status(context, &mut status);
         self.sync.status(&mut status);
-        self.floors.status(&mut status);
+        self.floors.status(context, &mut status);
         status
     }
 }
@@ -568,7 +568,7 @@ impl Core for Dynamo {
             Input::DiskFull => self.on_disk_full(),
             Input::DiskHasSpace => self.context.is_disk_full = false,
             Input::StoreRead { id, found } => self.on_store_read(id, found),
-            Input::Applied { deltas } => self.trees.on_applied(&mut self.context, deltas),
+            Input::Applied { deltas } => self.trees.on_applied(deltas),
         }
         self.finish_step();
     }
@@ -610,10 +610,10 @@ impl Core for Dynamo {
             self.writes.deadline(),
             self.hints.deadline(),
             self.batches.deadline(),
-            self.reads.deadline(context),
-            self.trees.deadline(context),
-            self.sync.deadline(context),
-            self.floors.deadline(context),
+            self.reads.deadline(),
+            self.trees.deadline(),
+            self.sync.deadline(),
+            self.floors.deadline(),
         ];
         deadlines.into_iter().flatten().fold(self.heartbeat_at, Instant::min)
     }

@@ -7,6 +7,7 @@ mod context;
 pub mod core;
 mod detector;
 mod floor;
+mod group;
 mod hint;
 mod invariants;
 mod merge;
@@ -24,6 +25,8 @@ mod write;
 mod goldens;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod healing_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

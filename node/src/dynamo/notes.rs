@@ -112,12 +112,37 @@ pub(super) fn hints_of(target: NodeId) -> Payload {
     Payload::new(place).unwrap_or_default()
 }
 
+/// Returns the partition and the floor that a note tells of; `None` if it is about something else.
+pub fn floor(place: &[u8], content: &[u8]) -> Option<(Partition, Stamp)> {
+    let Some(Kind::Floor(partition)) = Kind::of(place) else { return None };
+    number(content).map(|floor| (partition, Stamp::from_version(floor)))
+}
+
 /// Returns what a restart needs of a note's content: see [`Recovered`](super::Recovered::notes).
 pub fn recovered_content<'a>(place: &[u8], content: &'a [u8]) -> &'a [u8] {
     match Kind::of(place) {
         Some(Kind::Hint { .. } | Kind::Batch(_)) => content.get(..HEAD_BYTES).unwrap_or(content),
         _ => content,
     }
+}
+
+/// Returns for whom a hint is kept, and what; `None` if the note is no hint. For those who look at
+/// a disk from outside.
+pub fn hint(place: &[u8], content: &[u8]) -> Option<(NodeId, Vec<Entry>)> {
+    match Kind::of(place) {
+        Some(Kind::Hint { target, .. }) => Some((target, entries(content)?)),
+        _ => None,
+    }
+}
+
+/// Tells whether a note is a batch that is not over.
+pub fn is_batch(place: &[u8]) -> bool {
+    matches!(Kind::of(place), Some(Kind::Batch(_)))
+}
+
+/// Tells whether a note says that its disk is damaged.
+pub fn is_damaged(place: &[u8]) -> bool {
+    Kind::of(place) == Some(Kind::Damaged)
 }
 
 /// What a restart must know of the entries in a note.

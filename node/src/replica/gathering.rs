@@ -6,9 +6,16 @@
 //! append to each follower. A lone write never waits. Measured with 64 connections, before there
 //! was this: 3.7 appends to each follower for every fsync.
 //!
+//! When no sync is under way, the clients that the last batch has answered are about to ask again,
+//! one after the other. The first of them would get a sync for itself, and all others wait for it.
+//! So writes also wait while each turn of the loop brings more of them, until there are about as
+//! many as there were before. A turn costs microseconds, and a lone writer never waits for one.
+//! Measured with 64 connections: a tenth more writes, with a tenth less processor time for each.
+//!
 //! # Invariants
-//! 1. No write waits longer than [`GATHER_MAX`]: a leader whose own disk is slow does not slow
-//!    down followers that could commit without it.
+//! 1. No write waits longer than [`GATHER_MAX`] for a sync: a leader whose own disk is slow does
+//!    not slow down followers that could commit without it. No write waits for more than
+//!    [`TURNS_MAX`] turns.
 //! 2. Writes leave in the order in which they came.
 
 use std::time::Duration;
@@ -20,6 +27,10 @@ use crate::raft::{PersistId, Token};
 /// disks. Too large: the leader's disk sets the pace for the cluster.
 const GATHER_MAX: Duration = Duration::from_millis(2);
 
+/// Most turns of the loop that writes wait for others. Too small: small batches. Too large: a
+/// trickle of writes delays the first of them.
+const TURNS_MAX: u32 = 10;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
@@ -28,6 +39,12 @@ pub(super) struct Gathering {
     since: Instant,
     /// The last persist request, unless it is durable.
     syncing: Option<PersistId>,
+    /// About how many writes left together lately.
+    usual: usize,
+    /// How many were waiting a turn ago.
+    waiting_before: usize,
+    /// Turns that they have waited for.
+    turns: u32,
 }
 
 impl Gathering {
@@ -60,7 +77,27 @@ impl Gathering {
         if leads && self.syncing.is_some() && is_early {
             return Vec::new();
         }
+        if leads && self.are_more_coming() {
+            self.waiting_before = self.waiting.len();
+            self.turns += 1;
+            return Vec::new();
+        }
+        if !self.waiting.is_empty() {
+            self.usual = usize::midpoint(self.usual, self.waiting.len());
+        }
+        (self.waiting_before, self.turns) = (0, 0);
         std::mem::take(&mut self.waiting)
+    }
+
+    /// Tells whether writes wait for the next turn of the loop, which is to come at once.
+    pub(super) fn wants_turn(&self) -> bool {
+        self.turns > 0
+    }
+
+    /// Tells whether the last turn has brought writes, and another one probably will.
+    fn are_more_coming(&self) -> bool {
+        let count = self.waiting.len();
+        count > self.waiting_before && count < self.usual && self.turns < TURNS_MAX
     }
 }
 
@@ -103,6 +140,42 @@ mod tests {
         let deadline = gathering.deadline().unwrap();
         assert_eq!(deadline, Instant::default() + GATHER_MAX);
         assert_eq!(tokens(&gathering.take(deadline, true)), [7, 8]);
+    }
+
+    /// A gathering that has seen batches of 16.
+    fn busy() -> Gathering {
+        let mut gathering = Gathering::default();
+        for token in 0..16 {
+            gathering.add(Instant::default(), token, Payload::default());
+        }
+        for _ in 0..=TURNS_MAX {
+            gathering.take(Instant::default(), true);
+        }
+        assert!(gathering.usual > 4, "{gathering:?}");
+        gathering
+    }
+
+    #[test]
+    fn writes_wait_for_more_while_each_turn_brings_some() {
+        let mut gathering = busy();
+        for token in 0..3 {
+            gathering.add(Instant::default(), token, Payload::default());
+            assert!(gathering.take(Instant::default(), true).is_empty());
+            assert!(gathering.wants_turn());
+        }
+        // The next turn brings none.
+        assert_eq!(tokens(&gathering.take(Instant::default(), true)), [0, 1, 2]);
+        assert!(!gathering.wants_turn());
+    }
+
+    #[test]
+    fn writes_leave_when_they_are_as_many_as_before() {
+        let mut gathering = busy();
+        let usual = u64::try_from(gathering.usual).unwrap();
+        for token in 0..usual {
+            gathering.add(Instant::default(), token, Payload::default());
+        }
+        assert_eq!(gathering.take(Instant::default(), true).len(), gathering.usual);
     }
 
     #[test]

@@ -165,7 +165,8 @@ impl Replay {
     fn settle_lost(&mut self) {
         if self.lost > 0 {
             crate::probe!("recovery.damage_at_the_end");
-            let last = self.last();
+            // What the tables cover may be gone from the log, and then the lost come after that.
+            let last = if self.entries.is_empty() { self.durable } else { self.last() };
             self.note_damage(SnapshotMeta {
                 index: last.index + self.lost,
                 term: self.hard_state.term.max(last.term),
@@ -294,6 +295,18 @@ mod tests {
         (1..=5).for_each(|index| replay.entry(entry(index, 1)));
         replay.lost = 2;
         assert_eq!(replay.finish().damaged_last, Some(meta(7, 4)));
+    }
+
+    /// Found by the swarm (storage seed 7105697): the tables covered all that was left of the log,
+    /// and the only entry behind them was lost without a word.
+    #[test]
+    fn lost_record_of_a_log_that_the_tables_cover_is_remembered() {
+        let mut replay = after(meta(277, 2));
+        replay.hard_state = HardState { term: 2, vote: None };
+        replay.lost = 1;
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), []);
+        assert_eq!(recovered.damaged_last, Some(meta(278, 2)));
     }
 
     /// Found by the swarm (seed 704661): the second start took the last kept entry for lost, and

@@ -6,6 +6,7 @@
 
 mod describe;
 mod oracle;
+mod readers;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::base::{Core, Instant, NodeId, Payload, Rng, Stamp, Written};
 use oracle::Oracle;
+use readers::Readers;
 pub(super) use store::Store;
 
 /// What wall clocks show when a cluster begins, in milliseconds.
@@ -63,6 +65,7 @@ pub(super) struct Cluster {
     pub(super) copies: Vec<Envelope>,
     pub(super) now: Instant,
     pub(super) oracle: Oracle,
+    pub(super) readers: Readers,
     pub(super) placement: Placement,
     /// Nodes whose disk requests wait for [`Cluster::persist`] even in [`Cluster::settle`].
     pub(super) slow_disks: BTreeSet<NodeId>,
@@ -102,6 +105,7 @@ impl Cluster {
             copies: Vec::new(),
             now: Instant::from_nanos(0),
             oracle: Oracle::default(),
+            readers: Readers::default(),
             placement: Placement::new(&ids, shape.factor, shape.partitions),
             slow_disks: BTreeSet::new(),
             trace: None,
@@ -190,6 +194,7 @@ impl Cluster {
             node.disk.persist(&persist);
         }
         self.oracle.crashed(id);
+        self.readers.crashed(id);
         self.note(format!("{id} ✗ crashes"));
     }
 
@@ -198,6 +203,11 @@ impl Cluster {
         self.crash(id, 0);
         self.oracle.is_wiped = true;
         self.node_mut(id).disk = Disk { is_damaged: true, ..Disk::default() };
+    }
+
+    /// Has a node that is down find out that its disk lost something.
+    pub(super) fn damage(&mut self, id: NodeId) {
+        self.node_mut(id).disk.is_damaged = true;
     }
 
     /// Gives a node an input and carries out what it wants, as far as that is just queueing.
@@ -274,7 +284,13 @@ impl Cluster {
 
     fn answered(&mut self, id: NodeId, token: Token, reply: &Reply) {
         self.note(format!("{id} answers #{token} {}", describe::reply(reply)));
+        if self.readers.answered(&self.oracle, token, reply) {
+            return;
+        }
         self.oracle.answered(&self.nodes, &self.placement, token, reply);
+        if let (Reply::Written { stamp }, Some(asked)) = (reply, self.oracle.asked.get(&token)) {
+            self.readers.acknowledged(asked.level, &asked.changes, *stamp);
+        }
         if let (Reply::Written { stamp }, Some(session)) = (reply, self.sessions.get(&token)) {
             let seen = self.seen.entry(*session).or_default();
             *seen = (*seen).max(*stamp);

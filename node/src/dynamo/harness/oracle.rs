@@ -10,6 +10,7 @@ use super::super::placement::partition_of_place;
 use super::super::{Level, Message, Placement, Record, Reply, Token};
 use super::{Disk, Node};
 use crate::base::{Entry, NodeId, Payload, Stamp, Written};
+use crate::codec::keycode;
 
 /// A client's write.
 #[derive(Debug, Clone)]
@@ -74,6 +75,21 @@ impl Oracle {
         if let Some(asked) = self.asked.get_mut(&token) {
             asked.is_lost = true;
         }
+    }
+
+    /// Returns what was written at a place with that stamp.
+    pub(super) fn written(&self, place: &Payload, is_cell: bool, stamp: Stamp) -> Option<&Written> {
+        self.written.get(&(place.clone(), is_cell, stamp))
+    }
+
+    /// Returns the smallest stamp, from `least` on, with which a cell was deleted.
+    pub(super) fn deleted(&self, place: &Payload, least: Stamp) -> Option<Stamp> {
+        let row = Payload::new(keycode::row_prefix(place.as_bytes()).to_vec()).unwrap_or_default();
+        let deletes = self.written.iter().filter(|((at, is_cell, stamp), written)| {
+            let is_here = (*is_cell && at == place) || (!*is_cell && *at == row);
+            is_here && *stamp >= least && !matches!(written, Written::Value(_))
+        });
+        deletes.map(|((_, _, stamp), _)| *stamp).min()
     }
 
     /// Returns how many clients wait.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::super::merkle::{LEAF_COUNT, entry_hash, leaf_of};
+use super::super::notes::{self, Kind};
 use super::super::placement::{partition_of_place, prefix};
 use super::super::{Chunk, Found, Partition, Range, Record, StoreRead};
 use crate::base::{Entry, Payload, Stamp, Written};
@@ -19,6 +20,8 @@ pub(in super::super) struct Store {
     pub(in super::super) notes: BTreeMap<Payload, Payload>,
     /// The latest stamp that was ever applied at a place.
     latest: BTreeMap<Order, Stamp>,
+    /// As the notes say.
+    floors: BTreeMap<Partition, Stamp>,
 }
 
 /// What applying changed in the trees' leaves.
@@ -35,9 +38,13 @@ impl Store {
                 }
                 Record::Note { place, content: Some(content) } => {
                     self.notes.insert(place.clone(), content.clone());
+                    self.floors.extend(notes::floor(place.as_bytes(), content.as_bytes()));
                 }
                 Record::Note { place, content: None } => {
                     self.notes.remove(place);
+                    if let Some(Kind::Floor(partition)) = Kind::of(place.as_bytes()) {
+                        self.floors.remove(&partition);
+                    }
                 }
             }
         }
@@ -53,9 +60,9 @@ impl Store {
             return;
         }
         if let Some(old) = self.entries.insert(order.clone(), entry.clone()) {
-            toggle(deltas, &old);
+            self.toggle(deltas, &old);
         }
-        toggle(deltas, entry);
+        self.toggle(deltas, entry);
         if entry.written == Written::RowDeleted {
             let row = (entry.place.as_bytes().to_vec(), true);
             let end = (keycode::row_end(entry.place.as_bytes()), false);
@@ -63,11 +70,37 @@ impl Store {
             let hidden: Vec<Order> = hidden.map(|(order, _)| order.clone()).collect();
             for order in hidden {
                 if let Some(old) = self.entries.remove(&order) {
-                    toggle(deltas, &old);
+                    self.toggle(deltas, &old);
                 }
             }
         }
         self.check(&order);
+    }
+
+    /// Changes the leaf of an entry, unless it is a tombstone that may be forgotten.
+    fn toggle(&self, deltas: &mut Deltas, entry: &Entry) {
+        let floor = self.floor(partition_of_place(entry.place.as_bytes()).unwrap_or_default());
+        if !entry.is_tombstone() || entry.stamp > floor {
+            toggle(deltas, entry);
+        }
+    }
+
+    /// Returns the floor of a partition.
+    pub(in super::super) fn floor(&self, partition: Partition) -> Stamp {
+        self.floors.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Forgets every tombstone that may be forgotten, as a compaction does; returns how many.
+    pub(in super::super) fn purge(&mut self) -> usize {
+        let before = self.entries.len();
+        let floors = std::mem::take(&mut self.floors);
+        self.entries.retain(|_, entry| {
+            let partition = partition_of_place(entry.place.as_bytes()).unwrap_or_default();
+            let floor = floors.get(&partition).copied().unwrap_or_default();
+            !entry.is_tombstone() || entry.stamp > floor
+        });
+        self.floors = floors;
+        before - self.entries.len()
     }
 
     /// Checks that the last writer won, whatever the order of arrival was.
@@ -86,10 +119,12 @@ impl Store {
         tombstone.is_some_and(|tombstone| entry.stamp < tombstone.stamp)
     }
 
-    /// Tells whether the write is here, or a newer one that hides it.
+    /// Tells whether the write is here, or a newer one that hides it; or was, and was forgotten
+    /// with a tombstone.
     pub(in super::super) fn covers(&self, entry: &Entry) -> bool {
-        let here = self.entries.get(&order(entry));
-        here.is_some_and(|here| here.stamp >= entry.stamp) || self.is_hidden(entry)
+        let latest = |order: &Order| self.latest.get(order).copied().unwrap_or_default();
+        let row = keycode::row_prefix(entry.place.as_bytes()).to_vec();
+        latest(&order(entry)) >= entry.stamp || latest(&(row, false)) > entry.stamp
     }
 
     /// Tells whether the very write is here.
@@ -121,9 +156,10 @@ impl Store {
                 let mut wanted = self.partition(*partition).filter(|entry| {
                     entry.place >= *start && leaves.contains(&leaf_of(entry.place.as_bytes()))
                 });
-                Found::Chunks(vec![page(&mut wanted, |count, bytes| {
-                    count > 0 && bytes > *bytes_max
-                })])
+                let mut chunk = page(&mut wanted, |count, bytes| count > 0 && bytes > *bytes_max);
+                chunk.floor = self.floor(*partition);
+                self.add_row(start, &mut chunk);
+                Found::Chunks(vec![chunk])
             }
         }
     }
@@ -142,15 +178,19 @@ impl Store {
             entry.place >= range.start && range.end.as_ref().is_none_or(|end| entry.place < *end)
         });
         let mut chunk = page(&mut within, |count, _| count >= limit);
-        let first = chunk.entries.first().map(|entry| entry.place.clone());
-        let first = first.unwrap_or_else(|| range.start.clone());
-        let row = keycode::row_prefix(first.as_bytes()).to_vec();
+        chunk.floor = self.floor(range.partition);
+        self.add_row(&range.start, &mut chunk);
+        chunk
+    }
+
+    /// Puts the tombstone of the row in which the chunk begins before its entries.
+    fn add_row(&self, start: &Payload, chunk: &mut Chunk) {
+        let row = keycode::row_prefix(start.as_bytes()).to_vec();
         if let Some(tombstone) = self.entries.get(&(row, false))
             && !chunk.entries.contains(tombstone)
         {
             chunk.entries.insert(0, tombstone.clone());
         }
-        chunk
     }
 
     fn read_notes(&self, prefix: &Payload, start: &Payload, bytes_max: usize) -> Found {
