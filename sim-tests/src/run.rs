@@ -233,6 +233,11 @@ impl Scene {
         self.cluster.perform(action).await;
     }
 
+    /// Lets the clients end after their present requests.
+    pub fn stop_load(&self) {
+        self.shared.stop();
+    }
+
     /// Returns how many requests were answered so far.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged()
