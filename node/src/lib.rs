@@ -30,6 +30,8 @@
 //!   2007.
 //! - \[HLC\] S. Kulkarni et al.: Logical Physical Clocks, OPODIS 2014.
 //! - \[Phi\] N. Hayashibara et al.: The phi Accrual Failure Detector, SRDS 2004.
+//! - \[Session '94\] D. Terry et al.: Session Guarantees for Weakly Consistent Replicated Data,
+//!   PDIS 1994.
 //! - \[ALICE '14\] T. Pillai et al.: All File Systems Are Not Created Equal, OSDI 2014.
 //! - \[LSM '96\] P. O'Neil et al.: The Log-Structured Merge-Tree, Acta Informatica 33, 1996.
 //! - \[Space '17\] S. Dong et al.: Optimizing Space Amplification in `RocksDB`, CIDR 2017.

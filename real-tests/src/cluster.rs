@@ -6,7 +6,7 @@ use std::time::Duration;
 use mangrove::base::{ClusterId, Index, NodeId};
 use mangrove::client::{self, Client};
 use mangrove::env::real::RealEnv;
-use mangrove::wire::Status;
+use mangrove::wire::{MasterlessStatus, Status};
 use tempfile::TempDir;
 
 use crate::{NodeProcess, Stranger, eventually, free_address};
@@ -37,6 +37,21 @@ impl RealCluster {
         cluster
     }
 
+    /// Starts `count` nodes of the masterless mode, each with more arguments than that takes, and
+    /// waits until all of them know each other.
+    pub async fn start_masterless(count: usize, more_arguments: &[&str]) -> Self {
+        let arguments = [&["--mode", "masterless"], more_arguments].concat();
+        let mut cluster = Self::prepare(count, &arguments);
+        for node in 1..=count {
+            cluster.start_node(node);
+        }
+        for node in cluster.numbers() {
+            let is_ready = |status: &MasterlessStatus| status.up.len() == count && status.is_whole;
+            cluster.wait_for_masterless(node, "has compared with all nodes", is_ready).await;
+        }
+        cluster
+    }
+
     /// Makes `count` nodes that are not running, each with more arguments than it needs.
     pub fn prepare(count: usize, more_arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -61,6 +76,11 @@ impl RealCluster {
     /// Returns a new client that knows all nodes.
     pub fn client(&self) -> Client<RealEnv> {
         client::connect(self.addresses.iter().cloned())
+    }
+
+    /// Returns a new client that knows one node only.
+    pub fn client_of(&self, node: usize) -> Client<RealEnv> {
+        client::connect([self.address(node).to_owned()])
     }
 
     /// Returns the id of the cluster.
@@ -149,6 +169,41 @@ impl RealCluster {
             (status.applied_index >= index).then_some(())
         })
         .await;
+    }
+
+    /// Waits until a node of the masterless mode is as wanted.
+    pub async fn wait_for_masterless(
+        &self,
+        node: usize,
+        what: &str,
+        is_wanted: impl Fn(&MasterlessStatus) -> bool,
+    ) {
+        eventually(LIMIT, &format!("node {node} {what}"), async || {
+            let status = self.status(node).await?.masterless?;
+            is_wanted(&status).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until all nodes of a masterless cluster have what was written before: nobody keeps a
+    /// hint or a batch, and everybody has compared all with everybody since.
+    pub async fn wait_until_converged(&self) {
+        for node in self.numbers() {
+            let is_settled = |status: &MasterlessStatus| {
+                status.is_whole && status.hints.is_empty() && status.batch_count == 0
+            };
+            self.wait_for_masterless(node, "has nothing to deliver", is_settled).await;
+        }
+        // A comparison that was under way may have passed over what was delivered meanwhile.
+        for _ in 0..2 {
+            for node in self.numbers() {
+                let before = self.status(node).await.and_then(|status| status.masterless);
+                let before = before.expect("the node says how it is").sync_count;
+                let peers = u64::try_from(self.numbers().count() - 1).expect("a small number");
+                let is_compared = |status: &MasterlessStatus| status.sync_count >= before + peers;
+                self.wait_for_masterless(node, "compares with all others", is_compared).await;
+            }
+        }
     }
 
     /// Waits until every node of the cluster has applied what the leader has applied now.

@@ -10,8 +10,8 @@ use mangrove::base::ClusterId;
 use mangrove::base::limits::FRAME_BYTES_MAX;
 use mangrove::codec::{self, Decode, Encode, FrameDecoder, encode_frame};
 use mangrove::wire::{
-    Hello, Identity, PROTOCOL_VERSION, Request, RequestBody, Response, ResponseBody, Status,
-    Welcome, handshake,
+    Consistency, Hello, Identity, PROTOCOL_VERSION, Request, RequestBody, Response, ResponseBody,
+    Status, Welcome, handshake,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -59,6 +59,11 @@ impl Stranger {
     /// Returns the first words of a client that wants that cluster.
     pub fn hello_for(cluster: ClusterId) -> Hello {
         Self::hello_as(Identity::Client { cluster: Some(cluster) })
+    }
+
+    /// Returns the first request of a connection.
+    pub fn request(body: RequestBody) -> Request {
+        Request { id: 1, consistency: Consistency::default(), body }
     }
 
     /// Sends a message in a frame.
@@ -110,9 +115,9 @@ impl Stranger {
         else {
             return None;
         };
-        stranger.send(&Request { id: 1, body }).await;
+        stranger.send(&Self::request(body)).await;
         match stranger.receive::<Response>().await {
-            Received::Message(Response { id: 1, body }) => Some(body),
+            Received::Message(Response { id: 1, body, .. }) => Some(body),
             Received::Message(_) | Received::Closed | Received::Silence => None,
         }
     }

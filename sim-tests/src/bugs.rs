@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::options::{Options, Profile};
-use crate::swarm::{self, Swarm};
+use crate::options::{Mode, Options, Plan, Profile};
+use crate::swarm::{self, Swarm, percentile};
 
 /// What a violation begins with if an assertion of the program spoke.
 const ASSERTION: &str = "assertion";
@@ -60,11 +60,44 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R50", what: "election timer never randomised" },
 ];
 
+/// Every planted bug of the masterless mode.
+pub const MASTERLESS_BUGS: &[Bug] = &[
+    Bug { code: "D1", what: "a hint counts as a replica's acknowledgement" },
+    Bug { code: "D2", what: "one replica's two answers count twice" },
+    Bug { code: "D3", what: "\"not found\" beats a value" },
+    Bug { code: "D7", what: "keeps hints only in memory" },
+    Bug { code: "D8", what: "removes a hint before its delivery is acknowledged" },
+    Bug { code: "D9", what: "delivers a hint with a new stamp" },
+    Bug { code: "D13", what: "equal stamps are decided by arrival" },
+    Bug { code: "D16", what: "a stamp is the wall clock" },
+    Bug { code: "D17", what: "a delete is stamped at or below what it saw" },
+    Bug { code: "D19", what: "read repair writes the first answer, not the newest" },
+    Bug { code: "D20", what: "answers before the repair is acknowledged" },
+    Bug { code: "D21", what: "repair and anti-entropy skip tombstones" },
+    Bug { code: "D26", what: "drops tombstones by age alone" },
+    Bug { code: "D30", what: "a batch stays half applied after its coordinator's crash" },
+    Bug { code: "D32", what: "repeats a timed-out write with a new stamp" },
+    Bug { code: "D34", what: "acknowledges before the log is synced" },
+    Bug { code: "D36", what: "reports a failed quorum write as not applied" },
+    Bug { code: "D50", what: "raises a floor over writes that are still to be delivered" },
+    Bug { code: "D51", what: "a floor keeps nothing from coming back" },
+];
+
+/// Returns the planted bugs of a mode.
+pub fn of(mode: Mode) -> &'static [Bug] {
+    match mode {
+        Mode::PrimaryBackup => BUGS,
+        Mode::Masterless => MASTERLESS_BUGS,
+    }
+}
+
 /// What hunting one bug came to.
 #[derive(Debug, Clone)]
 pub struct Hunt {
     /// The bug.
     pub bug: Bug,
+    /// In which runs.
+    pub plan: Plan,
     /// Seeds until it was found, the failing one included, and what was said.
     pub found: Option<(u64, String)>,
     /// The failing seed.
@@ -75,44 +108,74 @@ pub struct Hunt {
 
 /// Returns the static code of a bug that a user has named.
 pub fn find(code: &str) -> Option<&'static str> {
-    BUGS.iter().map(|bug| bug.code).find(|known| known.eq_ignore_ascii_case(code))
+    let all = BUGS.iter().chain(MASTERLESS_BUGS);
+    all.map(|bug| bug.code).find(|known| known.eq_ignore_ascii_case(code))
 }
 
 /// Hunts one bug: seeds are handed out in order and all that were handed out are finished, so the
 /// lowest failing seed is the same for any number of `jobs`.
-pub fn hunt(bug: Bug, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
-    let (end, profile) = (first_seed + seeds_max, Profile::Standard);
-    let swarm = Swarm { first: first_seed, end, jobs, progress: false, profile };
-    let draw = |seed| Options { planted: Some(bug.code), ..profile.draw(seed) };
+pub fn hunt(bug: Bug, mode: Mode, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
+    let (end, plan) = (first_seed + seeds_max, Plan { mode, profile: Profile::Standard });
+    let swarm = Swarm { first: first_seed, end, jobs, progress: false, plan };
+    let draw = |seed| Options { planted: Some(bug.code), ..plan.draw(seed) };
     let summary = swarm::run_all(&swarm, draw, true);
     let first = summary.failed().iter().min_by_key(|(seed, _)| *seed);
     Hunt {
         bug,
+        plan,
         found: first.map(|(seed, what)| (seed - first_seed + 1, what.clone())),
         seed: first.map(|(seed, _)| *seed),
         cpu_seconds: summary.cpu_seconds(),
     }
 }
 
-/// Hunts all bugs, or those named in `only`.
-///
-/// `progress` is told of each as soon as it is over.
-pub fn hunt_all(
-    only: &[String],
-    first_seed: u64,
-    seeds_max: u64,
-    jobs: usize,
-    progress: impl Fn(&Hunt),
-) -> Vec<Hunt> {
+/// Which bugs are hunted, and how.
+#[derive(Debug, Clone)]
+pub struct Hunting {
+    /// Those of this mode.
+    pub mode: Mode,
+    /// Only these, if there are any.
+    pub only: Vec<String>,
+    /// The first seed.
+    pub first_seed: u64,
+    /// Seeds after which a bug is given up.
+    pub seeds_max: u64,
+    /// How often each is hunted, each time among other seeds.
+    pub ranges: u64,
+    /// Runs at the same time.
+    pub jobs: usize,
+}
+
+/// Hunts bugs; `progress` is told of each hunt as soon as it is over.
+pub fn hunt_all(hunting: &Hunting, progress: impl Fn(&Hunt)) -> Vec<Hunt> {
+    let Hunting { mode, only, first_seed, seeds_max, ranges, jobs } = hunting;
     let wanted =
         |bug: &&Bug| only.is_empty() || only.iter().any(|code| code.eq_ignore_ascii_case(bug.code));
     let mut hunts = Vec::new();
-    for bug in BUGS.iter().filter(wanted) {
-        let hunt = hunt(*bug, first_seed, seeds_max, jobs);
-        progress(&hunt);
-        hunts.push(hunt);
+    for bug in of(*mode).iter().filter(wanted) {
+        for range in 0..(*ranges).max(1) {
+            let hunt = hunt(*bug, *mode, first_seed + range * seeds_max, *seeds_max, *jobs);
+            progress(&hunt);
+            hunts.push(hunt);
+        }
     }
     hunts
+}
+
+/// Returns median and 95th percentile of the seeds until each bug was found, over all ranges in
+/// which it was hunted; one that was missed counts as infinite.
+pub fn quantiles(hunts: &[Hunt]) -> Vec<(&'static str, u64, u64)> {
+    let mut seeds: Vec<(&'static str, Vec<u64>)> = Vec::new();
+    for hunt in hunts {
+        let found = hunt.found.as_ref().map_or(u64::MAX, |(seeds, _)| *seeds);
+        match seeds.last_mut() {
+            Some((code, all)) if *code == hunt.bug.code => all.push(found),
+            _ => seeds.push((hunt.bug.code, vec![found])),
+        }
+    }
+    let row =
+        |(code, all): &(&'static str, Vec<u64>)| (*code, percentile(all, 50), percentile(all, 95));
+    seeds.iter().map(row).collect()
 }
 
 impl Hunt {
@@ -137,7 +200,7 @@ pub fn to_table(hunts: &[Hunt]) -> String {
             None => ("missed".to_owned(), String::new()),
         };
         let replay = hunt.seed.map_or(String::new(), |seed| {
-            format!("{} --planted {}", Profile::Standard.replay_command(seed), hunt.bug.code)
+            format!("{} --planted {}", hunt.plan.replay_command(seed), hunt.bug.code)
         });
         let cpu = format!("{:.1}", hunt.cpu_seconds);
         table.add_row([
@@ -154,6 +217,9 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     let by_assertion =
         |hunt: &&Hunt| hunt.found.as_ref().is_some_and(|(_, what)| what.starts_with(ASSERTION));
     let asserted = hunts.iter().filter(by_assertion).count();
+    if quantiles(hunts).len() < hunts.len() {
+        write!(text, "\n{}", quantile_table(hunts)).ok();
+    }
     write!(
         text,
         "\n{found} of {} planted bugs found: {} by a checker, {asserted} by an assertion",
@@ -162,6 +228,18 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     )
     .ok();
     text
+}
+
+fn quantile_table(hunts: &[Hunt]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.set_header(["bug", "median seeds", "95th percentile"]);
+    let number = |seeds: u64| {
+        if seeds == u64::MAX { "missed".to_owned() } else { seeds.to_string() }
+    };
+    for (code, median, high) in quantiles(hunts) {
+        table.add_row([code.to_owned(), number(median), number(high)]);
+    }
+    table
 }
 
 /// Returns the matrix for programs.

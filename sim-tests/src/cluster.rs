@@ -9,20 +9,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mangrove::base::{ClusterId, Index, NodeId, Rng};
+use mangrove::dynamo::{self, Placement};
 use mangrove::env::Env as _;
 use mangrove::raft::{Recovered, SnapshotMeta};
 use mangrove::replica::recovery::replay;
-use mangrove::replica::{NodeConfig, STATE_DIR, StartError, SyncPolicy, WAL_DIR};
+use mangrove::replica::{
+    Masterless, NodeConfig, Replication, STATE_DIR, StartError, SyncPolicy, WAL_DIR,
+};
 use mangrove::server;
 use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::wal;
 
 use crate::check::Violation;
 use crate::check::liveness::Deadlines;
+use crate::masterless;
 use crate::nemesis::{Action, Weather};
 use crate::options::Options;
 use crate::watch::{NodeWatch, Watch, log_of};
-use crate::world::{Fault, Host, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
+use crate::world::{Fault, Host, KeptDisk, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
 
 /// The cluster that the nodes believe in.
 const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
@@ -52,6 +56,24 @@ enum Undo {
     DiskSpace(u64),
     DiskErrors(u64),
     PowerAfterLie(u64),
+    /// Takes a node down and puts its old disk back; it starts after that time.
+    OldDisk(u64, KeptDisk, Duration),
+}
+
+/// What disks have lost that was acknowledged; of one victim only.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiskLosses {
+    /// Something that the node notices when it starts (rot).
+    pub noticed: bool,
+    /// Something that it cannot notice (a lying fsync, an old disk).
+    pub unnoticed: bool,
+}
+
+impl DiskLosses {
+    /// Tells whether anything was lost.
+    pub fn any(self) -> bool {
+        self.noticed || self.unnoticed
+    }
 }
 
 /// What the harness knows of the processes.
@@ -84,6 +106,11 @@ pub struct Cluster {
     /// The node that was lied to, and the entry up to which the others must refill it.
     refilling: Option<(u64, Index)>,
     lied_to: BTreeMap<u64, bool>,
+    losses: DiskLosses,
+    victims: BTreeMap<u64, bool>,
+    /// Since when each node has been up without a break.
+    up_since: BTreeMap<u64, Duration>,
+    keeping: bool,
 }
 
 impl Cluster {
@@ -104,6 +131,10 @@ impl Cluster {
             lying: false,
             refilling: None,
             lied_to: BTreeMap::new(),
+            losses: DiskLosses::default(),
+            victims: BTreeMap::new(),
+            up_since: BTreeMap::new(),
+            keeping: false,
             options: options.clone(),
             world: world.clone(),
             servers,
@@ -150,6 +181,27 @@ impl Cluster {
         self.lied_to.contains_key(&node) && self.lock().votes_lost.contains_key(&node)
     }
 
+    /// Returns what disks have lost so far, and whose.
+    pub fn disk_losses(&self) -> DiskLosses {
+        self.losses
+    }
+
+    /// Tells whether a node's disk has lost something that was acknowledged.
+    pub fn is_victim(&self, node: u64) -> bool {
+        self.victims.contains_key(&node)
+    }
+
+    /// Returns since when a node has run without a break, if it runs.
+    pub fn up_since(&self, node: u64) -> Option<Duration> {
+        let runs = !self.is_down(node) && self.world.is_running(self.server(node));
+        self.up_since.get(&node).copied().filter(|_| runs)
+    }
+
+    /// Returns the world that it is in.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     /// Starts every node.
     pub async fn start(&mut self) {
         for node in self.nodes() {
@@ -165,6 +217,7 @@ impl Cluster {
             return;
         }
         self.lock().ended.remove(&node);
+        self.up_since.insert(node, self.world.now());
         let config = self.config(node);
         let observer = NodeWatch::new(&self.watch, NodeId(node), host);
         let processes = Arc::clone(&self.processes);
@@ -211,9 +264,49 @@ impl Cluster {
             append_entries_max: tuning.append_entries_max,
             snapshot_chunk_bytes: tuning.snapshot_chunk_bytes,
             sessions_max: tuning.sessions_max,
-            request_timeout: tuning.election_timeout * 3,
+            request_timeout: match &self.options.masterless {
+                Some(masterless) => masterless.request_timeout,
+                None => tuning.election_timeout * 3,
+            },
+            replication: self.replication(),
             ..NodeConfig::new(CLUSTER, NodeId(node), &format!("n{node}:{PORT}"), members)
         }
+    }
+
+    fn replication(&self) -> Replication {
+        let Some(masterless) = &self.options.masterless else {
+            return Replication::PrimaryBackup;
+        };
+        Replication::Masterless(Masterless {
+            replication_factor: masterless.replication_factor,
+            partition_count: masterless.partition_count,
+            repair: masterless.repair,
+            limits: Some(Box::new(self.limits(masterless))),
+        })
+    }
+
+    /// Returns time-outs so short that a run has time for everything.
+    fn limits(&self, masterless: &masterless::options::Options) -> dynamo::Config {
+        let nodes: Vec<NodeId> = self.nodes().map(NodeId).collect();
+        // Who the nodes are and who holds what is not taken from here.
+        let placement = Placement::new(&nodes, masterless.replication_factor, 1);
+        dynamo::Config {
+            write_timeout: masterless.request_timeout,
+            read_timeout: masterless.request_timeout,
+            hint_after: masterless.hint_after,
+            sync_interval: masterless.sync_interval,
+            floor_age: masterless.floor_age,
+            floor_interval: masterless.floor_interval,
+            batch_takeover: masterless.batch_takeover,
+            heartbeat_interval: masterless.heartbeat_interval,
+            check_invariants: true,
+            ..dynamo::Config::new(NodeId(1), nodes, placement)
+        }
+    }
+
+    /// Returns who holds what, in the masterless mode.
+    pub fn placement(&self) -> Option<Placement> {
+        self.config(1).placement()
     }
 
     fn lock(&self) -> MutexGuard<'_, Processes> {
@@ -292,11 +385,25 @@ impl Cluster {
                 let host = self.server(node);
                 self.world.power_off(host, PowerLoss::Strict);
                 self.watch.set_amnesic(NodeId(node));
+                self.losses.unnoticed = true;
                 self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
                 // What it has lost is only on the others now: the world stays quiet until they
                 // have given it back. One more fault would be too many for any protocol.
-                self.refilling = Some((node, self.watch.commit_max()));
+                if self.options.masterless.is_none() {
+                    self.refilling = Some((node, self.watch.commit_max()));
+                } else {
+                    self.lying = false;
+                }
                 self.start_node(node).await;
+            }
+            Undo::OldDisk(node, kept, down) => {
+                self.keeping = false;
+                let host = self.server(node);
+                self.world.crash(host);
+                self.world.restore_disk(host, &kept);
+                self.losses.unnoticed = true;
+                self.victims.insert(node, true);
+                self.take_down(node, down);
             }
         }
     }
@@ -397,6 +504,14 @@ impl Cluster {
             | Action::DiskFull { .. }
             | Action::Rot { .. }
             | Action::Lie { .. } => self.perform_on_disk(&action).await,
+            Action::OldDisk { node, age, down } => {
+                if !self.keeping {
+                    self.keeping = true;
+                    let kept = self.world.keep_disk(self.server(node));
+                    self.later(age, Undo::OldDisk(node, kept, down));
+                }
+            }
+            Action::Absence { node, is_cut_off, length } => self.absent(node, is_cut_off, length),
             Action::ClockJump { node, by_ms } => {
                 let by = Duration::from_millis(by_ms.unsigned_abs());
                 self.world.jump_wall(self.server(node), by_ms > 0, by);
@@ -441,10 +556,13 @@ impl Cluster {
             }
             Action::Rot { node, tables, down } => self.rot(node, tables, down).await,
             Action::Lie { node, length } => {
-                let others_lead = self.watch.leader().is_some_and(|leader| leader != NodeId(node));
+                let others_lead = self.options.masterless.is_some()
+                    || self.watch.leader().is_some_and(|leader| leader != NodeId(node));
                 if self.is_calm() && others_lead {
                     self.lying = true;
                     self.lied_to.insert(node, true);
+                    self.losses.unnoticed = true;
+                    self.victims.insert(node, true);
                     self.world.calm();
                     self.fair_weather();
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
@@ -461,13 +579,32 @@ impl Cluster {
             | Action::Weather { .. }
             | Action::Reset { .. }
             | Action::ClientCut { .. }
+            | Action::OldDisk { .. }
+            | Action::Absence { .. }
             | Action::ClockJump { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
         }
     }
 
+    fn absent(&mut self, node: u64, is_cut_off: bool, length: Duration) {
+        if self.is_down(node) {
+            return;
+        }
+        let own = self.server(node);
+        if !is_cut_off {
+            self.world.crash(own);
+            self.take_down(node, length);
+            return;
+        }
+        let others = self.servers.iter().copied().filter(|other| *other != own);
+        let links: Vec<_> = others.flat_map(|other| [(own, other), (other, own)]).collect();
+        self.each_of(&links, World::block);
+        self.later(length, Undo::Unblock(links));
+    }
+
     fn take_down(&mut self, node: u64, down: Duration) {
         self.paused.remove(&node);
+        self.up_since.remove(&node);
         self.down.insert(node, true);
         self.later(down, Undo::Start(node));
     }
@@ -507,7 +644,10 @@ impl Cluster {
             Some((file, _)) if !tables && path > file.as_str() => 0,
             _ => u64::MAX,
         };
-        self.world.rot(host, reach, &mut self.rot);
+        if self.world.rot(host, reach, &mut self.rot).is_some() {
+            self.losses.noticed = true;
+            self.victims.insert(node, true);
+        }
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
     }
@@ -590,9 +730,16 @@ impl Cluster {
 
     /// Ends all faults and starts every node; those in `frozen` stay as they are instead.
     pub async fn heal(&mut self) {
+        // A disk that has lied must have lost what it lied about: nothing else makes it honest.
+        let lying = self.undo.values().find(|undo| matches!(undo, Undo::PowerAfterLie(_)));
+        let lying = lying.filter(|_| self.options.masterless.is_some()).cloned();
         self.undo.clear();
+        if let Some(undo) = lying {
+            self.undo_one(undo).await;
+        }
         self.lying = false;
         self.refilling = None;
+        self.keeping = false;
         self.world.calm();
         self.fair_weather();
         self.world.heal_all();

@@ -23,6 +23,7 @@ pub mod check;
 pub mod crash;
 pub mod history;
 
+pub mod masterless;
 pub mod nemesis;
 pub mod options;
 

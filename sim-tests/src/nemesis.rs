@@ -5,6 +5,8 @@
 //! - disks that *damage* data (rot D10, a lying fsync D6) belong to one node of the run, the
 //!   *victim*, so that every quorum has another good copy of each record. The victim is never the
 //!   only node;
+//! - in the masterless mode the victim may also come back with an old disk, and wall clocks stay
+//!   within the bound that the mode states;
 //! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
 //!   forget and its catching up, nothing else goes wrong and it is not asked for a vote: the lie
 //!   is done as one composite step, in a calm world with another node leading.
@@ -12,6 +14,7 @@
 //! Every fault is drawn from a stream of its class, so that switching one class off leaves the
 //! draws of the others as they were.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mangrove::base::Rng;
@@ -23,6 +26,10 @@ const LEADER_CHANCE: f64 = 0.3;
 
 /// Chance that rot is in the tables instead of the log, and the same for [`Profile::Storage`].
 const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
+
+/// Most milliseconds that the jumps of one clock add up to in the masterless mode: two clocks that
+/// have jumped apart as far as that are still within the two hours that a node bears.
+const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
 
 /// Something that goes wrong. Nodes are numbered from 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +160,24 @@ pub enum Action {
         /// How long it lies before the power is cut.
         length: Duration,
     },
+    /// A node comes back with its disk as it was before (P7), and does not know it.
+    OldDisk {
+        /// The victim.
+        node: u64,
+        /// How much older its disk is.
+        age: Duration,
+        /// Time until it is started again.
+        down: Duration,
+    },
+    /// A node is away for so long that the others move on: its process is gone, or it is cut off.
+    Absence {
+        /// The node.
+        node: u64,
+        /// Its process runs on and sees nobody.
+        is_cut_off: bool,
+        /// How long.
+        length: Duration,
+    },
     /// A wall clock jumps (C3).
     ClockJump {
         /// The node.
@@ -201,8 +226,29 @@ pub struct Nemesis {
     disk: Rng,
     network: Rng,
     clock: Rng,
+    clock_guard: ClockGuard,
     pause_mean: Duration,
     pause: Rng,
+}
+
+/// Keeps wall clocks as close to each other as a mode needs them to be.
+#[derive(Debug, Default)]
+struct ClockGuard {
+    /// Most milliseconds that all jumps of one clock may add up to, if there is a limit.
+    sum_max: Option<i64>,
+    /// What the jumps of each node add up to.
+    sums: BTreeMap<u64, i64>,
+}
+
+impl ClockGuard {
+    /// Returns how far a clock may jump that was to jump `by_ms`.
+    fn limit(&mut self, node: u64, by_ms: i64) -> i64 {
+        let Some(max) = self.sum_max else { return by_ms };
+        let sum = self.sums.entry(node).or_default();
+        let limited = (*sum + by_ms).clamp(-max, max) - *sum;
+        *sum += limited;
+        limited
+    }
 }
 
 /// Classes of actions, each with what must be on for it.
@@ -221,6 +267,8 @@ enum Class {
     Rot,
     Lie,
     Clock,
+    OldDisk,
+    Absence,
 }
 
 impl Nemesis {
@@ -242,6 +290,10 @@ impl Nemesis {
             disk: root.split("disk"),
             network: root.split("network"),
             clock: root.split("clock"),
+            clock_guard: ClockGuard {
+                sum_max: options.masterless.as_ref().map(|_| MASTERLESS_JUMPS_MAX_MS),
+                sums: BTreeMap::new(),
+            },
             pause_mean: options.fault_pause,
             pause: root.split("pause"),
         }
@@ -295,6 +347,16 @@ impl Nemesis {
                 Action::Lie { node: self.victim, length: millis(&mut self.disk, 200, 2000) }
             }
             Class::Clock => self.clock(),
+            Class::OldDisk => Action::OldDisk {
+                node: self.victim,
+                age: millis(&mut self.disk, 500, 8000),
+                down: millis(&mut self.disk, 10, 2000),
+            },
+            Class::Absence => Action::Absence {
+                node: self.process.range(1, self.node_count + 1),
+                is_cut_off: self.crashes_are_off() || self.process.chance(0.4),
+                length: millis(&mut self.process, 5000, 20_000),
+            },
         })
     }
 
@@ -315,8 +377,15 @@ impl Nemesis {
             (Class::Rot, faults.rot && several),
             (Class::Lie, faults.lying_fsync && several),
             (Class::Clock, faults.clock),
+            (Class::OldDisk, faults.old_disk && several),
+            (Class::Absence, faults.absence && several),
         ];
         all.into_iter().filter(|(_, on)| *on).map(|(class, _)| class).collect()
+    }
+
+    /// Tells whether the run is one in which no process may die.
+    fn crashes_are_off(&self) -> bool {
+        !self.faults.crash && !self.faults.power
     }
 
     /// Draws a node from the given stream: any, or the leader.
@@ -423,7 +492,8 @@ impl Nemesis {
             if rng.chance(0.5) { size } else { -size }
         };
         if rng.chance(0.5) {
-            return Action::ClockJump { node, by_ms: signed(rng, 3_600_000) };
+            let by_ms = self.clock_guard.limit(node, signed(rng, 3_600_000));
+            return Action::ClockJump { node, by_ms };
         }
         // Up to five per cent: far beyond any real clock.
         Action::ClockDrift { node, rate_ppb: signed(rng, 50_000_000) }

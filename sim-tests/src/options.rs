@@ -14,6 +14,8 @@ use mangrove::base::Rng;
 use mangrove::storage::table::{Compression, TableOptions};
 use mangrove::storage::tree::TreeOptions;
 
+use crate::masterless;
+
 /// From the shortest to the longest, in simulated time.
 type Span = (Duration, Duration);
 
@@ -51,20 +53,63 @@ impl Profile {
         }
     }
 
-    /// Returns the command that runs a seed again.
-    pub fn replay_command(self, seed: u64) -> String {
-        match self {
-            Self::Standard => format!("cargo sim replay {seed}"),
-            Self::Storage => format!("cargo sim replay {seed} --profile {}", self.name()),
-        }
-    }
-
-    /// Draws the options of a seed.
+    /// Draws the options of a seed in the primary-backup mode.
     pub fn draw(self, seed: u64) -> Options {
         let standard = Options::draw(seed);
         match self {
             Self::Standard => standard,
             Self::Storage => standard.for_storage(),
+        }
+    }
+}
+
+/// How the clusters of a swarm replicate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Mode {
+    /// One elected leader, everything linearizable.
+    #[default]
+    PrimaryBackup,
+    /// Every node takes requests, replicas converge.
+    Masterless,
+}
+
+/// What the runs of a swarm are: with a seed, all that it takes to replay one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// How the clusters replicate.
+    pub mode: Mode,
+    /// What the runs are mostly about.
+    pub profile: Profile,
+}
+
+impl Plan {
+    /// Draws the options of a seed.
+    pub fn draw(self, seed: u64) -> Options {
+        let options = self.profile.draw(seed);
+        match self.mode {
+            Mode::PrimaryBackup => options,
+            Mode::Masterless => masterless::options::draw(options),
+        }
+    }
+
+    /// Returns the command that runs a seed again.
+    pub fn replay_command(self, seed: u64) -> String {
+        let mut command = format!("cargo sim replay {seed}");
+        if self.mode == Mode::Masterless {
+            command.push_str(" --mode masterless");
+        }
+        if self.profile == Profile::Storage {
+            command.push_str(" --profile storage");
+        }
+        command
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mode {
+            Mode::PrimaryBackup => f.write_str(self.profile.name()),
+            Mode::Masterless => write!(f, "masterless, {}", self.profile.name()),
         }
     }
 }
@@ -99,6 +144,10 @@ pub struct FaultClasses {
     pub client_link: bool,
     /// Clock offset, drift and steps (C1, C2, C3).
     pub clock: bool,
+    /// A node comes back with its disk as it was some time ago (P7). Masterless mode only.
+    pub old_disk: bool,
+    /// A node is away for long. Masterless mode only.
+    pub absence: bool,
 }
 
 impl FaultClasses {
@@ -117,6 +166,8 @@ impl FaultClasses {
         connection: true,
         client_link: true,
         clock: true,
+        old_disk: true,
+        absence: true,
     };
 
     /// None of them.
@@ -134,6 +185,8 @@ impl FaultClasses {
         connection: false,
         client_link: false,
         clock: false,
+        old_disk: false,
+        absence: false,
     };
 
     /// The disk's classes, and crashes, nearly always; the others now and then.
@@ -154,6 +207,8 @@ impl FaultClasses {
             connection: rarely("connection"),
             client_link: rarely("client_link"),
             clock: rarely("clock"),
+            old_disk: false,
+            absence: false,
         }
     }
 
@@ -174,6 +229,8 @@ impl FaultClasses {
             connection: keep("connection", 0.5),
             client_link: keep("client_link", 0.4),
             clock: keep("clock", 0.5),
+            old_disk: false,
+            absence: false,
         }
     }
 }
@@ -185,7 +242,7 @@ pub struct Options {
     pub seed: u64,
     /// What the run is mostly about.
     pub profile: Profile,
-    /// Nodes: 1, 3 or 5.
+    /// Nodes: 1, 3 or 5; in the masterless mode also 2, 4 and 7.
     pub node_count: u64,
     /// Client processes, each with one request in flight.
     pub client_count: u64,
@@ -212,6 +269,8 @@ pub struct Options {
     pub leak: bool,
     /// The nodes acknowledge before they sync, every so often (a weaker promise).
     pub relaxed_sync: bool,
+    /// What the masterless mode has of its own; `None` in the primary-backup mode.
+    pub masterless: Option<masterless::options::Options>,
 }
 
 /// Tuning of the nodes, small enough that rare things happen often.
@@ -292,6 +351,7 @@ impl Options {
             planted: None,
             leak: false,
             relaxed_sync: false,
+            masterless: None,
         }
     }
 
@@ -340,7 +400,7 @@ impl Options {
 
 impl FaultClasses {
     /// Returns each class with its name.
-    pub fn named(&self) -> [(&'static str, bool); 13] {
+    pub fn named(&self) -> [(&'static str, bool); 15] {
         [
             ("crash", self.crash),
             ("power", self.power),
@@ -355,6 +415,8 @@ impl FaultClasses {
             ("connection", self.connection),
             ("client_link", self.client_link),
             ("clock", self.clock),
+            ("old_disk", self.old_disk),
+            ("absence", self.absence),
         ]
     }
 }
@@ -377,6 +439,9 @@ impl fmt::Display for Options {
             if on.is_empty() { "none".to_owned() } else { on.join(" ") },
             self.think_time.as_millis(),
         )?;
+        if let Some(masterless) = &self.masterless {
+            write!(f, "; masterless: {masterless}")?;
+        }
         match self.planted {
             Some(code) => write!(f, "; planted {code}"),
             None => Ok(()),

@@ -4,6 +4,8 @@
 //! faults ──► heal everything ──► converge ──► serve ──► read everything ──► power off, look at
 //!   load ──────────────────────►                                            the disks ──► check
 //! ```
+//! Runs of the masterless mode end in [`masterless::phases`](crate::masterless::phases).
+//!
 //! *Safety* is checked at every step and at the end; *liveness* only after healing: a leader, an
 //! acknowledged write and equal replicas must come within a bounded time.
 
@@ -18,6 +20,8 @@ use crate::check::Violation;
 use crate::check::{client, linearizable};
 use crate::cluster::Cluster;
 use crate::history::History;
+use crate::masterless::options::Mechanism;
+use crate::masterless::phases::Phases;
 use crate::nemesis::{Action, Nemesis};
 use crate::options::Options;
 use crate::workload::{ClientProcess, Shared};
@@ -27,6 +31,8 @@ use crate::world::{ClockOptions, DiskOptions, World, WorldOptions, run_seed};
 const CONVERGE_MAX: Duration = Duration::from_mins(1);
 /// Longest pause between two looks at what the checkers say.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two looks at the disks of a masterless cluster.
+const LOOK_INTERVAL: Duration = Duration::from_secs(4);
 /// Tries of a write after convergence. A disk may have been full and then have stalled: the node
 /// notices the space only after the stall, which lasts seconds.
 const SERVE_ATTEMPTS: u32 = 40;
@@ -60,6 +66,8 @@ pub struct Report {
     pub probes: BTreeMap<&'static str, u64>,
     /// Time from healing until all replicas were equal.
     pub time_to_converge: Duration,
+    /// By what they became equal, in the masterless mode.
+    pub mechanism: Option<Mechanism>,
     /// What was wrong.
     pub violation: Option<Violation>,
     /// The trace, if it was recorded.
@@ -141,6 +149,7 @@ impl Report {
             faults: BTreeMap::new(),
             probes: BTreeMap::new(),
             time_to_converge: Duration::ZERO,
+            mechanism: None,
             violation: None,
             trace: Vec::new(),
             history: History::new(),
@@ -158,6 +167,8 @@ pub struct Scene {
     pub options: Options,
     shared: Arc<Shared>,
     violation: Option<Violation>,
+    /// When the disks of a masterless cluster are to be looked at next.
+    next_look: Duration,
 }
 
 impl Scene {
@@ -166,7 +177,8 @@ impl Scene {
         cluster.start().await;
         let shared = Shared::new(&options);
         start_clients(world, &cluster, &options, &shared).await;
-        Self { world: world.clone(), cluster, options, shared, violation: None }
+        let next_look = world.now() + LOOK_INTERVAL;
+        Self { world: world.clone(), cluster, options, shared, violation: None, next_look }
     }
 
     /// Lets time pass, in which the clients work and what is due is undone; returns early if a
@@ -181,7 +193,23 @@ impl Scene {
             self.world.sleep(wake.saturating_sub(self.world.now())).await;
             self.cluster.undo_due().await;
             self.violation = self.cluster.watch().violation();
+            if self.options.masterless.is_some() && self.world.now() >= self.next_look {
+                self.next_look = self.world.now() + LOOK_INTERVAL;
+                self.look_at_disks().await;
+            }
         }
+    }
+
+    /// Compares the disks of a masterless cluster with what was acknowledged so far.
+    async fn look_at_disks(&mut self) {
+        if self.violation.is_none() {
+            self.violation = self.phases().check_disks().await.err();
+        }
+    }
+
+    fn phases(&mut self) -> Phases<'_> {
+        let Self { world, cluster, options, shared, .. } = self;
+        Phases { world, cluster, options, shared }
     }
 
     /// Returns who leads, after waiting for a leader that runs.
@@ -205,13 +233,51 @@ impl Scene {
         self.cluster.perform(action).await;
     }
 
+    /// Lets the clients end after their present requests.
+    pub fn stop_load(&self) {
+        self.shared.stop();
+    }
+
     /// Returns how many requests were answered so far.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged()
     }
 
     /// Heals everything, and judges the run.
-    async fn finish(mut self) -> Report {
+    async fn finish(self) -> Report {
+        if self.options.masterless.is_some() {
+            return self.finish_masterless().await;
+        }
+        self.finish_primary_backup().await
+    }
+
+    async fn finish_masterless(mut self) -> Report {
+        let (mut time_to_converge, mut converged_at) = (Duration::ZERO, None);
+        if self.violation.is_none() {
+            self.violation = self.phases().check_hints().await.err();
+        }
+        if self.violation.is_none() {
+            self.shared.stop();
+            self.cluster.heal().await;
+            match self.phases().finish().await {
+                Ok(ending) => {
+                    time_to_converge = ending.time_to_converge;
+                    converged_at = Some(ending.converged_at);
+                }
+                Err(found) => self.violation = Some(found),
+            }
+        }
+        // Clients may still be at work, and go on recording while the disks are looked at.
+        let history = self.shared.history();
+        let violation = self.violation.take().or_else(|| self.cluster.watch().violation());
+        let violation = match violation {
+            Some(violation) => Some(violation),
+            None => self.phases().judge(&history, converged_at).await.err(),
+        };
+        self.report(history, violation, time_to_converge)
+    }
+
+    async fn finish_primary_backup(mut self) -> Report {
         let mut time_to_converge = Duration::ZERO;
         if self.violation.is_none() {
             self.shared.stop();
@@ -221,13 +287,22 @@ impl Scene {
                 Err(found) => self.violation = Some(found),
             }
         }
-        let Self { world, cluster, options, shared, violation } = self;
-        let mut violation = violation.or_else(|| cluster.watch().violation());
+        let mut violation = self.violation.take().or_else(|| self.cluster.watch().violation());
         if violation.is_none() {
-            violation = cluster.check_disks(&shared.acknowledged_writes()).await;
+            violation = self.cluster.check_disks(&self.shared.acknowledged_writes()).await;
         }
-        let history = shared.take_history();
+        let history = self.shared.take_history();
         let violation = violation.or_else(|| judge(&history));
+        self.report(history, violation, time_to_converge)
+    }
+
+    fn report(
+        self,
+        history: History,
+        violation: Option<Violation>,
+        time_to_converge: Duration,
+    ) -> Report {
+        let Self { world, cluster, options, shared, .. } = self;
         Report {
             simulated: world.now(),
             hash: world.trace_hash(),
@@ -239,6 +314,7 @@ impl Scene {
             faults: world.fault_counts(),
             probes: probe::take(),
             time_to_converge,
+            mechanism: options.masterless.as_ref().map(|masterless| masterless.mechanism),
             violation,
             trace: world.take_trace(),
             history,
@@ -261,7 +337,8 @@ async fn start_clients(world: &World, cluster: &Cluster, options: &Options, shar
     }
 }
 
-fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+/// Returns the clock of the run, for histories.
+pub(crate) fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
     let world = world.clone();
     Arc::new(move || u64::try_from(world.now().as_nanos()).unwrap_or(u64::MAX))
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::options::{Options, Profile};
+use crate::masterless::options::Mechanism;
+use crate::options::{Mode, Options, Plan, Profile};
 use crate::run::{Report, run};
 use crate::world::Fault;
 
@@ -71,6 +72,9 @@ const DEMANDED_STORAGE_FAULTS: &[Fault] = &[
     Fault::D15,
 ];
 
+/// What runs of the masterless mode must have shown besides.
+const DEMANDED_MASTERLESS_FAULTS: &[Fault] = &[Fault::P7];
+
 /// Seeds from which on a run is judged by the faults that its profile demands.
 pub const VACUITY_SEEDS: u64 = 1000;
 
@@ -85,8 +89,8 @@ pub struct Swarm {
     pub jobs: usize,
     /// Whether to show a progress bar (on a terminal).
     pub progress: bool,
-    /// What the runs are mostly about.
-    pub profile: Profile,
+    /// What the runs are.
+    pub plan: Plan,
 }
 
 /// What the runs came to.
@@ -94,7 +98,7 @@ pub struct Swarm {
 pub struct Summary {
     first: u64,
     end: u64,
-    profile: Profile,
+    plan: Plan,
     runs: u64,
     simulated: Duration,
     cpu_seconds: f64,
@@ -106,6 +110,10 @@ pub struct Summary {
     faults: BTreeMap<&'static str, (u64, u64)>,
     probes: BTreeMap<&'static str, u64>,
     converge_ms: Vec<u64>,
+    /// The same by mechanism, of runs of the masterless mode that converged.
+    mechanism_ms: BTreeMap<Mechanism, Vec<u64>>,
+    /// The slowest run of each mechanism: milliseconds and seed.
+    slowest: BTreeMap<Mechanism, (u64, u64)>,
     failed: Vec<(u64, String)>,
 }
 
@@ -124,12 +132,8 @@ pub fn run_all(
     let cpu_begin = cpu_seconds();
     let next = AtomicU64::new(swarm.first);
     let bar = progress_bar(swarm);
-    let summary = Summary {
-        first: swarm.first,
-        end: swarm.end,
-        profile: swarm.profile,
-        ..Summary::default()
-    };
+    let summary =
+        Summary { first: swarm.first, end: swarm.end, plan: swarm.plan, ..Summary::default() };
     let summary = Mutex::new(summary);
     std::thread::scope(|scope| {
         for _ in 0..swarm.jobs.max(1) {
@@ -144,7 +148,7 @@ pub fn run_all(
                     if let Some(violation) = &report.violation {
                         bar.println(format!(
                             "seed {seed}: {violation}\n  replay: {}",
-                            swarm.profile.replay_command(seed)
+                            swarm.plan.replay_command(seed)
                         ));
                         if stop_at_first {
                             next.store(swarm.end, Ordering::Relaxed);
@@ -165,7 +169,7 @@ pub fn run_all(
 
 /// Runs all seeds of a range with the options that they draw under the profile.
 pub fn run_seeds(swarm: &Swarm) -> Summary {
-    run_all(swarm, |seed| swarm.profile.draw(seed), false)
+    run_all(swarm, |seed| swarm.plan.draw(seed), false)
 }
 
 fn progress_bar(swarm: &Swarm) -> ProgressBar {
@@ -198,6 +202,11 @@ impl Summary {
         }
         let converge = u64::try_from(report.time_to_converge.as_millis()).unwrap_or(u64::MAX);
         self.converge_ms.push(converge);
+        if let Some(mechanism) = report.mechanism.filter(|_| report.violation.is_none()) {
+            self.mechanism_ms.entry(mechanism).or_default().push(converge);
+            let slowest = self.slowest.entry(mechanism).or_default();
+            *slowest = (*slowest).max((converge, report.seed));
+        }
         if let Some(violation) = &report.violation {
             self.failed.push((report.seed, violation.to_string()));
         }
@@ -220,11 +229,15 @@ impl Summary {
 
     /// Returns the demanded faults that nobody could observe.
     pub fn unobserved(&self) -> Vec<&'static str> {
-        let demanded = match self.profile {
+        let demanded = match self.plan.profile {
             Profile::Standard => DEMANDED_FAULTS,
             Profile::Storage => DEMANDED_STORAGE_FAULTS,
         };
-        let codes = demanded.iter().map(|fault| fault.code());
+        let of_mode: &[Fault] = match self.plan.mode {
+            Mode::PrimaryBackup => &[],
+            Mode::Masterless => DEMANDED_MASTERLESS_FAULTS,
+        };
+        let codes = demanded.iter().chain(of_mode).map(|fault| fault.code());
         let seen = |code: &&str| self.faults.get(code).is_some_and(|(_, seen)| *seen > 0);
         codes.filter(|code| !seen(code)).collect()
     }
@@ -255,10 +268,37 @@ impl Summary {
     }
 
     fn converge_percentile(&self, percent: usize) -> u64 {
-        let mut sorted = self.converge_ms.clone();
-        sorted.sort_unstable();
-        let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-        sorted.get(at).copied().unwrap_or(0)
+        percentile(&self.converge_ms, percent)
+    }
+
+    /// Returns how long each mechanism took to make the replicas equal, in milliseconds: number of
+    /// runs, median, 95th and 99th percentile, longest; and the seed of the longest.
+    pub fn convergence(&self) -> BTreeMap<&'static str, [u64; 6]> {
+        let row = |(mechanism, times): (&Mechanism, &Vec<u64>)| {
+            let count = u64::try_from(times.len()).unwrap_or(u64::MAX);
+            let at = |percent| percentile(times, percent);
+            let (longest, seed) = self.slowest.get(mechanism).copied().unwrap_or_default();
+            (mechanism.name(), [count, at(50), at(95), at(99), longest, seed])
+        };
+        self.mechanism_ms.iter().map(row).collect()
+    }
+
+    fn convergence_table(&self) -> String {
+        let mut table = comfy_table::Table::new();
+        table.set_header([
+            "equal after healing by",
+            "runs",
+            "median ms",
+            "p95",
+            "p99",
+            "max",
+            "its seed",
+        ]);
+        for (name, row) in self.convergence() {
+            let numbers = row.iter().map(ToString::to_string);
+            table.add_row(std::iter::once(name.to_owned()).chain(numbers));
+        }
+        table.to_string()
     }
 
     /// Returns the summary for people.
@@ -266,7 +306,7 @@ impl Summary {
         let mut text = String::new();
         writeln!(
             text,
-            "{} seeds ({}..{}) of profile {}, {} failed\n\
+            "{} seeds ({}..{}) of {}, {} failed\n\
              {:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
              {:.0} simulated s per CPU s, {:.3} CPU s per seed\n{} events, {} requests answered, \
              {} elections, {} nodes stopped by themselves\nconverged after healing: median {} ms, \
@@ -274,7 +314,7 @@ impl Summary {
             self.runs,
             self.first,
             self.end,
-            self.profile.name(),
+            self.plan,
             self.failed.len(),
             self.simulated.as_secs_f64(),
             self.cpu_seconds,
@@ -299,12 +339,15 @@ impl Summary {
         for (probe, hits) in &self.probes {
             probes.add_row([(*probe).to_owned(), hits.to_string()]);
         }
+        if !self.mechanism_ms.is_empty() {
+            writeln!(text, "{}", self.convergence_table()).ok();
+        }
         writeln!(text, "{faults}\n{probes}").ok();
         if self.is_vacuous() {
             writeln!(text, "VACUOUS: never observable: {}", self.unobserved().join(", ")).ok();
         }
         for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
-            let replay = self.profile.replay_command(*seed);
+            let replay = self.plan.replay_command(*seed);
             writeln!(text, "seed {seed}: {what}\n  replay: {replay}").ok();
         }
         text
@@ -320,7 +363,12 @@ impl Summary {
             })
             .collect();
         json!({
-            "profile": self.profile.name(),
+            "mode": match self.plan.mode {
+                Mode::PrimaryBackup => "primary-backup",
+                Mode::Masterless => "masterless",
+            },
+            "profile": self.plan.profile.name(),
+            "convergence_ms": self.convergence(),
             "first_seed": self.first, "end_seed": self.end, "seeds": self.runs,
             "simulated_seconds": self.simulated.as_secs_f64(),
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
@@ -337,6 +385,14 @@ impl Summary {
         })
         .to_string()
     }
+}
+
+/// Returns the value below which so many per cent lie; 100 for the largest.
+pub(crate) fn percentile(values: &[u64], percent: usize) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or(0)
 }
 
 fn float(number: u64) -> f64 {

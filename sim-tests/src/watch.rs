@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mangrove::base::checksum::crc32;
 use mangrove::base::{Index, Instant, NodeId, Term};
 use mangrove::codec;
+use mangrove::dynamo::{self, Dynamo, PersistId, Record};
 use mangrove::kv::{Command, CommandReply};
 use mangrove::raft::{
     AppendOutcome, Entry, EntryKind, Input, Message, Raft, Ready, Recovered, Role, SnapshotMeta,
@@ -41,6 +42,8 @@ struct NodeState {
     applied: Index,
     commit: Index,
     damaged: bool,
+    /// Hints that the node has dropped in this life, as it says; masterless mode.
+    hints_dropped: u64,
 }
 
 impl Watch {
@@ -81,6 +84,11 @@ impl Watch {
     /// Tells whether a node's disk was damaged and the node has not caught up since.
     pub fn is_damaged(&self, node: NodeId) -> bool {
         self.lock().nodes.get(&node).is_some_and(|state| state.damaged)
+    }
+
+    /// Returns how many hints a node says that it has dropped.
+    pub fn hints_dropped(&self, node: NodeId) -> u64 {
+        self.lock().nodes.get(&node).map_or(0, |state| state.hints_dropped)
     }
 
     /// Returns the last entry that a node knows to be committed, since its last start.
@@ -286,6 +294,61 @@ impl Observer for NodeWatch {
         });
         self.observe(&Observation::Installed { index, term, hash: Some(hash) });
         self.with(|node| node.applied = index);
+    }
+
+    fn on_masterless_start(&mut self, _now: Instant, recovered: &dynamo::Recovered) {
+        let dynamo::Recovered { generation, persisted, notes, is_damaged } = recovered;
+        self.watch.world.trace(Some(self.host), "recovered", (*persisted, *generation), || {
+            format!(
+                "generation {generation}, persisted {persisted}, {} notes, damaged {is_damaged}",
+                notes.len()
+            )
+        });
+        self.with(|node| *node = NodeState { damaged: node.damaged, ..NodeState::default() });
+    }
+
+    fn on_masterless_input(&mut self, _now: Instant, _core: &Dynamo, input: &dynamo::Input) {
+        if let dynamo::Input::Peer { from, message } = input {
+            let numbers = (from.0, kind_of_masterless(message));
+            self.watch
+                .world
+                .trace(Some(self.host), "recv", numbers, || format!("from {from} {message:?}"));
+        }
+    }
+
+    fn on_masterless_ready(&mut self, _now: Instant, core: &Dynamo, ready: &dynamo::Ready) {
+        for (token, reply) in &ready.replies {
+            self.watch
+                .world
+                .trace(Some(self.host), "reply", (*token, 0), || format!("{token}: {reply:?}"));
+        }
+        let status = core.status();
+        self.with(|node| {
+            node.damaged &= !status.is_whole;
+            node.hints_dropped = status.hints_dropped;
+        });
+    }
+
+    fn on_masterless_applied(&mut self, _now: Instant, id: PersistId, records: &[Record]) {
+        self.watch
+            .world
+            .trace(Some(self.host), "applied", (id, 0), || format!("{id}: {records:?}"));
+    }
+}
+
+/// Returns a number for the kind of a message, for the hash of the trace.
+fn kind_of_masterless(message: &dynamo::Message) -> u64 {
+    match message {
+        dynamo::Message::Heartbeat(_) => 9,
+        dynamo::Message::Write { .. } => 10,
+        dynamo::Message::WriteReply { .. } => 11,
+        dynamo::Message::Read { .. } => 12,
+        dynamo::Message::ReadReply { .. } => 13,
+        dynamo::Message::BatchStore { .. } => 14,
+        dynamo::Message::BatchStored { .. } => 15,
+        dynamo::Message::BatchDone { .. } => 16,
+        dynamo::Message::Sync(_) => 17,
+        dynamo::Message::Repair { .. } => 18,
     }
 }
 

@@ -5,16 +5,22 @@
 //! histories of single keys stay short enough to be checked. Written values are unique within a
 //! run, so that every read tells which write it saw.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mangrove::base::{Column, Index, Key, Rng, Value};
+use mangrove::base::{Column, Index, Key, Rng, Stamp, Value};
 use mangrove::client::{BatchBuilder, CasResult, Client, ClientError, ClientOptions};
+use mangrove::dynamo::Level;
 use mangrove::env::Env;
 use mangrove::kv::{Cell, Expectation, Version};
 use mangrove::wire::Outcome;
 
-use crate::history::{Answer, Bulk, Call, CellId, History, OpId, Process, Slice, ValueId, text};
+use crate::check::masterless::stores::PADDING;
+use crate::history::{
+    Answer, Bulk, Call, CellId, History, OpId, Process, Session, Slice, Terms, ValueId, text,
+};
+use crate::masterless::options::LevelMix;
 use crate::options::{Options, RequestMix};
 
 /// Operations on one window of keys before it moves on.
@@ -22,9 +28,6 @@ const WINDOW_OPERATIONS: u64 = 250;
 
 /// Columns that cells of one key are spread over; the first is plain key-value data.
 const COLUMNS: [&str; 3] = ["", "a", "b"];
-
-/// Fills values up to their length; never part of what a history knows.
-const PADDING: char = '.';
 
 /// What all client processes of a run share.
 #[derive(Debug)]
@@ -42,6 +45,15 @@ struct State {
     stopped: bool,
     acknowledged: u64,
     versions: Vec<Index>,
+    /// What the answer that is being taken in tells of stamps.
+    told: Told,
+}
+
+/// What an answer tells of stamps.
+#[derive(Debug, Default)]
+struct Told {
+    written: Option<Stamp>,
+    found: BTreeMap<CellId, Stamp>,
 }
 
 /// A cell of the current window.
@@ -62,6 +74,7 @@ impl Shared {
                 stopped: false,
                 acknowledged: 0,
                 versions: Vec::new(),
+                told: Told::default(),
             }),
             key_count: options.key_count,
             value_bytes_max: options.tuning.value_bytes_max,
@@ -81,6 +94,16 @@ impl Shared {
     /// Returns the log index of every acknowledged write.
     pub fn acknowledged_writes(&self) -> Vec<Index> {
         self.lock().versions.clone()
+    }
+
+    /// Returns a copy of the history so far.
+    pub fn history(&self) -> History {
+        self.lock().history.clone()
+    }
+
+    /// Returns how many events the history has.
+    pub fn event_count(&self) -> u32 {
+        u32::try_from(self.lock().history.events().len()).unwrap_or(u32::MAX)
     }
 
     /// Takes the history out.
@@ -117,7 +140,28 @@ impl State {
 
     fn written(&mut self, version: Version) -> Answer {
         self.versions.push(version.0);
+        self.told.written = Some(Stamp::from_version(version.0));
         Answer::Done
+    }
+
+    /// Notes what the answer to `op` told of stamps; returns the largest.
+    fn note_told(&mut self, op: OpId) -> Stamp {
+        let told = std::mem::take(&mut self.told);
+        let Some(mut terms) = self.history.terms(op).cloned() else { return Stamp::ZERO };
+        terms.seen = told.found.values().copied().max().unwrap_or_default();
+        terms.stamp = told.written;
+        terms.found = told.found;
+        let largest = terms.seen.max(told.written.unwrap_or_default());
+        self.history.set_terms(op, terms);
+        largest
+    }
+
+    /// Takes in what was found in a cell.
+    fn found(&mut self, id: CellId, cell: Option<&Cell>) -> ValueId {
+        if let Some(cell) = cell {
+            self.told.found.insert(id, Stamp::from_version(cell.version.0));
+        }
+        self.read(cell)
     }
 
     fn read(&mut self, cell: Option<&Cell>) -> ValueId {
@@ -141,8 +185,38 @@ pub struct ClientProcess<E: Env> {
     process: Process,
     mix: RequestMix,
     think_time: Duration,
+    /// What the masterless mode adds.
+    strength: Option<Strength>,
     /// Returns the time of the run in nanoseconds, the same for all processes.
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// How strong the answers must be that a process asks for.
+struct Strength {
+    levels: LevelMix,
+    rng: Rng,
+    session: Session,
+    /// The client promises that it reads its own writes and never goes back, at any level.
+    is_bound: bool,
+    /// The largest stamp that it was told.
+    token: Stamp,
+    /// Of the present request.
+    level: Level,
+}
+
+impl Strength {
+    fn draw(options: &Options, process: Process) -> Option<Self> {
+        let masterless = options.masterless.as_ref()?;
+        let mut rng = Rng::new(options.seed).split(&format!("client.{}.levels", process.0));
+        Some(Self {
+            levels: masterless.levels,
+            is_bound: rng.chance(masterless.session_chance),
+            rng,
+            session: Session(process.0),
+            token: Stamp::ZERO,
+            level: Level::Quorum,
+        })
+    }
 }
 
 /// Requests that a process may draw.
@@ -168,14 +242,20 @@ impl<E: Env> ClientProcess<E> {
         shared: &Arc<Shared>,
         clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     ) -> Self {
+        let process = shared.lock().history.new_process();
+        let strength = Strength::draw(options, process);
         let limits = ClientOptions {
             connect_timeout: Duration::from_millis(500),
-            try_timeout: options.tuning.election_timeout * 2,
+            try_timeout: match &options.masterless {
+                Some(masterless) => masterless.request_timeout * 2,
+                None => options.tuning.election_timeout * 2,
+            },
             request_timeout: Duration::from_secs(5),
+            session: strength.as_ref().is_some_and(|strength| strength.is_bound),
             ..ClientOptions::default()
         };
-        let process = shared.lock().history.new_process();
         Self {
+            strength,
             client: Client::connect(env.clone(), addresses.clone(), limits),
             addresses,
             env: env.clone(),
@@ -220,6 +300,14 @@ impl<E: Env> ClientProcess<E> {
         true
     }
 
+    /// Asks at that level from now on; only the masterless mode has levels.
+    pub fn ask_at(&mut self, level: Level) {
+        if let Some(strength) = &mut self.strength {
+            strength.level = level;
+            self.client = self.client.with_level(level);
+        }
+    }
+
     /// Waits.
     pub async fn pause(&self, length: Duration) {
         self.env.sleep(length).await;
@@ -259,6 +347,10 @@ impl<E: Env> ClientProcess<E> {
 
     async fn request(&mut self, kind: Kind) {
         self.shared.lock().operations += 1;
+        if let Some(strength) = &mut self.strength {
+            let level = strength.levels.draw(&mut strength.rng);
+            self.ask_at(level);
+        }
         match kind {
             Kind::Get => self.get().await,
             Kind::Set => self.set().await,
@@ -280,7 +372,7 @@ impl<E: Env> ClientProcess<E> {
         let place = self.draw_place();
         let op = self.invoke(Call::Get { cell: place.id });
         let result = self.client.get_cell(place.key, place.column).await;
-        self.end(op, result, |state, cell| Answer::Value(state.read(cell.as_ref())));
+        self.end(op, result, |state, cell| Answer::Value(state.found(place.id, cell.as_ref())));
     }
 
     async fn set(&mut self) {
@@ -364,7 +456,7 @@ impl<E: Env> ClientProcess<E> {
         let answered = result.is_ok();
         self.end(op, result, |state, found| {
             let values = cells.iter().zip(&found);
-            let values = values.map(|(cell, found)| (*cell, state.read(found.as_ref())));
+            let values = values.map(|(cell, found)| (*cell, state.found(*cell, found.as_ref())));
             Answer::Values(values.collect())
         });
         answered
@@ -378,7 +470,7 @@ impl<E: Env> ClientProcess<E> {
         self.end(op, result, |state, columns| {
             let cells = columns.iter().map(|(column, cell)| {
                 let id = state.history.cell(&text(place.key.as_bytes()), &text(column.as_bytes()));
-                (id, state.read(Some(cell)))
+                (id, state.found(id, Some(cell)))
             });
             Answer::Page { cells: cells.collect(), next: None }
         });
@@ -413,7 +505,14 @@ impl<E: Env> ClientProcess<E> {
 
     fn invoke(&mut self, call: Call) -> OpId {
         let now = (self.clock)();
-        self.shared.lock().history.invoke(self.process, call, now)
+        let mut state = self.shared.lock();
+        let op = state.history.invoke(self.process, call, now);
+        if let Some(strength) = &self.strength {
+            let mut terms = Terms::asked(strength.level, strength.session, strength.token);
+            terms.is_bound = strength.is_bound;
+            state.history.set_terms(op, terms);
+        }
+        op
     }
 
     fn end<T>(
@@ -426,7 +525,11 @@ impl<E: Env> ClientProcess<E> {
         let mut state = self.shared.lock();
         match result {
             Ok(found) => {
+                state.told = Told::default();
                 let answer = answer(&mut state, found);
+                if let Some(strength) = &mut self.strength {
+                    strength.token = state.note_told(op).max(strength.token);
+                }
                 state.history.ok(op, answer, now);
                 state.acknowledged += 1;
             }

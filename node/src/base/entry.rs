@@ -7,6 +7,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use super::{Payload, Stamp};
+use crate::planted;
 
 /// One write at one place.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -65,6 +66,10 @@ impl Entry {
             Written::Value(value) => (0, value.clone()),
             Written::Deleted | Written::RowDeleted => (1, Payload::default()),
         };
+        if planted!("D13") {
+            let time = |stamp: Stamp| (stamp.ms(), stamp.logical());
+            return time(self.stamp) >= time(other.stamp);
+        }
         match self.stamp.cmp(&other.stamp) {
             Ordering::Greater => true,
             Ordering::Less => false,

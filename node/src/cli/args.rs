@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::config::{Settings, parse_duration};
+use super::config::{ModeSetting, RepairSetting, Settings, parse_duration};
+use crate::wire::Level;
 
 /// Where `mangrove cluster` listens unless told otherwise, hence where clients look.
 pub(super) const DEFAULT_CLUSTER: &str = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103";
@@ -16,6 +17,11 @@ Try it:
   mangrove cluster                      # three real nodes on this machine
   mangrove set greeting hello           # in another terminal
   mangrove get greeting
+
+The same without a leader: every node takes requests, and each says how many replicas it wants:
+  mangrove cluster --mode masterless --data ./masterless-data
+  mangrove set greeting hello --level quorum
+  mangrove get greeting --level one
 
 Exit codes:
   0  done
@@ -110,7 +116,8 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ConnectionArgs {
-    /// Addresses of some nodes; they tell where the leader is.
+    /// Addresses of some nodes; they tell where the leader is. The first one that answers is
+    /// asked, if there are no leaders.
     #[arg(
         long,
         env = "MANGROVE_CLUSTER",
@@ -126,6 +133,44 @@ pub(super) struct ConnectionArgs {
     /// Form of the answer.
     #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
     pub(super) output: Format,
+}
+
+/// How many replicas have a say in the answer.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(super) struct LevelArgs {
+    /// How many replicas must have answered. More: newer answers, safer writes. Fewer: quicker,
+    /// and there while nodes are down. Of masterless clusters; primary-backup ones always give the
+    /// strongest answer.
+    #[arg(long, env = "MANGROVE_LEVEL", default_value = "quorum")]
+    pub(super) level: LevelArg,
+}
+
+/// How many replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LevelArg {
+    /// One: a read may be older than the last write.
+    One,
+    /// Two.
+    Two,
+    /// Three.
+    Three,
+    /// More than half: reads see what was written at this level.
+    Quorum,
+    /// Every one: fails while any of them is down.
+    All,
+}
+
+impl From<LevelArgs> for Level {
+    fn from(args: LevelArgs) -> Self {
+        match args.level {
+            LevelArg::One => Self::One,
+            LevelArg::Two => Self::Two,
+            LevelArg::Three => Self::Three,
+            LevelArg::Quorum => Self::Quorum,
+            LevelArg::All => Self::All,
+        }
+    }
 }
 
 /// Form of an answer.
@@ -163,6 +208,15 @@ Examples:
   members = [\"1=10.0.0.1:7101\", \"2=10.0.0.2:7101\", \"3=10.0.0.3:7101\"]
   sync = \"always\"
 
+  # five nodes without a leader, each key on three of them
+  mangrove serve --mode masterless --replication-factor 3 --cluster-id 5e1f --node 1 …
+
+The two modes (chosen once, for the life of a cluster):
+  primary-backup  one node leads: every request sees all that were acknowledged before. While the
+                  nodes elect a leader, there is a gap of about a second
+  masterless      every node takes every request; each request says how many replicas must have
+                  answered (--level). Of two writes of a cell the later one counts. No `cas`
+
 What --sync promises:
   always       an acknowledged write is on the disks of a majority: it survives the power loss
                of all nodes
@@ -194,6 +248,7 @@ const CLUSTER_HELP: &str = "\
 Examples:
   mangrove cluster                                  # three nodes, data in ./mangrove-data
   mangrove cluster --nodes 5 --data /tmp/five --base-port 8000
+  mangrove cluster --nodes 4 --mode masterless --replication-factor 3 --data /tmp/four
   mangrove cluster -- --sync interval:10            # flags after -- go to every node
 
 The first start chooses the addresses and the id of the cluster and writes them to
@@ -205,7 +260,7 @@ that dies is reported; start the command again to bring it back.";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = CLUSTER_HELP)]
 pub(super) struct ClusterArgs {
-    /// How many nodes; an odd number of them. [default: 3, or what DIR/cluster.toml says]
+    /// How many nodes; best an odd number of them. [default: 3, or what DIR/cluster.toml says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=15))]
     pub(super) nodes: Option<u16>,
     /// Where everything is kept.
@@ -214,6 +269,20 @@ pub(super) struct ClusterArgs {
     /// Port of the first node, the others follow; a port in use is replaced by a free one.
     #[arg(long, value_name = "PORT", default_value = "7101")]
     pub(super) base_port: u16,
+    /// How the cluster replicates: `primary-backup` or `masterless`; see `mangrove serve --help`.
+    /// [default: primary-backup, or what DIR/cluster.toml says]
+    #[arg(long, env = "MANGROVE_MODE", value_name = "MODE")]
+    pub(super) mode: Option<ModeSetting>,
+    /// Masterless: replicas of each key. [default: 3, or as many as there are nodes]
+    #[arg(long, env = "MANGROVE_REPLICATION_FACTOR", value_name = "N")]
+    pub(super) replication_factor: Option<usize>,
+    /// Masterless: parts that the keys are divided into. [default: 256]
+    #[arg(long, env = "MANGROVE_PARTITIONS", value_name = "N")]
+    pub(super) partitions: Option<u16>,
+    /// Masterless: how replicas get what they missed: `read-repair`, `hinted-handoff`, `both` or
+    /// `none`. May be another one at the next start. [default: both]
+    #[arg(long, env = "MANGROVE_REPAIR", value_name = "WAY")]
+    pub(super) repair: Option<RepairSetting>,
     /// Flags for every node, see `mangrove serve --help`.
     #[arg(last = true, value_name = "SERVE FLAGS")]
     pub(super) serve_flags: Vec<String>,
@@ -224,8 +293,16 @@ Examples:
   mangrove status
   mangrove status --cluster 10.0.0.1:7101 --output json
 
-Every node is asked for itself, and one that does not answer is shown too. Nodes that only the
-leader named are asked as well.";
+Every node is asked for itself, and one that does not answer is shown too. Nodes that only another
+one named are asked as well.
+
+Of a masterless cluster:
+  up        nodes that this node believes to be up
+  hints     writes that it keeps for nodes that missed them; `dropped` are those it gave up, which
+            anti-entropy brings instead
+  batches   atomic writes of several keys whose parts are still on their way
+  synced    time since the last full comparison with the node that was longest ago
+  floor     age of the time up to which every write is known to be on every replica";
 
 /// Arguments of `status`.
 #[derive(Debug, Clone, Args)]
@@ -254,6 +331,8 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
+    pub(super) level: LevelArgs,
+    #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
 
@@ -279,6 +358,8 @@ pub(super) struct SetArgs {
     pub(super) column: String,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) level: LevelArgs,
     #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
@@ -306,6 +387,8 @@ pub(super) struct DeleteArgs {
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
+    pub(super) level: LevelArgs,
+    #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
 
@@ -322,6 +405,8 @@ pub(super) struct RowArgs {
     pub(super) key: String,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) level: LevelArgs,
     #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
@@ -347,6 +432,8 @@ pub(super) struct SliceArgs {
     pub(super) stop: Option<String>,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) level: LevelArgs,
     #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
@@ -378,6 +465,8 @@ pub(super) struct KeysArgs {
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
+    pub(super) level: LevelArgs,
+    #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
 
@@ -387,7 +476,8 @@ Examples:
   mangrove cas lock --expect me --delete            # give it back
   mangrove cas counter --expect 7 --set 8
 
-If the cell is not as expected, nothing changes, the cell is shown, and the exit code is 5.";
+If the cell is not as expected, nothing changes, the cell is shown, and the exit code is 5.
+A masterless cluster has no conditional writes, and says so.";
 
 /// Arguments of `cas`.
 #[derive(Debug, Clone, Args)]
@@ -438,6 +528,8 @@ pub(super) struct BulkArgs {
     /// File of JSON Lines, or - for standard input.
     pub(super) file: String,
     #[command(flatten)]
+    pub(super) level: LevelArgs,
+    #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
 
@@ -480,6 +572,8 @@ pub(super) struct ImportArgs {
     )]
     pub(super) in_flight: u32,
     #[command(flatten)]
+    pub(super) level: LevelArgs,
+    #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
 
@@ -503,6 +597,8 @@ pub(super) struct ExportArgs {
     pub(super) file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) level: LevelArgs,
     #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }

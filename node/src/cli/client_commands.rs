@@ -3,20 +3,18 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 
 use super::CliError;
 use super::args::{
     BulkArgs, CasArgs, ConnectionArgs, DeleteArgs, EncodingArgs, Format, GetArgs, KeysArgs,
-    RowArgs, SetArgs, SliceArgs, StatusArgs,
+    LevelArgs, RowArgs, SetArgs, SliceArgs,
 };
-use super::output::{Output, new_table};
+use super::output::Output;
 use super::records::{Record, decode_base64};
 use crate::base::{Column, Key, TooLarge, Value};
-use crate::client::{CasResult, Client, ClientError, ClientOptions, KeyRange};
+use crate::client::{CasResult, Client, ClientOptions, KeyRange};
 use crate::env::real::RealEnv;
 use crate::kv::{Batch, Cell, Expectation};
-use crate::wire::Status;
 
 /// Makes the client that the arguments describe.
 pub(super) fn client(connection: &ConnectionArgs) -> Client<RealEnv> {
@@ -29,6 +27,11 @@ pub(super) fn client(connection: &ConnectionArgs) -> Client<RealEnv> {
         ..defaults
     };
     Client::connect(RealEnv::client(), connection.cluster.clone(), options)
+}
+
+/// Makes the client that the arguments describe, with answers of that level.
+pub(super) fn client_at(connection: &ConnectionArgs, level: LevelArgs) -> Client<RealEnv> {
+    client(connection).with_level(level.into())
 }
 
 impl EncodingArgs {
@@ -68,7 +71,7 @@ pub(super) async fn get(args: GetArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?;
     let column = args.encoding.column(&args.column)?;
     let place = (key.clone().into_bytes(), column.clone().into_bytes());
-    let found = client(&args.connection).get_cell(place.0, place.1).await?;
+    let found = client_at(&args.connection, args.level).get_cell(place.0, place.1).await?;
     let cell = found.ok_or(CliError::NotFound)?;
     let mut output = Output::new(args.connection.output);
     output.cell(&key, &column, &cell)?;
@@ -80,7 +83,7 @@ pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?.into_bytes();
     let column = args.encoding.column(&args.column)?.into_bytes();
     let value = args.encoding.value(&args.value)?.into_bytes();
-    let version = client(&args.connection).set_cell(key, column, value).await?;
+    let version = client_at(&args.connection, args.level).set_cell(key, column, value).await?;
     written(args.connection.output, version.0)
 }
 
@@ -88,7 +91,7 @@ pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?.into_bytes();
     let column = args.encoding.column(&args.column)?.into_bytes();
-    let client = client(&args.connection);
+    let client = client_at(&args.connection, args.level);
     let version = if args.row {
         client.delete_row(key).await?
     } else {
@@ -100,7 +103,7 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
 /// `mangrove row`
 pub(super) async fn row(args: RowArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?;
-    let cells = client(&args.connection).row(key.clone().into_bytes()).await?;
+    let cells = client_at(&args.connection, args.level).row(key.clone().into_bytes()).await?;
     columns(args.connection.output, &key, &cells)
 }
 
@@ -109,7 +112,9 @@ pub(super) async fn slice(args: SliceArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?;
     let bound = |bound: Option<String>| bound.map(|text| args.encoding.column(&text)).transpose();
     let (start, stop) = (bound(args.start)?, bound(args.stop)?);
-    let cells = client(&args.connection).slice(key.clone().into_bytes(), start, stop).await?;
+    let cells = client_at(&args.connection, args.level)
+        .slice(key.clone().into_bytes(), start, stop)
+        .await?;
     columns(args.connection.output, &key, &cells)
 }
 
@@ -122,7 +127,7 @@ pub(super) async fn keys(args: KeysArgs) -> Result<(), CliError> {
         prefix: args.encoding.key(&args.prefix)?,
     };
     let mut left = args.limit.unwrap_or(u64::MAX);
-    let mut pager = client(&args.connection).keys(range);
+    let mut pager = client_at(&args.connection, args.level).keys(range);
     if let Some(limit) = args.limit.and_then(|limit| u32::try_from(limit).ok()) {
         pager = pager.page_limit(limit);
     }
@@ -182,152 +187,8 @@ pub(super) async fn bulk(args: BulkArgs) -> Result<(), CliError> {
             batch.mutations.push(mutation);
         }
     }
-    let version = client(&args.connection).bulk_set(batch).await?;
+    let version = client_at(&args.connection, args.level).bulk_set(batch).await?;
     written(args.connection.output, version.0)
-}
-
-/// `mangrove status`
-pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
-    let client = client(&args.connection);
-    let mut found = statuses(&client, args.connection.cluster.clone()).await;
-    let mut others: Vec<String> = found
-        .iter()
-        .filter_map(|(_, status)| status.as_ref().ok())
-        .flat_map(|status| status.peers.iter().map(|peer| peer.address.clone()))
-        .filter(|address| !args.connection.cluster.contains(address))
-        .collect();
-    others.sort();
-    others.dedup();
-    found.extend(statuses(&client, others).await);
-    print_statuses(&found, args.connection.output)?;
-    let has_answer = found.iter().any(|(_, status)| status.is_ok());
-    match found.into_iter().find_map(|(_, status)| status.err()) {
-        Some(error) if !has_answer => {
-            let advice = "no node answers: check --cluster, or start the nodes";
-            Err(CliError::from(error).advise(advice.to_owned()))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// A node's address and how it is, or why that is not known.
-type Answer = (String, Result<Status, ClientError>);
-
-async fn statuses(client: &Client<RealEnv>, addresses: Vec<String>) -> Vec<Answer> {
-    let asked = addresses.into_iter().map(|address| async {
-        let status = client.status(&address).await;
-        (address, status)
-    });
-    join_all(asked).await
-}
-
-fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
-    let mut output = Output::new(format);
-    match format {
-        Format::Json => {
-            for (address, status) in found {
-                let error = status.as_ref().err().map(why);
-                output.json(&StatusLine { address, status: status.as_ref().ok(), error })?;
-            }
-        }
-        Format::Raw => {
-            for (address, status) in found {
-                let role = status.as_ref().map_or("unreachable", |status| &status.role);
-                output.line(&format!("{address}\t{role}"))?;
-            }
-        }
-        Format::Table => print_status_table(found, &mut output)?,
-    }
-    output.finish()
-}
-
-fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
-    let mut table = new_table(&[
-        "node",
-        "address",
-        "role",
-        "term",
-        "log",
-        "commit",
-        "applied",
-        "cells",
-        "sessions",
-        "log on disk",
-        "tables",
-        "disk",
-    ]);
-    for (address, status) in found {
-        table.add_row(match status {
-            Ok(status) => vec![
-                status.node.to_string(),
-                address.clone(),
-                status.role.clone(),
-                status.term.to_string(),
-                status.last_index.to_string(),
-                status.commit_index.to_string(),
-                status.applied_index.to_string(),
-                status.cell_count.to_string(),
-                status.session_count.to_string(),
-                size(status.wal_bytes),
-                size(status.table_bytes),
-                if status.disk_full { "full" } else { "ok" }.to_owned(),
-            ],
-            Err(_) => vec!["?".to_owned(), address.clone(), "unreachable".to_owned()],
-        });
-    }
-    output.table(&table)?;
-    let leader = found
-        .iter()
-        .find_map(|(_, status)| status.as_ref().ok().filter(|status| status.role == "leader"));
-    if let Some(leader) = leader {
-        output
-            .line(&format!("cluster {} ({}), {}", leader.cluster, leader.mode, leader.version))?;
-        output.line(&format!("acknowledges {}", leader.sync_policy))?;
-        for peer in &leader.peers {
-            let behind = match peer.lag {
-                0 => "up to date".to_owned(),
-                lag => format!("{lag} entries behind"),
-            };
-            output.line(&format!("{}: {behind} ({})", peer.node, peer.state))?;
-        }
-    } else {
-        output.line("no leader is known")?;
-    }
-    for (address, status) in found {
-        if let Err(error) = status {
-            output.line(&format!("{address}: {}", why(error)))?;
-        }
-    }
-    Ok(())
-}
-
-/// One node in JSON.
-#[derive(serde::Serialize)]
-struct StatusLine<'a> {
-    address: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'a Status>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// Says why one node did not answer; it was tried once.
-fn why(error: &ClientError) -> String {
-    if let ClientError::Unavailable { last, .. } = error {
-        return last.to_string();
-    }
-    error.to_string()
-}
-
-/// Shows a number of bytes to people.
-fn size(bytes: u64) -> String {
-    for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
-        if bytes >> shift > 0 {
-            let tenths = (bytes >> (shift - 10)).saturating_mul(10) >> 10;
-            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
-        }
-    }
-    format!("{bytes} B")
 }
 
 fn columns(format: Format, key: &Key, cells: &[(Column, Cell)]) -> Result<(), CliError> {
@@ -393,14 +254,5 @@ mod tests {
         ] {
             assert_eq!(error.exit_code(), 2, "{error}");
         }
-    }
-
-    #[test]
-    fn sizes_are_shown_in_their_unit() {
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(64 << 20), "64.0 MiB");
-        assert_eq!(size((3 << 30) - 1), "2.9 GiB");
-        assert_eq!(size(u64::MAX).len(), "17179869183.9 GiB".len());
     }
 }

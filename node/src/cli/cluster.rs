@@ -20,7 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::args::{ClusterArgs, DEFAULT_CLUSTER};
-use super::cluster_file::{ClusterFile, NodeEntry};
+use super::cluster_file::{ClusterFile, NodeEntry, Wanted};
 use super::output::say;
 use super::{CliError, stop_signal};
 use crate::base::ClusterId;
@@ -28,7 +28,7 @@ use crate::client::{Client, ClientError, ClientOptions};
 use crate::env::real::RealEnv;
 use crate::env::{Env, First, race, timeout};
 
-/// How long the nodes may take until one of them leads: recovery of a large log takes a while.
+/// How long the nodes may take until one of them answers: recovery of a large log takes a while.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a node may take to stop in good order.
@@ -61,7 +61,14 @@ enum Event {
 pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
     let env = RealEnv::client();
     let new_id = ClusterId(env.rng("cluster id").next_u64());
-    let (file, is_new) = ClusterFile::open(&args.data, args.nodes, args.base_port, new_id)?;
+    let wanted = Wanted {
+        nodes_count: args.nodes,
+        base_port: args.base_port,
+        mode: args.mode,
+        replication_factor: args.replication_factor,
+        partitions: args.partitions,
+    };
+    let (file, is_new) = ClusterFile::open(&args.data, wanted, new_id)?;
     if !is_new {
         file.check_ports()?;
     }
@@ -95,6 +102,8 @@ fn start(
         .arg("--data")
         .arg(data)
         .arg("--stop-with-input")
+        .args(file.replication_flags())
+        .args(args.repair.iter().flat_map(|way| ["--repair", way.0.name()]))
         .args(&args.serve_flags)
         .stdin(Stdio::piped())
         .stdout(output.try_clone().map_err(failed)?)
@@ -196,7 +205,7 @@ fn last_line(path: &Path) -> Option<String> {
     end.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 
-/// Asks until a leader answers.
+/// Asks until a node answers for the cluster.
 async fn first_answer(env: &RealEnv, file: &ClusterFile) -> Result<(), ClientError> {
     let options = ClientOptions { request_timeout: START_LIMIT, ..ClientOptions::default() };
     let addresses = file.nodes.iter().map(|node| node.address.clone()).collect();
@@ -211,7 +220,8 @@ fn welcome(data: &Path, file: &ClusterFile) -> String {
     } else {
         format!(" --cluster {addresses}")
     };
-    let mut lines = vec![format!("the cluster serves (id {}):", file.cluster_id)];
+    let mode = file.mode.as_ref().map(|mode| format!(", {mode}")).unwrap_or_default();
+    let mut lines = vec![format!("the cluster serves (id {}{mode}):", file.cluster_id)];
     for NodeEntry { id, address } in &file.nodes {
         let data = data.display();
         lines.push(format!("  n{id}  {address}  data {data}/n{id}  log {data}/n{id}.log"));
@@ -260,6 +270,9 @@ mod tests {
         let nodes = addresses.iter().zip(1..);
         ClusterFile {
             cluster_id: "5e1f".to_owned(),
+            mode: None,
+            replication_factor: None,
+            partitions: None,
             nodes: nodes
                 .map(|(address, id)| NodeEntry { id, address: (*address).to_owned() })
                 .collect(),

@@ -3,6 +3,9 @@
 //! # Layout
 //! ```toml
 //! cluster_id = "5e1f0c0ffee5e1f0"
+//! mode = "masterless"        # absent: primary-backup
+//! replication_factor = 3     # of the masterless mode, as is what follows
+//! partitions = 256
 //!
 //! [[node]]
 //! id = 1
@@ -17,7 +20,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::CliError;
-use super::config::HexId;
+use super::config::{HexId, ModeSetting};
 use crate::base::ClusterId;
 
 /// Nodes of a cluster that nobody said a number for.
@@ -31,9 +34,28 @@ const NAME: &str = "cluster.toml";
 pub(super) struct ClusterFile {
     /// In hexadecimal.
     pub(super) cluster_id: String,
+    /// How it replicates; `None` for the primary-backup mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<String>,
+    /// Replicas of each key, in the masterless mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replication_factor: Option<usize>,
+    /// Partitions, in the masterless mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) partitions: Option<u16>,
     /// Every node.
     #[serde(rename = "node")]
     pub(super) nodes: Vec<NodeEntry>,
+}
+
+/// What is wanted of a cluster; `None` where any will do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    pub(super) nodes_count: Option<u16>,
+    pub(super) base_port: u16,
+    pub(super) mode: Option<ModeSetting>,
+    pub(super) replication_factor: Option<usize>,
+    pub(super) partitions: Option<u16>,
 }
 
 /// One node of it.
@@ -48,11 +70,10 @@ impl ClusterFile {
     /// Reads the file in `dir`, or makes one if there is none; tells whether it was made.
     ///
     /// # Errors
-    /// It cannot be read or written, or says something else than `nodes_count`.
+    /// It cannot be read or written, or says something else than is wanted.
     pub(super) fn open(
         dir: &Path,
-        nodes_count: Option<u16>,
-        base_port: u16,
+        wanted: Wanted,
         new_id: ClusterId,
     ) -> Result<(Self, bool), CliError> {
         let path = dir.join(NAME);
@@ -61,11 +82,11 @@ impl ClusterFile {
             Ok(text) => {
                 let file: Self = toml::from_str(&text)
                     .map_err(|error| CliError::Usage(format!("{shown}: {error}")))?;
-                file.check(dir, nodes_count)?;
+                file.check(dir, wanted)?;
                 Ok((file, false))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let file = Self::new(nodes_count.unwrap_or(NODES_DEFAULT), base_port, new_id)?;
+                let file = Self::new(wanted, new_id)?;
                 file.write(dir)?;
                 Ok((file, true))
             }
@@ -84,7 +105,22 @@ impl ClusterFile {
         members.collect::<Vec<_>>().join(",")
     }
 
-    fn new(nodes_count: u16, base_port: u16, id: ClusterId) -> Result<Self, CliError> {
+    /// Returns what every node needs to be told about how the cluster replicates.
+    pub(super) fn replication_flags(&self) -> Vec<String> {
+        let flag = |name: &str, value: Option<String>| {
+            value.map_or_else(Vec::new, |value| vec![name.to_owned(), value])
+        };
+        [
+            flag("--mode", self.mode.clone()),
+            flag("--replication-factor", self.replication_factor.map(|n| n.to_string())),
+            flag("--partitions", self.partitions.map(|n| n.to_string())),
+        ]
+        .concat()
+    }
+
+    fn new(wanted: Wanted, id: ClusterId) -> Result<Self, CliError> {
+        let (base_port, nodes_count) =
+            (wanted.base_port, wanted.nodes_count.unwrap_or(NODES_DEFAULT));
         // All ports stay open until all are chosen, so that none is chosen twice.
         let mut listeners = Vec::new();
         let mut nodes = Vec::new();
@@ -101,20 +137,45 @@ impl ClusterFile {
                 address.map_err(|error| CliError::io("cannot find a free port", &error))?;
             nodes.push(NodeEntry { id: u64::from(position) + 1, address: address.to_string() });
         }
-        Ok(Self { cluster_id: id.to_string(), nodes })
+        let mode = wanted.mode.filter(|mode| *mode != ModeSetting::PrimaryBackup);
+        Ok(Self {
+            cluster_id: id.to_string(),
+            mode: mode.map(|mode| mode.name().to_owned()),
+            replication_factor: wanted.replication_factor,
+            partitions: wanted.partitions,
+            nodes,
+        })
     }
 
-    fn check(&self, dir: &Path, nodes_count: Option<u16>) -> Result<(), CliError> {
+    fn check(&self, dir: &Path, wanted: Wanted) -> Result<(), CliError> {
         let shown = dir.display();
         self.cluster_id
             .parse::<HexId>()
             .map_err(|error| CliError::Usage(format!("{shown}/{NAME}: {error}")))?;
-        if let Some(wanted) = nodes_count.filter(|count| usize::from(*count) != self.nodes.len()) {
-            return Err(CliError::Usage(format!(
-                "the cluster in {shown} has {} nodes, not {wanted}: leave --nodes out, or make \
-                 another cluster with --data",
-                self.nodes.len()
-            )));
+        let other = |flag: &str, is: String, wanted: String| {
+            Err(CliError::Usage(format!(
+                "the cluster in {shown} has {is}, not {wanted}: leave --{flag} out, or make \
+                 another cluster with --data"
+            )))
+        };
+        let count = usize::from;
+        if let Some(nodes) = wanted.nodes_count.filter(|nodes| count(*nodes) != self.nodes.len()) {
+            return other("nodes", format!("{} nodes", self.nodes.len()), nodes.to_string());
+        }
+        let mode = self.mode.as_deref().unwrap_or(ModeSetting::PrimaryBackup.name());
+        if let Some(wanted) = wanted.mode.filter(|wanted| wanted.name() != mode) {
+            return other("mode", format!("the mode {mode}"), wanted.name().to_owned());
+        }
+        let factor = wanted.replication_factor;
+        if let Some(wanted) = factor.filter(|wanted| Some(*wanted) != self.replication_factor) {
+            let is = self.replication_factor.map_or("no".to_owned(), |is| is.to_string());
+            let is = format!("{is} replication factor");
+            return other("replication-factor", is, wanted.to_string());
+        }
+        let partitions = wanted.partitions;
+        if let Some(wanted) = partitions.filter(|wanted| Some(*wanted) != self.partitions) {
+            let is = self.partitions.map_or("no".to_owned(), |is| is.to_string());
+            return other("partitions", format!("{is} partitions"), wanted.to_string());
         }
         Ok(())
     }
@@ -152,7 +213,26 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path, count: Option<u16>, port: u16) -> Result<(ClusterFile, bool), CliError> {
-        ClusterFile::open(dir, count, port, ClusterId(0xBEEF))
+        let wanted = Wanted { nodes_count: count, base_port: port, ..Wanted::default() };
+        ClusterFile::open(dir, wanted, ClusterId(0xBEEF))
+    }
+
+    #[test]
+    fn mode_is_remembered_and_another_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let masterless = Wanted {
+            mode: Some(ModeSetting::Masterless),
+            replication_factor: Some(2),
+            ..Wanted::default()
+        };
+        let open = |wanted| ClusterFile::open(dir.path(), wanted, ClusterId(1));
+        let (made, _) = open(masterless).unwrap();
+        assert_eq!(made.replication_flags(), ["--mode", "masterless", "--replication-factor", "2"]);
+        assert_eq!(open(Wanted::default()).unwrap(), (made, false), "without any flags");
+        let other = Wanted { mode: Some(ModeSetting::PrimaryBackup), ..Wanted::default() };
+        assert!(open(other).unwrap_err().to_string().contains("--mode"));
+        let other = Wanted { replication_factor: Some(3), ..masterless };
+        assert!(open(other).unwrap_err().to_string().contains("--replication-factor"));
     }
 
     #[test]
@@ -179,12 +259,17 @@ mod tests {
         assert!(!addresses.contains(&taken.local_addr().unwrap().to_string()));
     }
 
+    fn file_of(nodes: Vec<NodeEntry>) -> ClusterFile {
+        let (mode, replication_factor, partitions) = (None, None, None);
+        ClusterFile { cluster_id: "1".to_owned(), mode, replication_factor, partitions, nodes }
+    }
+
     #[test]
     fn cluster_that_runs_already_is_not_started_again() {
         let running = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = running.local_addr().unwrap().to_string();
         let nodes = vec![NodeEntry { id: 1, address: address.clone() }];
-        let error = ClusterFile { cluster_id: "1".to_owned(), nodes }.check_ports().unwrap_err();
+        let error = file_of(nodes).check_ports().unwrap_err();
         assert!(error.to_string().contains("runs already"), "{error}");
         assert!(error.to_string().contains(&address), "{error}");
     }

@@ -14,8 +14,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::CliError;
-use crate::base::{ClusterId, NodeId};
-use crate::replica::{Compression, NodeConfig, SyncPolicy};
+use crate::base::{ClusterId, NodeId, Stamp};
+use crate::replica::{
+    Compression, Masterless, NodeConfig, PARTITION_COUNT_MAX, Repair, Replication, SyncPolicy,
+};
 
 /// Smallest segment and smallest flush interval: below, a busy node makes files all day.
 const LOG_BYTES_MIN: u64 = 64 << 10;
@@ -42,6 +44,30 @@ pub(super) struct Settings {
     /// Directory of this node's data. [default: ./mangrove-data/nID]
     #[arg(long, env = "MANGROVE_DATA", value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
+    /// How the cluster replicates: `primary-backup` or `masterless`. The same on all nodes, for
+    /// the life of the cluster. [default: primary-backup]
+    #[arg(long, env = "MANGROVE_MODE", value_name = "MODE")]
+    #[serde(deserialize_with = "text")]
+    pub(super) mode: Option<ModeSetting>,
+    /// Replicas of each key. The same on all nodes, for the life of the cluster. [default: 3, or
+    /// as many as there are nodes]
+    #[arg(
+        long,
+        env = "MANGROVE_REPLICATION_FACTOR",
+        value_name = "N",
+        help_heading = "Masterless mode"
+    )]
+    pub(super) replication_factor: Option<usize>,
+    /// Parts that the keys are divided into. Too few: comparisons take long to find little. Too
+    /// many: memory. The same on all nodes, for the life of the cluster. [default: 256]
+    #[arg(long, env = "MANGROVE_PARTITIONS", value_name = "N", help_heading = "Masterless mode")]
+    pub(super) partitions: Option<u16>,
+    /// How a replica that missed a write gets it, besides by comparison in the background:
+    /// `read-repair` (whoever reads compares), `hinted-handoff` (whoever coordinated the write
+    /// keeps it), `both` or `none`. [default: both]
+    #[arg(long, env = "MANGROVE_REPAIR", value_name = "WAY", help_heading = "Masterless mode")]
+    #[serde(deserialize_with = "text")]
+    pub(super) repair: Option<RepairSetting>,
     /// When writes are acknowledged: `always`, or `interval:MS`, which is weaker: a power loss of
     /// a majority within MS milliseconds may lose acknowledged writes. [default: always]
     #[arg(long, env = "MANGROVE_SYNC", value_name = "POLICY")]
@@ -130,6 +156,10 @@ impl Settings {
             listen: self.listen.or(other.listen),
             members: self.members.or(other.members),
             data: self.data.or(other.data),
+            mode: self.mode.or(other.mode),
+            replication_factor: self.replication_factor.or(other.replication_factor),
+            partitions: self.partitions.or(other.partitions),
+            repair: self.repair.or(other.repair),
             sync: self.sync.or(other.sync),
             election_timeout: self.election_timeout.or(other.election_timeout),
             heartbeat_interval: self.heartbeat_interval.or(other.heartbeat_interval),
@@ -175,7 +205,13 @@ impl Settings {
         let own_address = check_members(node, &members)?;
         let listen = self.listen.unwrap_or(own_address);
         check_address(&listen).map_err(CliError::Usage)?;
-        let mut config = NodeConfig::new(cluster, node, &listen, members);
+        let replication = replication(
+            self.mode,
+            (self.replication_factor, self.partitions, self.repair),
+            &members,
+        )?;
+        let mut config =
+            NodeConfig { replication, ..NodeConfig::new(cluster, node, &listen, members) };
         let set = |to: &mut Duration, from: Option<Time>| *to = from.map_or(*to, |Time(time)| time);
         set(&mut config.election_timeout, self.election_timeout);
         set(&mut config.heartbeat_interval, self.heartbeat_interval);
@@ -197,6 +233,53 @@ impl Settings {
         check_limits(&config)?;
         Ok(config)
     }
+}
+
+/// Returns how the cluster replicates, after checking that against the list of members.
+fn replication(
+    mode: Option<ModeSetting>,
+    (factor, partitions, repair): (Option<usize>, Option<u16>, Option<RepairSetting>),
+    members: &[(NodeId, String)],
+) -> Result<Replication, CliError> {
+    let usage = |what: String| Err(CliError::Usage(what));
+    if mode != Some(ModeSetting::Masterless) {
+        return if factor.is_some() || partitions.is_some() || repair.is_some() {
+            usage(
+                "--replication-factor, --partitions and --repair are of the masterless mode: give \
+                 every node --mode masterless too, or leave them out"
+                    .to_owned(),
+            )
+        } else {
+            Ok(Replication::PrimaryBackup)
+        };
+    }
+    let defaults = Masterless::default();
+    let masterless = Masterless {
+        replication_factor: factor.unwrap_or(defaults.replication_factor.min(members.len())),
+        partition_count: partitions.unwrap_or(defaults.partition_count),
+        repair: repair.map_or(defaults.repair, |RepairSetting(repair)| repair),
+        limits: None,
+    };
+    let Masterless { replication_factor, partition_count, .. } = masterless;
+    if !(1..=members.len()).contains(&replication_factor) {
+        return usage(format!(
+            "--replication-factor ({replication_factor}) must be between 1 and the number of \
+             members ({}): no node has two replicas of a key",
+            members.len()
+        ));
+    }
+    if !(1..=PARTITION_COUNT_MAX).contains(&partition_count) {
+        return usage(format!(
+            "--partitions ({partition_count}) must be between 1 and {PARTITION_COUNT_MAX}"
+        ));
+    }
+    if let Some((id, _)) = members.iter().find(|(id, _)| id.0 > Stamp::NODE_MAX) {
+        return usage(format!(
+            "node {id}: ids of the masterless mode are at most {}, for each write carries one",
+            Stamp::NODE_MAX
+        ));
+    }
+    Ok(Replication::Masterless(masterless))
 }
 
 /// Checks the list of members; returns the address of `node`.
@@ -299,6 +382,50 @@ impl FromStr for Member {
         let address = address.trim();
         check_address(address)?;
         Ok(Self(NodeId(id), address.to_owned()))
+    }
+}
+
+/// How a cluster replicates: `primary-backup` or `masterless`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ModeSetting {
+    PrimaryBackup,
+    Masterless,
+}
+
+impl FromStr for ModeSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::PrimaryBackup, Self::Masterless]
+            .into_iter()
+            .find(|mode| mode.name() == text)
+            .ok_or_else(|| format!("{text:?} is no mode: write `primary-backup` or `masterless`"))
+    }
+}
+
+impl ModeSetting {
+    /// Returns the text that it is parsed from.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::PrimaryBackup => "primary-backup",
+            Self::Masterless => "masterless",
+        }
+    }
+}
+
+/// How replicas get what they missed: `read-repair`, `hinted-handoff`, `both` or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RepairSetting(pub(super) Repair);
+
+impl FromStr for RepairSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ways = [(true, true), (true, false), (false, true), (false, false)];
+        let mut ways = ways.into_iter().map(|(hints, reads)| Repair { hints, reads });
+        ways.find(|repair| repair.name() == text).map(Self).ok_or_else(|| {
+            format!("{text:?} is no way: write `read-repair`, `hinted-handoff`, `both` or `none`")
+        })
     }
 }
 
@@ -486,10 +613,32 @@ mod tests {
             (vec!["--wal-segment-bytes", "1KiB"], "at least"),
             (vec!["--requests-max", "0"], "between"),
             (vec!["--listen", "here"], "host:port"),
+            (vec!["--repair", "none"], "--mode masterless"),
+            (vec!["--mode", "primary-backup", "--partitions", "7"], "--mode masterless"),
+            (vec!["--mode", "masterless", "--replication-factor", "4"], "number of members"),
+            (vec!["--mode", "masterless", "--replication-factor", "0"], "number of members"),
+            (vec!["--mode", "masterless", "--partitions", "0"], "between"),
+            (vec!["--mode", "masterless", "--members", "1=a:1,64=b:1"], "at most 63"),
         ] {
             let complaint = complaint(&flags);
             assert!(complaint.contains(advice), "{flags:?}: {complaint}");
         }
+    }
+
+    #[test]
+    fn masterless_mode_has_defaults_that_fit_its_members() {
+        let mode = |flags: &[&str], file: &str| match config(flags, file).unwrap().replication {
+            Replication::PrimaryBackup => None,
+            Replication::Masterless(mode) => {
+                Some((mode.replication_factor, mode.partition_count, mode.repair.name()))
+            }
+        };
+        assert_eq!(mode(&[], FILE), None);
+        assert_eq!(mode(&["--mode", "primary-backup"], FILE), None);
+        assert_eq!(mode(&["--mode", "masterless"], FILE), Some((3, 256, "both")));
+        let file = format!("{FILE}\nmode = \"masterless\"\nrepair = \"hinted-handoff\"");
+        let flags = ["--members", "1=a:1,2=b:2"];
+        assert_eq!(mode(&flags, &file), Some((2, 256, "hinted-handoff")));
     }
 
     #[test]
@@ -505,6 +654,10 @@ mod tests {
         }
         for wrong in ["", "interval:", "interval:0", "interval:1.5", "never"] {
             assert!(wrong.parse::<SyncSetting>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "raft", "Masterless"] {
+            assert!(wrong.parse::<ModeSetting>().is_err(), "{wrong}");
+            assert!(wrong.parse::<RepairSetting>().is_err(), "{wrong}");
         }
         for wrong in ["1", "0=a:1", "a=b:1", "1=a", "1=:1", "1=a:99999"] {
             assert!(wrong.parse::<Member>().is_err(), "{wrong}");

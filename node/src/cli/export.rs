@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::args::{ExportArgs, Format};
-use super::client_commands::client;
+use super::client_commands::client_at;
 use super::output::{Output, say};
 use super::records::Record;
 use crate::base::{Column, Key};
@@ -37,7 +37,7 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), CliError> {
         None => Target::Stdout(Output::new(Format::Json)),
         Some(path) => Target::File(PartialFile::create(path)?),
     };
-    let mut pager = client(&args.connection).scan(prefix);
+    let mut pager = client_at(&args.connection, args.level).scan(prefix);
     let bar = progress(args.file.is_some());
     while let Some(page) = pager.next_page().await? {
         for (key, column, cell) in &page {

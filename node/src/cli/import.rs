@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::args::ImportArgs;
-use super::client_commands::client;
+use super::client_commands::client_at;
 use super::output::say;
 use super::records::Record;
 use crate::base::{Column, Key};
@@ -74,7 +74,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
             return Err(CliError::Usage(what));
         }
         let mut import = Import::new(&args, BufReader::new(std::io::stdin()), Progress::default());
-        import.all(&client(&args.connection)).await?;
+        import.all(&client_at(&args.connection, args.level)).await?;
         import.say_done();
         return Ok(());
     };
@@ -83,7 +83,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
     write_progress(&progress_path, start)?;
     let mut import = Import::new(&args, BufReader::new(file), start);
     import.progress_path = Some(progress_path.clone());
-    let imported = import.all(&client(&args.connection)).await;
+    let imported = import.all(&client_at(&args.connection, args.level)).await;
     import.bar.finish_and_clear();
     match imported {
         Ok(()) => {

@@ -2,7 +2,7 @@
 //!
 //! `main` calls `run` and exits with what it returns. Each file is one subject: what can be
 //! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
-//! a cluster of them on one machine (`cluster`), what clients do (`client_commands`,
+//! a cluster of them on one machine (`cluster`), what clients do (`client_commands`, `status`,
 //! `import`, `export`), backup and repair (`snapshot`, `store`, `wal`), and how all that is printed
 //! (`output`).
 //!
@@ -24,6 +24,7 @@ mod output;
 mod records;
 mod serve;
 mod snapshot;
+mod status;
 mod store;
 mod wal;
 
@@ -53,7 +54,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(args) => serve::serve(*args),
         Command::Cluster(args) => block_on(None, cluster::cluster(args)),
-        Command::Status(args) => block_on(None, client::status(args)),
+        Command::Status(args) => block_on(None, status::status(args)),
         Command::Get(args) => block_on(None, client::get(args)),
         Command::Set(args) => block_on(None, client::set(args)),
         Command::Delete(args) => block_on(None, client::delete(args)),

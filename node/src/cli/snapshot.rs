@@ -91,6 +91,7 @@ fn explain(error: &RestoreError, data: &Path) -> CliError {
             "{shown} is not empty: {error}. Only a new node can be given a state: name another \
              directory, or move this one away"
         )),
+        RestoreError::Masterless => CliError::Usage(error.to_string()),
         RestoreError::Storage(_) => CliError::Failed(error.to_string())
             .advise(format!("what was made of {shown} is of no use: remove it, then try again")),
     }

@@ -34,12 +34,13 @@ use tokio::sync::oneshot;
 use super::error::TryFailure;
 use super::lock;
 use crate::base::limits::FRAME_BYTES_MAX;
-use crate::base::{ClusterId, Instant};
+use crate::base::{ClusterId, Instant, Stamp};
 use crate::codec::{self, FrameDecoder, encode_frame};
 use crate::env::{Env, Net, timeout};
 use crate::wire::handshake::MAGIC;
 use crate::wire::{
-    Hello, Identity, PROTOCOL_VERSION, Request, RequestBody, Response, ResponseBody, Welcome,
+    Consistency, Hello, Identity, Mode, PROTOCOL_VERSION, Request, RequestBody, Response,
+    ResponseBody, Welcome,
 };
 
 /// Room that is made for each read: a page of small answers in one call.
@@ -53,6 +54,7 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Connection<S: AsyncRead + AsyncWrite + Unpin> {
     shared: Arc<Shared<S>>,
     cluster: ClusterId,
+    mode: Mode,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ struct State<S> {
     /// Wakes the driver; `None` before it ran for the first time.
     driver: Option<Waker>,
     /// Who waits for which answer.
-    waiting: BTreeMap<u64, oneshot::Sender<ResponseBody>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
     next_id: u64,
     /// Frames to be written; the first `written` bytes are.
     outgoing: Vec<u8>,
@@ -78,12 +80,20 @@ struct State<S> {
     read_count: u64,
 }
 
+/// What a node answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) body: ResponseBody,
+    /// The largest stamp that was met on the way to it.
+    pub(super) seen: Stamp,
+}
+
 /// A request that was handed over; dropping it gives up waiting.
 #[derive(Debug)]
 pub(super) struct InFlight<S> {
     shared: Arc<Shared<S>>,
     id: u64,
-    answer: oneshot::Receiver<ResponseBody>,
+    answer: oneshot::Receiver<Answer>,
     read_count: u64,
 }
 
@@ -103,19 +113,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<S> {
         let failed = |what: String| TryFailure::Connect { address: address.to_owned(), what };
         let opened = timeout(env, limit, shake_hands(env, address, cluster)).await;
         let opened = opened.ok_or_else(|| failed(format!("no answer within {limit:?}")))?;
-        let (stream, cluster) = match opened {
+        let (stream, cluster, mode) = match opened {
             Ok(opened) => opened,
             Err(HandshakeError::Refused(refusal)) => return Err(TryFailure::Refused(refusal)),
             Err(HandshakeError::Failed(what)) => return Err(failed(what)),
         };
         let shared = Arc::new(Shared { state: Mutex::new(State::new(stream)) });
         env.spawn("client connection", Driver::new(Arc::clone(&shared)));
-        Ok(Self { shared, cluster })
+        Ok(Self { shared, cluster, mode })
     }
 
     /// Returns the cluster that the node said it belongs to.
     pub(super) fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// Returns how the node said that its cluster replicates.
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Tells whether requests can be handed over.
@@ -127,7 +142,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<S> {
     ///
     /// # Errors
     /// The connection is closed already; the request was not delivered.
-    pub(super) fn send(&self, body: &RequestBody) -> Result<InFlight<S>, TryFailure> {
+    pub(super) fn send(
+        &self,
+        consistency: Consistency,
+        body: &RequestBody,
+    ) -> Result<InFlight<S>, TryFailure> {
         let (sender, answer) = oneshot::channel();
         let mut state = lock(&self.shared.state);
         if state.stream.is_none() {
@@ -136,7 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<S> {
         let id = state.next_id;
         state.next_id += 1;
         let lone = state.waiting.is_empty();
-        encode_frame(&mut state.outgoing, |buffer| Request::encode_parts(id, body, buffer));
+        encode_frame(&mut state.outgoing, |buffer| {
+            Request::encode_parts(id, consistency, body, buffer);
+        });
         state.waiting.insert(id, sender);
         let read_count = state.read_count;
         if let Some(driver) = state.driver.clone() {
@@ -188,10 +209,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> InFlight<S> {
         env: &E,
         deadline: Instant,
         silence_max: Duration,
-    ) -> Result<ResponseBody, TryFailure> {
+    ) -> Result<Answer, TryFailure> {
         let limit = deadline.since(env.now());
         match timeout(env, limit, &mut self.answer).await {
-            Some(Ok(body)) => Ok(body),
+            Some(Ok(answer)) => Ok(answer),
             Some(Err(_closed)) => {
                 let what = lock(&self.shared.state).closed_why.clone();
                 Err(TryFailure::ConnectionLost { what })
@@ -315,8 +336,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Driver<S> {
             let sender = state.waiting.remove(&response.id);
             drop(state);
             // A caller that gave up meanwhile is no longer waiting: its answer has no reader.
+            let answer = Answer { body: response.body, seen: response.seen };
             if let Some(sender) = sender
-                && sender.send(response.body).is_err()
+                && sender.send(answer).is_err()
             {
                 crate::probe!("client.answer_comes_too_late");
             }
@@ -358,7 +380,7 @@ async fn shake_hands<E: Env>(
     env: &E,
     address: &str,
     cluster: Option<ClusterId>,
-) -> Result<(<E::Net as Net>::Stream, ClusterId), HandshakeError> {
+) -> Result<(<E::Net as Net>::Stream, ClusterId, Mode), HandshakeError> {
     let mut stream = env.net().connect(address).await?;
     let identity = Identity::Client { cluster };
     let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, identity };
@@ -378,7 +400,7 @@ async fn shake_hands<E: Env>(
     };
     match welcome {
         // The node sends nothing before it is asked.
-        Welcome::Accepted { cluster, .. } if input.is_empty() => Ok((stream, cluster)),
+        Welcome::Accepted { cluster, mode, .. } if input.is_empty() => Ok((stream, cluster, mode)),
         Welcome::Accepted { .. } => {
             Err(HandshakeError::Failed("bytes after the handshake that nobody asked for".into()))
         }

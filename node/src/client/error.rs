@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::base::TooLarge;
+use crate::base::{Key, TooLarge};
 use crate::kv::InvalidRequest;
 use crate::wire::{Outcome, Refusal, RequestError};
 
@@ -45,6 +45,16 @@ pub enum ClientError {
         #[source]
         last: Option<TryFailure>,
     },
+    /// The replicas that answer are behind what this session has read or written, even all of them
+    /// together. Not applied: only reads fail so.
+    #[error(
+        "the replicas are behind what this session has seen of {key:?}: nodes with newer data are \
+         down, or lost it; try again later, or go on in another session"
+    )]
+    Stale {
+        /// A key of which something newer was seen.
+        key: Key,
+    },
     /// The cluster had too much to do until the time was over. Not applied.
     #[error("the cluster is overloaded: try again later")]
     Overloaded,
@@ -76,6 +86,7 @@ impl ClientError {
             | Self::Refused(_)
             | Self::Unavailable { .. }
             | Self::Timeout { .. }
+            | Self::Stale { .. }
             | Self::Overloaded
             | Self::DiskFull => Outcome::NotApplied,
             Self::Unknown { .. } => Outcome::Unknown,

@@ -29,14 +29,24 @@
 //! together are written together (`connection`).
 //!
 //! # Consistency
-//! Every single request is linearizable; a batch and a [`multi_get`](Client::multi_get) are
-//! strictly serializable: they see and make one state. What is read page by page
-//! ([`row`](Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
+//! In the primary-backup mode every single request is linearizable; a batch and a
+//! [`multi_get`](Client::multi_get) are strictly serializable: they see and make one state. What
+//! is read page by page ([`row`](Client::row), [`slice`](Client::slice), [`keys`](Client::keys),
 //! [`scan`](Client::scan)) is one state per page only.
+//!
+//! In the masterless mode a request says of how many replicas it wants an answer
+//! ([`with_level`](Client::with_level)). At [`Level::Quorum`], the default, a read sees every write
+//! of that level that was acknowledged before; at [`Level::One`] it may be older. Of two writes of
+//! a cell the later one counts, by the clocks of the nodes; a client's own writes come after what
+//! it has read. There are no conditional writes, and writes carry no number: one whose answer is
+//! lost is [`ClientError::Unknown`] at once, and repeating it is another write. With
+//! [`ClientOptions::session`] the client sees its own writes, and never an older state than before,
+//! at any level (`token` says how).
 //!
 //! # Left out
 //! Cancelling a request at the node: dropping a future stops the waiting, not the write. Load
-//! balancing: all requests are the leader's.
+//! balancing: all requests go to one node, the leader or, without leaders, the first of the
+//! addresses that answers; give clients the addresses in different orders.
 //!
 //! # Sources
 //! [Raft §8] client interaction; [Thesis §6.2] finding the leader, [Thesis §6.3] sessions.
@@ -51,10 +61,12 @@ mod retry;
 mod routing;
 mod saving;
 mod session;
+mod token;
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -64,7 +76,8 @@ use self::pager::page_limit;
 use self::retry::{Kind, Tries};
 use self::routing::Routing;
 use self::session::{Begin, Sessions, Ticket};
-use crate::base::{Column, Key, Payload, Rng, Value};
+use self::token::Token;
+use crate::base::{Column, Key, Payload, RequestSeq, Rng, SessionId, Stamp, Value};
 use crate::codec;
 use crate::env::Env;
 use crate::env::Net;
@@ -73,7 +86,7 @@ use crate::kv::{
     Version, validate_batch,
 };
 use crate::probe;
-use crate::wire::{RequestBody, ResponseBody, Status};
+use crate::wire::{Consistency, RequestBody, ResponseBody, Status};
 
 pub use self::batch::BatchBuilder;
 pub use self::connect::connect;
@@ -81,6 +94,7 @@ pub use self::error::{ClientError, TryFailure};
 pub use self::options::ClientOptions;
 pub use self::pager::{KeyRange, KeysPager, ScanPager};
 pub use self::saving::SnapshotPager;
+pub use crate::wire::{Level, Mode};
 
 /// The byte stream of an environment.
 type Stream<E> = <<E as Env>::Net as Net>::Stream;
@@ -89,11 +103,12 @@ type Stream<E> = <<E as Env>::Net as Net>::Stream;
 #[derive(Debug)]
 pub struct Client<E: Env> {
     inner: Arc<Inner<E>>,
+    level: Level,
 }
 
 impl<E: Env> Clone for Client<E> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self { inner: Arc::clone(&self.inner), level: self.level }
     }
 }
 
@@ -117,6 +132,10 @@ struct Inner<E: Env> {
     routing: Routing<Stream<E>>,
     addresses_count: usize,
     sessions: Sessions,
+    /// The largest stamp that any answer has met, as a version; masterless only.
+    seen: AtomicU64,
+    /// What the session has seen, if it is to see no less from now on; masterless only.
+    token: Option<Token>,
     rng: Mutex<Rng>,
 }
 
@@ -134,7 +153,10 @@ impl<E: Env> Client<E> {
     /// enough). Connects only when a request needs it, so it never fails.
     pub fn connect(env: E, addresses: Vec<String>, options: ClientOptions) -> Self {
         let routing = Routing::new(addresses, options.cluster);
+        let level = options.level;
         let inner = Inner {
+            seen: AtomicU64::new(Stamp::ZERO.version()),
+            token: options.session.then(Token::default),
             rng: Mutex::new(env.rng("client")),
             addresses_count: routing.addresses().len(),
             sessions: Sessions::default(),
@@ -142,7 +164,18 @@ impl<E: Env> Client<E> {
             options,
             env,
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), level }
+    }
+
+    /// Returns the same client, which asks for answers of another level from now on.
+    #[must_use]
+    pub fn with_level(&self, level: Level) -> Self {
+        Self { inner: Arc::clone(&self.inner), level }
+    }
+
+    /// Returns how the cluster replicates. Connects to a node if need be.
+    pub async fn mode(&self) -> Result<Mode, ClientError> {
+        self.inner.mode(&mut self.inner.tries(Kind::Harmless)).await
     }
 
     /// Returns the addresses that the client was made with.
@@ -309,7 +342,9 @@ impl<E: Env> Client<E> {
         let (route, mut tries) = (inner.routing.at(address), inner.tries(Kind::Harmless));
         let (limit, mut sent) =
             (inner.options.try_timeout.min(inner.options.request_timeout), false);
-        let failure = match inner.try_once(&route, &RequestBody::Status, limit, &mut sent).await {
+        let (consistency, body) = (Consistency::default(), RequestBody::Status);
+        let answer = inner.try_once(&route, consistency, &body, limit, &mut sent).await;
+        let failure = match answer.map(|answer| answer.body) {
             Ok(ResponseBody::Status(status)) => return Ok(*status),
             Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
             Ok(ResponseBody::Command(_) | ResponseBody::Query(_) | ResponseBody::Snapshot(_)) => {
@@ -326,12 +361,15 @@ impl<E: Env> Client<E> {
         validate_batch(&batch)?;
         let inner = &*self.inner;
         let mut tries = inner.tries(Kind::Write);
+        if inner.mode(&mut tries).await?.is_masterless() {
+            return self.write_unnumbered(batch, tries).await.map(CasResult::Applied);
+        }
         let mut ticket = inner.ticket(&mut tries).await?;
         loop {
             let body = encode_write(&ticket, &mut batch)?;
             let answer = inner.call(&body, &mut tries).await?;
             let now = inner.env.now();
-            let ResponseBody::Command(reply) = answer else {
+            let ResponseBody::Command(reply) = answer.body else {
                 return Err(tries.on_nonsense(now, "something else than it was asked"));
             };
             match reply {
@@ -363,16 +401,93 @@ impl<E: Env> Client<E> {
         }
     }
 
+    /// Carries out a batch where nobody numbers writes: it is sent once at most, unless it surely
+    /// had no effect.
+    async fn write_unnumbered(
+        &self,
+        batch: Batch,
+        mut tries: Tries,
+    ) -> Result<Version, ClientError> {
+        if !batch.conditions.is_empty() {
+            let what = "a masterless cluster has no conditional writes: nobody decides between \
+                        two of them";
+            return Err(ClientError::Unsupported(what.to_owned()));
+        }
+        tries.kind = Kind::Unnumbered;
+        tries.consistency = self.consistency();
+        let (session, seq, acked_below) = (SessionId(0), RequestSeq(0), RequestSeq(0));
+        let command = Command::Write { session, seq, acked_below, batch };
+        let body = RequestBody::Command(Payload::new(codec::encode(&command))?);
+        let inner = &*self.inner;
+        let answer = inner.call(&body, &mut tries).await?;
+        let ResponseBody::Command(CommandReply::Applied(version)) = answer.body else {
+            return Err(tries.on_nonsense(inner.env.now(), "something else than it was asked"));
+        };
+        let stamp = Stamp::from_version(version.0);
+        inner.see(stamp);
+        if let (Some(token), Command::Write { batch, .. }) = (&inner.token, &command) {
+            token.on_written(&batch.mutations, stamp);
+        }
+        Ok(version)
+    }
+
     /// Asks any query; everything that reads goes through here.
     pub async fn query(&self, query: Query) -> Result<QueryReply, ClientError> {
         let mut tries = self.inner.tries(Kind::Harmless);
-        match self.inner.call(&RequestBody::Query(query), &mut tries).await? {
-            ResponseBody::Query(reply) => Ok(reply),
+        tries.consistency = self.consistency();
+        if let Some(token) = &self.inner.token
+            && self.inner.mode(&mut tries).await?.is_masterless()
+        {
+            return self.query_in_session(query, token, tries).await;
+        }
+        let (reply, _seen) = self.query_once(&RequestBody::Query(query), &mut tries).await?;
+        Ok(reply)
+    }
+
+    /// Asks a query at higher and higher levels until the answer is not behind what was seen.
+    async fn query_in_session(
+        &self,
+        query: Query,
+        token: &Token,
+        mut tries: Tries,
+    ) -> Result<QueryReply, ClientError> {
+        let expected = token.expected(&query);
+        let body = RequestBody::Query(query);
+        loop {
+            let (reply, seen) = self.query_once(&body, &mut tries).await?;
+            let RequestBody::Query(query) = &body else { return Err(misfit()) };
+            let level = tries.consistency.level;
+            let Some(key) = expected.find_stale(query, &reply, seen, level) else {
+                token.on_read(query, &reply, seen, level);
+                return Ok(reply);
+            };
+            probe!("client.answer_is_behind_the_session");
+            tries.consistency.level = match level {
+                Level::One | Level::Two | Level::Three => Level::Quorum,
+                Level::Quorum => Level::All,
+                Level::All => return Err(ClientError::Stale { key }),
+            };
+        }
+    }
+
+    async fn query_once(
+        &self,
+        body: &RequestBody,
+        tries: &mut Tries,
+    ) -> Result<(QueryReply, Stamp), ClientError> {
+        let answer = self.inner.call(body, tries).await?;
+        match answer.body {
+            ResponseBody::Query(reply) => Ok((reply, answer.seen)),
             ResponseBody::Command(_)
             | ResponseBody::Status(_)
             | ResponseBody::Snapshot(_)
             | ResponseBody::Error(_) => Err(misfit()),
         }
+    }
+
+    /// Returns what a request that begins now asks for.
+    fn consistency(&self) -> Consistency {
+        Consistency { level: self.level, seen: self.inner.seen() }
     }
 
     async fn mutate(&self, mutation: Mutation) -> Result<Version, ClientError> {
@@ -381,6 +496,16 @@ impl<E: Env> Client<E> {
 }
 
 impl<E: Env> Inner<E> {
+    /// Returns the largest stamp that was seen so far.
+    fn seen(&self) -> Stamp {
+        Stamp::from_version(self.seen.load(Ordering::Relaxed))
+    }
+
+    /// Takes note of a stamp.
+    fn see(&self, stamp: Stamp) {
+        self.seen.fetch_max(stamp.version(), Ordering::Relaxed);
+    }
+
     /// Gets a number for a write, registering a session first if there is none.
     async fn ticket(&self, tries: &mut Tries) -> Result<Ticket<'_>, ClientError> {
         loop {
@@ -407,7 +532,7 @@ impl<E: Env> Inner<E> {
         // A registration that is repeated makes a session that nobody uses: no harm.
         let mut registering = self.tries(Kind::Harmless);
         registering.deadline = tries.deadline;
-        match self.call(&body, &mut registering).await? {
+        match self.call(&body, &mut registering).await?.body {
             ResponseBody::Command(CommandReply::Registered(session)) => {
                 self.sessions.on_registered(session);
                 Ok(())

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::base::ClusterId;
+use crate::wire::Level;
 
-/// Time limits of a client. The defaults suit a cluster in one data centre.
+/// What can be chosen about a client. The defaults suit a cluster in one data centre.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOptions {
     /// Longest time for opening one connection, the handshake included; also how long an open
@@ -25,6 +26,13 @@ pub struct ClientOptions {
     /// The cluster that must be reached. `None` takes the cluster of the first node that answers
     /// and stays with it.
     pub cluster: Option<ClusterId>,
+    /// Of how many replicas an answer is wanted, unless
+    /// [`Client::with_level`](super::Client::with_level) says otherwise. Of the masterless mode:
+    /// the primary-backup mode always answers linearizably.
+    pub level: Level,
+    /// Whether the client reads its own writes, and never an older state than it has read before,
+    /// whatever the level. Of the masterless mode; see [`super::Client`].
+    pub session: bool,
 }
 
 impl Default for ClientOptions {
@@ -36,6 +44,8 @@ impl Default for ClientOptions {
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
             cluster: None,
+            level: Level::Quorum,
+            session: false,
         }
     }
 }

@@ -8,25 +8,28 @@
 //! all tries of a write, and only the answer of the state machine itself ends it.
 //!
 //! Repeating a write in doubt is safe because all its tries carry the same number, see
-//! [`super::session`]; repeating a read always is.
+//! [`super::session`]; repeating a read always is. In the masterless mode nobody numbers writes:
+//! there a second try would be another write with a later stamp, which may undo what somebody else
+//! wrote in between. So a write in doubt is over at once: its outcome is unknown.
 //!
 //! # Invariants
 //! 1. A write of which a try is in doubt never fails with [`Outcome::NotApplied`].
 //! 2. No try starts, and no wait lasts, beyond the deadline.
+//! 3. A write without a number is not tried again once it is in doubt.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::Connection;
+use super::connection::{Answer, Connection};
 use super::error::{ClientError, TryFailure};
 use super::routing::Route;
 use super::{Inner, Stream, lock};
 use crate::base::Instant;
 use crate::env::{Env, timeout};
 use crate::kv::{Query, QueryReply};
-use crate::wire::{Outcome, Refusal, RequestBody, RequestError, ResponseBody};
+use crate::wire::{Consistency, Mode, Outcome, Refusal, RequestBody, RequestError, ResponseBody};
 use crate::{planted, probe};
 
 /// Hints followed in a row without a wait: enough for a change of leader, too few for a loop.
@@ -37,14 +40,18 @@ const HINTS_MAX: u32 = 3;
 pub(super) enum Kind {
     /// It changes nothing that a caller sees: a read, or the registration of a session.
     Harmless,
-    /// It changes the store.
+    /// It changes the store, and is recognised when it comes twice.
     Write,
+    /// It changes the store each time that it comes.
+    Unnumbered,
 }
 
 /// What is known about one request after the tries so far.
 #[derive(Debug)]
 pub(super) struct Tries {
-    kind: Kind,
+    pub(super) kind: Kind,
+    /// What is asked for with every try.
+    pub(super) consistency: Consistency,
     started: Instant,
     pub(super) deadline: Instant,
     /// A try may have taken effect, or may still do so.
@@ -69,6 +76,8 @@ enum Next {
     Again,
     /// The answer would be the same everywhere.
     Fail(ClientError),
+    /// Another try could do harm.
+    GiveUp,
 }
 
 impl Tries {
@@ -76,6 +85,7 @@ impl Tries {
     pub(super) fn new(kind: Kind, now: Instant, limit: Duration, backoff: Duration) -> Self {
         Self {
             kind,
+            consistency: Consistency::default(),
             started: now,
             deadline: now + limit,
             in_doubt: false,
@@ -89,7 +99,7 @@ impl Tries {
 
     /// Tells whether a try of this write may have taken effect.
     fn is_write_in_doubt(&self) -> bool {
-        self.in_doubt && self.kind == Kind::Write && !planted!("R46b")
+        self.in_doubt && self.kind != Kind::Harmless && !planted!("R46b")
     }
 
     /// Returns `error`, which proves nothing about earlier tries, or that the outcome is unknown.
@@ -172,6 +182,10 @@ impl Tries {
             self.hint_count = 0;
         }
         self.last = Some(failure);
+        if self.in_doubt && self.kind == Kind::Unnumbered && !planted!("D32") {
+            probe!("client.write_in_doubt_is_not_repeated");
+            return Next::GiveUp;
+        }
         next
     }
 
@@ -186,13 +200,19 @@ impl Tries {
     ) -> Option<ClientError> {
         match self.on_failure(failure, sent, nodes_count) {
             Next::Fail(error) => Some(self.fail(now, error)),
+            Next::GiveUp => Some(self.give_up(now)),
             Next::Follow(_) | Next::Elsewhere | Next::Again => None,
         }
     }
 
     fn on_error(&mut self, error: &RequestError) -> Next {
         self.in_doubt |= error.outcome() == Outcome::Unknown;
-        self.was_taken |= !matches!(error, RequestError::NotLeader { .. });
+        self.was_taken |= !matches!(
+            error,
+            RequestError::NotLeader { .. }
+                | RequestError::Unavailable { .. }
+                | RequestError::ClockSkew { .. }
+        );
         match error {
             RequestError::NotLeader { leader: Some((_, address)) }
                 if self.hint_count < HINTS_MAX =>
@@ -201,6 +221,8 @@ impl Tries {
                 Next::Follow(address.clone())
             }
             RequestError::NotLeader { .. }
+            | RequestError::Unavailable { .. }
+            | RequestError::ClockSkew { .. }
             | RequestError::LeadershipLost
             | RequestError::Timeout
             | RequestError::ShuttingDown => Next::Elsewhere,
@@ -219,6 +241,7 @@ impl Tries {
             Refusal::Version { .. }
             | Refusal::Cluster { .. }
             | Refusal::Node { .. }
+            | Refusal::Mode { .. }
             | Refusal::NotAMember { .. } => self.refused_count += 1,
         }
         if self.refused_count >= nodes_count.max(1) {
@@ -244,24 +267,67 @@ impl<E: Env> Inner<E> {
         route: &Route<Stream<E>>,
         body: &RequestBody,
         tries: &mut Tries,
-    ) -> Result<ResponseBody, ClientError> {
+    ) -> Result<Answer, ClientError> {
         loop {
-            let now = self.env.now();
-            let limit = tries.deadline.since(now).min(self.options.try_timeout);
-            if limit.is_zero() {
-                return Err(tries.give_up(now));
-            }
-            let mut sent = false;
-            let failure = match self.try_once(route, body, limit, &mut sent).await {
-                Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
+            let limit = self.try_limit(tries)?;
+            let (consistency, mut sent) = (tries.consistency, false);
+            let failure = match self.try_once(route, consistency, body, limit, &mut sent).await {
+                Ok(Answer { body: ResponseBody::Error(error), .. }) => TryFailure::Answered(error),
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            if let Next::Fail(error) = tries.on_failure(failure, sent, self.addresses_count) {
-                return Err(tries.fail(self.env.now(), error));
+            match tries.on_failure(failure, sent, self.addresses_count) {
+                Next::Follow(_) | Next::Elsewhere | Next::Again => {}
+                Next::Fail(error) => return Err(tries.fail(self.env.now(), error)),
+                Next::GiveUp => return Err(tries.give_up(self.env.now())),
             }
             self.back_off(tries).await?;
         }
+    }
+
+    /// Returns how long the next try may take.
+    ///
+    /// # Errors
+    /// The time of `tries` is over.
+    fn try_limit(&self, tries: &mut Tries) -> Result<Duration, ClientError> {
+        let now = self.env.now();
+        let left = tries.deadline.since(now);
+        if left.is_zero() {
+            return Err(tries.give_up(now));
+        }
+        // What is not tried again had better be waited for.
+        let is_only_try = tries.kind == Kind::Unnumbered;
+        Ok(if is_only_try { left } else { left.min(self.options.try_timeout) })
+    }
+
+    /// Returns how the cluster replicates, connecting to a node if none was reached before.
+    ///
+    /// # Errors
+    /// The time of `tries` is over, or every node refuses the connection.
+    pub(super) async fn mode(&self, tries: &mut Tries) -> Result<Mode, ClientError> {
+        loop {
+            if let Some(mode) = self.routing.mode() {
+                return Ok(mode);
+            }
+            let route = self.target()?;
+            let limit = self.try_limit(tries)?.min(self.options.connect_timeout);
+            match route.connection(&self.env, &self.routing, limit).await {
+                Ok(connection) => return Ok(connection.mode()),
+                Err(failure) => match tries.on_failure(failure, false, self.addresses_count) {
+                    Next::Follow(_) | Next::Elsewhere | Next::Again => {
+                        self.routing.on_failure(&route);
+                    }
+                    Next::Fail(error) => return Err(tries.fail(self.env.now(), error)),
+                    Next::GiveUp => return Err(tries.give_up(self.env.now())),
+                },
+            }
+            self.back_off(tries).await?;
+        }
+    }
+
+    fn target(&self) -> Result<Arc<Route<Stream<E>>>, ClientError> {
+        let none = || ClientError::Invalid("no address of a node is given".to_owned());
+        self.routing.target().ok_or_else(none)
     }
 
     /// Asks until a node answers with anything but an error.
@@ -272,7 +338,7 @@ impl<E: Env> Inner<E> {
         &self,
         body: &RequestBody,
         tries: &mut Tries,
-    ) -> Result<ResponseBody, ClientError> {
+    ) -> Result<Answer, ClientError> {
         Ok(self.call_routed(body, tries).await?.1)
     }
 
@@ -284,19 +350,13 @@ impl<E: Env> Inner<E> {
         &self,
         body: &RequestBody,
         tries: &mut Tries,
-    ) -> Result<(Arc<Route<Stream<E>>>, ResponseBody), ClientError> {
+    ) -> Result<(Arc<Route<Stream<E>>>, Answer), ClientError> {
         loop {
-            let Some(route) = self.routing.target() else {
-                return Err(ClientError::Invalid("no address of a node is given".to_owned()));
-            };
-            let now = self.env.now();
-            let limit = tries.deadline.since(now).min(self.options.try_timeout);
-            if limit.is_zero() {
-                return Err(tries.give_up(now));
-            }
-            let mut sent = false;
-            let failure = match self.try_once(&route, body, limit, &mut sent).await {
-                Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
+            let route = self.target()?;
+            let limit = self.try_limit(tries)?;
+            let (consistency, mut sent) = (tries.consistency, false);
+            let failure = match self.try_once(&route, consistency, body, limit, &mut sent).await {
+                Ok(Answer { body: ResponseBody::Error(error), .. }) => TryFailure::Answered(error),
                 Ok(answer) => {
                     self.routing.on_leader(&route);
                     return Ok((route, answer));
@@ -314,6 +374,7 @@ impl<E: Env> Inner<E> {
                 Next::Elsewhere => self.routing.on_failure(&route),
                 Next::Again => {}
                 Next::Fail(error) => return Err(tries.fail(self.env.now(), error)),
+                Next::GiveUp => return Err(tries.give_up(self.env.now())),
             }
             self.back_off(tries).await?;
         }
@@ -323,10 +384,11 @@ impl<E: Env> Inner<E> {
     pub(super) async fn try_once(
         &self,
         route: &Route<Stream<E>>,
+        consistency: Consistency,
         body: &RequestBody,
         limit: Duration,
         sent: &mut bool,
-    ) -> Result<ResponseBody, TryFailure> {
+    ) -> Result<Answer, TryFailure> {
         let deadline = self.env.now() + limit;
         let connect_limit = limit.min(self.options.connect_timeout);
         let connection = route.connection(&self.env, &self.routing, connect_limit).await?;
@@ -334,10 +396,11 @@ impl<E: Env> Inner<E> {
             // What is not sent is not in doubt.
             return Err(TryFailure::NoAnswer { limit });
         }
-        let in_flight = connection.send(body)?;
+        let in_flight = connection.send(consistency, body)?;
         *sent = true;
         let silence_max = self.options.connect_timeout;
         let answer = in_flight.answer(&self.env, deadline, silence_max).await?;
+        self.see(answer.seen);
         check_answer(&connection, body, answer)
     }
 
@@ -376,12 +439,12 @@ impl<E: Env> Inner<E> {
 fn check_answer<S>(
     connection: &Connection<S>,
     body: &RequestBody,
-    answer: ResponseBody,
-) -> Result<ResponseBody, TryFailure>
+    answer: Answer,
+) -> Result<Answer, TryFailure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let fits = match (body, &answer) {
+    let fits = match (body, &answer.body) {
         (RequestBody::Query(query), ResponseBody::Query(reply)) => is_answer(query, reply),
         (_, ResponseBody::Error(_))
         | (RequestBody::Command(_), ResponseBody::Command(_))

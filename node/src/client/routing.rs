@@ -1,9 +1,12 @@
-//! Which node to ask: the leader as far as it is known, else one after the other.
+//! Which node to ask: the one that answered, else one after the other.
 //!
 //! A node that answered as a leader is asked again until it fails. A node that does not lead
 //! may say who does; such a hint is followed even to an address that nobody configured. When
 //! nothing is known the configured nodes take turns: one is asked by all requests until it
 //! fails, so that a hundred requests at the start do not ask every node.
+//!
+//! In the masterless mode any node answers, and nobody gives hints: the first one of those that
+//! are configured that can be reached is asked until it fails, then the next.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,6 +19,7 @@ use super::error::TryFailure;
 use super::lock;
 use crate::base::ClusterId;
 use crate::env::{Env, Net, timeout};
+use crate::wire::Mode;
 
 /// Most addresses that are remembered; hints beyond are ignored, a cluster is far smaller.
 const ADDRESSES_MAX: usize = 64;
@@ -36,6 +40,7 @@ struct Table<S: AsyncRead + AsyncWrite + Unpin> {
     /// Which of the configured nodes to ask while no leader is known.
     turn: usize,
     cluster: Option<ClusterId>,
+    mode: Option<Mode>,
 }
 
 /// One node's address and the connection to it.
@@ -64,6 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Routing<S> {
             leader: None,
             turn: 0,
             cluster,
+            mode: None,
         };
         for address in addresses {
             if !table.routes.contains_key(&address) {
@@ -95,11 +101,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Routing<S> {
         }
     }
 
-    /// Remembers that the node answered as only a leader does.
+    /// Remembers that the node answered: as only a leader does, if there are leaders.
     pub(super) fn on_leader(&self, route: &Arc<Route<S>>) {
         let mut table = lock(&self.table);
         if !table.leader.as_ref().is_some_and(|leader| Arc::ptr_eq(leader, route)) {
-            tracing::debug!(address = route.address, "found the leader");
+            tracing::debug!(address = route.address, "found a node that answers");
             table.leader = Some(Arc::clone(route));
         }
     }
@@ -142,9 +148,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Routing<S> {
         lock(&self.table).cluster
     }
 
+    /// Returns how the cluster replicates, once a node was reached.
+    pub(super) fn mode(&self) -> Option<Mode> {
+        lock(&self.table).mode
+    }
+
     /// Stays with the cluster of the first node that answered.
-    pub(super) fn on_cluster(&self, cluster: ClusterId) {
-        lock(&self.table).cluster.get_or_insert(cluster);
+    fn on_welcome(&self, cluster: ClusterId, mode: Mode) {
+        let mut table = lock(&self.table);
+        table.cluster.get_or_insert(cluster);
+        table.mode.get_or_insert(mode);
     }
 }
 
@@ -186,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Route<S> {
         let mut link = lock(&self.link);
         match opened {
             Ok(connection) => {
-                routing.on_cluster(connection.cluster());
+                routing.on_welcome(connection.cluster(), connection.mode());
                 let connection = Arc::new(connection);
                 link.connection = Some(Arc::clone(&connection));
                 Ok(connection)

@@ -71,7 +71,7 @@ impl<E: Env> SnapshotPager<E> {
         let inner = &self.client.inner;
         let body = request(Some(*state), self.offset);
         let mut tries = inner.tries(Kind::Harmless);
-        match inner.call_at(route, &body, &mut tries).await? {
+        match inner.call_at(route, &body, &mut tries).await?.body {
             ResponseBody::Snapshot(piece) => Ok(piece),
             ResponseBody::Command(_)
             | ResponseBody::Query(_)
@@ -94,7 +94,7 @@ impl<E: Env> SnapshotPager<E> {
         let inner = &self.client.inner;
         let mut tries = inner.tries(Kind::Harmless);
         let (route, answer) = inner.call_routed(&request(None, 0), &mut tries).await?;
-        let ResponseBody::Snapshot(Some(piece)) = answer else { return Err(misfit()) };
+        let ResponseBody::Snapshot(Some(piece)) = answer.body else { return Err(misfit()) };
         self.source = Some((route, piece.state));
         Ok(piece)
     }

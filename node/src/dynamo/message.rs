@@ -24,14 +24,22 @@ pub enum Message {
     /// "I live." Sent at an interval to every node.
     Heartbeat(Heartbeat),
     /// Make these entries durable and apply them; answered by [`WriteReply`](Self::WriteReply)
-    /// once they are both. Client writes, repairs, hints and replayed batches alike.
+    /// once they are both. Client writes, hints and replayed batches alike.
     Write {
         /// Names it.
         id: RequestId,
         /// All of partitions that the receiver holds; one log record there, so all or nothing.
         entries: Vec<Entry>,
     },
-    /// Answer to [`Write`](Self::Write).
+    /// Like [`Write`](Self::Write), of entries that were read from a replica: a repair or a part
+    /// of anti-entropy. A fence does not bar it, only a floor does; see `floor`.
+    Repair {
+        /// Names it.
+        id: RequestId,
+        /// All of partitions that the receiver holds.
+        entries: Vec<Entry>,
+    },
+    /// Answer to [`Write`](Self::Write) and [`Repair`](Self::Repair).
     WriteReply {
         /// Of which.
         id: RequestId,
@@ -141,20 +149,33 @@ pub struct Chunk {
     pub floor: Stamp,
 }
 
+/// One entry of a page, told without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Outlined {
+    /// Where.
+    pub place: Payload,
+    /// When.
+    pub stamp: Stamp,
+    /// Whether it is the tombstone of the row that begins there.
+    pub is_row: bool,
+    /// Whether it is a tombstone, of a cell or a row.
+    pub is_tombstone: bool,
+}
+
 /// Anti-entropy between two replicas: the trees are compared from the root on, what differs is
 /// exchanged in both directions. Driven by the one who began, answered without state.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum SyncMessage {
     /// The sender's roots, for partitions that both hold and whose trees it has.
     Roots {
-        /// Names the session.
+        /// Names the question.
         id: RequestId,
         /// Root hash and floor of each partition.
         roots: Vec<(Partition, u64, Stamp)>,
     },
-    /// Answer: those that differ, with the answering node's leaves.
+    /// Answer: those that differ in root or floor, with the answering node's leaves.
     Leaves {
-        /// Of which session.
+        /// To which question.
         id: RequestId,
         /// Leaf hashes and floor of each partition that differs.
         differing: Vec<(Partition, Vec<u64>, Stamp)>,
@@ -163,40 +184,54 @@ pub enum SyncMessage {
     },
     /// What the sender has in some leaves of a partition: places and stamps, without values.
     Outline {
-        /// Of which session.
+        /// Names the question.
         id: RequestId,
         /// Of which partition.
         partition: Partition,
         /// Which leaves.
         leaves: Vec<u16>,
-        /// Place, whether it is a row's tombstone, and stamp; sorted.
-        outline: Vec<(Payload, bool, Stamp)>,
-        /// Only places before this one are told; `None`: to the end of the partition.
-        covered: Option<Payload>,
+        /// Sorted like entries. If the row of the first place has a tombstone it comes first.
+        outline: Vec<Outlined>,
         /// From where on.
         start: Payload,
+        /// Only places before this one are told; `None`: to the end of the partition.
+        covered: Option<Payload>,
         /// The sender's floor.
         floor: Stamp,
     },
     /// Answer: what the sender of the outline lacks or has older, and what it has newer.
     Difference {
-        /// Of which session.
+        /// To which question.
         id: RequestId,
-        /// Of which partition.
-        partition: Partition,
         /// Entries that the outline lacks.
         entries: Vec<Entry>,
-        /// Places (as in the outline) of which the answering node wants the entries.
+        /// Places of the outline of which the answering node wants the entries, and whether it
+        /// means the row's tombstone there.
         wanted: Vec<(Payload, bool)>,
         /// Where the answering node stopped, if before the outline did.
         covered: Option<Payload>,
         /// Its floor.
         floor: Stamp,
     },
-    /// A new floor of a partition, from its steward.
+    /// Promise to have no write up to this stamp to deliver, and to take none any more, but for
+    /// repairs; asked by a steward before it raises a floor. See `floor`.
+    Fence {
+        /// Names the question.
+        id: RequestId,
+        /// Up to which stamp.
+        stamp: Stamp,
+    },
+    /// Answer: the promise is durable if `low_water` is larger than the stamp; else it is none.
+    Fenced {
+        /// To which question.
+        id: RequestId,
+        /// No write that the sender still has to deliver is older than this.
+        low_water: Stamp,
+    },
+    /// A new floor of partitions, from their steward.
     Floor {
-        /// Of which partition.
-        partition: Partition,
+        /// Of which partitions.
+        partitions: Vec<Partition>,
         /// The floor.
         floor: Stamp,
     },

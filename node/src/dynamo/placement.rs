@@ -73,6 +73,11 @@ impl Placement {
         self.partitions.get(usize::from(partition)).map_or(&[], Vec::as_slice)
     }
 
+    /// Tells whether a node holds a partition.
+    pub fn is_replica(&self, node: NodeId, partition: Partition) -> bool {
+        self.replicas(partition).contains(&node)
+    }
+
     /// Returns the partition of a key.
     pub fn partition_of(&self, key: &[u8]) -> Partition {
         let count = u64::from(self.partition_count());

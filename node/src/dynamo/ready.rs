@@ -40,6 +40,16 @@ pub struct Change {
     pub written: crate::base::Written,
 }
 
+impl Change {
+    /// Returns about how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 24;
+        let value =
+            if let crate::base::Written::Value(value) = &self.written { value.len() } else { 0 };
+        OVERHEAD_BYTES + self.place.len() + value
+    }
+}
+
 /// Everything that can happen to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -91,8 +101,10 @@ pub enum Input {
         /// The last of them.
         through: PersistId,
     },
-    /// There was no space for that persist request: nothing of it is durable or will be. Writes
-    /// are refused until [`DiskHasSpace`](Self::DiskHasSpace).
+    /// The disk is full. Persist requests under way wait for space, in their order, and are
+    /// reported by [`Persisted`](Self::Persisted) once there is some; after a restart any of them
+    /// may be durable. So what they are for is in doubt, and never reported as not done. Nothing
+    /// new is to be begun until [`DiskHasSpace`](Self::DiskHasSpace).
     DiskFull,
     /// There is space again.
     DiskHasSpace,

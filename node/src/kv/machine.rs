@@ -42,11 +42,11 @@ pub struct Machine<S: Engine> {
 
 /// What a batch makes of the rows and places that it touches, in their order.
 #[derive(Debug, Default)]
-struct Overlay<'b> {
+pub(super) struct Overlay<'b> {
     /// The prefixes of the rows that lose all cells that they had before the batch.
-    deleted_rows: BTreeSet<Vec<u8>>,
+    pub(super) deleted_rows: BTreeSet<Vec<u8>>,
     /// What becomes of single places after that; `None` to delete.
-    cells: BTreeMap<Vec<u8>, Option<&'b [u8]>>,
+    pub(super) cells: BTreeMap<Vec<u8>, Option<&'b [u8]>>,
 }
 
 impl<S: Engine> Machine<S> {
@@ -291,7 +291,7 @@ impl<S: Engine> Machine<S> {
 
 impl<'b> Overlay<'b> {
     /// Returns what the mutations, in their order, make of rows and places.
-    fn of(mutations: &'b [Mutation]) -> Self {
+    pub(super) fn of(mutations: &'b [Mutation]) -> Self {
         let mut overlay = Self::default();
         for mutation in mutations {
             match mutation {

@@ -6,22 +6,34 @@
 //! machine. The cells stand behind [`crate::storage::Engine`]; client [`session`]s, which make a
 //! retried write take effect once, are part of the replicated state.
 //!
+//! In the masterless mode there is no such machine: a command becomes [`changes()`] of single
+//! cells, a query becomes a [`Plan`] of ranges to be read, and each node keeps what it hears of in
+//! a [`CellStore`].
+//!
 //! # Left out
-//! Who may answer a query, and when a command is committed: [`crate::raft`] decides that.
+//! Who may answer a query, and when a command is committed: [`crate::raft`] and [`crate::dynamo`]
+//! decide that.
 
 pub mod builder;
+pub mod cell_store;
+pub mod changes;
 pub mod command;
 pub mod machine;
+pub mod plan;
 pub mod query;
 pub mod read;
 pub mod session;
+mod store_read;
 pub mod validate;
 
 #[cfg(test)]
 mod tests;
 
+pub use cell_store::CellStore;
+pub use changes::{RefusedCommand, changes};
 pub use command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
 pub use machine::Machine;
+pub use plan::{Plan, Step};
 pub use query::{Cell, Query, QueryReply, Version};
 pub use read::QueryError;
 pub use validate::{InvalidRequest, validate, validate_batch, validate_query};

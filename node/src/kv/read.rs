@@ -18,7 +18,7 @@ use crate::codec::{DecodeError, keycode};
 use crate::storage::{Engine, StorageError, Stored};
 
 /// Bytes that an item of an answer counts besides its key, column and value.
-const ITEM_OVERHEAD_BYTES: usize = 32;
+pub(super) const ITEM_OVERHEAD_BYTES: usize = 32;
 
 /// Columns of a key that are passed over one by one before the rest of them is jumped over.
 const PASSED_COLUMNS_MAX: usize = 8;
@@ -190,7 +190,7 @@ fn visit(
 }
 
 /// Narrows a range of places to the keys that begin with `prefix`.
-fn within_prefix(
+pub(super) fn within_prefix(
     prefix: &Key,
     start: Option<Vec<u8>>,
     end: Option<Vec<u8>>,
@@ -202,7 +202,7 @@ fn within_prefix(
 }
 
 /// Returns the first place after (`key`, `column`): columns end a place, so one byte more.
-fn place_after(key: &Key, column: &Column) -> Vec<u8> {
+pub(super) fn place_after(key: &Key, column: &Column) -> Vec<u8> {
     let mut place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
     place.push(0);
     place
@@ -214,28 +214,29 @@ fn cell(value: Bytes, version: u64) -> Result<Cell, StorageError> {
 }
 
 /// The store holds what this floor never puts into it.
-fn unreadable(error: &DecodeError) -> StorageError {
+pub(super) fn unreadable(error: &DecodeError) -> StorageError {
     StorageError::Corrupt { path: "cells".to_owned(), offset: 0, what: error.to_string() }
 }
 
 /// The items of a page so far.
-struct Page<T> {
-    items: Vec<T>,
+#[derive(Debug)]
+pub(super) struct Page<T> {
+    pub(super) items: Vec<T>,
     count_max: usize,
     bytes: usize,
 }
 
 impl<T> Page<T> {
-    fn new(limit: u32) -> Self {
+    pub(super) fn new(limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Self { items: Vec::new(), count_max: limit.min(PAGE_COUNT_MAX), bytes: 0 }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.items.len() >= self.count_max || self.bytes >= PAGE_BYTES_MAX
     }
 
-    fn push(&mut self, item: T, bytes: usize) {
+    pub(super) fn push(&mut self, item: T, bytes: usize) {
         self.bytes += ITEM_OVERHEAD_BYTES + bytes;
         self.items.push(item);
     }

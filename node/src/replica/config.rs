@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use crate::base::{ClusterId, NodeId};
+pub use crate::dynamo::Repair;
+use crate::dynamo::{self, Placement};
 pub use crate::storage::table::Compression;
 use crate::storage::tree::TreeOptions;
+use crate::wire::Mode;
 
 /// Configuration of one node.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub struct NodeConfig {
     pub listen: String,
     /// Every member of the cluster, itself included, with the address to reach it.
     pub members: Vec<(NodeId, String)>,
+    /// How the cluster replicates; the same on all of its nodes, for ever.
+    pub replication: Replication,
     /// Shortest time without a leader after which a node campaigns; each time is drawn anew from
     /// this to its double. Too small: needless elections under load. Too large: long gaps.
     pub election_timeout: Duration,
@@ -53,6 +58,41 @@ pub struct NodeConfig {
     pub request_timeout: Duration,
 }
 
+/// How a cluster replicates.
+#[derive(Debug, Clone)]
+pub enum Replication {
+    /// One node leads, the others follow.
+    PrimaryBackup,
+    /// Every node takes requests.
+    Masterless(Masterless),
+}
+
+/// What can be chosen about the masterless mode.
+#[derive(Debug, Clone)]
+pub struct Masterless {
+    /// Replicas of each partition, at most one on each node. The same on all nodes, for ever.
+    pub replication_factor: usize,
+    /// Partitions of the cluster. Too few: anti-entropy compares much to find little. Too many:
+    /// memory for their trees. The same on all nodes, for ever.
+    pub partition_count: u16,
+    /// How replicas that missed a write get it, besides anti-entropy.
+    pub repair: Repair,
+    /// Time-outs and limits of the protocol in place of the usual ones, for simulations; what the
+    /// fields above say, and who the nodes are, is not taken from here.
+    pub limits: Option<Box<dynamo::Config>>,
+}
+
+impl Default for Masterless {
+    fn default() -> Self {
+        Self {
+            replication_factor: 3,
+            partition_count: 256,
+            repair: Repair { hints: true, reads: true },
+            limits: None,
+        }
+    }
+}
+
 /// When a write counts as durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncPolicy {
@@ -76,6 +116,7 @@ impl NodeConfig {
             node,
             listen: listen.to_owned(),
             members,
+            replication: Replication::PrimaryBackup,
             election_timeout: Duration::from_millis(300),
             heartbeat_interval: Duration::from_millis(60),
             sync_policy: SyncPolicy::Always,
@@ -90,6 +131,38 @@ impl NodeConfig {
             connections_max: 4_096,
             requests_max: 16_384,
             request_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// Returns who holds what, in the masterless mode; the same on all nodes.
+    pub fn placement(&self) -> Option<Placement> {
+        let Replication::Masterless(masterless) = &self.replication else { return None };
+        let mut nodes: Vec<NodeId> = self.members.iter().map(|(node, _)| *node).collect();
+        nodes.sort_unstable();
+        let Masterless { replication_factor, partition_count, .. } = *masterless;
+        Some(Placement::new(&nodes, replication_factor, partition_count))
+    }
+
+    /// Returns what peers and clients are told about how the cluster replicates.
+    pub fn mode(&self) -> Mode {
+        self.placement().map_or(Mode::PrimaryBackup, |placement| Mode::Masterless {
+            placement: placement.hash(),
+        })
+    }
+}
+
+impl SyncPolicy {
+    /// Says when writes are acknowledged, and what that promises.
+    pub(super) fn in_words(self) -> String {
+        match self {
+            SyncPolicy::Always => {
+                "always: an acknowledged write survives the power loss of all nodes".to_owned()
+            }
+            SyncPolicy::Interval(interval) => format!(
+                "every {} ms: the power loss of a majority within that time may lose acknowledged \
+                 writes",
+                interval.as_millis()
+            ),
         }
     }
 }

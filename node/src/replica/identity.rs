@@ -4,33 +4,72 @@
 //! instead of mixing two histories.
 //!
 //! # Layout
-//! One frame (see [`crate::codec::frame`]) with the bincode of [`Identity`], in the file `NODE`.
+//! One frame (see [`crate::codec::frame`]) in the file `NODE`, with the bincode of
+//! ```text
+//! (1 u32, cluster, node)                  in the primary-backup mode
+//! (2 u32, cluster, node, placement u64)   in the masterless mode: the hash of who holds what
+//! ```
 
-use bincode::{Decode, Encode};
 use bytes::BytesMut;
 
+use super::config::NodeConfig;
 use crate::base::{ClusterId, NodeId};
-use crate::codec::{self, FrameDecoder};
+use crate::codec::{self, DecodeError, FrameDecoder};
 use crate::env::{Disk, DiskErrorKind, File};
 use crate::storage::StorageError;
+use crate::wire::Mode;
 
 const PATH: &str = "NODE";
 const PATH_NEW: &str = "NODE.tmp";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_PRIMARY_BACKUP: u32 = 1;
+const FORMAT_MASTERLESS: u32 = 2;
 const BYTES_MAX: usize = 4096;
 
 /// Whose directory it is.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
-    format: u32,
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
+    pub(super) mode: Mode,
 }
 
 impl Identity {
-    pub(super) fn new(cluster: ClusterId, node: NodeId) -> Self {
-        Self { format: FORMAT_VERSION, cluster, node }
+    /// Returns whose directory a node with this configuration needs.
+    pub(super) fn of(config: &NodeConfig) -> Self {
+        Self { cluster: config.cluster, node: config.node, mode: config.mode() }
     }
+
+    fn encode_into(&self, buffer: &mut Vec<u8>) {
+        let Self { cluster, node, mode } = *self;
+        match mode {
+            Mode::PrimaryBackup => {
+                codec::encode_into(&(FORMAT_PRIMARY_BACKUP, cluster, node), buffer);
+            }
+            Mode::Masterless { placement } => {
+                codec::encode_into(&(FORMAT_MASTERLESS, cluster, node, placement), buffer);
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if let Ok((FORMAT_PRIMARY_BACKUP, cluster, node)) =
+            codec::decode::<(u32, ClusterId, NodeId)>(bytes)
+        {
+            return Ok(Self { cluster, node, mode: Mode::PrimaryBackup });
+        }
+        let (format, cluster, node, placement) =
+            codec::decode::<(u32, ClusterId, NodeId, u64)>(bytes)?;
+        if format != FORMAT_MASTERLESS {
+            return Err(DecodeError::Malformed(format!("format {format}")));
+        }
+        Ok(Self { cluster, node, mode: Mode::Masterless { placement } })
+    }
+}
+
+/// Returns whose directory it is; `None` if that cannot be told.
+pub(super) async fn owner<D: Disk>(disk: &D) -> Option<Identity> {
+    let file = disk.open(PATH).await.ok()?;
+    read(&file).ok()
 }
 
 /// Checks that the directory is this node's, or makes it so if it is empty.
@@ -41,7 +80,7 @@ pub(super) async fn claim<D: Disk>(disk: &D, own: &Identity) -> Result<(), Stora
     match disk.open(PATH).await {
         Ok(file) => {
             let found = read(&file)?;
-            if &found == own { Ok(()) } else { Err(foreign(&found)) }
+            if &found == own { Ok(()) } else { Err(foreign(&found, own)) }
         }
         Err(error) if error.kind == DiskErrorKind::NotFound => create(disk, own).await,
         Err(error) => Err(error.into()),
@@ -67,7 +106,7 @@ async fn create<D: Disk>(disk: &D, own: &Identity) -> Result<(), StorageError> {
 /// The disk refuses.
 pub(super) async fn publish<D: Disk>(disk: &D, own: &Identity) -> Result<(), StorageError> {
     let mut bytes = Vec::new();
-    codec::encode_frame(&mut bytes, |buffer| codec::encode_into(own, buffer));
+    codec::encode_frame(&mut bytes, |buffer| own.encode_into(buffer));
     let file = disk.create(PATH_NEW).await?;
     file.write_at(0, &bytes).await?;
     file.sync().await?;
@@ -85,13 +124,61 @@ fn read<F: File>(file: &F) -> Result<Identity, StorageError> {
         .decode(&mut buffer)
         .map_err(|error| corrupt(error.to_string()))?
         .ok_or_else(|| corrupt("the file is cut short".to_owned()))?;
-    codec::decode(&frame).map_err(|error| corrupt(error.to_string()))
+    Identity::decode(&frame).map_err(|error| corrupt(error.to_string()))
 }
 
-fn foreign(found: &Identity) -> StorageError {
+fn foreign(found: &Identity, own: &Identity) -> StorageError {
+    let is_same_node = (found.cluster, found.node) == (own.cluster, own.node);
+    let expected = match (found.mode.is_masterless(), own.mode.is_masterless()) {
+        _ if !is_same_node => "only the node and cluster it was started with first",
+        (true, true) => {
+            "the --members, --replication-factor and --partitions it was started with first"
+        }
+        (true, false) | (false, true) => {
+            "the --mode it was started with first; to change it, export and import into another \
+             cluster"
+        }
+        (false, false) => "another name plate",
+    };
     StorageError::Format {
         path: PATH.to_owned(),
-        found: format!("node {} of cluster {}", found.node, found.cluster),
-        expected: "only the node and cluster it was started with first",
+        found: format!("node {} of cluster {}, {}", found.node, found.cluster, found.mode),
+        expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(mode: Mode) -> Identity {
+        Identity { cluster: ClusterId(0xBEEF), node: NodeId(300), mode }
+    }
+
+    #[test]
+    fn both_modes_have_a_name_plate_that_is_read_back() {
+        for mode in [Mode::PrimaryBackup, Mode::Masterless { placement: u64::MAX }] {
+            let mut bytes = Vec::new();
+            identity(mode).encode_into(&mut bytes);
+            assert_eq!(Identity::decode(&bytes), Ok(identity(mode)));
+            bytes.push(0);
+            assert!(Identity::decode(&bytes).is_err());
+        }
+        assert!(Identity::decode(&codec::encode(&(9_u32, 1_u64, 2_u64, 3_u64))).is_err());
+    }
+
+    #[test]
+    fn complaint_about_a_foreign_directory_names_what_to_change() {
+        let masterless = |placement| identity(Mode::Masterless { placement });
+        let other_node = Identity { node: NodeId(2), ..identity(Mode::PrimaryBackup) };
+        for (found, own, advice) in [
+            (masterless(1), masterless(2), "--replication-factor"),
+            (masterless(1), identity(Mode::PrimaryBackup), "--mode"),
+            (identity(Mode::PrimaryBackup), masterless(1), "--mode"),
+            (other_node, identity(Mode::PrimaryBackup), "the node and cluster"),
+        ] {
+            let complaint = foreign(&found, &own).to_string();
+            assert!(complaint.contains(advice), "{complaint}");
+        }
     }
 }

@@ -21,8 +21,7 @@ use super::outbox::ClientOutbox;
 use super::persist::PersistEvent;
 use super::state::StateEvent;
 use crate::base::NodeId;
-use crate::raft::Message;
-use crate::wire::{RequestBody, RequestError, ResponseBody};
+use crate::wire::{Consistency, PeerMessage, RequestBody, RequestError, ResponseBody};
 
 /// Bytes of undelivered peer messages after which readers of peer connections wait.
 const PEER_BYTES_MAX: usize = 32 << 20;
@@ -33,6 +32,8 @@ pub struct Submitted {
     pub outbox: Arc<ClientOutbox>,
     /// The client's id of the request.
     pub id: u64,
+    /// How strong the answer must be.
+    pub consistency: Consistency,
     /// What is asked.
     pub body: RequestBody,
 }
@@ -49,7 +50,7 @@ pub(super) enum Event {
 #[derive(Default)]
 pub(super) struct Arrivals {
     pub(super) events: Vec<Event>,
-    pub(super) messages: Vec<(NodeId, Message)>,
+    pub(super) messages: Vec<(NodeId, PeerMessage)>,
     pub(super) requests: Vec<Submitted>,
 }
 
@@ -115,7 +116,7 @@ impl Inbox {
 
     /// Delivers a peer's message of `bytes` on the wire; waits while too much is queued.
     /// Returns false once the replica has stopped.
-    pub async fn deliver(&self, from: NodeId, message: Message, bytes: usize) -> bool {
+    pub async fn deliver(&self, from: NodeId, message: PeerMessage, bytes: usize) -> bool {
         loop {
             let room = self.room.notified();
             {

@@ -22,7 +22,11 @@
 //! # Left out
 //! Votes, commit rules, quorums: see [`crate::raft`]. Bytes on the wire: see [`crate::server`].
 
+mod alarm;
 pub mod config;
+mod disk_full;
+mod dynamo;
+mod ending;
 mod gathering;
 mod identity;
 mod inbox;
@@ -37,9 +41,12 @@ mod shell;
 mod start;
 mod state;
 
-pub use config::{Compression, NodeConfig, SyncPolicy};
+pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
+pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
+pub use dynamo::MasterlessReplica;
+pub use ending::StopReason;
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};
-pub use shell::{Replica, StopReason};
+pub use shell::Replica;
 pub use start::{STATE_DIR, StartError, WAL_DIR, dump_log};

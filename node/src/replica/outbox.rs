@@ -13,9 +13,9 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
+use crate::base::Stamp;
 use crate::codec::{encode_frame, encode_into};
-use crate::raft::Message;
-use crate::wire::{Response, ResponseBody};
+use crate::wire::{PeerMessageRef, Response, ResponseBody};
 
 /// Bytes queued for one peer after which further messages are dropped.
 const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
@@ -39,12 +39,18 @@ impl ClientOutbox {
         self.lock().in_flight += 1;
     }
 
-    /// Encodes the answer to request `id` and wakes the connection.
+    /// Encodes the answer to request `id`, which met no stamp, and wakes the connection.
     pub fn reply(&self, id: u64, body: ResponseBody) {
+        self.reply_seen(id, Stamp::ZERO, body);
+    }
+
+    /// Encodes the answer to request `id`, which met stamps up to `seen`, and wakes the
+    /// connection.
+    pub fn reply_seen(&self, id: u64, seen: Stamp, body: ResponseBody) {
         let mut state = self.lock();
         assert!(state.in_flight > 0, "an answer to request {id} that nobody asked");
         state.in_flight -= 1;
-        let response = Response { id, body };
+        let response = Response { id, seen, body };
         encode_frame(&mut state.bytes, |buffer| encode_into(&response, buffer));
         drop(state);
         self.waker.wake();
@@ -89,7 +95,7 @@ struct PeerState {
 
 impl PeerOutbox {
     /// Encodes a message, or drops it when the peer is not connected or too far behind.
-    pub fn send(&self, message: &Message) {
+    pub fn send(&self, message: PeerMessageRef<'_>) {
         let mut state = self.lock();
         if !state.connected {
             return;
@@ -98,7 +104,7 @@ impl PeerOutbox {
             crate::probe!("replica.peer_message_dropped");
             return;
         }
-        encode_frame(&mut state.bytes, |buffer| encode_into(message, buffer));
+        encode_frame(&mut state.bytes, |buffer| encode_into(&message, buffer));
         drop(state);
         self.waker.wake();
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outbox::ClientOutbox;
-use crate::base::Instant;
-use crate::kv::Query;
+use crate::base::{Instant, Stamp};
+use crate::dynamo::Level;
+use crate::kv::{Plan, Query};
 use crate::raft::Token;
 
 /// What a request waits for.
@@ -19,6 +20,16 @@ pub(super) enum Asks {
     Snapshot(u32),
     /// A further piece.
     Piece,
+    /// The answer to a query of the masterless mode, which takes several reads.
+    Reads(Box<Reads>),
+}
+
+/// A query of the masterless mode on its way to its answer.
+pub(super) struct Reads {
+    pub(super) plan: Plan,
+    pub(super) level: Level,
+    /// The largest stamp that was met so far.
+    pub(super) seen: Stamp,
 }
 
 /// A request that waits.
@@ -60,15 +71,20 @@ impl PendingRequests {
         self.requests.remove(&token)
     }
 
+    /// Returns a request that still waits.
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut PendingRequest> {
+        self.requests.get_mut(&token)
+    }
+
     /// Tells whether the request still waits.
     pub(super) fn contains(&self, token: Token) -> bool {
         self.requests.contains_key(&token)
     }
 
     /// Takes out one request that has waited too long.
-    pub(super) fn remove_overdue(&mut self, now: Instant) -> Option<PendingRequest> {
+    pub(super) fn remove_overdue(&mut self, now: Instant) -> Option<(Token, PendingRequest)> {
         let first = self.requests.first_entry()?;
-        if first.get().deadline <= now { Some(first.remove()) } else { None }
+        if first.get().deadline <= now { Some(first.remove_entry()) } else { None }
     }
 
     /// Takes out the oldest request.

@@ -17,6 +17,12 @@
 //! kind 4  recovered    tag 0              bincode(SnapshotMeta): the last entry that a recovery
 //!                                         from damage kept; what follows goes on behind it
 //! ```
+//! and of the masterless mode
+//! ```text
+//! kind 5  records      tag = persist id   bincode(Vec<dynamo::Record>)
+//! kind 6  damaged      tag = a persist id nothing: a start found that something is lost, and wrote
+//!                                         so with the persist request of that number
+//! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -28,6 +34,7 @@ use super::config::SyncPolicy;
 use super::inbox::{Event, Inbox};
 use crate::base::Index;
 use crate::codec;
+use crate::dynamo;
 use crate::env::{self, Env};
 use crate::planted;
 use crate::raft::{HardState, Persist, PersistId, SnapshotMeta};
@@ -42,6 +49,10 @@ pub const KIND_ENTRY: u8 = 2;
 pub const KIND_INSTALL: u8 = 3;
 /// Record kind of a recovery from damage.
 pub const KIND_RECOVERED: u8 = 4;
+/// Record kind of a persist request of the masterless mode.
+pub const KIND_RECORDS: u8 = 5;
+/// Record kind of what a start of the masterless mode found lost.
+pub const KIND_DAMAGED: u8 = 6;
 
 /// Pause between two tries to write to a full disk.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
@@ -55,6 +66,8 @@ const MARK_DELAY: Duration = Duration::from_millis(10);
 pub(super) enum LogJob {
     /// Make it durable and report it.
     Persist(Persist),
+    /// The same of the masterless mode.
+    Records(dynamo::Persist),
     /// Record that a received snapshot is about to replace the log, and report it.
     Install(SnapshotMeta),
     /// Remove the segments that hold nothing after this entry.
@@ -102,6 +115,7 @@ impl LogQueue {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.iter().rev().find_map(|job| match job {
             LogJob::Persist(persist) => Some(persist.id),
+            LogJob::Records(persist) => Some(persist.id),
             LogJob::Install(_) | LogJob::RemoveThrough(_) | LogJob::Stop => None,
         })
     }
@@ -134,6 +148,13 @@ struct Batch {
     installed: Option<SnapshotMeta>,
     remove_through: Option<Index>,
     stop: bool,
+}
+
+impl Batch {
+    fn add(&mut self, id: PersistId) {
+        assert!(self.persisted < Some(id), "persist {id} after {:?}", self.persisted);
+        self.persisted = Some(id);
+    }
 }
 
 impl<E: Env> LogTask<E> {
@@ -224,14 +245,14 @@ impl<E: Env> LogTask<E> {
         for job in jobs.drain(..) {
             match job {
                 LogJob::Persist(persist) => {
-                    assert!(
-                        batch.persisted < Some(persist.id),
-                        "persist {} after {:?}",
-                        persist.id,
-                        batch.persisted
-                    );
-                    batch.persisted = Some(persist.id);
+                    batch.add(persist.id);
                     self.append_persist(&persist);
+                }
+                LogJob::Records(persist) => {
+                    batch.add(persist.id);
+                    self.writer.append(KIND_RECORDS, persist.id, |buffer| {
+                        codec::encode_into(&persist.records, buffer);
+                    });
                 }
                 LogJob::Install(meta) => {
                     batch.installed = Some(meta);

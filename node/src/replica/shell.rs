@@ -1,12 +1,13 @@
 //! The replica's loop.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
-use super::config::{NodeConfig, SyncPolicy};
+use super::alarm::Alarm;
+use super::config::NodeConfig;
+use super::disk_full::DiskFull;
+use super::ending::{Ending, StopReason};
 use super::gathering::Gathering;
 use super::inbox::{Arrivals, Event, Inbox, Submitted};
 use super::observer::Observer;
@@ -24,31 +25,14 @@ use crate::raft::{
     SnapshotWrite, Token,
 };
 use crate::storage::{StorageError, Tree, let_others_run};
-use crate::wire::{PeerStatus, RequestBody, RequestError, ResponseBody, Status};
+use crate::wire::{
+    Mode, PeerMessage, PeerMessageRef, PeerStatus, RequestBody, RequestError, ResponseBody, Status,
+};
 
-/// Longest sleep of an idle loop.
-const IDLE_MAX: Duration = Duration::from_hours(1);
-/// Longest wait for a damaged state to be condemned, before the node stops anyhow.
-const CONDEMN_MAX: Duration = Duration::from_secs(5);
 /// Nanoseconds of a millisecond.
 const NANOS_PER_MS: u64 = 1_000_000;
 /// What an entry costs in the log besides its command, for the trigger of a flush.
 const ENTRY_OVERHEAD_BYTES: u64 = 48;
-
-/// Why a node stopped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StopReason {
-    /// It was asked to.
-    #[error("stopped on request")]
-    Requested,
-    /// Its tables are damaged, and it has forgotten them: started again, it gets the state from
-    /// the other nodes.
-    #[error("the stored state is damaged: {0}; start the node again to get it from the others")]
-    Condemned(StorageError),
-    /// Its storage failed; see the error for what to do.
-    #[error("storage failed: {0}; check the disk, then start the node again")]
-    Storage(StorageError),
-}
 
 /// One member of the cluster: the core, the state machine, and what connects them to the world.
 pub struct Replica<E: Env, O: Observer> {
@@ -70,19 +54,6 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
     pub(super) role: Role,
-}
-
-/// Who has no space on the disk.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct DiskFull {
-    log: bool,
-    tables: bool,
-}
-
-impl DiskFull {
-    fn any(self) -> bool {
-        self.log || self.tables
-    }
 }
 
 /// How far the state is on disk.
@@ -112,7 +83,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Runs until the node is asked to stop or cannot go on.
     pub async fn run(mut self) -> StopReason {
         let mut arrivals = Arrivals::default();
-        let mut sleep = Sleep::new(&self.env, self.core.deadline());
+        let mut alarm = Alarm::new(&self.env, self.core.deadline());
         loop {
             let now = self.env.now();
             self.inbox.take(&mut arrivals);
@@ -125,8 +96,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.expire(now);
             self.maybe_flush(now);
             if let Some(reason) = self.stop.take() {
-                let reason = self.condemn_if_damaged(reason).await;
-                return self.finish(reason);
+                let ending = self.ending();
+                let is_over = self.flush.is_over;
+                let reason = ending.condemn_if_damaged(reason, is_over).await;
+                return ending.finish(reason);
             }
             if self.gathering.wants_turn() && !self.is_held_back() {
                 let_others_run().await;
@@ -137,9 +110,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
             let deadlines = [self.pending.next_deadline(), gathered];
             let core_deadline = self.core.deadline();
             let deadline = deadlines.into_iter().flatten().fold(core_deadline, Instant::min);
-            sleep.until(&self.env, now, deadline);
-            if self.inbox.wait(sleep.future.as_mut()).await {
-                sleep.over = true;
+            alarm.until(&self.env, now, deadline);
+            if self.inbox.wait(alarm.future.as_mut()).await {
+                alarm.over = true;
             }
         }
     }
@@ -149,6 +122,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.on_event(now, event);
         }
         for (from, message) in arrivals.messages.drain(..) {
+            // The handshake lets in peers of the own mode only.
+            let PeerMessage::Raft(message) = message else { continue };
             if let Message::SnapshotReply { outcome: SnapshotOutcome::Failed, .. } = message {
                 // Perhaps the file it was sent from is rotten: nobody but its receiver reads it.
                 crate::probe!("replica.snapshot_renewed_for_follower");
@@ -218,14 +193,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 
     fn set_disk_full(&mut self, full: DiskFull) {
-        match (self.disk_full.any(), full.any()) {
-            (false, true) => {
-                warn!(node = %self.config.node, "the disk is full: writes are refused");
-            }
-            (true, false) => info!(node = %self.config.node, "the disk has space again"),
-            (false, false) | (true, true) => {}
-        }
-        self.disk_full = full;
+        self.disk_full.set(full, self.config.node);
     }
 
     fn fail_storage(&mut self, error: StorageError) {
@@ -234,7 +202,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 
     fn on_request(&mut self, now: Instant, request: Submitted) {
-        let Submitted { outbox, id, body } = request;
+        let Submitted { outbox, id, body, .. } = request;
         match body {
             RequestBody::Command(command) => {
                 // A follower sends its clients to the leader, whose disk may have space.
@@ -289,7 +257,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         // First what has the longer way: the followers' disks and this one's work side by side.
         for (to, message) in &ready.send {
             if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
-                outbox.send(message);
+                outbox.send(PeerMessageRef::Raft(message));
             }
         }
         if let Some(persist) = ready.persist {
@@ -363,7 +331,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Answers a read: everything that it must see is applied.
     fn on_read_ready(&mut self, request: PendingRequest) {
         match &request.asks {
-            Asks::Outcome | Asks::Piece => {}
+            Asks::Outcome | Asks::Piece | Asks::Reads(_) => {}
             Asks::Snapshot(bytes_max) => {
                 let bytes_max = *bytes_max;
                 self.begin_save(request, bytes_max);
@@ -390,7 +358,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Answers requests that have waited too long.
     fn expire(&mut self, now: Instant) {
-        while let Some(request) = self.pending.remove_overdue(now) {
+        while let Some((_, request)) = self.pending.remove_overdue(now) {
             crate::probe!("replica.request_times_out");
             self.fail(&request, RequestError::Timeout);
         }
@@ -494,46 +462,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
         self.log.push(LogJob::RemoveThrough(installed.index));
     }
 
-    /// Has a damaged state condemned before the node stops because of it, and waits until nobody
-    /// works on the files any more, so that it may be started again.
-    async fn condemn_if_damaged(&mut self, reason: StopReason) -> StopReason {
-        let StopReason::Storage(error @ StorageError::Corrupt { .. }) = reason else {
-            return reason;
-        };
-        if self.config.members.len() == 1 {
-            return StopReason::Storage(error);
+    fn ending(&self) -> Ending<'_, E> {
+        Ending {
+            env: &self.env,
+            inbox: &self.inbox,
+            log: &self.log,
+            state: &self.state,
+            peers: &self.peers,
         }
-        self.state.push(StateJob::Condemn(error.clone()));
-        self.log.push(LogJob::Stop);
-        let mut arrivals = Arrivals::default();
-        let mut sleep = Box::pin({
-            let env = self.env.clone();
-            async move { env.sleep(CONDEMN_MAX).await }
-        });
-        let mut is_late = false;
-        while !self.inbox.has_ended(&mut arrivals, self.flush.is_over) && !is_late {
-            is_late = self.inbox.wait(sleep.as_mut()).await;
-        }
-        for request in arrivals.requests.drain(..) {
-            self.inbox.answered();
-            let error = RequestError::ShuttingDown;
-            request.outbox.reply(request.id, ResponseBody::Error(error));
-        }
-        if is_late { StopReason::Storage(error) } else { StopReason::Condemned(error) }
-    }
-
-    fn finish(self, reason: StopReason) -> StopReason {
-        for (_, outbox) in &self.peers {
-            outbox.close();
-        }
-        let rest = self.inbox.close();
-        self.state.push(StateJob::Stop);
-        for request in rest.requests {
-            self.inbox.answered();
-            let error = RequestError::ShuttingDown;
-            request.outbox.reply(request.id, ResponseBody::Error(error));
-        }
-        reason
     }
 
     fn status(&self) -> Status {
@@ -542,7 +478,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         Status {
             node: self.config.node,
             cluster: self.config.cluster,
-            mode: "primary-backup".to_owned(),
+            mode: Mode::PrimaryBackup.name().to_owned(),
             role: if recovering { "recovering".to_owned() } else { self.core.role().to_string() },
             term: self.core.term(),
             leader: self.core.leader(),
@@ -555,10 +491,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
             session_count: u64::try_from(self.machine.session_count()).unwrap_or(u64::MAX),
             wal_bytes: self.wal_bytes,
             table_bytes: self.machine.engine().pin().bytes(),
-            sync_policy: sync_policy_in_words(self.config.sync_policy),
+            sync_policy: self.config.sync_policy.in_words(),
             disk_full: self.disk_full.any(),
             wall_ms: self.env.wall().0 / NANOS_PER_MS,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            masterless: None,
         }
     }
 
@@ -575,42 +512,5 @@ impl<E: Env, O: Observer> Replica<E, O> {
             state: progress.state.to_string(),
         };
         self.core.progress().map(status).collect()
-    }
-}
-
-/// Says when writes are acknowledged, and what that promises.
-fn sync_policy_in_words(policy: SyncPolicy) -> String {
-    match policy {
-        SyncPolicy::Always => {
-            "always: an acknowledged write survives the power loss of all nodes".to_owned()
-        }
-        SyncPolicy::Interval(interval) => format!(
-            "every {} ms: the power loss of a majority within that time may lose acknowledged \
-             writes",
-            interval.as_millis()
-        ),
-    }
-}
-
-/// The loop's alarm: fires no later than asked, and is set anew only when it must be.
-struct Sleep {
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
-    at: Instant,
-    over: bool,
-}
-
-impl Sleep {
-    fn new<E: Env>(env: &E, at: Instant) -> Self {
-        let duration = at.since(env.now()).min(IDLE_MAX);
-        let env = env.clone();
-        Self { future: Box::pin(async move { env.sleep(duration).await }), at, over: false }
-    }
-
-    /// Keeps the alarm if it fires early enough; an early alarm costs one idle turn of the loop,
-    /// a new one for every message would cost far more.
-    fn until<E: Env>(&mut self, env: &E, now: Instant, deadline: Instant) {
-        if self.over || deadline < self.at || now >= self.at {
-            *self = Self::new(env, deadline);
-        }
     }
 }

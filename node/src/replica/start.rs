@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::config::NodeConfig;
+use super::disk_full::DiskFull;
 use super::gathering::Gathering;
 use super::identity::{self, Identity};
 use super::inbox::Inbox;
@@ -14,10 +15,10 @@ use super::pending::PendingRequests;
 use super::persist::{KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
 use super::recovery::{self, ReplayError};
 use super::saving::Saving;
-use super::shell::{DiskFull, FlushProgress, Replica};
+use super::shell::{FlushProgress, Replica};
 use super::state::{StateOptions, StateQueue, StateTask, meta};
 use crate::base::NodeId;
-use crate::codec;
+use crate::codec::{self, DecodeError};
 use crate::env::{DiskErrorKind, Env};
 use crate::kv::Machine;
 use crate::raft::{self, Raft, Recovered, SnapshotMeta};
@@ -55,7 +56,7 @@ pub enum StartError {
     InUse(StorageError),
     /// The data directory is not this node's.
     #[error(
-        "this is not the data directory of this node: {0}; check --data, --node and --cluster-id"
+        "this is not the data directory of this node: {0}; check --data, --node, --cluster-id and --mode"
     )]
     Foreign(StorageError),
     /// The files cannot be read.
@@ -90,8 +91,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     pub async fn recover(env: E, config: NodeConfig, mut observer: O) -> Result<Self, StartError> {
         check_config(&config)?;
         let disk = env.disk();
-        let own = Identity::new(config.cluster, config.node);
-        identity::claim(disk, &own).await.map_err(explain_claim)?;
+        identity::claim(disk, &Identity::of(&config)).await.map_err(explain_claim)?;
         let transfers = Transfers::open(disk.clone()).await?;
         let (tree, keeper, tables) = tree::open(disk.clone(), STATE_DIR, config.tree).await?;
         let options = wal::Options { segment_bytes: config.wal_segment_bytes };
@@ -155,7 +155,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 }
 
-fn check_config(config: &NodeConfig) -> Result<(), StartError> {
+/// Checks who takes part.
+pub(super) fn check_members(config: &NodeConfig) -> Result<(), StartError> {
     let wrong = |what: &str| Err(StartError::Config(what.to_owned()));
     let mut nodes: Vec<NodeId> = config.members.iter().map(|(node, _)| *node).collect();
     nodes.sort_unstable();
@@ -166,13 +167,20 @@ fn check_config(config: &NodeConfig) -> Result<(), StartError> {
     if !nodes.contains(&config.node) {
         return wrong("this node is not among the members: add it, with its own address");
     }
+    Ok(())
+}
+
+fn check_config(config: &NodeConfig) -> Result<(), StartError> {
+    check_members(config)?;
     if config.heartbeat_interval * 2 > config.election_timeout {
-        return wrong("the heartbeat interval must be at most half of the election time-out");
+        let what = "the heartbeat interval must be at most half of the election time-out";
+        return Err(StartError::Config(what.to_owned()));
     }
     Ok(())
 }
 
-fn explain_claim(error: StorageError) -> StartError {
+/// Says what is wrong with a directory that cannot be claimed.
+pub(super) fn explain_claim(error: StorageError) -> StartError {
     match &error {
         StorageError::Format { .. } => StartError::Foreign(error),
         StorageError::Disk(disk) if disk.kind == DiskErrorKind::Locked => StartError::InUse(error),
@@ -180,13 +188,19 @@ fn explain_claim(error: StorageError) -> StartError {
     }
 }
 
+/// The error for a record that somebody else wrote.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn foreign_record(error: DecodeError) -> StartError {
+    StartError::Foreign(StorageError::Format {
+        path: WAL_DIR.to_owned(),
+        found: format!("a record that does not decode ({error})"),
+        expected: "records of this version of the program",
+    })
+}
+
 fn explain_replay(error: ReplayError) -> StartError {
     match error {
-        ReplayError::Decode(error) => StartError::Foreign(StorageError::Format {
-            path: WAL_DIR.to_owned(),
-            found: format!("a record that does not decode ({error})"),
-            expected: "records of this version of the program",
-        }),
+        ReplayError::Decode(error) => foreign_record(error),
         ReplayError::VoteLost => StartError::VoteLost,
     }
 }
@@ -238,7 +252,8 @@ fn report_damage(
     Ok(())
 }
 
-fn peer_outboxes(config: &NodeConfig) -> Vec<(NodeId, Arc<PeerOutbox>)> {
+/// Makes the way to each peer.
+pub(super) fn peer_outboxes(config: &NodeConfig) -> Vec<(NodeId, Arc<PeerOutbox>)> {
     let peers = config.members.iter().map(|(node, _)| *node).filter(|node| *node != config.node);
     peers.map(|node| (node, Arc::default())).collect()
 }

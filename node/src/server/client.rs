@@ -151,6 +151,7 @@ impl<E: Env> ClientConnection<E> {
                 Ok(()) => self.inbox.submit(Submitted {
                     outbox: Arc::clone(&self.outbox),
                     id: request.id,
+                    consistency: request.consistency,
                     body: request.body,
                 }),
                 Err(what) => {

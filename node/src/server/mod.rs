@@ -22,9 +22,11 @@ use tracing::{debug, info, warn};
 use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
 use crate::env::{self, Env, First, Listener, Net};
-use crate::replica::{Inbox, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason};
+use crate::replica::{
+    Inbox, MasterlessReplica, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason,
+};
 use crate::wire::handshake::MAGIC;
-use crate::wire::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
+use crate::wire::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, Welcome};
 use client::ClientConnection;
 use frames::FrameError;
 
@@ -85,15 +87,33 @@ pub async fn start_observed<E: Env>(
         .listen(&config.listen)
         .await
         .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
-    let replica = Replica::recover(env.clone(), config.clone(), observer).await?;
-    let inbox = replica.inbox();
+    let (node_env, node_config) = (env.clone(), config.clone());
+    if config.mode().is_masterless() {
+        let replica = MasterlessReplica::recover(node_env, node_config, observer).await?;
+        let (inbox, outboxes) = (replica.inbox(), replica.peer_outboxes());
+        Ok(serve(&env, config, listener, (inbox, outboxes), replica.run()))
+    } else {
+        let replica = Replica::recover(node_env, node_config, observer).await?;
+        let (inbox, outboxes) = (replica.inbox(), replica.peer_outboxes());
+        Ok(serve(&env, config, listener, (inbox, outboxes), replica.run()))
+    }
+}
+
+/// Connects a replica to the world and lets it run.
+fn serve<E: Env>(
+    env: &E,
+    config: NodeConfig,
+    listener: <E::Net as Net>::Listener,
+    (inbox, outboxes): (Arc<Inbox>, Vec<(NodeId, Arc<PeerOutbox>)>),
+    run: impl Future<Output = StopReason> + Send + 'static,
+) -> Node {
     let local_address = listener.local_address();
-    for (peer, outbox) in replica.peer_outboxes() {
-        spawn_outgoing(&env, &config, peer, outbox, &inbox);
+    for (peer, outbox) in outboxes {
+        spawn_outgoing(env, &config, peer, outbox, &inbox);
     }
     let (stopped_sender, stopped) = tokio::sync::oneshot::channel();
     env.spawn("replica", async move {
-        let reason = replica.run().await;
+        let reason = run.await;
         // Nobody may be waiting for it.
         drop(stopped_sender.send(reason));
     });
@@ -101,11 +121,12 @@ pub async fn start_observed<E: Env>(
         env: env.clone(),
         connection_count: Arc::new(AtomicUsize::new(0)),
         inbox: Arc::clone(&inbox),
+        mode: config.mode(),
         config: Arc::new(config),
     };
     info!(node = %acceptor.config.node, address = local_address, "listening");
     env.spawn("accept", acceptor.run(listener));
-    Ok(Node { inbox, local_address, stopped: tokio::sync::Mutex::new(Some(stopped)) })
+    Node { inbox, local_address, stopped: tokio::sync::Mutex::new(Some(stopped)) }
 }
 
 fn spawn_outgoing<E: Env>(
@@ -121,6 +142,7 @@ fn spawn_outgoing<E: Env>(
         cluster: config.cluster,
         from: config.node,
         to: peer,
+        mode: config.mode(),
         address: address.map(|(_, address)| address.clone()).unwrap_or_default(),
         outbox,
         inbox: Arc::clone(inbox),
@@ -133,6 +155,7 @@ fn spawn_outgoing<E: Env>(
 struct Acceptor<E: Env> {
     env: E,
     config: Arc<NodeConfig>,
+    mode: Mode,
     inbox: Arc<Inbox>,
     connection_count: Arc<AtomicUsize>,
 }
@@ -199,7 +222,11 @@ impl<E: Env> Acceptor<E> {
             frames::read_handshake(&self.env, HANDSHAKE_MAX, &mut stream, &mut buffer).await?;
         let hello: Hello = codec::decode(&frame)?;
         let welcome = match self.examine(&hello, count) {
-            Ok(()) => Welcome::Accepted { cluster: self.config.cluster, node: self.config.node },
+            Ok(()) => Welcome::Accepted {
+                cluster: self.config.cluster,
+                node: self.config.node,
+                mode: self.mode,
+            },
             Err(refusal) => Welcome::Refused(refusal),
         };
         self.answer(&mut stream, &welcome).await?;
@@ -213,6 +240,7 @@ impl<E: Env> Acceptor<E> {
                 ClientConnection::new(self.env.clone(), stream, inbox, buffer).run().await?;
             }
             Identity::Peer { from, .. } => {
+                let from = (from, self.mode);
                 peer::serve_peer(&self.env, stream, from, &self.inbox, buffer).await?;
             }
         }
@@ -237,6 +265,9 @@ impl<E: Env> Acceptor<E> {
             }
             Identity::Peer { to, .. } if to != self.config.node => {
                 Err(Refusal::Node { ours: self.config.node, wanted: to })
+            }
+            Identity::Peer { mode: theirs, .. } if theirs != self.mode => {
+                Err(Refusal::Mode { ours: self.mode, theirs })
             }
             Identity::Peer { from, .. } => {
                 let known = self.config.members.iter().any(|(node, _)| *node == from);

@@ -19,11 +19,11 @@ use tracing::{debug, warn};
 use super::frames::{self, FrameError};
 use crate::base::limits::FRAME_BYTES_MAX;
 use crate::base::{ClusterId, NodeId, Rng};
-use crate::codec::{self, FrameDecoder};
+use crate::codec::{self, DecodeError, FrameDecoder};
 use crate::env::{self, Env, First, Net};
 use crate::replica::{Inbox, PeerOutbox};
 use crate::wire::handshake::MAGIC;
-use crate::wire::{Hello, Identity, PROTOCOL_VERSION, PeerMessage, Refusal, Welcome};
+use crate::wire::{Hello, Identity, Mode, PROTOCOL_VERSION, PeerMessage, Refusal, Welcome};
 
 /// Longest wait for a connection to open, and for each step of the handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -46,6 +46,7 @@ pub(super) struct Outgoing<E: Env> {
     pub(super) cluster: ClusterId,
     pub(super) from: NodeId,
     pub(super) to: NodeId,
+    pub(super) mode: Mode,
     pub(super) address: String,
     pub(super) outbox: Arc<PeerOutbox>,
     pub(super) inbox: Arc<Inbox>,
@@ -58,8 +59,8 @@ enum PeerError {
     Frame(#[from] FrameError),
     #[error("refused: {0}")]
     Refused(Refusal),
-    #[error("the node there is {found} of cluster {cluster}")]
-    WrongNode { found: NodeId, cluster: ClusterId },
+    #[error("the node there is {found} of cluster {cluster}, {mode}")]
+    WrongNode { found: NodeId, cluster: ClusterId, mode: Mode },
     #[error("no receipt for {RECEIPT_MAX:?}")]
     NoReceipt,
 }
@@ -112,18 +113,25 @@ impl<E: Env> Outgoing<E> {
         let hello = Hello {
             magic: MAGIC,
             version: PROTOCOL_VERSION,
-            identity: Identity::Peer { cluster: self.cluster, from: self.from, to: self.to },
+            identity: Identity::Peer {
+                cluster: self.cluster,
+                from: self.from,
+                to: self.to,
+                mode: self.mode,
+            },
         };
         frames::write_frame(&self.env, CONNECT_MAX, &mut stream, &hello).await?;
         let mut buffer = BytesMut::new();
         let frame =
             frames::read_handshake(&self.env, CONNECT_MAX, &mut stream, &mut buffer).await?;
         match codec::decode(&frame).map_err(FrameError::from)? {
-            Welcome::Accepted { cluster, node } if (cluster, node) == (self.cluster, self.to) => {
+            Welcome::Accepted { cluster, node, mode }
+                if (cluster, node, mode) == (self.cluster, self.to, self.mode) =>
+            {
                 Ok(stream)
             }
-            Welcome::Accepted { cluster, node } => {
-                Err(PeerError::WrongNode { found: node, cluster })
+            Welcome::Accepted { cluster, node, mode } => {
+                Err(PeerError::WrongNode { found: node, cluster, mode })
             }
             Welcome::Refused(refusal) => Err(PeerError::Refused(refusal)),
         }
@@ -213,7 +221,7 @@ impl<'a, E: Env> Writer<'a, E> {
 pub(super) async fn serve_peer<E: Env>(
     env: &E,
     mut stream: Stream<E>,
-    from: NodeId,
+    (from, mode): (NodeId, Mode),
     inbox: &Inbox,
     mut buffer: BytesMut,
 ) -> Result<(), FrameError> {
@@ -222,6 +230,10 @@ pub(super) async fn serve_peer<E: Env>(
     loop {
         while let Some(frame) = decoder.decode(&mut buffer)? {
             let message: PeerMessage = codec::decode(&frame)?;
+            if message.is_masterless() != mode.is_masterless() {
+                let what = format!("a message that is not of the mode {mode}");
+                return Err(DecodeError::Malformed(what).into());
+            }
             if !inbox.deliver(from, message, frame.len()).await {
                 return Ok(());
             }

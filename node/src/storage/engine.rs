@@ -1,9 +1,16 @@
-//! The boundary behind which the cells are kept: what the state machine may ask of a store.
+//! The boundary behind which the cells are kept: what the floor above may ask of a store.
 //!
-//! The state machine of [`crate::kv`] is the only caller. It sees an ordered map from *places*
+//! [`crate::kv`] is the only caller. It sees an ordered map from *places*
 //! (bytes, compared bytewise; [`crate::codec::keycode`] makes them) to values, each with the
 //! version at which it was written. Whether the map is a tree in memory or a stack of sorted
 //! files is this floor's business, so every read may fail, and a write cannot: it goes to memory.
+//!
+//! Versions come about in one of two ways, and a store sees one of them in all its life. The
+//! state machine of the primary-backup mode writes with [`write`](Engine::write): versions are
+//! positions of the log. In the masterless mode the writes of many nodes arrive in any order, each
+//! with a version of its own; [`write_stamped`](Engine::write_stamped) takes them, and the raw
+//! reads let the caller see what is there, tombstones included, before it writes and when it
+//! compares itself with another node.
 //!
 //! Durability is not part of a write. The log holds every write until the engine has put the
 //! state up to one log position on disk, in small steps while writes go on: see
@@ -11,6 +18,8 @@
 //!
 //! # Invariants
 //! 1. The position only grows, by each write, in the same step as the changes it covers.
+//! 2. What is written beats what is there: it has a greater version than anything at its place,
+//!    and than its row's tombstone if it is a cell; or the same, and counts nevertheless.
 //!
 //! # Left out
 //! Undo and old versions: a write is committed before it gets here.
@@ -19,7 +28,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::StorageError;
+use super::table::Found;
+use super::{Cell, PurgeFloors, StorageError};
 use crate::base::{Index, Term};
 
 /// A position in the log, and by it the state after every write up to and including it.
@@ -38,6 +48,24 @@ pub struct Stored {
     pub value: Bytes,
     /// Log index of the write.
     pub version: u64,
+}
+
+/// All that is known of a place, tombstones included.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Raw {
+    /// The newest entry of the place itself, whether or not its row's tombstone hides it.
+    pub newest: Option<Found>,
+    /// The version of the newest tombstone of the place's row.
+    pub row_deleted: Option<u64>,
+}
+
+impl Raw {
+    /// Returns the newest entry of the place, unless its row's tombstone hides it.
+    pub fn visible(&self) -> Option<&Found> {
+        self.newest
+            .as_ref()
+            .filter(|newest| self.row_deleted.is_none_or(|row| newest.version >= row))
+    }
 }
 
 /// One change of a write.
@@ -65,6 +93,9 @@ pub enum Change<'a> {
 
 /// Called for each cell of a scan with place, value and version, until it breaks.
 pub type Visitor<'v> = dyn FnMut(&[u8], &[u8], u64) -> ControlFlow<()> + 'v;
+
+/// Called for each entry of a raw scan until it breaks.
+pub type RawVisitor<'v> = dyn FnMut(Cell<'_>) -> ControlFlow<()> + 'v;
 
 /// A store of cells; see the [module](self).
 pub trait Engine {
@@ -94,6 +125,38 @@ pub trait Engine {
     /// # Panics
     /// If `at` is not after [`applied`](Engine::applied).
     fn write(&mut self, at: SnapshotPoint, changes: &[Change<'_>]);
+
+    /// Returns what is known of `place`, tombstones included.
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    fn get_raw(&self, place: &[u8]) -> Result<Raw, StorageError>;
+
+    /// Visits the entries of `start..end` in order (`None`: to the end) until `visit` breaks: the
+    /// newest of each place, tombstones included, but nothing that its row's tombstone hides; and
+    /// the newest tombstone of each row whose first place is in the range, before the row's cells.
+    ///
+    /// # Errors
+    /// Some entry of the range cannot be read; those before it may have been visited.
+    fn scan_raw(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut RawVisitor<'_>,
+    ) -> Result<(), StorageError>;
+
+    /// Writes entries, each with its own version, in order, and moves the position to `at`.
+    ///
+    /// The caller has looked at what is there: see invariant 2. What belongs to one position may
+    /// come in several calls, with reads in between; nothing may make the state durable there.
+    ///
+    /// # Panics
+    /// If `at` is before [`applied`](Engine::applied), or an entry older than what memory holds.
+    fn write_stamped(&mut self, at: SnapshotPoint, entries: &[Cell<'_>]);
+
+    /// Sets which tombstones the store may forget. What they rest on must have been written to
+    /// the store before, for they take effect together with it.
+    fn set_purge_floors(&mut self, floors: PurgeFloors);
 
     /// Returns the last position written.
     fn applied(&self) -> SnapshotPoint;

@@ -10,6 +10,7 @@
 pub mod cell;
 pub mod engine;
 pub mod error;
+pub mod purge;
 pub mod snapshot;
 pub mod table;
 pub mod tree;
@@ -19,8 +20,9 @@ pub mod wal;
 pub(crate) mod test_disk;
 
 pub use cell::{Cell, Content};
-pub use engine::{Change, Engine, SnapshotPoint, Stored};
+pub use engine::{Change, Engine, Raw, SnapshotPoint, Stored};
 pub use error::StorageError;
+pub use purge::PurgeFloors;
 pub use tree::Tree;
 
 /// Gives the other tasks a turn, those included that only now hear from the network.

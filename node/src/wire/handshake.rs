@@ -5,12 +5,14 @@
 //! address, a peer of another cluster and a program of another version are all told so, instead
 //! of being believed.
 
+use std::fmt;
+
 use bincode::{Decode, Encode};
 
 use crate::base::{ClusterId, NodeId};
 
 /// Version of everything on the wire. A peer must speak the same one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// First word of a connection, so that a stranger's bytes are recognised at once: "MGRV".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MGRV");
@@ -37,12 +39,50 @@ pub enum Identity {
         from: NodeId,
         /// Whom it believes to reach.
         to: NodeId,
+        /// How it replicates.
+        mode: Mode,
     },
     /// A client.
     Client {
         /// The cluster it wants, if it knows.
         cluster: Option<ClusterId>,
     },
+}
+
+/// How a cluster replicates; the same on all of its nodes, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Mode {
+    /// One node leads, the others follow: [`crate::raft`].
+    PrimaryBackup,
+    /// Every node takes requests: [`crate::dynamo`].
+    Masterless {
+        /// Hash of which node holds what: nodes of different ones must not talk to each other.
+        placement: u64,
+    },
+}
+
+impl Mode {
+    /// Tells whether any node takes any request.
+    pub fn is_masterless(self) -> bool {
+        matches!(self, Self::Masterless { .. })
+    }
+
+    /// Returns what it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PrimaryBackup => "primary-backup",
+            Self::Masterless { .. } => "masterless",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PrimaryBackup => f.write_str(self.name()),
+            Self::Masterless { placement } => write!(f, "{} ({placement:016x})", self.name()),
+        }
+    }
 }
 
 /// First frame of the accepting side.
@@ -54,6 +94,8 @@ pub enum Welcome {
         cluster: ClusterId,
         /// The id of this node.
         node: NodeId,
+        /// How its cluster replicates: what a client may ask, and what it may repeat.
+        mode: Mode,
     },
     /// The connection is closed after this.
     Refused(Refusal),
@@ -91,6 +133,17 @@ pub enum Refusal {
     NotAMember {
         /// The stranger.
         from: NodeId,
+    },
+    /// The other side replicates in another way, or places data elsewhere.
+    #[error(
+        "this node runs {ours}, not {theirs}: give all nodes the same --mode, --members, \
+         --replication-factor and --partitions"
+    )]
+    Mode {
+        /// Mode of the refusing side.
+        ours: Mode,
+        /// Mode of the refused side.
+        theirs: Mode,
     },
     /// Too many connections.
     #[error("this node has {connections_max} connections, which is its limit: try again later")]

@@ -9,11 +9,14 @@
 //! Negotiation: both sides speak the same [`PROTOCOL_VERSION`], or one of them refuses.
 
 pub mod handshake;
+pub mod peer;
 pub mod request;
 pub mod response;
+pub mod status;
 
-/// What one node sends another, whatever the replication mode that they run.
-pub use crate::raft::Message as PeerMessage;
-pub use handshake::{Hello, Identity, PROTOCOL_VERSION, Refusal, Welcome};
-pub use request::{Request, RequestBody, SavedState};
-pub use response::{Outcome, PeerStatus, RequestError, Response, ResponseBody, SavedPiece, Status};
+pub use crate::dynamo::Level;
+pub use handshake::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, Welcome};
+pub use peer::{PeerMessage, PeerMessageRef};
+pub use request::{Consistency, Request, RequestBody, SavedState};
+pub use response::{Outcome, RequestError, Response, ResponseBody, SavedPiece};
+pub use status::{HintStatus, MasterlessStatus, PeerStatus, Status, SyncStatus};

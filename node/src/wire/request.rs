@@ -2,8 +2,9 @@
 
 use bincode::{Decode, Encode};
 
-use crate::base::{Index, Payload, Term};
+use crate::base::{Index, Payload, Stamp, Term};
 use crate::codec;
+use crate::dynamo::Level;
 use crate::kv::Query;
 
 /// A request. Many may be in flight on one connection; answers come in any order.
@@ -11,8 +12,21 @@ use crate::kv::Query;
 pub struct Request {
     /// Chosen by the client, comes back with the answer; unique on its connection.
     pub id: u64,
+    /// How strong the answer must be.
+    pub consistency: Consistency,
     /// What is asked.
     pub body: RequestBody,
+}
+
+/// How strong an answer must be, and what its client has seen before.
+///
+/// Of the masterless mode; the primary-backup mode always gives the strongest answer there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Consistency {
+    /// Of how many replicas an answer is wanted.
+    pub level: Level,
+    /// The largest stamp that the client has seen: a write gets a larger one.
+    pub seen: Stamp,
 }
 
 /// What is asked.
@@ -48,9 +62,14 @@ pub struct SavedState {
 }
 
 impl Request {
-    /// Appends the encoding of the request made of `id` and `body`, without owning the body.
-    pub fn encode_parts(id: u64, body: &RequestBody, buffer: &mut Vec<u8>) {
-        codec::encode_into(&(id, body), buffer);
+    /// Appends the encoding of the request made of these parts, without owning the body.
+    pub fn encode_parts(
+        id: u64,
+        consistency: Consistency,
+        body: &RequestBody,
+        buffer: &mut Vec<u8>,
+    ) {
+        codec::encode_into(&(id, consistency, body), buffer);
     }
 }
 
@@ -60,9 +79,10 @@ mod tests {
 
     #[test]
     fn parts_encode_as_the_whole() {
-        let request = Request { id: 300, body: RequestBody::Status };
+        let consistency = Consistency { level: Level::Two, seen: Stamp::from_version(1 << 40) };
+        let request = Request { id: 300, consistency, body: RequestBody::Status };
         let mut parts = Vec::new();
-        Request::encode_parts(request.id, &request.body, &mut parts);
+        Request::encode_parts(request.id, request.consistency, &request.body, &mut parts);
         assert_eq!(parts, codec::encode(&request));
     }
 }

@@ -1,10 +1,10 @@
 //! What a node answers to a client, and what every error says about the request's outcome.
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
 
 use super::request::SavedState;
-use crate::base::{ClusterId, Index, NodeId, Payload, Term};
+use super::status::Status;
+use crate::base::{NodeId, Payload, Stamp};
 use crate::kv::{CommandReply, QueryReply};
 
 /// The answer to the request with the same id.
@@ -12,6 +12,9 @@ use crate::kv::{CommandReply, QueryReply};
 pub struct Response {
     /// Id of the request.
     pub id: u64,
+    /// The largest stamp that was met on the way to the answer, of a write, a value or a
+    /// tombstone; zero in the primary-backup mode, and for what has none.
+    pub seen: Stamp,
     /// The answer.
     pub body: ResponseBody,
 }
@@ -79,8 +82,25 @@ pub enum RequestError {
     /// The mode of this cluster does not have this request.
     #[error("not supported in this replication mode: {0}")]
     Unsupported(String),
-    /// The node did not get a quorum's answer in time; for a command, it may still happen.
-    #[error("no quorum answered in time")]
+    /// Fewer replicas are known to be up than the consistency level asks for.
+    #[error("the consistency level needs {needed} replicas, and {alive} are up")]
+    Unavailable {
+        /// How many the level needs.
+        needed: u32,
+        /// How many are believed to be up.
+        alive: u32,
+    },
+    /// A stamp would be too far ahead of the node's wall clock.
+    #[error(
+        "a write would be stamped {ahead_ms} ms ahead of the clock of this node: set the clocks of \
+         the nodes"
+    )]
+    ClockSkew {
+        /// How far.
+        ahead_ms: u64,
+    },
+    /// Not enough nodes answered in time; a command may still happen.
+    #[error("not enough nodes answered in time")]
     Timeout,
     /// The node is shutting down.
     #[error("the node is shutting down")]
@@ -95,76 +115,10 @@ impl RequestError {
             | Self::Overloaded
             | Self::DiskFull
             | Self::Invalid(_)
-            | Self::Unsupported(_) => Outcome::NotApplied,
+            | Self::Unsupported(_)
+            | Self::Unavailable { .. }
+            | Self::ClockSkew { .. } => Outcome::NotApplied,
             Self::LeadershipLost | Self::Timeout | Self::ShuttingDown => Outcome::Unknown,
         }
     }
-}
-
-/// How a node is, for operators.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
-pub struct Status {
-    /// The node.
-    pub node: NodeId,
-    /// The cluster.
-    #[serde(serialize_with = "cluster_as_text")]
-    pub cluster: ClusterId,
-    /// Replication mode: "primary-backup".
-    pub mode: String,
-    /// "leader", "follower", "candidate", "pre-candidate", or "recovering".
-    pub role: String,
-    /// Current term.
-    pub term: Term,
-    /// Who leads, as far as this node knows.
-    pub leader: Option<NodeId>,
-    /// Last entry of the log.
-    pub last_index: Index,
-    /// Last committed entry.
-    pub commit_index: Index,
-    /// Last applied entry.
-    pub applied_index: Index,
-    /// Last entry whose effect is in tables on disk.
-    pub snapshot_index: Index,
-    /// The other nodes, as the leader sees them (empty elsewhere).
-    pub peers: Vec<PeerStatus>,
-    /// Cells in the store.
-    pub cell_count: u64,
-    /// Client sessions.
-    pub session_count: u64,
-    /// Bytes of the write-ahead log on disk.
-    pub wal_bytes: u64,
-    /// Bytes of the tables on disk.
-    pub table_bytes: u64,
-    /// When writes are acknowledged: "always: …" or "every N ms: …", with the promise in words.
-    pub sync_policy: String,
-    /// Whether writes are refused because the disk is full.
-    pub disk_full: bool,
-    /// What the node's wall clock shows, in milliseconds since 1970 (UTC), so that operators see
-    /// clocks that are off. Nothing else in the node depends on it.
-    pub wall_ms: u64,
-    /// Version of the program.
-    pub version: String,
-}
-
-/// One peer, as the leader sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
-pub struct PeerStatus {
-    /// The peer.
-    pub node: NodeId,
-    /// Where it is reached.
-    pub address: String,
-    /// Last entry known to be durable there.
-    pub match_index: Index,
-    /// Entries it is behind.
-    pub lag: u64,
-    /// "probe", "replicate" or "snapshot".
-    pub state: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
-fn cluster_as_text<S: serde::Serializer>(
-    cluster: &ClusterId,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(cluster)
 }

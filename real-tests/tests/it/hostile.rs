@@ -3,7 +3,7 @@
 use mangrove::base::limits::FRAME_BYTES_MAX;
 use mangrove::base::{ClusterId, NodeId};
 use mangrove::codec;
-use mangrove::wire::{Hello, Identity, PROTOCOL_VERSION, Refusal, Request, RequestBody, Welcome};
+use mangrove::wire::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, RequestBody, Welcome};
 use real_tests::{RealCluster, Received, Stranger, block_on};
 
 /// Idle connections that a node must bear; its limit is 4,096.
@@ -59,8 +59,12 @@ fn greeting_that_does_not_fit_is_refused_with_its_reason() {
         let cluster = RealCluster::start(3).await;
         let ours = cluster.id();
         let theirs = ClusterId(ours.0 ^ 1);
-        let peer =
-            |cluster, from, to| Identity::Peer { cluster, from: NodeId(from), to: NodeId(to) };
+        let peer_in = |mode, cluster, from, to| {
+            let (from, to) = (NodeId(from), NodeId(to));
+            Identity::Peer { cluster, from, to, mode }
+        };
+        let peer = |cluster, from, to| peer_in(Mode::PrimaryBackup, cluster, from, to);
+        let masterless = Mode::Masterless { placement: 7 };
         let newer = Hello { version: PROTOCOL_VERSION + 1, ..Stranger::hello() };
         for (hello, refusal) in [
             (newer, Refusal::Version { ours: PROTOCOL_VERSION, theirs: PROTOCOL_VERSION + 1 }),
@@ -71,6 +75,10 @@ fn greeting_that_does_not_fit_is_refused_with_its_reason() {
                 Refusal::Node { ours: NodeId(1), wanted: NodeId(3) },
             ),
             (Stranger::hello_as(peer(ours, 9, 1)), Refusal::NotAMember { from: NodeId(9) }),
+            (
+                Stranger::hello_as(peer_in(masterless, ours, 2, 1)),
+                Refusal::Mode { ours: Mode::PrimaryBackup, theirs: masterless },
+            ),
         ] {
             let mut stranger = stranger(&cluster).await;
             let answer = stranger.shake(&hello).await;
@@ -86,7 +94,7 @@ fn request_without_greeting_is_not_served() {
     block_on(async {
         let cluster = RealCluster::start(3).await;
         let mut stranger = stranger(&cluster).await;
-        stranger.send(&Request { id: 1, body: RequestBody::Status }).await;
+        stranger.send(&Stranger::request(RequestBody::Status)).await;
         let answer = stranger.receive::<Welcome>().await;
         assert!(!matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
         assert_serves(&cluster, "a request without greeting").await;
@@ -101,7 +109,7 @@ fn half_a_request_keeps_nobody_else_waiting() {
         let answer = stranger.shake(&Stranger::hello()).await;
         assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
         let mut frame = Vec::new();
-        let request = Request { id: 1, body: RequestBody::Status };
+        let request = Stranger::request(RequestBody::Status);
         codec::encode_frame(&mut frame, |body| codec::encode_into(&request, body));
         let (first, second) = frame.split_at(frame.len() / 2);
         stranger.send_bytes(first).await;

@@ -14,4 +14,5 @@ mod failover;
 mod hostile;
 mod import;
 mod kill_restart;
+mod masterless;
 mod smoke;

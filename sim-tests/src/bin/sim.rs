@@ -10,11 +10,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sim_tests::bugs;
-use sim_tests::crash::{self, Plan};
+use sim_tests::bugs::{self, Hunting};
+use sim_tests::crash::{self, Plan as CrashPlan};
 use sim_tests::golden;
 use sim_tests::history::jsonl;
-use sim_tests::options::{Options, Profile};
+use sim_tests::options::{Mode, Options, Plan, Profile};
 use sim_tests::run::{Report, run};
 use sim_tests::swarm::{self, Swarm};
 
@@ -29,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     name = "sim",
     after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
                   trace.txt\n  \
-                  cargo sim bugs --only R3,W1\n\nExit codes: 0 no violation, 1 violation found \
+                  cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n\nExit codes: 0 no violation, 1 violation found \
                   or vacuous run, 2 usage."
 )]
 struct Arguments {
@@ -64,6 +64,9 @@ enum Command {
     Replay {
         /// The seed.
         seed: u64,
+        /// The replication mode in which the seed was run.
+        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+        mode: Mode,
         /// The profile under which the seed was run.
         #[arg(long, value_enum, default_value_t = Profile::Standard)]
         profile: Profile,
@@ -106,6 +109,9 @@ enum Command {
     },
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
+        /// Those of this replication mode.
+        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+        mode: Mode,
         /// Only these, separated by commas.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
@@ -115,16 +121,13 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         first_seed: u64,
+        /// Hunt each so many times, in ranges of seeds that follow each other.
+        #[arg(long, default_value_t = 1)]
+        ranges: u64,
         /// How to print the table.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Mode {
-    /// One elected leader, everything linearizable.
-    PrimaryBackup,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,10 +147,11 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 
 fn main() {
     let found = match Arguments::parse().command {
-        Command::Run { mode: Mode::PrimaryBackup, profile, seeds, seed_range, jobs, output } => {
+        Command::Run { mode, profile, seeds, seed_range, jobs, output } => {
             let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
             let jobs = jobs.unwrap_or_else(processors);
-            let swarm = Swarm { first, end, jobs, progress: true, profile };
+            let plan = Plan { mode, profile };
+            let swarm = Swarm { first, end, jobs, progress: true, plan };
             let summary = swarm::run_seeds(&swarm);
             if output == Output::Json {
                 println!("{}", summary.to_json());
@@ -163,15 +167,15 @@ fn main() {
             }
             summary.failures() > 0 || summary.is_vacuous()
         }
-        Command::Replay { seed, profile, trace, history, planted, quiet, leak } => {
+        Command::Replay { seed, mode, profile, trace, history, planted, quiet, leak } => {
             let planted = planted.as_deref().map(known_bug);
-            let options = Options { planted, leak, ..profile.draw(seed) };
+            let options = Options { planted, leak, ..Plan { mode, profile }.draw(seed) };
             replay(&options, trace, history, quiet)
         }
         Command::CrashPoints { operations, images, seed, planted } => {
             let planted = planted.as_deref().map(known_bug);
             let stop_at_first = planted.is_some();
-            let plan = Plan { seed, operations, images_max: images, planted, stop_at_first };
+            let plan = CrashPlan { seed, operations, images_max: images, planted, stop_at_first };
             let begin = std::time::Instant::now();
             let exploration = crash::explore(&plan);
             println!(
@@ -181,12 +185,14 @@ fn main() {
             exploration.violation_count > 0
         }
         Command::Golden { directory } => write_golden(&directory),
-        Command::Bugs { only, seeds_max, first_seed, output } => {
+        Command::Bugs { mode, only, seeds_max, first_seed, ranges, output } => {
             for code in &only {
                 known_bug(code);
             }
             let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
-            let hunts = bugs::hunt_all(&only, first_seed, seeds_max, processors(), progress);
+            let jobs = processors();
+            let hunting = Hunting { mode, only, first_seed, seeds_max, ranges, jobs };
+            let hunts = bugs::hunt_all(&hunting, progress);
             if output == Output::Json {
                 println!("{}", bugs::to_json(&hunts));
             } else {

@@ -141,7 +141,7 @@ fn writers(history: &History) -> BTreeMap<(CellId, ValueId), Writers> {
 }
 
 /// Returns what a call writes if it is applied; of a cell that is named twice, the last value.
-fn writes(history: &History, call: &Call) -> Vec<(CellId, ValueId)> {
+pub(super) fn writes(history: &History, call: &Call) -> Vec<(CellId, ValueId)> {
     match call {
         Call::Set { cell, value } => vec![(*cell, *value)],
         Call::Delete { cell } => vec![(*cell, ValueId::ABSENT)],
@@ -163,7 +163,7 @@ fn writes(history: &History, call: &Call) -> Vec<(CellId, ValueId)> {
 }
 
 /// Returns the values of cells that an answer shows.
-fn reads(history: &History, call: &Call, answer: &Answer) -> Vec<(CellId, ValueId)> {
+pub(super) fn reads(history: &History, call: &Call, answer: &Answer) -> Vec<(CellId, ValueId)> {
     match (call, answer) {
         (Call::Get { cell }, Answer::Value(value)) => vec![(*cell, *value)],
         (Call::Cas { cell, old, .. }, Answer::Tried { applied: true, .. }) => vec![(*cell, *old)],

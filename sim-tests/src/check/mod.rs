@@ -1,8 +1,8 @@
 //! The checkers: every promise of the store, one property a file.
 //!
-//! Two families. The *invariant* checkers watch the nodes: the harness tells them after each event
-//! what a node appended, committed, applied, and they answer at once when that contradicts what
-//! they saw before. The *client* checkers judge the [history](crate::history) after the run and
+//! Two families for the primary-backup mode; the [masterless] mode has its own. The *invariant*
+//! checkers watch the nodes: the harness tells them after each event what a node appended,
+//! committed, applied, and they answer at once when that contradicts what they saw before. The *client* checkers judge the [history](crate::history) after the run and
 //! know nothing of nodes. Neither asks the other: a bug in the protocol that no client noticed is
 //! still a bug, and so is a wrong answer of a cluster whose invariants all held.
 //!
@@ -18,6 +18,7 @@ pub mod leader_completeness;
 pub mod linearizable;
 pub mod liveness;
 pub mod log_matching;
+pub mod masterless;
 pub mod mirror;
 pub mod replay;
 pub mod session_order;

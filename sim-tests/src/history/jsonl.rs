@@ -22,16 +22,21 @@
 //! | `scan` | – | `{"prefix":k,"start":"k/c","stop":"k/c"}` | `{"k/c":value,…}`, and `"next"` |
 //! | `keys` | – | `{"prefix":k,"start":k,"stop":k}` | `["k",…]`, and `"next"` |
 //!
+//! In the masterless mode every end has also `level`, `session`, `token` and, if `ok`, the `stamp` of
+//! a write, the `seen` of a read and the `stamps` of its cells, as numbers; reading a file skips
+//! them.
+//!
 //! In `bulk_if` a condition is `[value]`, `"present"` or `"opaque"`. `fail` and `info` repeat the
 //! invocation. Rows are emptied before cells are written.
 
 use std::io::{self, BufRead, Write};
 
+use mangrove::base::Stamp;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
     Answer, Bulk, Call, CellId, Disorder, Event, EventKind, Expected, History, OpId, Outcome,
-    Process, Range, Slice, ValueId,
+    Process, Range, Slice, Terms, ValueId,
 };
 
 /// A file is no history.
@@ -170,7 +175,24 @@ fn record(history: &History, event: &Event) -> Json {
         }
         _ => {}
     }
+    if event.kind == EventKind::End
+        && let Some(terms) = history.terms(event.op)
+    {
+        add_terms(history, &mut record, terms);
+    }
     record
+}
+
+fn add_terms(history: &History, record: &mut Json, terms: &Terms) {
+    record["level"] = json!(format!("{:?}", terms.level));
+    record["session"] = json!(terms.session.0);
+    record["token"] = json!(terms.token.version());
+    record["seen"] = json!(terms.seen.version());
+    record["stamp"] = json!(terms.stamp.map(Stamp::version));
+    let stamps = terms.found.iter();
+    let stamps =
+        stamps.map(|(cell, at)| (history.cell_text(*cell).to_owned(), json!(at.version())));
+    record["stamps"] = Json::Object(stamps.collect());
 }
 
 /// Returns the name of an operation in a file.

@@ -22,16 +22,20 @@
 //! them as errors.
 //!
 //! # Left out
-//! Versions and log indices: black-box checkers must not believe them. The replay checker, which
-//! does use them, has its own input.
+//! Versions and log indices of the primary-backup mode: black-box checkers must not believe them.
+//! The replay checker, which does use them, has its own input. The masterless mode, whose promises
+//! are about versions, adds [`Terms`] to its operations.
 //!
 //! # Sources
 //! \[Jepsen\] (history format, `info`, process ids), [Herlihy & Wing '90] (histories).
 
 pub mod jsonl;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub use terms::{Session, Terms};
 
 /// A cell, `key/column`, as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -264,6 +268,7 @@ pub struct History {
     busy: BTreeSet<Process>,
     retired: BTreeSet<Process>,
     next_process: u32,
+    terms: BTreeMap<OpId, Terms>,
 }
 
 impl Default for History {
@@ -305,6 +310,7 @@ impl History {
             busy: BTreeSet::new(),
             retired: BTreeSet::new(),
             next_process: 0,
+            terms: BTreeMap::new(),
         }
     }
 
@@ -337,6 +343,11 @@ impl History {
     /// Interns a value.
     pub fn value(&mut self, text: &str) -> ValueId {
         ValueId(self.values.intern(text).0)
+    }
+
+    /// Returns the value of that name, if it was ever interned.
+    pub fn value_named(&self, text: &str) -> Option<ValueId> {
+        self.values.ids.get(text).copied().map(ValueId)
     }
 
     /// Returns a process id that was never used.
@@ -397,6 +408,16 @@ impl History {
         self.new_process()
     }
 
+    /// Notes the terms of an operation; later ones replace those of its invocation.
+    pub fn set_terms(&mut self, op: OpId, terms: Terms) {
+        self.terms.insert(op, terms);
+    }
+
+    /// Returns the terms of an operation, if it has any.
+    pub fn terms(&self, op: OpId) -> Option<&Terms> {
+        self.terms.get(&op)
+    }
+
     fn end(&mut self, id: OpId, outcome: Outcome, time_ns: u64) {
         let position = number(self.events.len());
         let op = &mut self.ops[id.0 as usize];
@@ -413,6 +434,8 @@ impl History {
         let mut prefix = self.clone();
         prefix.events.truncate(events);
         prefix.ops.retain(|op| (op.invoked as usize) < events);
+        let op_count = number(prefix.ops.len());
+        prefix.terms.retain(|op, _| op.0 < op_count);
         for op in &mut prefix.ops {
             if op.ended.is_some_and(|ended| ended as usize >= events) {
                 (op.outcome, op.ended) = (Outcome::Open, None);
@@ -542,7 +565,13 @@ impl History {
         let ended = operation.ended.map_or(String::new(), |ended| ended.to_string());
         let process = operation.process.0;
         let invoked = operation.invoked;
-        format!("process {process} {name}{key}{value} → {outcome} (events {invoked}–{ended})")
+        let terms = self.terms(op).map_or(String::new(), |terms| {
+            let stamp = terms.stamp.map_or(String::new(), |stamp| format!(", stamp {stamp}"));
+            format!(" at {:?}{stamp}", terms.level)
+        });
+        format!(
+            "process {process} {name}{key}{value} → {outcome}{terms} (events {invoked}–{ended})"
+        )
     }
 }
 

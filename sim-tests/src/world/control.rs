@@ -1,5 +1,7 @@
 //! What a nemesis can do to a world, besides ending and pausing processes.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mangrove::base::Rng;
@@ -211,6 +213,16 @@ impl World {
     }
 }
 
+/// What was durable on a disk at some time.
+#[derive(Clone)]
+pub struct KeptDisk(Arc<DiskState>);
+
+impl fmt::Debug for KeptDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptDisk").finish_non_exhaustive()
+    }
+}
+
 /// Disks.
 impl World {
     /// Changes the options of one machine's disk.
@@ -289,6 +301,33 @@ impl World {
             state.core.faults.injected(Fault::P7);
             state.core.faults.observed(Fault::P7);
             state.core.event(host, "disk.wipe", (0, 0), String::new);
+        });
+    }
+
+    /// Keeps a copy of what is durable on a machine's disk, to be [put back](Self::restore_disk).
+    pub fn keep_disk(&self, host: Host) -> KeptDisk {
+        let kept = self.shared.with(|state| {
+            let none = DiskId(u64::MAX);
+            state.disk_of(host).durable_copy(none, &Rng::new(0))
+        });
+        KeptDisk(Arc::new(kept))
+    }
+
+    /// Gives a machine that is without process a disk as it was once (P7), like somebody who
+    /// restores a backup of a virtual machine.
+    pub fn restore_disk(&self, host: Host, kept: &KeptDisk) {
+        self.assert_idle(host);
+        self.shared.with(|state| {
+            let (old, options) = (state.host(host).disk, state.disk_of(host).options.clone());
+            state.disks.remove(&old);
+            let id = state.add_disk(host, options);
+            if let Some(disk) = state.disks.get_mut(&id) {
+                disk.fill_from(&kept.0);
+            }
+            state.host_mut(host).disk = id;
+            state.core.faults.injected(Fault::P7);
+            state.core.faults.observed(Fault::P7);
+            state.core.event(host, "disk.restore", (old.0, id.0), String::new);
         });
     }
 

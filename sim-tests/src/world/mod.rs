@@ -54,6 +54,7 @@ use madsim::task::{JoinHandle, NodeId};
 use mangrove::base::Rng;
 
 use self::clock::{Clock, Sleep, Until};
+pub use self::control::KeptDisk;
 use self::core::{Core, Event, nanos};
 use self::disk::{DiskId, DiskState};
 pub use self::disk::{FileState, PowerLoss, Rot, SimDisk, SimFile};

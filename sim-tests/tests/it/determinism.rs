@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use sim_tests::options::Options;
+use sim_tests::options::{Mode, Options, Plan, Profile};
 use sim_tests::run::run;
 
 const SEEDS: std::ops::Range<u64> = 1..7;
@@ -25,6 +25,18 @@ fn seed_run_twice_in_a_process_is_the_same_run() {
         let options = Options::draw(seed);
         let (once, again) = (run(&options, false), run(&options, true));
         assert_eq!((once.hash, once.event_count), (again.hash, again.event_count), "seed {seed}");
+    }
+}
+
+#[test]
+fn masterless_seed_is_the_same_run_twice_and_in_another_process() {
+    let plan = Plan { mode: Mode::Masterless, profile: Profile::Standard };
+    for seed in SEEDS {
+        let options = plan.draw(seed);
+        let (once, again) = (run(&options, false), run(&options, true));
+        assert_eq!((once.hash, once.event_count), (again.hash, again.event_count), "seed {seed}");
+        let line = replayed(seed, &["--mode", "masterless"]);
+        assert!(line.ends_with(&format!("{:016x}", once.hash)), "seed {seed}: {line}");
     }
 }
 

@@ -23,6 +23,8 @@ mod env_conformance;
 #[cfg(all(test, madsim))]
 mod golden;
 #[cfg(all(test, madsim))]
+mod masterless_scenarios;
+#[cfg(all(test, madsim))]
 mod scenarios;
 #[cfg(all(test, madsim))]
 mod storage_scenarios;

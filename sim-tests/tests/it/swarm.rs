@@ -1,7 +1,7 @@
 //! The standing seeds: a small swarm on every change, with all that it must have reached.
 
-use sim_tests::bugs::{self, BUGS};
-use sim_tests::options::{FaultClasses, Options, Profile};
+use sim_tests::bugs::{self, BUGS, MASTERLESS_BUGS};
+use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile};
 use sim_tests::swarm::{Swarm, run_all, run_seeds};
 
 const JOBS: usize = 2;
@@ -37,7 +37,7 @@ fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
         end: 101,
         jobs: JOBS,
         progress: false,
-        profile: Profile::Standard,
+        plan: Plan::default(),
     });
     assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED`");
     for code in FAULTS {
@@ -63,8 +63,8 @@ const STORAGE_PROBES: [&str; 8] = [
 
 #[test]
 fn storage_seeds_break_no_promise_and_show_every_fault_of_a_disk() {
-    let profile = Profile::Storage;
-    let swarm = Swarm { first: 1, end: 41, jobs: JOBS, progress: false, profile };
+    let plan = Plan { profile: Profile::Storage, ..Plan::default() };
+    let swarm = Swarm { first: 1, end: 41, jobs: JOBS, progress: false, plan };
     let summary = run_seeds(&swarm);
     assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED --profile storage`");
     assert_eq!(summary.unobserved(), Vec::<&str>::new());
@@ -73,12 +73,58 @@ fn storage_seeds_break_no_promise_and_show_every_fault_of_a_disk() {
     }
 }
 
+/// Rare paths that the standing seeds of the masterless mode must reach.
+const MASTERLESS_PROBES: [&str; 16] = [
+    "dynamo.adopts_floor",
+    "dynamo.batch_taken_over",
+    "dynamo.becomes_whole",
+    "dynamo.disk_full",
+    "dynamo.hint_sent_again",
+    "dynamo.raises_floor",
+    "dynamo.read_compares_in_background",
+    "dynamo.read_digests_differ",
+    "dynamo.read_repairs",
+    "dynamo.read_replica_not_ready",
+    "dynamo.read_speculates",
+    "dynamo.request_waits_for_the_clock",
+    "dynamo.starts_damaged",
+    "dynamo.sync_erases_ghost",
+    "dynamo.write_times_out",
+    "dynamo.write_unavailable",
+];
+
+#[test]
+fn masterless_seeds_break_no_promise_and_reach_the_rare_paths() {
+    let plan = Plan { mode: Mode::Masterless, ..Plan::default() };
+    let swarm = Swarm { first: 1, end: 151, jobs: JOBS, progress: false, plan };
+    let summary = run_seeds(&swarm);
+    assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED --mode masterless`");
+    for code in FAULTS.iter().chain(&["P7"]) {
+        let observable = summary.faults().get(code).map_or(0, |(_, observable)| *observable);
+        assert!(observable > 0, "{code} was never observable");
+    }
+    for probe in MASTERLESS_PROBES {
+        assert!(summary.probes().contains_key(probe), "{probe} was never reached");
+    }
+    assert_eq!(summary.convergence().len(), 4, "{:?}", summary.convergence());
+}
+
+#[test]
+fn planted_bugs_of_the_masterless_mode_are_found_within_few_seeds() {
+    for code in ["D3", "D9", "D16", "D30"] {
+        let bug = MASTERLESS_BUGS.iter().find(|bug| bug.code == code);
+        let bug = bug.unwrap_or_else(|| panic!("{code} is not a planted bug"));
+        let hunt = bugs::hunt(*bug, Mode::Masterless, 1, 60, JOBS);
+        assert!(hunt.found.is_some(), "{code} was not found");
+    }
+}
+
 #[test]
 fn planted_bugs_are_found_within_few_seeds() {
     for code in ["R2", "R45", "R49", "W5"] {
         let bug = BUGS.iter().find(|bug| bug.code == code);
         let bug = bug.unwrap_or_else(|| panic!("{code} is not a planted bug"));
-        let hunt = bugs::hunt(*bug, 1, 40, JOBS);
+        let hunt = bugs::hunt(*bug, Mode::PrimaryBackup, 1, 40, JOBS);
         assert!(hunt.found.is_some(), "{code} survived {} seeds", 40);
     }
 }
@@ -86,7 +132,7 @@ fn planted_bugs_are_found_within_few_seeds() {
 #[test]
 fn hunt_names_the_same_seed_for_any_number_of_jobs() {
     let found = [1, 4].map(|jobs| {
-        let swarm = Swarm { first: 1, end: 60, jobs, progress: false, profile: Profile::Standard };
+        let swarm = Swarm { first: 1, end: 60, jobs, progress: false, plan: Plan::default() };
         let draw = |seed| Options { planted: Some("R8"), ..Options::draw(seed) };
         run_all(&swarm, draw, true).failed().iter().map(|(seed, _)| *seed).min()
     });
@@ -96,7 +142,7 @@ fn hunt_names_the_same_seed_for_any_number_of_jobs() {
 
 #[test]
 fn run_in_which_a_demanded_fault_is_missing_names_it() {
-    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false, profile: Profile::Standard };
+    let swarm = Swarm { first: 1, end: 2, jobs: 1, progress: false, plan: Plan::default() };
     let calm = |seed| Options { faults: FaultClasses::NONE, ..Options::draw(seed) };
     let summary = run_all(&swarm, calm, false);
     assert!(summary.unobserved().contains(&"D6"), "{:?}", summary.unobserved());

@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::base::{ClusterId, Instant, NodeId, Rng, WallTime};
+use crate::base::{ClusterId, Instant, NodeId, Rng, Stamp, WallTime};
 use crate::codec::{self, FrameDecoder, encode_frame};
 use crate::env::real::RealEnv;
 use crate::env::{Env, Listener, Net};
 use crate::kv::Command;
-use crate::wire::{Hello, Refusal, Request, RequestBody, Response, ResponseBody, Welcome};
+use crate::wire::{
+    Consistency, Hello, Level, Mode, Refusal, Request, RequestBody, Response, ResponseBody, Welcome,
+};
 
 /// The type of a disk that no client uses.
 type RealDisk = <RealEnv as Env>::Disk;
@@ -42,6 +44,8 @@ type Script = Box<dyn FnMut(&str, &RequestBody) -> Reaction + Send>;
 #[derive(Clone)]
 pub(super) struct FakeEnv {
     world: Arc<Mutex<World>>,
+    /// How strong the request that is being answered wants its answer.
+    asked: Arc<Mutex<Consistency>>,
     started: tokio::time::Instant,
     disk: Option<RealDisk>,
 }
@@ -58,6 +62,11 @@ struct World {
     refusing: BTreeMap<String, Refusal>,
     /// Connections that the client has closed.
     closed_count: usize,
+    mode: Mode,
+    /// How strong each request that arrived wanted its answer.
+    consistencies: Vec<Consistency>,
+    /// The stamp that comes with the next answer, and with all after it.
+    stamp: Stamp,
 }
 
 /// Runs a test on a clock that never really waits.
@@ -75,9 +84,42 @@ impl FakeEnv {
             down: BTreeSet::new(),
             refusing: BTreeMap::new(),
             closed_count: 0,
+            mode: Mode::PrimaryBackup,
+            consistencies: Vec::new(),
+            stamp: Stamp::ZERO,
         };
         let world = Arc::new(Mutex::new(world));
-        Self { world, started: tokio::time::Instant::now(), disk: None }
+        let asked = Arc::default();
+        Self { world, asked, started: tokio::time::Instant::now(), disk: None }
+    }
+
+    /// Makes it a cluster of the masterless mode.
+    pub(super) fn masterless(self) -> Self {
+        self.world.lock().unwrap().mode = Mode::Masterless { placement: 1 };
+        self
+    }
+
+    /// Returns how strong the request wants its answer that is being answered; for scripts.
+    pub(super) fn asked_level(&self) -> Level {
+        self.asked.lock().unwrap().level
+    }
+
+    /// Answers by another script from now on.
+    pub(super) fn script(
+        &self,
+        script: impl FnMut(&str, &RequestBody) -> Reaction + Send + 'static,
+    ) {
+        self.world.lock().unwrap().script = Box::new(script);
+    }
+
+    /// Lets all further answers come with this stamp.
+    pub(super) fn stamp(&self, stamp: Stamp) {
+        self.world.lock().unwrap().stamp = stamp;
+    }
+
+    /// Returns how strong each request wanted its answer, in order.
+    pub(super) fn consistencies(&self) -> Vec<Consistency> {
+        self.world.lock().unwrap().consistencies.clone()
     }
 
     pub(super) fn down(&self, address: &str) {
@@ -119,27 +161,33 @@ impl FakeEnv {
         let refusal = self.world.lock().unwrap().refusing.get(&address).cloned();
         let welcome = match refusal {
             Some(refusal) => Welcome::Refused(refusal),
-            None => Welcome::Accepted { cluster: ClusterId(7), node: NodeId(1) },
+            None => Welcome::Accepted {
+                cluster: ClusterId(7),
+                node: NodeId(1),
+                mode: self.world.lock().unwrap().mode,
+            },
         };
         write_frame(&mut stream, &codec::encode(&welcome)).await;
         let (mut input, mut held) = (BytesMut::new(), Vec::new());
         while let Some(frame) = self.read_frame(&mut stream, &mut input).await {
-            let Request { id, body } = codec::decode(&frame).unwrap();
-            let reaction = {
+            let Request { id, consistency, body } = codec::decode(&frame).unwrap();
+            let (reaction, seen) = {
                 let mut world = self.world.lock().unwrap();
                 world.seen.push((address.clone(), body.clone()));
-                (world.script)(&address, &body)
+                world.consistencies.push(consistency);
+                *self.asked.lock().unwrap() = consistency;
+                ((world.script)(&address, &body), world.stamp)
             };
             match reaction {
-                Reaction::Answer(body) => answer(&mut stream, id, body).await,
+                Reaction::Answer(body) => answer(&mut stream, id, seen, body).await,
                 Reaction::Silence => {}
                 Reaction::HangUp => return,
                 Reaction::Garbage => stream.write_all(&[0x5A; 40]).await.unwrap(),
                 Reaction::Hold(body) => held.push((id, body)),
                 Reaction::Release(body) => {
-                    answer(&mut stream, id, body).await;
+                    answer(&mut stream, id, seen, body).await;
                     for (id, body) in held.drain(..).rev() {
-                        answer(&mut stream, id, body).await;
+                        answer(&mut stream, id, seen, body).await;
                     }
                 }
             }
@@ -172,8 +220,8 @@ pub(super) fn command(body: &RequestBody) -> Option<Command> {
     }
 }
 
-async fn answer(stream: &mut DuplexStream, id: u64, body: ResponseBody) {
-    write_frame(stream, &codec::encode(&Response { id, body })).await;
+async fn answer(stream: &mut DuplexStream, id: u64, seen: Stamp, body: ResponseBody) {
+    write_frame(stream, &codec::encode(&Response { id, seen, body })).await;
 }
 
 async fn write_frame(stream: &mut DuplexStream, body: &[u8]) {

@@ -1,6 +1,7 @@
 //! The promises of the client against nodes that misbehave on purpose.
 
 mod fake;
+mod masterless;
 
 use std::time::Duration;
 

@@ -30,6 +30,12 @@ pub enum RestoreError {
         /// A file in it.
         name: String,
     },
+    /// A snapshot is a position of a log that all nodes share, which the masterless mode has not.
+    #[error(
+        "a snapshot is of the primary-backup mode; for a masterless cluster, start the nodes, then \
+         `mangrove import` what `mangrove export` wrote"
+    )]
+    Masterless,
     /// The file is damaged, or the disk refuses.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -46,6 +52,9 @@ pub async fn restore<D: Disk, F: File>(
     file: &F,
     path: &str,
 ) -> Result<Summary, RestoreError> {
+    if config.mode().is_masterless() {
+        return Err(RestoreError::Masterless);
+    }
     let names = disk.list("").await.map_err(StorageError::from)?;
     if let Some(name) = names.into_iter().find(|name| name != "LOCK") {
         return Err(RestoreError::NotEmpty { name });
@@ -62,6 +71,6 @@ pub async fn restore<D: Disk, F: File>(
     tree.adopt(keeper.finish_replacement(summary.point, extra).await?);
     // What a start would refuse is better refused now.
     Machine::restore(tree, &summary.extra, config.sessions_max)?;
-    identity::publish(disk, &Identity::new(config.cluster, config.node)).await?;
+    identity::publish(disk, &Identity::of(config)).await?;
     Ok(summary)
 }

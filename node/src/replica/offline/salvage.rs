@@ -8,14 +8,22 @@
 //! is carried out or not by what is left of that cell; such are counted. If the sessions are lost,
 //! a write that its client has sent twice is carried out twice. And the last entries of the log of
 //! a node that was not alone may never have been committed.
+//!
+//! Of a node of the masterless mode the cells come in the order of their partitions. Tombstones in
+//! the tables are not brought along: where one lay only in a damaged place, or hides something that
+//! only the log has, what was deleted is there again.
 
+use super::super::identity;
+use super::super::persist::KIND_RECORDS;
 use super::super::recovery;
 use super::super::start::{STATE_DIR, WAL_DIR};
 use super::super::state::meta;
 use crate::base::Index;
 use crate::codec::{self, keycode};
+use crate::dynamo;
+use crate::dynamo::placement::{NOTE_PREFIX, without_prefix};
 use crate::env::Disk;
-use crate::kv::{Command, Machine};
+use crate::kv::{CellStore, Command, Machine};
 use crate::raft::{Entry, EntryKind};
 use crate::storage::engine::Visitor;
 use crate::storage::tree::{self, Lost, StoreReport, Tree, TreeOptions};
@@ -73,8 +81,13 @@ pub async fn salvage<D: Disk>(
     scratch: &D,
     visit: &mut Visitor<'_>,
 ) -> Result<SalvageReport, StorageError> {
+    let owner = identity::owner(disk).await;
+    let is_masterless = owner.is_some_and(|owner| owner.mode.is_masterless());
     let store = tree::examine(disk, STATE_DIR, |_| {}).await?;
-    let (tree, mut lost) = copy_tables(disk, scratch, &store).await?;
+    let (tree, mut lost) = copy_tables(disk, scratch, &store, is_masterless).await?;
+    if is_masterless {
+        return salvage_masterless(disk, tree, (store, lost), visit).await;
+    }
     let mut log = LogReport { sessions_are_lost: store.extra.is_none(), ..LogReport::default() };
     let extra = store.extra.clone().unwrap_or_else(Machine::<Tree<D>>::extra_without_sessions);
     let mut machine = Machine::restore(tree, &extra, SESSIONS_MAX)?;
@@ -98,6 +111,7 @@ async fn copy_tables<D: Disk>(
     disk: &D,
     scratch: &D,
     store: &StoreReport,
+    is_masterless: bool,
 ) -> Result<(Tree<D>, Vec<Lost>), StorageError> {
     let (mut tree, mut keeper, _) =
         tree::open(scratch.clone(), STATE_DIR, TreeOptions::default()).await?;
@@ -133,10 +147,54 @@ async fn copy_tables<D: Disk>(
     let known = store.tables.iter().filter(|table| table.meta.cell_count > 0);
     let newest = known.map(|table| table.meta.version_max).max().unwrap_or(0).max(newest);
     // Without a manifest: no entry that changed a cell of the tables is later.
+    let newest = if is_masterless { 0 } else { newest };
     let at = store.applied.unwrap_or(SnapshotPoint { index: newest, term: 0 });
     let extra = store.extra.clone().unwrap_or_default();
     tree.adopt(keeper.finish_replacement(at, extra.into()).await?);
     Ok((tree, salvage.lost().to_vec()))
+}
+
+/// Goes on where the tables of a node of the masterless mode are copied.
+async fn salvage_masterless<D: Disk>(
+    disk: &D,
+    tree: Tree<D>,
+    (store, mut lost): (StoreReport, Vec<Lost>),
+    visit: &mut Visitor<'_>,
+) -> Result<SalvageReport, StorageError> {
+    let mut cells = CellStore::new(tree);
+    let mut log = LogReport { last: cells.applied(), ..LogReport::default() };
+    match wal::inspect(disk, WAL_DIR).await {
+        Ok(found) => {
+            for record in found.records.iter().filter(|record| record.kind == KIND_RECORDS) {
+                let records = codec::decode::<Vec<dynamo::Record>>(&record.payload);
+                let Ok(records) = records.map_err(|error| log.failure = Some(error.to_string()))
+                else {
+                    break;
+                };
+                if record.tag > cells.applied() {
+                    cells.apply(record.tag, &records)?;
+                    log.entry_count += 1;
+                    log.last = record.tag;
+                    let_others_run().await;
+                }
+            }
+            let is_lost = found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing);
+            log.lost_through = is_lost.then_some(log.last);
+        }
+        Err(error) => log.failure = Some(error.to_string()),
+    }
+    for range in &mut lost {
+        range.stale_count = 0;
+    }
+    let mut cell_count = 0;
+    cells.engine().scan(&[], Some(&NOTE_PREFIX), &mut |place, value, version| {
+        cell_count += 1;
+        for range in &mut lost {
+            range.note(place, version);
+        }
+        visit(without_prefix(place), value, version)
+    })?;
+    Ok(SalvageReport { store, lost, log, cell_count })
 }
 
 /// Carries out what the log has after the tables.

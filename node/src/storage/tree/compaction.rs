@@ -12,13 +12,14 @@ use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::probe;
 use crate::storage::table::{Table, TableMeta};
-use crate::storage::{Cell, Content, StorageError};
+use crate::storage::{Cell, Content, PurgeFloors, StorageError};
 
 /// A compaction under way.
 pub(super) struct Compaction<D: Disk> {
     plan: Plan,
     merge: Merge<LevelCursor<D::File>>,
     outside: Outside,
+    floors: PurgeFloors,
     tombstone: RowTombstone,
     last: LastPlace,
     output: Output<D>,
@@ -41,6 +42,7 @@ impl<D: Disk> Compaction<D> {
         plan: Plan,
         version: &Version<D>,
         output: Output<D>,
+        floors: PurgeFloors,
     ) -> Result<Self, StorageError> {
         let chosen = |tables: &[Arc<Table<D::File>>], numbers: &[u64]| {
             let is_chosen = |table: &&Arc<Table<D::File>>| numbers.contains(&table.meta().number);
@@ -63,6 +65,7 @@ impl<D: Disk> Compaction<D> {
         Ok(Self {
             outside: Outside::of(&plan, &version.levels),
             merge: Merge::new(sources),
+            floors,
             tombstone: RowTombstone::default(),
             last: LastPlace::default(),
             output,
@@ -106,13 +109,15 @@ impl<D: Disk> Compaction<D> {
             let is_kept = match cell.content {
                 Content::RowDeleted => {
                     self.tombstone.note(cell.place, cell.version)
-                        && self.outside.has_older_in_row(cell.place, cell.version)
+                        && (!self.floors.allow(cell.place, cell.version)
+                            || self.outside.has_older_in_row(cell.place, cell.version))
                 }
                 Content::Value(_) | Content::Deleted => {
                     !self.tombstone.hides(cell.place, cell.version)
                         && self.last.note(cell.place)
                         && (cell.content != Content::Deleted
-                            || self.outside.has_older_at(cell.place, cell.version))
+                            || !self.floors.allow(cell.place, cell.version)
+                            || self.outside.has_older_at(cell.place))
                 }
             };
             if is_kept {
@@ -131,6 +136,11 @@ impl<D: Disk> Compaction<D> {
     ) -> Result<Levels<D::File>, StorageError> {
         let tables = self.output.finish_all().await?;
         Ok(replace(&self.plan, current, tables))
+    }
+
+    /// Tells whether all that this is for is to let tombstones go.
+    pub(super) fn is_purge(&self) -> bool {
+        self.plan.upper.is_empty()
     }
 
     /// Gives it up; returns what it has written.
@@ -183,11 +193,15 @@ pub(super) fn metas<F: File>(levels: &Levels<F>) -> Vec<Vec<&TableMeta>> {
 
 /// What lies outside a compaction: it decides whether a tombstone is still needed.
 ///
-/// Tables that are flushed while the compaction goes on hold nothing older than its input.
+/// For an entry of the same place that is below the target. For a row everywhere but in level 0,
+/// for a row's tombstone may have come down past some of the row's cells. What level 0 holds apart
+/// from the input, and what is flushed while the compaction goes on, was written after it, so that
+/// nothing in the input hides it.
 #[derive(Debug)]
 struct Outside {
-    /// The tables of level 0 each for itself, then the levels; each sorted by place.
-    runs: Vec<Vec<Extent>>,
+    /// The levels from 1 on that are not empty, by number; each sorted by place.
+    levels: Vec<(usize, Vec<Extent>)>,
+    target: usize,
 }
 
 /// Where a table reaches, and how old its entries may be.
@@ -200,51 +214,39 @@ struct Extent {
 
 impl Outside {
     fn of<F: File>(plan: &Plan, levels: &Levels<F>) -> Self {
-        assert!(plan.target < LEVEL_COUNT, "level {}", plan.target);
+        assert!((1..LEVEL_COUNT).contains(&plan.target), "level {}", plan.target);
         let extent = |meta: &TableMeta| Extent {
             first: meta.first.clone(),
             last: meta.last.clone(),
             version_min: meta.version_min,
         };
-        let mut runs = Vec::new();
-        for (level, tables) in levels.iter().enumerate() {
+        let outside = |tables: &Vec<Arc<Table<F>>>| {
             let metas = tables.iter().map(|table| table.meta());
-            let outside = metas.filter(|meta| {
-                !plan.upper.contains(&meta.number) && !plan.lower.contains(&meta.number)
-            });
-            if level == 0 {
-                runs.extend(outside.map(|meta| vec![extent(meta)]));
-            } else {
-                runs.push(outside.map(extent).collect());
-            }
-        }
-        runs.retain(|run: &Vec<Extent>| !run.is_empty());
-        Self { runs }
+            let is_input = |number| plan.upper.contains(&number) || plan.lower.contains(&number);
+            metas.filter(|meta| !is_input(meta.number)).map(extent).collect::<Vec<_>>()
+        };
+        let levels = levels.iter().enumerate().skip(1);
+        let levels = levels.map(|(level, tables)| (level, outside(tables)));
+        let levels = levels.filter(|(_, extents)| !extents.is_empty()).collect();
+        Self { levels, target: plan.target }
     }
 
     /// Tells whether there may be an older entry of a place.
-    fn has_older_at(&self, place: &[u8], version: u64) -> bool {
-        self.has_older(place, |extent| *extent.first <= *place, version)
+    fn has_older_at(&self, place: &[u8]) -> bool {
+        let mut below = self.levels.iter().filter(|(level, _)| *level > self.target);
+        below.any(|(_, extents)| {
+            let next = extents.partition_point(|extent| *extent.last < *place);
+            extents.get(next).is_some_and(|extent| *extent.first <= *place)
+        })
     }
 
     /// Tells whether there may be an older entry in the row that begins with `row`.
     fn has_older_in_row(&self, row: &[u8], version: u64) -> bool {
         let end = keycode::row_end(row);
-        self.has_older(row, |extent| extent.first < end, version)
-    }
-
-    /// Tells whether a table that ends at `start` or later, and begins early enough, may hold
-    /// anything older.
-    fn has_older(
-        &self,
-        start: &[u8],
-        begins_early: impl Fn(&Extent) -> bool,
-        version: u64,
-    ) -> bool {
-        self.runs.iter().any(|run| {
-            let next = run.partition_point(|extent| *extent.last < *start);
-            let reaching = run.iter().skip(next).take_while(|extent| begins_early(extent));
-            reaching.into_iter().any(|extent| extent.version_min < version)
+        self.levels.iter().any(|(_, extents)| {
+            let next = extents.partition_point(|extent| *extent.last < *row);
+            let mut reaching = extents.iter().skip(next).take_while(|extent| extent.first < end);
+            reaching.any(|extent| extent.version_min < version)
         })
     }
 }

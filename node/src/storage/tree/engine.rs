@@ -13,9 +13,9 @@ use super::version::{LevelCursor, Version};
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::planted;
-use crate::storage::engine::{Change, Engine, SnapshotPoint, Stored, Visitor};
+use crate::storage::engine::{Change, Engine, Raw, RawVisitor, SnapshotPoint, Stored, Visitor};
 use crate::storage::table::Found;
-use crate::storage::{Cell, Content, StorageError};
+use crate::storage::{Cell, Content, PurgeFloors, StorageError};
 
 /// Shortest value that is handed out as a part of its block, which it keeps in memory.
 const SHARED_BYTES_MIN: usize = 2 << 10;
@@ -28,6 +28,8 @@ pub struct Frozen {
     /// What was captured with that state.
     pub extra: Bytes,
     pub(super) memtable: Arc<Memtable>,
+    /// Which tombstones may go once this is on disk.
+    pub(super) floors: PurgeFloors,
 }
 
 /// The table store as the loop sees it; see the [module](super).
@@ -39,15 +41,16 @@ pub struct Tree<D: Disk> {
     frozen: VecDeque<Frozen>,
     version: Arc<Version<D>>,
     applied: SnapshotPoint,
+    floors: PurgeFloors,
     /// Memtables that nobody needs.
     retired: Vec<Retired>,
 }
 
 impl<D: Disk> Tree<D> {
-    pub(super) fn new(version: Arc<Version<D>>, options: TreeOptions) -> Self {
+    pub(super) fn new(version: Arc<Version<D>>, options: TreeOptions, floors: PurgeFloors) -> Self {
         let applied = version.applied;
         let (active, frozen) = (Memtable::default(), VecDeque::new());
-        Self { options, active, frozen, version, applied, retired: Vec::new() }
+        Self { options, active, frozen, version, applied, floors, retired: Vec::new() }
     }
 
     /// Tells whether the memtable is full.
@@ -86,7 +89,8 @@ impl<D: Disk> Tree<D> {
     /// is now. What this returns is flushed in the order in which it was frozen.
     pub fn freeze(&mut self, extra: Vec<u8>) -> Frozen {
         let memtable = Arc::new(std::mem::take(&mut self.active));
-        let frozen = Frozen { point: self.applied, extra: extra.into(), memtable };
+        let floors = self.floors.clone();
+        let frozen = Frozen { point: self.applied, extra: extra.into(), memtable, floors };
         self.frozen.push_back(frozen.clone());
         frozen
     }
@@ -144,11 +148,36 @@ impl<D: Disk> Tree<D> {
         std::iter::once(&self.active).chain(frozen)
     }
 
+    /// Returns the newest entry of a place; its row is not looked at.
+    fn newest(&self, place: &[u8]) -> Result<Option<Found>, StorageError> {
+        match self.memtables().find_map(|memtable| memtable.get(place)) {
+            Some(Cell { content: Content::Value(value), version, .. }) => {
+                Ok(Some(Found { value: Some(Bytes::copy_from_slice(value)), version }))
+            }
+            Some(Cell { version, .. }) => Ok(Some(Found { value: None, version })),
+            None => {
+                let found = self.version.get(place)?;
+                Ok(found.map(|found| Found { value: found.value.map(apart), ..found }))
+            }
+        }
+    }
+
     /// Returns the version of the newest tombstone of the row that begins with `row`.
     fn row_deleted(&self, row: &[u8]) -> Result<Option<u64>, StorageError> {
         let in_memory = self.memtables().filter_map(|memtable| memtable.row_deleted(row)).max();
-        // Tables hold nothing that is newer than what any memtable holds.
+        // A tombstone was written only if it was newer than every one that was there.
         if in_memory.is_some() { Ok(in_memory) } else { self.version.row_deleted(row) }
+    }
+
+    /// Returns all sources, the newest first, each from `start` on.
+    fn sources(&self, start: &[u8]) -> Result<Vec<ReadSource<'_, D::File>>, StorageError> {
+        let memtables = self.memtables().map(|memtable| ReadSource::Memory(memtable.cursor()));
+        let tables = self.version.sources(true).into_iter().map(ReadSource::Tables);
+        let mut sources: Vec<ReadSource<'_, D::File>> = memtables.chain(tables).collect();
+        for source in &mut sources {
+            source.seek(start)?;
+        }
+        Ok(sources)
     }
 
     /// Returns the newest tombstone of the row of a place, with the row.
@@ -165,23 +194,12 @@ impl<D: Disk> Tree<D> {
 
 impl<D: Disk> Engine for Tree<D> {
     fn get(&self, place: &[u8]) -> Result<Option<Stored>, StorageError> {
-        let in_memory = self.memtables().find_map(|memtable| memtable.get(place));
-        let found = match in_memory {
-            Some(Cell { content: Content::Value(value), version, .. }) => {
-                Some(Stored { value: Bytes::copy_from_slice(value), version })
-            }
-            Some(_) => None,
-            None => match self.version.get(place)? {
-                Some(Found { value: Some(value), version }) => {
-                    Some(Stored { value: apart(value), version })
-                }
-                Some(Found { value: None, .. }) | None => None,
-            },
+        let Some(Found { value: Some(value), version }) = self.newest(place)? else {
+            return Ok(None);
         };
-        let Some(stored) = found else { return Ok(None) };
         let tombstone = self.tombstone_over(place)?;
-        let is_hidden = tombstone.is_some_and(|(_, deleted)| stored.version < deleted);
-        Ok((!is_hidden).then_some(stored))
+        let is_hidden = tombstone.is_some_and(|(_, deleted)| version < deleted);
+        Ok((!is_hidden).then_some(Stored { value, version }))
     }
 
     fn scan(
@@ -190,13 +208,7 @@ impl<D: Disk> Engine for Tree<D> {
         end: Option<&[u8]>,
         visit: &mut Visitor<'_>,
     ) -> Result<(), StorageError> {
-        let memtables = self.memtables().map(|memtable| ReadSource::Memory(memtable.cursor()));
-        let tables = self.version.sources(true).into_iter().map(ReadSource::Tables);
-        let mut sources: Vec<ReadSource<'_, D::File>> = memtables.chain(tables).collect();
-        for source in &mut sources {
-            source.seek(start)?;
-        }
-        let mut cells = Visible::new(sources, end, self.tombstone_over(start)?)?;
+        let mut cells = Visible::new(self.sources(start)?, end, self.tombstone_over(start)?)?;
         while let Some(cell) = cells.current() {
             if let Content::Value(value) = cell.content
                 && visit(cell.place, value, cell.version) == ControlFlow::Break(())
@@ -223,6 +235,52 @@ impl<D: Disk> Engine for Tree<D> {
         }
         self.applied = at;
         self.free_some(changes.len());
+    }
+
+    fn get_raw(&self, place: &[u8]) -> Result<Raw, StorageError> {
+        let newest = self.newest(place)?;
+        let row_deleted = self.tombstone_over(place)?.map(|(_, version)| version);
+        Ok(Raw { newest, row_deleted })
+    }
+
+    fn scan_raw(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visit: &mut RawVisitor<'_>,
+    ) -> Result<(), StorageError> {
+        // The tombstone of a row that begins at `start` is in the range: the scan comes upon it.
+        let above = self.tombstone_over(start)?.filter(|(row, _)| *row < start);
+        let mut cells = Visible::raw(self.sources(start)?, end, above)?;
+        while let Some(cell) = cells.current() {
+            if visit(cell) == ControlFlow::Break(()) {
+                break;
+            }
+            cells.advance()?;
+        }
+        Ok(())
+    }
+
+    fn write_stamped(&mut self, at: SnapshotPoint, entries: &[Cell<'_>]) {
+        assert!(
+            at >= self.applied && (entries.is_empty() || at > self.frozen_through()),
+            "write at {at:?} after {:?}, frozen through {:?}",
+            self.applied,
+            self.frozen_through()
+        );
+        for entry in entries {
+            match entry.content {
+                Content::Value(value) => self.active.put(entry.place, Some(value), entry.version),
+                Content::Deleted => self.active.put(entry.place, None, entry.version),
+                Content::RowDeleted => self.active.delete_row(entry.place, entry.version),
+            }
+        }
+        self.applied = at;
+        self.free_some(entries.len());
+    }
+
+    fn set_purge_floors(&mut self, floors: PurgeFloors) {
+        self.floors = floors;
     }
 
     fn applied(&self) -> SnapshotPoint {

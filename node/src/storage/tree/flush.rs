@@ -71,7 +71,13 @@ impl<D: Disk> Keeper<D> {
         if let Some(flushed) = levels.first_mut() {
             flushed.splice(0..0, tables);
         }
-        self.publish(levels, frozen.point, frozen.extra.clone(), extra).await
+        // What these floors rest on is in the tables now.
+        let before = std::mem::replace(&mut self.floors, frozen.floors.clone());
+        let published = self.publish(levels, frozen.point, frozen.extra.clone(), extra).await;
+        if published.is_err() {
+            self.floors = before;
+        }
+        published
     }
 
     /// Writes what was captured with a state to a file of its own, durable but for its name.

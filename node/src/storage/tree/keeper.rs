@@ -21,7 +21,7 @@ use super::version::{Levels, Version};
 use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
 use crate::env::{Disk, DiskError, DiskErrorKind};
 use crate::storage::table::{BlockCache, Table};
-use crate::storage::{Cell, SnapshotPoint, StorageError};
+use crate::storage::{Cell, PurgeFloors, SnapshotPoint, StorageError};
 use crate::{planted, probe};
 
 /// The table store as the task that writes sees it; see the [module](super).
@@ -36,6 +36,10 @@ pub struct Keeper<D: Disk> {
     pub(super) extra: Option<ExtraFile>,
     pub(super) damage: Option<Damage>,
     pub(super) scrubber: Scrubber,
+    /// Which tombstones may go, as of the version.
+    pub(super) floors: PurgeFloors,
+    /// Tables of the last level that keep their tombstones whatever the floors say.
+    unpurged: BTreeSet<u64>,
     plan: Option<Plan>,
     compaction: Option<Compaction<D>>,
     replacement: Option<Output<D>>,
@@ -58,6 +62,9 @@ impl<D: Disk> Keeper<D> {
     pub(super) fn new(place: Place<D>, options: TreeOptions, start: Start<D>) -> Self {
         let Start { version, next_number, extra, damage } = start;
         let plan = picker::pick(&metas(&version.levels), &options);
+        // Whoever writes with stamps knows floors, and has yet to name them.
+        let floors =
+            if version.is_stamped() { PurgeFloors::none() } else { PurgeFloors::default() };
         Self {
             place,
             options,
@@ -66,6 +73,8 @@ impl<D: Disk> Keeper<D> {
             extra,
             damage,
             scrubber: Scrubber::default(),
+            floors,
+            unpurged: BTreeSet::new(),
             plan,
             compaction: None,
             replacement: None,
@@ -107,6 +116,33 @@ impl<D: Disk> Keeper<D> {
         verdict.publish(&self.place.disk, &self.place.dir).await
     }
 
+    /// Sets which tombstones compactions may forget, right after the start and as the state on
+    /// disk says. From then on each flush brings what was set at the [`Tree`](super::Tree).
+    pub fn set_purge_floors(&mut self, floors: PurgeFloors) {
+        self.floors = floors;
+        if self.compaction.is_none() {
+            self.plan = self.next_plan();
+        }
+    }
+
+    fn next_plan(&self) -> Option<Plan> {
+        let tables = metas(&self.version.levels);
+        picker::pick(&tables, &self.options)
+            .or_else(|| picker::purge(&tables, &self.floors, &self.unpurged))
+    }
+
+    /// Takes note of the tables that a purge has left with many tombstones: older entries may
+    /// still lie above them. They are not purged again before something else rewrites them.
+    fn spare_unpurged(&mut self, before: &Version<D>) {
+        let last = |version: &Version<D>| version.levels.last().cloned().unwrap_or_default();
+        let known: BTreeSet<u64> = last(before).iter().map(|table| table.meta().number).collect();
+        let is_spared = |number: &u64| !known.contains(number) || self.unpurged.contains(number);
+        let tables = last(&self.version);
+        let heavy = tables.iter().filter(|table| picker::is_worth_a_purge(table.meta()));
+        let heavy = heavy.map(|table| table.meta().number);
+        self.unpurged = heavy.filter(is_spared).collect();
+    }
+
     /// Tells whether [`compact_step`](Self::compact_step) has something to do.
     pub fn needs_compaction(&self) -> bool {
         self.compaction.is_some() || self.plan.is_some()
@@ -137,17 +173,23 @@ impl<D: Disk> Keeper<D> {
                 return self.publish_levels(levels).await.map(Some);
             }
             let output = Output::new(self.place.clone());
-            self.compaction = Some(Compaction::begin(plan, &self.version, output)?);
+            let floors = self.floors.clone();
+            self.compaction = Some(Compaction::begin(plan, &self.version, output, floors)?);
         }
         let Some(compaction) = &mut self.compaction else { return Ok(None) };
         if !compaction.step(self.options.step_bytes.max(1), &mut self.next_number).await? {
             return Ok(None);
         }
         let levels = compaction.finish(&self.version).await?;
+        let before = compaction.is_purge().then(|| Arc::clone(&self.version));
         sync_dir(&self.place.disk, &self.place.dir).await?;
         let version = self.publish_levels(levels).await?;
         self.compaction = None;
-        self.plan = picker::pick(&metas(&self.version.levels), &self.options);
+        if let Some(before) = before {
+            probe!("tree.floor_purges_a_table");
+            self.spare_unpurged(&before);
+        }
+        self.plan = self.next_plan();
         Ok(Some(version))
     }
 
@@ -298,6 +340,10 @@ impl<D: Disk> Keeper<D> {
         let generation = self.version.generation + 1;
         let version = Arc::new(Version::new(applied, extra, generation, levels));
         version.check();
+        assert!(
+            !(version.is_stamped() && self.floors.is_everything()),
+            "{version:?} has stamps, and nobody has said which tombstones may go"
+        );
         let manifest = Manifest {
             generation,
             next_number: self.next_number,
@@ -335,7 +381,7 @@ impl<D: Disk> Keeper<D> {
         self.extra = extra_file;
         self.version = Arc::clone(&version);
         if self.compaction.is_none() {
-            self.plan = picker::pick(&metas(&self.version.levels), &self.options);
+            self.plan = self.next_plan();
         }
         Ok(version)
     }

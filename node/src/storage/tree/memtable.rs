@@ -193,8 +193,9 @@ impl Memtable {
 
     /// Puts a tombstone on the row that begins with `row`.
     pub(super) fn delete_row(&mut self, row: &[u8], version: u64) {
-        if self.rows.insert(row.into(), version).is_none() {
-            self.bytes += row.len() + ENTRY_OVERHEAD_BYTES;
+        match self.rows.insert(row.into(), version) {
+            Some(newer) => assert!(newer <= version, "row deleted at {version} after {newer}"),
+            None => self.bytes += row.len() + ENTRY_OVERHEAD_BYTES,
         }
     }
 

@@ -4,7 +4,8 @@
 //! the one that counts first: of a place, row tombstones before cells, then the highest version,
 //! then the newer source. [`Visible`] makes of that what a reader sees, the live cells: the first
 //! entry of a place counts, unless its row has a tombstone of a greater version; and where a
-//! tombstone hides many cells, whatever is wholly older than it jumps to the end of the row.
+//! tombstone hides many cells, whatever is wholly older than it jumps to the end of the row. Who
+//! compares stores sees the tombstones that count as well.
 //!
 //! A row tombstone is compared by version with *every* cell of its row, whichever source that
 //! lies in. So nothing depends on compactions moving a row as a whole: a row may be longer than
@@ -172,6 +173,8 @@ pub(super) struct Visible<S> {
     tombstone: RowTombstone,
     last: LastPlace,
     end: Option<Vec<u8>>,
+    /// Whether tombstones that count are visible, too.
+    is_raw: bool,
 }
 
 impl<S: Source> Visible<S> {
@@ -182,11 +185,30 @@ impl<S: Source> Visible<S> {
         end: Option<&[u8]>,
         tombstone: Option<(&[u8], u64)>,
     ) -> Result<Self, StorageError> {
+        Self::begin(sources, end, tombstone, false)
+    }
+
+    /// Shows the same, and the newest tombstones of places and rows.
+    pub(super) fn raw(
+        sources: Vec<S>,
+        end: Option<&[u8]>,
+        tombstone: Option<(&[u8], u64)>,
+    ) -> Result<Self, StorageError> {
+        Self::begin(sources, end, tombstone, true)
+    }
+
+    fn begin(
+        sources: Vec<S>,
+        end: Option<&[u8]>,
+        tombstone: Option<(&[u8], u64)>,
+        is_raw: bool,
+    ) -> Result<Self, StorageError> {
         let mut visible = Self {
             merge: Merge::new(sources),
             tombstone: RowTombstone::default(),
             last: LastPlace::default(),
             end: end.map(<[u8]>::to_vec),
+            is_raw,
         };
         if let Some((row, version)) = tombstone {
             visible.tombstone.note(row, version);
@@ -195,7 +217,7 @@ impl<S: Source> Visible<S> {
         Ok(visible)
     }
 
-    /// Returns the cell at hand, which has a value; `None` after the last.
+    /// Returns the cell at hand, which has a value unless this is raw; `None` after the last.
     pub(super) fn current(&self) -> Option<Cell<'_>> {
         self.merge.current().filter(|cell| self.is_within(cell))
     }
@@ -220,11 +242,15 @@ impl<S: Source> Visible<S> {
                 return Ok(());
             }
             if cell.content == Content::RowDeleted {
-                self.tombstone.note(cell.place, cell.version);
+                if self.tombstone.note(cell.place, cell.version) && self.is_raw {
+                    return Ok(());
+                }
                 hidden_count = 0;
             } else if self.tombstone.hides(cell.place, cell.version) {
                 hidden_count += 1;
-            } else if self.last.note(cell.place) && cell.content != Content::Deleted {
+            } else if self.last.note(cell.place)
+                && (self.is_raw || cell.content != Content::Deleted)
+            {
                 return Ok(());
             }
             if hidden_count >= HIDDEN_CELLS_MAX {

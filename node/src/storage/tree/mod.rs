@@ -49,12 +49,19 @@
 //! 1. An entry of a place is newer than every one of the same place in an older source: memtable,
 //!    frozen memtables, tables of level 0 (the newest first), then level by level.
 //! 2. A tombstone goes away only when no table outside the compaction holds anything older where
-//!    it reaches.
+//!    it reaches, and when the [floors](super::PurgeFloors) of the state on disk allow it.
 //! 3. A version's position and its tables become durable in one step, by the manifest's rename.
 //! 4. A file is removed only after a manifest that does not name it is durable, and after the last
 //!    version that reads it is gone.
 //! 5. After a failed sync nothing is written any more, and the sync is not tried again.
 //! 6. The same calls make the same files.
+//!
+//! # Versions
+//! An entry of a place counts by its version, and so does a row's tombstone against the cells of
+//! its row. In the primary-backup mode versions grow from write to write. In the masterless mode
+//! they are stamps of many nodes and arrive in any order over different places; that invariant 1
+//! holds there, too, and that nothing is written which a tombstone hides already, is up to the
+//! writer: it reads before it writes. So neither reads nor merges care which mode it is.
 //!
 //! # Left out
 //! Old versions of cells. Repair of a damaged table from another node: that is a snapshot, which

@@ -12,9 +12,15 @@
 //! where the *rows* of the input reach, so that a row's tombstone meets the row's cells; and small
 //! neighbours are taken along, so that no level falls to pieces. A table with nothing below it is
 //! not written again, but only named in its new level.
+//!
+//! Where tombstones are kept until a [floor](PurgeFloors) lets them go, they come to rest in the
+//! last level, and a table of it that holds many is merged with itself once they may go.
+
+use std::collections::BTreeSet;
 
 use super::version::{rows_end, rows_start};
 use super::{LEVEL_COUNT, TreeOptions};
+use crate::storage::PurgeFloors;
 use crate::storage::table::TableMeta;
 
 /// Score at which a level is full.
@@ -156,6 +162,31 @@ fn tombstones(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan>
         }
     }
     None
+}
+
+/// Plans for a table of the last level that is written for the tombstones that may go from it,
+/// none of those in `spared`; `None` if there is none, or tombstones go by themselves.
+pub(super) fn purge(
+    levels: &[Vec<&TableMeta>],
+    floors: &PurgeFloors,
+    spared: &BTreeSet<u64>,
+) -> Option<Plan> {
+    if floors.is_everything() {
+        return None;
+    }
+    let may_shrink = |table: &&&TableMeta| {
+        is_worth_a_purge(table)
+            && !spared.contains(&table.number)
+            && floors.allow_all(&table.first, &table.last, table.version_max)
+    };
+    let table = level(levels, LEVEL_COUNT - 1).iter().find(may_shrink)?;
+    let (target, upper, lower) = (LEVEL_COUNT - 1, Vec::new(), vec![table.number]);
+    Some(Plan { target, upper, lower, is_move: false })
+}
+
+/// Tells whether a quarter of a table's entries or more are tombstones.
+pub(super) fn is_worth_a_purge(table: &TableMeta) -> bool {
+    (table.tombstone_count + table.row_tombstone_count).saturating_mul(4) >= table.cell_count
 }
 
 /// Returns the tables of a sorted level that share a row's places with any in the range of input.
@@ -338,6 +369,29 @@ mod tests {
         middle[0].tombstone_count = 9;
         let expected = (6, vec![1], vec![100], false);
         assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn table_of_the_last_level_is_purged_once_its_floors_are_above_it() {
+        let mut last = run_of(2);
+        last[1].tombstone_count = 3;
+        let mut levels: Vec<Vec<&TableMeta>> = vec![Vec::new(); LEVEL_COUNT];
+        levels[LEVEL_COUNT - 1] = last.iter().collect();
+        let mut floors = PurgeFloors::none();
+        let (none, number) = (BTreeSet::new(), last[1].number);
+        let purged = |floors: &PurgeFloors, spared: &BTreeSet<u64>| {
+            purge(&levels, floors, spared).map(|plan| (plan.target, plan.upper, plan.lower))
+        };
+        for prefix in [[b'a', 0], [b'c', 0], [b'd', 0]] {
+            floors.raise(prefix, 8);
+        }
+        assert_eq!(purged(&floors, &none), None);
+        for prefix in [[b'c', 0], [b'd', 0]] {
+            floors.raise(prefix, 9);
+        }
+        assert_eq!(purged(&floors, &none), Some((6, vec![], vec![number])));
+        assert_eq!(purged(&floors, &BTreeSet::from([number])), None);
+        assert_eq!(purged(&PurgeFloors::default(), &none), None);
     }
 
     #[test]

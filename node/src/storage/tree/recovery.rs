@@ -108,7 +108,8 @@ pub async fn open<D: Disk>(
         damage: start.damage.clone(),
     };
     let keeper = Keeper::new(place, options, Start { next_number, ..start });
-    Ok((Tree::new(version, options), keeper, recovery))
+    let tree = Tree::new(version, options, keeper.floors.clone());
+    Ok((tree, keeper, recovery))
 }
 
 /// Finds the manifest, and tells whether one of its copies is damaged. A directory that has none

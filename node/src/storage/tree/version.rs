@@ -6,7 +6,8 @@
 //! Level 0 holds flushed memtables: each may hold any place, the newest table is first. Every
 //! other level is one sorted sequence cut into tables, so a place can be in one table of it; an
 //! entry of a place in a level is newer than one in any level below. What holds for places does
-//! not hold for rows: see [`merge`](super::merge).
+//! not hold for rows: see [`merge`](super::merge). Newer means that it was written later here; that
+//! its version is greater then, the writer sees to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -149,9 +150,13 @@ impl<D: Disk> Version<D> {
                 }
             }
         }
-        let newest = self.levels.iter().flatten().map(|table| table.meta().version_max).max();
-        let newest = newest.unwrap_or_default();
-        assert!(newest <= self.applied.index, "an entry of {newest} in {:?}", self.applied);
+    }
+
+    /// Tells whether any entry has a version that is no position of the log up to this state: then
+    /// versions are stamps.
+    pub(super) fn is_stamped(&self) -> bool {
+        let mut tables = self.levels.iter().flatten();
+        tables.any(|table| table.meta().version_max > self.applied.index)
     }
 }
 

@@ -14,7 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("storage", &["base", "codec", "env"]),
     ("raft", &["base", "codec"]),
     ("dynamo", &["base", "codec"]),
-    ("kv", &["base", "codec", "env", "storage"]),
+    ("kv", &["base", "codec", "env", "storage", "dynamo"]),
     ("wire", &["base", "codec", "raft", "dynamo", "kv"]),
     ("replica", &["base", "codec", "env", "storage", "raft", "dynamo", "kv", "wire"]),
     ("client", &["base", "codec", "env", "kv", "wire"]),

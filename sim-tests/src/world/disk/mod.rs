@@ -656,6 +656,16 @@ impl DiskState {
         copy
     }
 
+    /// Takes over everything that is durable on another disk, in place of what is here.
+    pub(super) fn fill_from(&mut self, other: &Self) {
+        let copy = other.durable_copy(self.id, &Rng::new(0));
+        self.inode_count = copy.inode_count;
+        self.durable_names = copy.durable_names;
+        self.inodes = copy.inodes;
+        self.pending_names.clear();
+        self.settle();
+    }
+
     /// Hashes every durable name and byte.
     pub(super) fn durable_hash(&self) -> u64 {
         let mut hash = 0_u64;

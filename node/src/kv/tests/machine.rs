@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 
-use super::*;
 use crate::base::{Column, Key, RequestSeq, SessionId, Value};
 use crate::codec;
+use crate::kv::*;
 use crate::storage::test_disk::{TestDisk, run};
 use crate::storage::tree::{self, Keeper, TreeOptions};
 use crate::storage::{Engine, StorageError, Tree};

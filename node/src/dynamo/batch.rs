@@ -1,0 +1,457 @@
+//! Batches: requests that touch several sets of replicas, and still happen as a whole or not at
+//! all.
+//!
+//! The entries of a request that all have the same replicas are one log record at each of them.
+//! Otherwise no record holds the request together, and a coordinator that dies in between would
+//! leave half of it. So the coordinator keeps the request as a note on its own disk and at one
+//! other node, its *holder*, before it sends the first share. Once every share is settled it tells
+//! the holder that all is done and erases its note.
+//!
+//! A holder that does not hear of the end in time *replays* the batch: it sends every replica its
+//! share, under the original stamps, again and again until all have acknowledged. A coordinator
+//! does the same after a restart, and with what it could not settle. Two that replay the same do
+//! no harm. All or nothing is meant in the end, not at every moment: a reader may see some entries
+//! before the others.
+//!
+//! # Sources
+//! Cassandra's batch log showed the shape.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config::Config;
+use super::context::{Context, Owner, Then};
+use super::message::{Message, RequestId, WriteOutcome};
+use super::notes::{self, Kind};
+use super::placement::partition_of_place;
+use super::ready::{Found, ReadId, StoreRead};
+use super::write::Shares;
+use crate::base::{Entry, Instant, NodeId, Stamp};
+use crate::probe;
+
+/// The batches kept here, this node's and others'.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    kept: BTreeMap<Stamp, Kept>,
+    bytes: usize,
+    reading: BTreeMap<ReadId, Stamp>,
+    /// Of the shares of replayed batches.
+    sent: BTreeMap<u64, (Stamp, NodeId)>,
+    timers: BTreeSet<(Instant, Stamp)>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Kept {
+    bytes: usize,
+    is_durable: bool,
+    /// Nodes that were asked to hold it, if it is the own one.
+    asked: Vec<NodeId>,
+    phase: Phase,
+    /// When something is to be done about it.
+    due: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The own one: it waits for its note and its holder.
+    Storing { entries: Vec<Entry>, is_held: bool },
+    /// The own one: its shares are under way.
+    Writing,
+    /// Another's: it waits for its end.
+    Holding,
+    /// It is sent until all have it.
+    Replaying { missing: Option<BTreeMap<NodeId, Option<RequestId>>> },
+}
+
+/// What the core does next about the own batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing.
+    Wait,
+    /// It is kept: its shares may be sent.
+    Send(Stamp),
+}
+
+/// The coordinator's side.
+impl Batches {
+    /// Tells whether a batch of so many bytes can be kept.
+    pub(super) fn has_room(&self, config: &Config, bytes: usize) -> bool {
+        self.kept.len() < config.batch_count_max && self.bytes + bytes <= config.batch_bytes_max
+    }
+
+    /// Tells whether there is a node that could hold a batch.
+    pub(super) fn has_candidate(context: &Context) -> bool {
+        !candidates(context, &[]).is_empty()
+    }
+
+    /// Keeps an own batch, here and at another node.
+    pub(super) fn begin(&mut self, context: &mut Context, batch: Stamp, entries: Vec<Entry>) {
+        let (record, head) = notes::keep_entries(Kind::Batch(batch), batch, &entries);
+        context.persist(record, Then::BatchKept(batch));
+        let kept = Kept {
+            bytes: head.bytes,
+            is_durable: false,
+            asked: Vec::new(),
+            phase: Phase::Storing { entries, is_held: false },
+            due: None,
+        };
+        self.insert(batch, kept);
+        self.ask_holder(context, batch);
+    }
+
+    /// Asks a node that was not asked yet to hold an own batch; if all were, all again.
+    fn ask_holder(&mut self, context: &mut Context, batch: Stamp) {
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        let Phase::Storing { entries, is_held: false } = &kept.phase else { return };
+        let entries = entries.clone();
+        let mut nodes = candidates(context, &kept.asked);
+        if nodes.is_empty() {
+            nodes = candidates(context, &[]);
+        }
+        if !nodes.is_empty() {
+            let drawn = context.rng.index(nodes.len());
+            let holder = nodes.swap_remove(drawn);
+            if !kept.asked.contains(&holder) {
+                kept.asked.push(holder);
+            }
+            context.send(holder, Message::BatchStore { batch, entries });
+        }
+        let at = context.now + context.config.batch_store_timeout;
+        self.set_timer(batch, Some(at));
+    }
+
+    /// The own note of a batch is durable.
+    pub(super) fn on_kept(&mut self, batch: Stamp) -> Next {
+        let Some(kept) = self.kept.get_mut(&batch) else { return Next::Wait };
+        kept.is_durable = true;
+        self.maybe_send(batch)
+    }
+
+    /// A holder has a batch.
+    pub(super) fn on_batch_stored(
+        &mut self,
+        context: &mut Context,
+        from: NodeId,
+        batch: Stamp,
+    ) -> Next {
+        let Some(kept) = self.kept.get_mut(&batch) else {
+            if batch.node() == context.id() {
+                // It was over before this holder had it.
+                probe!("dynamo.batch_held_too_late");
+                context.send(from, Message::BatchDone { batch });
+            }
+            return Next::Wait;
+        };
+        if !kept.asked.contains(&from) {
+            return Next::Wait;
+        }
+        if let Phase::Storing { is_held, .. } = &mut kept.phase {
+            *is_held = true;
+            self.set_timer(batch, None);
+        }
+        self.maybe_send(batch)
+    }
+
+    fn maybe_send(&mut self, batch: Stamp) -> Next {
+        match self.kept.get_mut(&batch) {
+            Some(
+                kept @ Kept {
+                    is_durable: true, phase: Phase::Storing { is_held: true, .. }, ..
+                },
+            ) => {
+                kept.phase = Phase::Writing;
+                Next::Send(batch)
+            }
+            _ => Next::Wait,
+        }
+    }
+
+    /// All shares of an own batch are settled, or given up.
+    pub(super) fn on_settled(&mut self, context: &mut Context, batch: Stamp, is_complete: bool) {
+        if is_complete {
+            self.finish(context, batch);
+        } else {
+            probe!("dynamo.batch_given_up_is_replayed");
+            self.replay_from(batch, context.now);
+        }
+    }
+
+    /// Forgets a batch that every replica has, and tells those who hold it.
+    fn finish(&mut self, context: &mut Context, batch: Stamp) {
+        let Some(kept) = self.remove(context, batch) else { return };
+        for holder in kept.asked {
+            context.send(holder, Message::BatchDone { batch });
+        }
+    }
+}
+
+/// The holder's side.
+impl Batches {
+    /// A coordinator wants a batch held.
+    pub(super) fn on_batch_store(
+        &mut self,
+        context: &mut Context,
+        from: NodeId,
+        batch: Stamp,
+        entries: &[Entry],
+    ) {
+        if let Some(kept) = self.kept.get(&batch) {
+            if kept.is_durable {
+                context.send(from, Message::BatchStored { batch });
+            }
+            return;
+        }
+        let is_sane = batch.node() == from
+            && !entries.is_empty()
+            && entries.iter().all(|entry| entry.stamp == batch && is_placed(entry));
+        // Behind the fence the node has promised to have nothing to deliver; see `floor`.
+        let is_late = batch <= context.fence;
+        if !is_sane || is_late || context.is_disk_full || !context.clock.observe(batch) {
+            probe!("dynamo.batch_not_held");
+            return;
+        }
+        let (record, head) = notes::keep_entries(Kind::Batch(batch), batch, entries);
+        if !self.has_room(&context.config, head.bytes) {
+            probe!("dynamo.batch_has_no_room");
+            return;
+        }
+        context.persist(record, Then::BatchHeld { batch, from });
+        let kept = Kept {
+            bytes: head.bytes,
+            is_durable: false,
+            asked: Vec::new(),
+            phase: Phase::Holding,
+            due: None,
+        };
+        self.insert(batch, kept);
+    }
+
+    /// The note of another's batch is durable.
+    pub(super) fn on_held(&mut self, context: &mut Context, batch: Stamp, from: NodeId) {
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        kept.is_durable = true;
+        let at = context.now + context.config.batch_takeover;
+        self.set_timer(batch, Some(at));
+        context.send(from, Message::BatchStored { batch });
+    }
+
+    /// There was no space for another's batch: its coordinator will ask somebody else.
+    pub(super) fn on_held_disk_full(&mut self, context: &mut Context, batch: Stamp) {
+        self.remove_quietly(context, batch);
+    }
+
+    /// A batch came to its end.
+    pub(super) fn on_batch_done(&mut self, context: &mut Context, from: NodeId, batch: Stamp) {
+        if batch.node() == from {
+            self.remove(context, batch);
+        }
+    }
+}
+
+/// Replaying.
+impl Batches {
+    /// Learns of a batch that is on the disk.
+    pub(super) fn recover(&mut self, context: &Context, batch: Stamp, content: &[u8]) {
+        let bytes = notes::head(content).map_or(0, |head| head.bytes);
+        let is_own = batch.node() == context.id();
+        let phase = if is_own { Phase::Replaying { missing: None } } else { Phase::Holding };
+        let wait = if is_own { context.config.batch_retry } else { context.config.batch_takeover };
+        self.insert(batch, Kept { bytes, is_durable: true, asked: Vec::new(), phase, due: None });
+        self.set_timer(batch, Some(context.now + wait));
+    }
+
+    fn replay_from(&mut self, batch: Stamp, at: Instant) {
+        if let Some(kept) = self.kept.get_mut(&batch) {
+            kept.phase = Phase::Replaying { missing: None };
+            self.set_timer(batch, Some(at));
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) fn tick(&mut self, context: &mut Context) {
+        while let Some(&(at, batch)) = self.timers.first().filter(|(at, _)| *at <= context.now) {
+            self.timers.remove(&(at, batch));
+            let Some(kept) = self.kept.get_mut(&batch) else { continue };
+            kept.due = None;
+            match &kept.phase {
+                Phase::Storing { .. } => {
+                    probe!("dynamo.batch_asks_another_holder");
+                    self.ask_holder(context, batch);
+                }
+                Phase::Writing => {}
+                Phase::Holding => {
+                    probe!("dynamo.batch_taken_over");
+                    self.replay(context, batch);
+                }
+                Phase::Replaying { .. } => self.replay(context, batch),
+            }
+        }
+    }
+
+    /// Reads a batch to send it once more, if not too many are being sent.
+    fn replay(&mut self, context: &mut Context, batch: Stamp) {
+        let at = context.now + context.config.batch_retry;
+        self.set_timer(batch, Some(at));
+        if self.reading.len() >= context.config.batch_replays_max {
+            probe!("dynamo.batch_replay_waits");
+            return;
+        }
+        self.forget_sent(context, batch);
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        if let Phase::Holding = kept.phase {
+            kept.phase = Phase::Replaying { missing: None };
+        }
+        let place = Kind::Batch(batch).place();
+        let read = StoreRead::Notes { prefix: place.clone(), start: place, bytes_max: 1 };
+        let id = context.read_store(Owner::Batches, read);
+        self.reading.insert(id, batch);
+    }
+
+    /// The entries of a batch were read: sends them to all who are not known to have them.
+    pub(super) fn on_store_read(&mut self, context: &mut Context, id: ReadId, found: Found) {
+        let Some(batch) = self.reading.remove(&id) else { return };
+        let Found::Notes { notes, .. } = found else { return };
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        let Phase::Replaying { missing } = &mut kept.phase else { return };
+        let content = notes.first().map(|(_, content)| content.as_bytes()).unwrap_or_default();
+        let entries = notes::entries(content);
+        let shares = entries.and_then(|entries| Shares::of(&context.config.placement, &entries));
+        let Some(shares) = shares else {
+            probe!("dynamo.batch_damaged");
+            self.damaged(context, batch);
+            return;
+        };
+        let missing = missing
+            .get_or_insert_with(|| shares.by_node.keys().map(|&node| (node, None)).collect());
+        for (node, entries) in shares.by_node {
+            if let Some(waiting) = missing.get_mut(&node) {
+                let id = context.write(Owner::Batches, node, entries);
+                *waiting = Some(id);
+                self.sent.insert(id.number, (batch, node));
+            }
+        }
+    }
+
+    /// A note that cannot be read any more: what it held is left to the other holder.
+    fn damaged(&mut self, context: &mut Context, batch: Stamp) {
+        self.remove(context, batch);
+    }
+
+    /// A replica answers a share of a replayed batch.
+    pub(super) fn on_write_reply(
+        &mut self,
+        context: &mut Context,
+        id: RequestId,
+        outcome: WriteOutcome,
+    ) {
+        let Some((batch, node)) = self.sent.remove(&id.number) else { return };
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        let Phase::Replaying { missing: Some(missing) } = &mut kept.phase else { return };
+        match outcome {
+            WriteOutcome::Stored | WriteOutcome::Refused => {
+                missing.remove(&node);
+            }
+            WriteOutcome::DiskFull => {
+                missing.insert(node, None);
+            }
+        }
+        if missing.is_empty() {
+            probe!("dynamo.batch_replayed");
+            self.finish(context, batch);
+        }
+    }
+
+    /// Waits no more for the shares that were sent last time.
+    fn forget_sent(&mut self, context: &mut Context, batch: Stamp) {
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        let Phase::Replaying { missing: Some(missing) } = &mut kept.phase else { return };
+        for id in missing.values_mut().filter_map(Option::take) {
+            self.sent.remove(&id.number);
+            context.forget(id);
+        }
+    }
+}
+
+/// Bookkeeping.
+impl Batches {
+    fn insert(&mut self, batch: Stamp, kept: Kept) {
+        self.bytes += kept.bytes;
+        let old = self.kept.insert(batch, kept);
+        assert!(old.is_none(), "D8: batch {batch} is kept twice");
+    }
+
+    /// Erases a batch, here and on the disk.
+    fn remove(&mut self, context: &mut Context, batch: Stamp) -> Option<Kept> {
+        let kept = self.remove_quietly(context, batch)?;
+        context.persist(notes::erase(Kind::Batch(batch)), Then::Nothing);
+        Some(kept)
+    }
+
+    fn remove_quietly(&mut self, context: &mut Context, batch: Stamp) -> Option<Kept> {
+        self.forget_sent(context, batch);
+        self.set_timer(batch, None);
+        let kept = self.kept.remove(&batch)?;
+        self.bytes -= kept.bytes;
+        Some(kept)
+    }
+
+    fn set_timer(&mut self, batch: Stamp, at: Option<Instant>) {
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        if let Some(old) = std::mem::replace(&mut kept.due, at) {
+            self.timers.remove(&(old, batch));
+        }
+        self.timers.extend(at.map(|at| (at, batch)));
+    }
+
+    /// Returns the smallest stamp of a batch.
+    pub(super) fn low_water(&self) -> Option<Stamp> {
+        self.kept.keys().next().copied()
+    }
+
+    /// Returns when it must be ticked, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Returns how many batches are kept, and their bytes.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.kept.len(), self.bytes)
+    }
+
+    /// Tells whether a batch is kept here.
+    #[cfg(test)]
+    pub(super) fn is_kept(&self, batch: Stamp) -> bool {
+        self.kept.contains_key(&batch)
+    }
+
+    /// Checks its invariants.
+    pub(super) fn check(&self) {
+        let bytes: usize = self.kept.values().map(|kept| kept.bytes).sum();
+        assert!(bytes == self.bytes, "D5: {bytes} bytes of batches, counted {}", self.bytes);
+        for (batch, kept) in &self.kept {
+            if let Some(due) = kept.due {
+                assert!(self.timers.contains(&(due, *batch)), "D8: nobody looks after {batch}");
+            }
+            let is_left = match &kept.phase {
+                Phase::Storing { is_held, .. } => *is_held,
+                Phase::Writing => true,
+                Phase::Holding => !kept.is_durable,
+                Phase::Replaying { .. } => false,
+            };
+            assert!(is_left || kept.due.is_some(), "D8: nothing will end {batch}: {kept:?}");
+        }
+        for (number, (batch, _)) in &self.sent {
+            assert!(self.kept.contains_key(batch), "D8: {number} is of {batch}, which is no more");
+        }
+    }
+}
+
+/// Returns the nodes that may hold a batch and were not asked.
+fn candidates(context: &Context, asked: &[NodeId]) -> Vec<NodeId> {
+    let up = context.config.peers().filter(|&peer| context.detector.is_up(peer, context.now));
+    up.filter(|peer| !asked.contains(peer)).collect()
+}
+
+fn is_placed(entry: &Entry) -> bool {
+    partition_of_place(entry.place.as_bytes()).is_some()
+}

@@ -1,0 +1,292 @@
+//! The source of stamps: a hybrid logical clock that never goes back, not even over a restart.
+//!
+//! A stamp is the wall time if that is ahead of everything given and seen, else the latest of
+//! these and one more. So stamps of one node grow, a stamp is larger than whatever the node has
+//! seen before giving it, and as long as clocks agree it tells the time.
+//!
+//! What was given must not be given again after a restart, though the wall clock may have been set
+//! back meanwhile. So stamps are given below a *ceiling* only, which is durable; it is raised well
+//! before it is reached, and a restart begins at it.
+//!
+//! A stamp that lies far ahead of the own wall clock is not believed: it would take this node, and
+//! through it all others, into a future in which nobody's wall clock counts any more.
+//!
+//! # Sources
+//! \[HLC §3\]. Unlike there, the bound on what is believed is compared with the own wall clock
+//! alone, and the ceiling is an addition.
+
+use super::config::Config;
+use crate::base::{NodeId, Stamp};
+use crate::{planted, probe};
+
+/// Latest wall time that is believed; what is behind it is room for stamps ahead of it.
+const WALL_MS_MAX: u64 = Stamp::MS_MAX - (1 << 36);
+/// Latest time of a stamp that is believed, whatever the configuration says.
+const SEEN_MS_MAX: u64 = Stamp::MS_MAX - (1 << 35);
+
+/// Gives stamps; see the [module](self).
+#[derive(Debug)]
+pub(super) struct Clock {
+    node: NodeId,
+    /// Latest stamp given or seen.
+    last: Stamp,
+    /// Latest stamp given.
+    given: Stamp,
+    wall_ms: Option<u64>,
+    /// Stamps may be given before this millisecond: it is durable.
+    ceiling_ms: u64,
+    /// The largest ceiling that the disk was asked for.
+    asked_ms: u64,
+    step_ms: u64,
+    ahead_ms_max: u64,
+    /// No stamps until others have told what time it was: the own ceiling is lost.
+    is_held: bool,
+}
+
+impl Clock {
+    /// Starts at the durable ceiling; 0 at the first start.
+    pub(super) fn new(config: &Config, ceiling_ms: u64) -> Self {
+        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(0);
+        let ceiling_ms = ceiling_ms.min(SEEN_MS_MAX);
+        Self {
+            node: config.id,
+            last: Stamp::new(ceiling_ms, 0, NodeId(0)),
+            given: Stamp::ZERO,
+            wall_ms: None,
+            ceiling_ms,
+            asked_ms: ceiling_ms,
+            step_ms: millis(config.ceiling_step).max(2),
+            ahead_ms_max: millis(config.clock_ahead_max),
+            is_held: false,
+        }
+    }
+
+    /// Takes what the wall clock shows.
+    pub(super) fn on_wall(&mut self, ms: u64) {
+        self.wall_ms = Some(ms.min(WALL_MS_MAX));
+    }
+
+    /// Returns what the wall clock showed last; 0 before the first time.
+    pub(super) fn wall_ms(&self) -> u64 {
+        self.wall_ms.unwrap_or_default()
+    }
+
+    /// Returns the latest stamp given or seen.
+    pub(super) fn last(&self) -> Stamp {
+        self.last
+    }
+
+    /// Returns the latest stamp given in this start.
+    pub(super) fn given(&self) -> Stamp {
+        self.given
+    }
+
+    /// Returns a stamp that is smaller than all that will be given, over restarts too.
+    pub(super) fn low(&self) -> Stamp {
+        self.last.min(Stamp::new(self.ceiling_ms, 0, NodeId(0)))
+    }
+
+    /// Moves up to the wall clock, so that [`low`](Self::low) follows it without writes.
+    pub(super) fn follow_wall(&mut self) {
+        self.last = self.last.max(Stamp::new(self.wall_ms(), 0, NodeId(0)));
+    }
+
+    /// Gives no stamps until [`release`](Self::release).
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// Ends [`hold`](Self::hold).
+    pub(super) fn release(&mut self) {
+        self.is_held = false;
+    }
+
+    /// Takes note of a stamp that was met; false if it lies too far ahead to be believed.
+    pub(super) fn observe(&mut self, stamp: Stamp) -> bool {
+        if stamp <= self.last {
+            return true;
+        }
+        let is_believed = self.ahead_ms(stamp) <= self.ahead_ms_max && stamp.ms() <= SEEN_MS_MAX;
+        if is_believed {
+            self.last = stamp;
+        } else {
+            probe!("dynamo.stamp_too_far_ahead");
+        }
+        is_believed
+    }
+
+    /// Returns how many milliseconds a stamp lies ahead of the wall clock.
+    pub(super) fn ahead_ms(&self, stamp: Stamp) -> u64 {
+        stamp.ms().saturating_sub(self.wall_ms())
+    }
+
+    /// Tells whether a stamp can be given now.
+    pub(super) fn can_give(&self) -> bool {
+        self.wall_ms.is_some() && !self.is_held && self.next().ms() < self.ceiling_ms
+    }
+
+    /// Gives a stamp; `None` until the next ceiling is durable.
+    pub(super) fn give(&mut self, is_delete: bool) -> Option<Stamp> {
+        if !self.can_give() {
+            return None;
+        }
+        if planted!("D16") || (planted!("D17") && is_delete) {
+            let logical = (self.given.logical() + 1) % Stamp::LOGICAL_MAX;
+            self.given = Stamp::new(self.wall_ms(), logical, self.node);
+            return Some(self.given);
+        }
+        let stamp = self.next();
+        assert!(
+            stamp > self.last && stamp.ms() < self.ceiling_ms,
+            "D1: {stamp} after {}, the ceiling is {}",
+            self.last,
+            self.ceiling_ms
+        );
+        (self.last, self.given) = (stamp, stamp);
+        Some(stamp)
+    }
+
+    fn next(&self) -> Stamp {
+        let (ms, logical) = (self.last.ms(), self.last.logical());
+        match self.wall_ms {
+            Some(wall_ms) if wall_ms > ms => Stamp::new(wall_ms, 0, self.node),
+            _ if logical < Stamp::LOGICAL_MAX => Stamp::new(ms, logical + 1, self.node),
+            _ => {
+                probe!("dynamo.clock_counter_overflows");
+                Stamp::new(ms + 1, 0, self.node)
+            }
+        }
+    }
+
+    /// Returns the ceiling that should be made durable next, each once, if it is time.
+    pub(super) fn take_wanted_ceiling(&mut self) -> Option<u64> {
+        let now_ms = self.wall_ms?.max(self.last.ms());
+        if now_ms + self.step_ms / 2 < self.asked_ms {
+            return None;
+        }
+        self.asked_ms = now_ms + self.step_ms;
+        Some(self.asked_ms)
+    }
+
+    /// A ceiling is durable.
+    pub(super) fn on_ceiling(&mut self, ceiling_ms: u64) {
+        assert!(
+            ceiling_ms >= self.ceiling_ms && ceiling_ms <= self.asked_ms,
+            "D1: ceiling {ceiling_ms} after {}, asked for {}",
+            self.ceiling_ms,
+            self.asked_ms
+        );
+        self.ceiling_ms = ceiling_ms;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamo::Placement;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn config(node: u64) -> Config {
+        let nodes = vec![NodeId(1), NodeId(node)];
+        let placement = Placement::new(&nodes, 1, 1);
+        Config::new(NodeId(node), nodes, placement)
+    }
+
+    fn raise(clock: &mut Clock) {
+        if let Some(ceiling_ms) = clock.take_wanted_ceiling() {
+            clock.on_ceiling(ceiling_ms);
+        }
+    }
+
+    #[test]
+    fn clock_before_its_ceiling_is_durable_gives_nothing() {
+        let mut clock = Clock::new(&config(1), 0);
+        clock.on_wall(5_000);
+        assert_eq!(clock.give(false), None);
+        assert!(clock.take_wanted_ceiling().is_some());
+        assert_eq!((clock.take_wanted_ceiling(), clock.give(false)), (None, None));
+        clock.on_ceiling(clock.asked_ms);
+        assert_eq!(clock.give(false), Some(Stamp::new(5_000, 0, NodeId(1))));
+        assert_eq!(clock.give(false), Some(Stamp::new(5_000, 1, NodeId(1))));
+    }
+
+    #[test]
+    fn counter_that_overflows_goes_to_the_next_millisecond() {
+        let mut clock = Clock::new(&config(1), 0);
+        clock.on_wall(5_000);
+        raise(&mut clock);
+        assert!(clock.observe(Stamp::new(5_000, Stamp::LOGICAL_MAX, NodeId(2))));
+        assert_eq!(clock.give(false), Some(Stamp::new(5_001, 0, NodeId(1))));
+    }
+
+    #[test]
+    fn stamp_too_far_ahead_is_not_believed() {
+        let mut clock = Clock::new(&config(1), 0);
+        clock.on_wall(5_000);
+        let ahead_ms = u64::try_from(config(1).clock_ahead_max.as_millis()).unwrap();
+        assert!(clock.observe(Stamp::new(5_000 + ahead_ms, 0, NodeId(2))));
+        assert!(!clock.observe(Stamp::new(5_001 + ahead_ms, 0, NodeId(2))));
+        clock.on_wall(0);
+        assert!(clock.observe(Stamp::new(5_000 + ahead_ms, 0, NodeId(2))), "it was seen before");
+        assert!(!clock.observe(Stamp::from_version(u64::MAX)));
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Wall(u64),
+        Observe(u64, u64),
+        Give,
+        Durable,
+        Restart,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0..20_000u64).prop_map(Event::Wall),
+            (0..20_000u64, 0..=Stamp::LOGICAL_MAX).prop_map(|(ms, n)| Event::Observe(ms, n)),
+            Just(Event::Give),
+            Just(Event::Durable),
+            Just(Event::Restart),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn stamps_grow_over_restarts(events in prop::collection::vec(event(), 1..200)) {
+            let mut config = config(3);
+            config.ceiling_step = Duration::from_millis(100);
+            let mut clock = Clock::new(&config, 0);
+            let (mut last, mut durable_ms, mut asked_ms) = (Stamp::ZERO, 0, None);
+            for event in events {
+                match event {
+                    Event::Wall(ms) => clock.on_wall(ms),
+                    Event::Observe(ms, logical) => {
+                        let stamp = Stamp::new(ms, logical, NodeId(5));
+                        if clock.observe(stamp) { last = last.max(stamp); }
+                    }
+                    Event::Give => {
+                        let low = clock.low();
+                        if let Some(stamp) = clock.give(false) {
+                            prop_assert!(stamp > last && stamp > low, "{stamp} after {last}");
+                            last = stamp;
+                        }
+                    }
+                    Event::Durable => if let Some(ms) = asked_ms.take() {
+                        clock.on_ceiling(ms);
+                        durable_ms = ms;
+                    },
+                    Event::Restart => {
+                        let wall_ms = clock.wall_ms;
+                        clock = Clock::new(&config, durable_ms);
+                        // What it only saw may be forgotten; what it gave may not.
+                        last = last.min(Stamp::new(durable_ms, 0, NodeId(0)));
+                        wall_ms.into_iter().for_each(|ms| clock.on_wall(ms));
+                        asked_ms = None;
+                    }
+                }
+                asked_ms = clock.take_wanted_ceiling().or(asked_ms);
+            }
+        }
+    }
+}

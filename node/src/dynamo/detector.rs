@@ -1,0 +1,221 @@
+//! The failure detector: who is believed to be up, from when their heartbeats came.
+//!
+//! Each peer's recent inter-arrival times give a mean and a deviation; a peer that is silent for
+//! the mean and so many deviations is believed down. A busy network makes the deviation larger
+//! and the detector more patient. A wrong belief costs a hint or an `Unavailable`, never data.
+//!
+//! # Sources
+//! \[Phi\]. Unlike there, the threshold is said in deviations and not in phi = −log₁₀ of the
+//! probability of such a silence: for a normal distribution it is the same (5.6 deviations are
+//! phi 8), and it needs no logarithm, which might differ between machines.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::config::Config;
+use super::message::Heartbeat;
+use crate::base::{Instant, NodeId};
+use crate::probe;
+
+/// Who is up; see the [module](self).
+#[derive(Debug)]
+pub(super) struct Detector {
+    id: NodeId,
+    peers: BTreeMap<NodeId, Peer>,
+    interval: Duration,
+    window: usize,
+    deviation_min: Duration,
+    deviations: u32,
+    doubt: Duration,
+}
+
+#[derive(Debug)]
+struct Peer {
+    heartbeat: Heartbeat,
+    arrived: Instant,
+    /// Nanoseconds between arrivals, the latest last.
+    intervals: VecDeque<u64>,
+    /// Believed down from then on.
+    suspect_at: Instant,
+}
+
+impl Detector {
+    /// Starts without having heard of anybody: all peers are believed down.
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            id: config.id,
+            peers: BTreeMap::new(),
+            interval: config.heartbeat_interval,
+            window: config.detector_window,
+            deviation_min: config.detector_deviation_min,
+            deviations: config.detector_deviations,
+            doubt: config.detector_doubt,
+        }
+    }
+
+    /// Tells whether a node is believed to be up; the own one always is.
+    pub(super) fn is_up(&self, node: NodeId, now: Instant) -> bool {
+        node == self.id || self.peers.get(&node).is_some_and(|peer| now < peer.suspect_at)
+    }
+
+    /// Returns the latest heartbeat of a peer, which may be down by now.
+    pub(super) fn heartbeat(&self, peer: NodeId) -> Option<&Heartbeat> {
+        self.peers.get(&peer).map(|peer| &peer.heartbeat)
+    }
+
+    /// Returns how many peers were ever heard of.
+    pub(super) fn heard_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// A heartbeat arrived; tells whether it is the first one of that start of the peer. One of
+    /// an earlier start is late, and counts for nothing.
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: NodeId,
+        heartbeat: Heartbeat,
+        now: Instant,
+    ) -> bool {
+        let known = self.peers.remove(&from);
+        let (is_new, mut peer) = match known {
+            Some(peer) if heartbeat.generation < peer.heartbeat.generation => {
+                probe!("dynamo.heartbeat_of_an_earlier_start");
+                self.peers.insert(from, peer);
+                return false;
+            }
+            Some(mut peer) if heartbeat.generation == peer.heartbeat.generation => {
+                if now < peer.suspect_at {
+                    let nanos = u64::try_from(now.since(peer.arrived).as_nanos());
+                    peer.intervals.push_back(nanos.unwrap_or(u64::MAX));
+                } else {
+                    // It was away; how long says nothing about how it is when it is there.
+                    peer.intervals.clear();
+                }
+                (false, Peer { heartbeat, arrived: now, ..peer })
+            }
+            _ => (true, Peer::new(heartbeat, now)),
+        };
+        while peer.intervals.len() > self.window {
+            peer.intervals.pop_front();
+        }
+        peer.suspect_at = now + self.patience(&peer.intervals);
+        self.peers.insert(from, peer);
+        is_new
+    }
+
+    /// The connection to a peer broke: it must be heard of soon.
+    pub(super) fn on_peer_lost(&mut self, peer: NodeId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.suspect_at = peer.suspect_at.min(now + self.doubt);
+        }
+    }
+
+    /// Returns the longest silence that is not suspicious.
+    fn patience(&self, intervals: &VecDeque<u64>) -> Duration {
+        let Ok(count @ 1..) = u64::try_from(intervals.len()) else {
+            return self.interval + self.deviation_min * self.deviations;
+        };
+        let mean = intervals.iter().fold(0, |sum: u64, &nanos| sum.saturating_add(nanos)) / count;
+        let squares = intervals.iter().map(|&nanos| u128::from(nanos.abs_diff(mean)).pow(2));
+        let variance = squares.fold(0, u128::saturating_add) / u128::from(count);
+        let deviation = u64::try_from(variance.isqrt()).unwrap_or(u64::MAX);
+        let deviation = Duration::from_nanos(deviation).max(self.deviation_min);
+        Duration::from_nanos(mean) + deviation.saturating_mul(self.deviations)
+    }
+}
+
+impl Peer {
+    fn new(heartbeat: Heartbeat, now: Instant) -> Self {
+        Self { heartbeat, arrived: now, intervals: VecDeque::new(), suspect_at: now }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Stamp;
+    use crate::dynamo::Placement;
+
+    const PEER: NodeId = NodeId(2);
+
+    fn heartbeat(generation: u64) -> Heartbeat {
+        Heartbeat {
+            generation,
+            clock: Stamp::ZERO,
+            placement: 0,
+            low_water: Stamp::ZERO,
+            is_whole: true,
+        }
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    /// Returns a detector that has heard a heartbeat every `step_ms`, the last one at 10 s.
+    fn after_heartbeats(step_ms: u64) -> Detector {
+        let nodes = vec![NodeId(1), PEER];
+        let placement = Placement::new(&nodes, 2, 1);
+        let mut detector = Detector::new(&Config::new(NodeId(1), nodes, placement));
+        for ms in (0..=10_000).filter(|ms| ms % step_ms == 0) {
+            detector.on_heartbeat(PEER, heartbeat(1), at(ms));
+        }
+        detector
+    }
+
+    #[test]
+    fn peer_never_heard_of_is_down_and_the_own_node_is_up() {
+        let detector = after_heartbeats(200);
+        assert!(detector.is_up(NodeId(1), at(99_999)));
+        assert!(!detector.is_up(NodeId(3), at(0)));
+    }
+
+    #[test]
+    fn peer_silent_for_mean_and_six_deviations_is_down() {
+        let detector = after_heartbeats(200);
+        assert!(detector.is_up(PEER, at(10_799)));
+        assert!(!detector.is_up(PEER, at(10_800)));
+        let slow = after_heartbeats(500);
+        assert!(slow.is_up(PEER, at(11_099)), "patience follows the mean");
+    }
+
+    #[test]
+    fn irregular_peer_is_given_more_time() {
+        let mut detector = after_heartbeats(200);
+        let mut ms = 10_000;
+        for step_ms in [100, 500].repeat(30) {
+            ms += step_ms;
+            detector.on_heartbeat(PEER, heartbeat(1), at(ms));
+        }
+        // The mean of the last hundred is 260 ms, their deviation 162 ms.
+        assert!(detector.is_up(PEER, at(ms + 1_200)));
+        assert!(!detector.is_up(PEER, at(ms + 1_300)));
+    }
+
+    #[test]
+    fn lost_connection_makes_doubtful_until_the_next_heartbeat() {
+        let mut detector = after_heartbeats(200);
+        detector.on_peer_lost(PEER, at(10_050));
+        assert!(detector.is_up(PEER, at(10_349)));
+        assert!(!detector.is_up(PEER, at(10_350)));
+        detector.on_heartbeat(PEER, heartbeat(1), at(10_340));
+        assert!(detector.is_up(PEER, at(10_900)));
+    }
+
+    #[test]
+    fn heartbeat_of_an_earlier_start_counts_for_nothing() {
+        let mut detector = after_heartbeats(200);
+        assert!(detector.on_heartbeat(PEER, heartbeat(2), at(20_000)), "a new start");
+        assert!(!detector.on_heartbeat(PEER, heartbeat(1), at(20_700)));
+        assert!(!detector.is_up(PEER, at(20_800)));
+        assert_eq!(detector.heartbeat(PEER), Some(&heartbeat(2)));
+    }
+
+    #[test]
+    fn absence_does_not_count_as_an_interval() {
+        let mut detector = after_heartbeats(200);
+        assert!(!detector.on_heartbeat(PEER, heartbeat(1), at(60_000)), "the same start");
+        assert!(detector.is_up(PEER, at(60_799)));
+        assert!(!detector.is_up(PEER, at(60_800)));
+    }
+}

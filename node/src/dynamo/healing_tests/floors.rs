@@ -1,0 +1,264 @@
+//! Floors and ghosts.
+
+use super::super::{Level, Message, Partition, RequestId, WriteOutcome};
+use super::*;
+
+fn raising_cluster() -> Cluster {
+    Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, raising)
+}
+
+fn partition_of(cluster: &Cluster, key: &str) -> Partition {
+    super::super::placement::partition_of_place(cluster.place(key).as_bytes()).unwrap()
+}
+
+/// Returns the floor of a key's partition at a node.
+fn floor(cluster: &Cluster, id: NodeId, key: &str) -> Stamp {
+    cluster.core(id).floor(partition_of(cluster, key))
+}
+
+#[test]
+fn floor_rises_over_a_delete_that_is_everywhere_and_the_tombstone_goes() {
+    let mut cluster = raising_cluster();
+    cluster.put(N1, Level::All, &["k"]);
+    cluster.settle(|_, _| false);
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.settle(|_, _| false);
+    let deleted = stored(&cluster, N1, "k").unwrap();
+    cluster.run(SECOND * 5, |_, _| false);
+    for id in [N1, N2, N3] {
+        assert!(floor(&cluster, id, "k") >= deleted.stamp, "{id}: {}", floor(&cluster, id, "k"));
+    }
+    assert!(cluster.purge() > 0);
+    assert_eq!(stored(&cluster, N2, "k"), None);
+    cluster.run(SECOND * 3, |_, _| false);
+    let token = cluster.read(N1, Level::Quorum, &["k"]);
+    cluster.settle(|_, _| false);
+    assert_eq!(cluster.values(token), [""; 0]);
+}
+
+#[test]
+fn floor_rests_while_nobody_deletes() {
+    let mut cluster = raising_cluster();
+    cluster.run(SECOND * 5, |_, _| false);
+    cluster.put(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 3, |_, _| false);
+    cluster.trace = Some(Vec::new());
+    cluster.run(SECOND * 5, |_, _| false);
+    let trace = cluster.trace.take().unwrap();
+    assert!(trace.iter().all(|line| !line.contains("Fence")), "{trace:?}");
+}
+
+#[test]
+fn floor_waits_while_a_node_is_away() {
+    let mut cluster = raising_cluster();
+    cluster.crash(N3, 0);
+    cluster.run(SECOND, |_, _| false);
+    cluster.delete(N1, Level::Quorum, &["k"]);
+    cluster.run(SECOND * 10, |_, _| false);
+    let deleted = stored(&cluster, N1, "k").unwrap();
+    assert!(floor(&cluster, N1, "k") < deleted.stamp);
+    assert_eq!(cluster.purge(), 0, "the tombstone is needed when n3 is back");
+    cluster.start(N3);
+    cluster.run(SECOND * 10, |_, _| false);
+    assert!(floor(&cluster, N3, "k") >= deleted.stamp);
+}
+
+#[test]
+fn floor_survives_a_restart() {
+    let mut cluster = raising_cluster();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    let before = floor(&cluster, N2, "k");
+    assert!(before > Stamp::ZERO);
+    cluster.crash(N2, 0);
+    cluster.start(N2);
+    assert_eq!(floor(&cluster, N2, "k"), before);
+}
+
+/// Deletes a key, has the tombstone forgotten, and brings a node back with the disk of before.
+fn with_an_old_disk() -> Cluster {
+    let mut cluster = raising_cluster();
+    cluster.put(N1, Level::All, &["k"]);
+    cluster.run(SECOND, |_, _| false);
+    let old = cluster.node(N3).disk.clone();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    assert!(cluster.purge() > 0);
+    cluster.restore(N3, old);
+    assert!(stored(&cluster, N3, "k").is_some_and(|entry| !entry.is_tombstone()));
+    cluster
+}
+
+/// Tells whether a value that was deleted is shown or kept by anybody in the end.
+fn old_disk_resurrects() -> bool {
+    let mut cluster = with_an_old_disk();
+    // Before the old node has compared itself with anybody.
+    cluster.flow(40);
+    let token = cluster.read(N1, Level::Quorum, &["k"]);
+    cluster.run(SECOND * 5, |_, _| false);
+    let is_shown =
+        cluster.readers.replies.contains_key(&token) && !cluster.values(token).is_empty();
+    let is_value = |id| stored(&cluster, id, "k").is_some_and(|entry| !entry.is_tombstone());
+    is_shown || [N1, N2, N3].into_iter().any(is_value)
+}
+
+#[test]
+fn old_disk_resurrects_nothing() {
+    assert!(!old_disk_resurrects());
+}
+
+#[test]
+fn quorum_read_with_an_old_disk_drops_the_ghost() {
+    let mut cluster = with_an_old_disk();
+    let cut = |from: NodeId, to: NodeId| from == N2 || to == N2;
+    for _ in 0..30 {
+        cluster.flow(1);
+    }
+    let token = cluster.read(N1, Level::Quorum, &["k"]);
+    cluster.settle(cut);
+    if cluster.readers.replies.contains_key(&token) {
+        assert_eq!(cluster.values(token), [""; 0]);
+    }
+    cluster.run(SECOND * 5, |_, _| false);
+    assert!(are_equal(&cluster));
+}
+
+#[test]
+fn late_write_under_the_floor_is_refused() {
+    let mut cluster = raising_cluster();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    cluster.purge();
+    let late = entry(&cluster, "k", "late", 9_000);
+    assert!(late.stamp <= floor(&cluster, N2, "k"));
+    for is_repair in [false, true] {
+        let (id, entries) = (RequestId { generation: 1, number: 9_999 }, vec![late.clone()]);
+        let message = if is_repair {
+            Message::Repair { id, entries }
+        } else {
+            Message::Write { id, entries }
+        };
+        cluster.step(N2, Input::Peer { from: N1, message });
+        let refused = cluster.network.iter().any(|envelope| {
+            let outcome = WriteOutcome::Refused;
+            envelope.from == N2 && envelope.message == Message::WriteReply { id, outcome }
+        });
+        assert!(refused, "repair: {is_repair}");
+        cluster.run(SECOND, |_, _| false);
+        assert_eq!(stored(&cluster, N2, "k"), None);
+    }
+}
+
+#[test]
+fn fence_bars_a_late_write_but_no_repair() {
+    let mut cluster = raising_cluster();
+    cluster.run(SECOND * 5, |_, _| false);
+    let id = RequestId { generation: 1, number: 9_999 };
+    let stamp = Stamp::new(11_000, 0, N1);
+    let fence = super::super::SyncMessage::Fence { id, stamp };
+    cluster.step(N2, Input::Peer { from: N1, message: Message::Sync(fence) });
+    let held = entry(&cluster, "new", "held", 11_000);
+    assert!(held.stamp > floor(&cluster, N2, "new"));
+    let entries = vec![held.clone()];
+    cluster.step(N2, Input::Peer { from: N1, message: Message::Write { id, entries } });
+    let refused = WriteOutcome::Refused;
+    let is_refused =
+        cluster.network.iter().any(|e| e.message == Message::WriteReply { id, outcome: refused });
+    assert!(is_refused, "{:?}", cluster.network);
+    let entries = vec![held.clone()];
+    cluster.step(N2, Input::Peer { from: N1, message: Message::Repair { id, entries } });
+    cluster.flow(0);
+    assert_eq!(stored(&cluster, N2, "new"), Some(held));
+}
+
+#[test]
+fn fence_is_no_promise_while_a_hint_is_kept() {
+    let configure = |config: &mut Config, seed| {
+        raising(config, seed);
+        config.repair.hints = true;
+        config.sync_interval = HOUR;
+    };
+    let mut cluster = Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, configure);
+    let cut = |from: NodeId, to: NodeId| (from, to) == (N1, N3) || (from, to) == (N3, N1);
+    cluster.run(SECOND, cut);
+    cluster.delete(N1, Level::Quorum, &["k"]);
+    cluster.run(SECOND * 10, cut);
+    let hinted = stored(&cluster, N1, "k").unwrap();
+    assert!(cluster.core(N1).status().low_water <= hinted.stamp, "n1 keeps a hint");
+    for id in [N1, N2, N3] {
+        assert!(floor(&cluster, id, "k") < hinted.stamp, "{id}");
+    }
+}
+
+#[test]
+fn damaged_node_forgets_its_floors() {
+    let mut cluster = raising_cluster();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    assert!(floor(&cluster, N3, "k") > Stamp::ZERO);
+    cluster.crash(N3, 0);
+    cluster.damage(N3);
+    cluster.start(N3);
+    assert_eq!(floor(&cluster, N3, "k"), Stamp::ZERO);
+    assert!(!cluster.core(N3).status().is_whole);
+    cluster.run(SECOND * 8, |_, _| false);
+    assert!(cluster.core(N3).status().is_whole);
+    assert!(floor(&cluster, N3, "k") > Stamp::ZERO);
+}
+
+#[test]
+fn single_node_raises_its_floors_alone() {
+    let mut cluster = Cluster::new(Shape { nodes: 1, factor: 1, partitions: 4 }, 1, raising);
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    assert_eq!(cluster.purge(), 2, "on the disk and in memory");
+}
+
+#[test]
+fn single_node_that_lost_its_disk_is_whole_at_once() {
+    let mut cluster = Cluster::new(Shape { nodes: 1, factor: 1, partitions: 4 }, 1, raising);
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.run(SECOND, |_, _| false);
+    assert!(cluster.core(N1).status().is_whole);
+}
+
+/// Tells whether a floor rises above a write that a hint has still to deliver.
+#[cfg(feature = "testing")]
+fn floor_overtakes_a_hint() -> bool {
+    let configure = |config: &mut Config, seed| {
+        raising(config, seed);
+        config.repair.hints = true;
+    };
+    let mut cluster = Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, configure);
+    let cut = |from: NodeId, to: NodeId| (from, to) == (N1, N3) || (from, to) == (N3, N1);
+    cluster.run(SECOND, cut);
+    cluster.delete(N1, Level::Quorum, &["k"]);
+    cluster.run(SECOND * 10, cut);
+    cluster.ids().into_iter().any(|id| {
+        let notes = &cluster.node(N1).disk.store.notes;
+        let hints = notes.iter().filter_map(|(place, content)| {
+            let kind = super::super::notes::Kind::of(place.as_bytes())?;
+            let is_hint = matches!(kind, super::super::notes::Kind::Hint { .. });
+            is_hint.then(|| super::super::notes::entries(content.as_bytes()))?
+        });
+        hints.flatten().any(|entry| entry.stamp <= floor(&cluster, id, "k"))
+    })
+}
+
+#[cfg(feature = "testing")]
+mod planted_bugs {
+    use super::*;
+    use crate::base::planted::loses_only_with;
+
+    #[test]
+    fn floor_from_the_own_clock_alone_is_caught() {
+        loses_only_with("D50", floor_overtakes_a_hint);
+    }
+
+    #[test]
+    fn ghosts_that_are_not_dropped_are_caught() {
+        let is_caught = || std::panic::catch_unwind(old_disk_resurrects).unwrap_or(true);
+        loses_only_with("D51", is_caught);
+    }
+}

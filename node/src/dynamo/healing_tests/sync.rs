@@ -1,0 +1,213 @@
+//! Anti-entropy.
+
+use super::super::{Message, SyncMessage};
+use super::*;
+
+fn syncing_cluster() -> Cluster {
+    Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, syncing)
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|key| format!("key{key}")).collect()
+}
+
+#[test]
+fn replicas_that_differ_both_ways_become_equal() {
+    let mut cluster = syncing_cluster();
+    for (number, key) in keys(60).iter().enumerate() {
+        let at = [N1, N2, N3][number % 3];
+        let ms = u64::try_from(number).unwrap() + 1;
+        let written = if number % 5 == 0 {
+            tombstone(&cluster, key, ms)
+        } else {
+            entry(&cluster, key, key, ms)
+        };
+        plant(&mut cluster, &[at], &[written]);
+    }
+    cluster.run(SECOND * 3, |_, _| false);
+    assert!(are_equal(&cluster));
+    assert_eq!(visible(&cluster, N1).len(), 60);
+}
+
+#[test]
+fn newer_write_wins_in_both_directions() {
+    let mut cluster = syncing_cluster();
+    let (old, new) = (entry(&cluster, "k", "old", 5), entry(&cluster, "k", "new", 6));
+    plant(&mut cluster, &[N1], &[old]);
+    plant(&mut cluster, &[N3], &[new.clone()]);
+    cluster.run(SECOND * 2, |_, _| false);
+    for id in [N1, N2, N3] {
+        assert_eq!(stored(&cluster, id, "k"), Some(new.clone()), "{id}");
+    }
+}
+
+#[test]
+fn row_tombstone_reaches_cells_that_others_have() {
+    let mut cluster = syncing_cluster();
+    let mut cell = entry(&cluster, "row", "cell", 5);
+    let row = cell.place.clone();
+    cell.place = Payload::new([row.as_bytes(), b"column"].concat()).unwrap();
+    let stamp = Stamp::new(6, 0, N1);
+    let deleted = Entry { place: row, stamp, written: Written::RowDeleted };
+    plant(&mut cluster, &[N1, N2], &[cell]);
+    plant(&mut cluster, &[N3], &[deleted.clone()]);
+    cluster.run(SECOND * 2, |_, _| false);
+    for id in [N1, N2, N3] {
+        assert_eq!(visible(&cluster, id), std::slice::from_ref(&deleted), "{id}");
+    }
+}
+
+#[test]
+fn session_exchanges_page_by_page() {
+    let configure = |config: &mut Config, seed| {
+        syncing(config, seed);
+        config.sync_bytes_max = 100;
+        config.sync_outline_count_max = 2;
+    };
+    let mut cluster = Cluster::new(Shape { nodes: 2, factor: 2, partitions: 1 }, 1, configure);
+    let (mine, theirs) = (keys(30), keys(50).split_off(20));
+    let made = |cluster: &Cluster, keys: &[String]| -> Vec<Entry> {
+        keys.iter().map(|key| entry(cluster, key, key, 5)).collect()
+    };
+    let (mine, theirs) = (made(&cluster, &mine), made(&cluster, &theirs));
+    plant(&mut cluster, &[N1], &mine);
+    plant(&mut cluster, &[N2], &theirs);
+    cluster.run(SECOND * 5, |_, _| false);
+    assert!(are_equal(&cluster));
+    assert_eq!(visible(&cluster, N1).len(), 50);
+}
+
+#[test]
+fn session_is_limited_by_its_rate() {
+    let configure = |config: &mut Config, seed| {
+        syncing(config, seed);
+        config.sync_bytes_max = 100;
+        config.sync_bytes_per_second = 1000;
+    };
+    let mut cluster = Cluster::new(Shape { nodes: 2, factor: 2, partitions: 1 }, 1, configure);
+    let entries: Vec<Entry> = keys(200).iter().map(|key| entry(&cluster, key, "x", 5)).collect();
+    plant(&mut cluster, &[N1], &entries);
+    cluster.run(SECOND * 2, |_, _| false);
+    let count = visible(&cluster, N2).len();
+    assert!((10..150).contains(&count), "{count} entries of 30 bytes and more in 3 s");
+    cluster.run(SECOND * 20, |_, _| false);
+    assert!(are_equal(&cluster));
+}
+
+#[test]
+fn sessions_with_losses_and_repetitions_come_to_the_same() {
+    let mut cluster = syncing_cluster();
+    let entries: Vec<Entry> = keys(30).iter().map(|key| entry(&cluster, key, key, 5)).collect();
+    plant(&mut cluster, &[N1], &entries[..15]);
+    plant(&mut cluster, &[N2], &entries[15..]);
+    let mut number = 0;
+    for _ in 0..400 {
+        let is_sync = |message: &Message| matches!(message, Message::Sync(_));
+        let batch: Vec<_> = cluster.network.drain(..).collect();
+        for envelope in batch {
+            number += 1;
+            if is_sync(&envelope.message) && number % 5 == 0 {
+                continue;
+            }
+            if is_sync(&envelope.message) {
+                cluster.deliver(envelope.clone());
+            }
+            cluster.deliver(envelope);
+        }
+        cluster.flow(0);
+        cluster.now = cluster.now + Duration::from_millis(20);
+        for id in cluster.ids() {
+            cluster.tick_if_due(id);
+        }
+    }
+    cluster.run(SECOND * 12, |_, _| false);
+    assert!(are_equal(&cluster));
+    assert_eq!(visible(&cluster, N3).len(), 30);
+}
+
+#[test]
+fn equal_replicas_exchange_roots_alone() {
+    let mut cluster = syncing_cluster();
+    let same = entry(&cluster, "k", "v", 5);
+    plant(&mut cluster, &[N1, N2, N3], &[same]);
+    cluster.run(SECOND * 2, |_, _| false);
+    cluster.trace = Some(Vec::new());
+    cluster.run(SECOND * 2, |_, _| false);
+    let trace = cluster.trace.take().unwrap();
+    let outlines = trace.iter().filter(|line| line.contains("Outline"));
+    assert_eq!(outlines.count(), 0, "{trace:?}");
+    assert!(cluster.core(N1).status().sync_sessions > 10);
+}
+
+#[test]
+fn node_that_lost_its_disk_is_whole_after_comparing_with_everybody() {
+    let mut cluster = syncing_cluster();
+    let entries: Vec<Entry> = keys(30).iter().map(|key| entry(&cluster, key, key, 5)).collect();
+    plant(&mut cluster, &[N1, N2], &entries[..15]);
+    plant(&mut cluster, &[N1, N3], &entries[15..]);
+    let cut = |from: NodeId, to: NodeId| from == N3 || to == N3;
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.run(SECOND * 5, cut);
+    assert!(!cluster.core(N1).status().is_whole, "n3 may have what n2 has not");
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    cluster.run(SECOND * 3, cut);
+    assert!(!cluster.core(N1).status().is_whole, "it remembers over a restart");
+    cluster.run(SECOND * 8, |_, _| false);
+    assert!(cluster.core(N1).status().is_whole);
+    assert_eq!(visible(&cluster, N1).len(), 30);
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    assert!(cluster.core(N1).status().is_whole, "that too it remembers");
+}
+
+#[test]
+fn node_that_is_not_whole_answers_no_reads() {
+    use super::super::{Level, Reply};
+    let mut cluster = syncing_cluster();
+    let value = entry(&cluster, "k", "v", 5);
+    plant(&mut cluster, &[N1, N2, N3], &[value]);
+    cluster.wipe(N1);
+    cluster.start(N1);
+    let cut = |from: NodeId, to: NodeId| from == N3 || to == N3;
+    cluster.run(SECOND * 2, cut);
+    let token = cluster.read(N1, Level::One, &["k"]);
+    cluster.settle(cut);
+    assert_eq!(cluster.values(token), ["v"], "n2 answers");
+    let token = cluster.read(N1, Level::Quorum, &["k"]);
+    let unavailable = Reply::Unavailable { needed: 2, alive: 1 };
+    assert_eq!(cluster.readers.replies.get(&token), Some(&unavailable));
+}
+
+#[test]
+fn late_answer_of_an_earlier_session_is_ignored() {
+    let mut cluster = syncing_cluster();
+    let value = entry(&cluster, "k", "v", 5);
+    plant(&mut cluster, &[N2], std::slice::from_ref(&value));
+    let id = super::super::RequestId { generation: 1, number: 1 };
+    let late = SyncMessage::Difference {
+        id,
+        entries: vec![entry(&cluster, "other", "v", 5)],
+        wanted: Vec::new(),
+        covered: None,
+        floor: Stamp::ZERO,
+    };
+    cluster.step(N1, Input::Peer { from: N2, message: Message::Sync(late) });
+    cluster.run(SECOND * 2, |_, _| false);
+    assert_eq!(stored(&cluster, N1, "other"), None);
+    assert_eq!(stored(&cluster, N1, "k"), Some(value));
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn anti_entropy_without_tombstones_is_caught() {
+    crate::base::planted::loses_only_with("D21", || {
+        let mut cluster = syncing_cluster();
+        let (value, deleted) = (entry(&cluster, "k", "v", 5), tombstone(&cluster, "k", 6));
+        plant(&mut cluster, &[N1, N2, N3], &[value]);
+        plant(&mut cluster, &[N2], &[deleted]);
+        cluster.run(SECOND * 2, |_, _| false);
+        !are_equal(&cluster)
+    });
+}

@@ -1,0 +1,177 @@
+//! What several replicas have in a range, made one, and what each of them lacks of it.
+//!
+//! The rule is the same everywhere in the masterless mode: of what was written at a place the
+//! entry that [beats](Entry::beats) the others counts, and a row's tombstone hides the cells of
+//! its row with a smaller stamp. So merging does not depend on the order of the replicas, merging
+//! the result with one of them again changes nothing, and merging in steps gives what merging at
+//! once does. `read` merges the answers of replicas by it; the store applies writes by it.
+//!
+//! # Pages
+//! A chunk tells nothing of the places from its `covered` on. So several are merged only up to
+//! the least of theirs: behind it one replica's silence means nothing, and neither an answer nor
+//! a repair may rest on it.
+//!
+//! # Ghosts
+//! A replica with floor F had every write up to F once. An entry up to F that it has not (nor
+//! anything newer, which would win) it has seen deleted, and has forgotten the tombstone: what
+//! another replica still shows is a *ghost*, of an old disk. Ghosts are dropped from the answer,
+//! and are no reason for a repair. Only a floor *higher* than the holders' counts as evidence: of
+//! two replicas with the same floor both had the write, so one has lost it, and to lose data to
+//! somebody's lost disk is worse than to show an old value. A ghost still hides what it hid: that
+//! is older than itself, and just as deleted.
+
+use std::collections::BTreeMap;
+
+use super::floor;
+use super::merkle::entry_hash;
+use super::message::{Chunk, Range};
+use super::placement;
+use crate::base::hash::{hash64, mix64};
+use crate::base::{Entry, Stamp};
+use crate::codec::keycode;
+use crate::{planted, probe};
+
+/// What several chunks of a range are together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Merged {
+    /// What counts: tombstones included, neither what they hide nor ghosts.
+    pub(super) chunk: Chunk,
+    /// What each replica lacks of it, in the order of the chunks.
+    pub(super) lacking: Vec<Vec<Entry>>,
+}
+
+/// What the replicas have at one place, in their order.
+type Slot<'a> = Vec<Option<&'a Entry>>;
+
+/// Merges the chunks of different replicas for one range.
+pub(super) fn merge(chunks: &[&Chunk]) -> Merged {
+    let covered = chunks.iter().filter_map(|chunk| chunk.covered.as_ref()).min().cloned();
+    let is_covered = |entry: &&Entry| covered.as_ref().is_none_or(|end| entry.place < *end);
+    let mut slots: BTreeMap<(&[u8], bool), Slot<'_>> = BTreeMap::new();
+    for (replica, chunk) in chunks.iter().enumerate() {
+        for entry in chunk.entries.iter().filter(is_covered) {
+            let slot = slots.entry(entry.order()).or_insert_with(|| vec![None; chunks.len()]);
+            if let Some(at) = slot.get_mut(replica) {
+                *at = Some(entry);
+            }
+        }
+    }
+    let floors: Vec<Stamp> = chunks.iter().map(|chunk| chunk.floor).collect();
+    let mut merged = Merged { chunk: Chunk::default(), lacking: vec![Vec::new(); chunks.len()] };
+    let mut row: Option<&Entry> = None;
+    for ((place, is_cell), slot) in &slots {
+        let Some(winner) = newest(slot) else { continue };
+        if !is_cell {
+            row = Some(winner);
+        } else if row.is_some_and(|row| hides(row, place, winner.stamp)) {
+            continue;
+        }
+        if is_ghost(winner, slot, &floors) {
+            probe!("dynamo.read_drops_ghost");
+            continue;
+        }
+        if planted!("D3") && slot.iter().any(Option::is_none) {
+            continue;
+        }
+        for (at, lacking) in slot.iter().zip(&mut merged.lacking) {
+            let is_missing = at.is_none_or(|entry| winner.beats(entry));
+            if is_missing && !(planted!("D21") && winner.is_tombstone()) {
+                lacking.push(winner.clone());
+            }
+        }
+        merged.chunk.entries.push(winner.clone());
+    }
+    merged.chunk.covered = covered;
+    merged.chunk.floor = floors.into_iter().max().unwrap_or_default();
+    merged
+}
+
+/// Returns the entry of a place that counts.
+fn newest<'a>(slot: &Slot<'a>) -> Option<&'a Entry> {
+    let mut newest: Option<&Entry> = None;
+    for entry in slot.iter().copied().flatten() {
+        if newest.is_none_or(|newest| entry.beats(newest)) {
+            newest = Some(entry);
+        }
+    }
+    newest
+}
+
+/// Tells whether the tombstone `row` of a row hides a cell.
+fn hides(row: &Entry, place: &[u8], stamp: Stamp) -> bool {
+    stamp < row.stamp && keycode::row_prefix(place) == row.place.as_bytes()
+}
+
+/// Tells whether a replica with a higher floor than all that have the entry has nothing there.
+fn is_ghost(winner: &Entry, slot: &Slot<'_>, floors: &[Stamp]) -> bool {
+    let mut holders = Stamp::ZERO;
+    let mut others = Stamp::ZERO;
+    for (at, floor) in slot.iter().zip(floors) {
+        match at {
+            Some(entry) if !winner.beats(entry) => holders = holders.max(*floor),
+            // Who has something older never had this entry, whatever its floor says.
+            Some(_) => {}
+            None => others = others.max(*floor),
+        }
+    }
+    is_ghost_between(winner.stamp, holders, others)
+}
+
+/// Tells whether an entry that one replica has is a ghost, because another with that floor has
+/// nothing at its place.
+pub(super) fn is_ghost_between(stamp: Stamp, holder: Stamp, other: Stamp) -> bool {
+    holder < other && floor::is_under(stamp, other)
+}
+
+/// Adds entries to a chunk as the store of the replica does.
+pub(super) fn add(chunk: &mut Chunk, entries: Vec<Entry>) {
+    let added = Chunk { entries, covered: chunk.covered.clone(), floor: chunk.floor };
+    *chunk = merge(&[chunk, &added]).chunk;
+}
+
+/// Returns the digest of an answer: the same for replicas that have the same entries and cover as
+/// much. Tombstones up to the floor are left out, since they may be gone at any time; so two
+/// answers with the same digest differ at most in what nobody will ask for.
+pub(super) fn digest(chunks: &[Chunk]) -> u64 {
+    const DIGEST_SEED: u64 = 3;
+    const COMPLETE: u64 = 4;
+    let of_entry = |entry: &Entry| {
+        let (place, is_cell) = entry.order();
+        entry_hash(place, !is_cell, entry.stamp, entry.is_tombstone())
+    };
+    chunks.iter().fold(DIGEST_SEED, |digest, chunk| {
+        let covered = chunk.covered.as_ref();
+        let covered = covered.map_or(COMPLETE, |end| hash64(DIGEST_SEED, end.as_bytes()));
+        let told = chunk.entries.iter().filter(|e| !(e.is_tombstone() && e.stamp <= chunk.floor));
+        told.map(of_entry).fold(mix64(digest, covered), mix64)
+    })
+}
+
+/// Removes the tombstones from a chunk, for a client.
+pub(super) fn strip(chunk: &mut Chunk) {
+    chunk.entries.retain(|entry| !entry.is_tombstone());
+}
+
+/// Returns the largest stamp in a chunk.
+pub(super) fn largest_stamp(chunk: &Chunk) -> Stamp {
+    chunk.entries.iter().map(|entry| entry.stamp).max().unwrap_or_default()
+}
+
+/// Tells whether a chunk is one that a replica can have sent for this range.
+pub(super) fn is_answer(range: &Range, chunk: &Chunk) -> bool {
+    let end = match (&chunk.covered, &range.end) {
+        (Some(covered), Some(end)) if covered > end => return false,
+        (Some(covered), _) if *covered < range.start => return false,
+        (Some(covered), _) => Some(covered),
+        (None, end) => end.as_ref(),
+    };
+    let row = keycode::row_prefix(range.start.as_bytes());
+    let is_within = |entry: &Entry| {
+        let (place, is_cell) = entry.order();
+        let is_first_row = !is_cell && place == row;
+        placement::partition_of_place(place) == Some(range.partition)
+            && (entry.place >= range.start || is_first_row)
+            && (end.is_none_or(|end| entry.place < *end) || is_first_row)
+    };
+    chunk.entries.iter().all(is_within) && chunk.entries.is_sorted_by(|a, b| a.order() < b.order())
+}

@@ -1,0 +1,212 @@
+//! The tree of hashes by which two replicas find where a partition differs.
+//!
+//! A partition has [`LEAF_COUNT`] leaves. A row lies in one leaf; the leaf's hash is the xor of
+//! the hashes of its visible entries, so that it is kept up to date entry by entry. The core keeps
+//! the leaves, and the store of [`crate::kv`] computes by these same functions what a write
+//! changes in them.
+//!
+//! Tombstones up to the partition's floor are left out, because each replica forgets them when it
+//! likes. So a floor that moves changes the leaves, but only if there was a tombstone between the
+//! old floor and the new one: then the tree is unknown until the store has read the partition
+//! again. A partition that nobody deletes in is read once, when the node starts.
+//!
+//! # Invariants
+//! - **D10** A tree never leaves out tombstones above the floor.
+
+use std::collections::BTreeMap;
+
+use super::context::{Context, Owner};
+use super::core::DynamoStatus;
+use super::placement::Partition;
+use super::ready::{Found, ReadId, StoreRead};
+use crate::base::hash::{hash64, mix64};
+use crate::base::{Instant, Stamp};
+use crate::codec::keycode;
+
+/// Leaves of a partition: a difference of one row costs reading a sixty-fourth of it.
+pub const LEAF_COUNT: u16 = 64;
+
+/// Tells the hash of a leaf from that of an entry.
+const LEAF_SEED: u64 = 1;
+const ENTRY_SEED: u64 = 2;
+const ROOT_SEED: u64 = 5;
+
+/// Returns the leaf in which the row of a place lies.
+pub fn leaf_of(place: &[u8]) -> u16 {
+    let leaf = hash64(LEAF_SEED, keycode::row_prefix(place)) % u64::from(LEAF_COUNT);
+    u16::try_from(leaf).unwrap_or(0)
+}
+
+/// Returns what a visible entry contributes to its leaf; `is_row` for the tombstone of a row.
+///
+/// The value is left out: no two writes share a stamp, but for a tombstone that erases a ghost
+/// with the ghost's own stamp.
+pub fn entry_hash(place: &[u8], is_row: bool, stamp: Stamp, is_tombstone: bool) -> u64 {
+    let kind = u64::from(is_row) << 1 | u64::from(is_tombstone);
+    mix64(mix64(hash64(ENTRY_SEED, place), stamp.version()), kind)
+}
+
+/// The trees of the partitions that this node holds.
+#[derive(Debug)]
+pub(super) struct Trees {
+    trees: BTreeMap<Partition, Tree>,
+    /// What the own store is asked for: of which partition, with which floor.
+    building: Option<(ReadId, Partition, Stamp)>,
+    /// Whether some tree was not known when it was looked for last.
+    is_unknown: bool,
+    next_build: Instant,
+}
+
+/// What is known of one partition.
+#[derive(Debug, Default)]
+struct Tree {
+    /// None before they were built.
+    leaves: Vec<u64>,
+    /// The floor up to which they leave out tombstones.
+    floor: Stamp,
+    /// No tombstone that was there when the node started is newer.
+    tombstones: Stamp,
+}
+
+impl Tree {
+    /// Tells whether the leaves are those that the store would compute now. A floor that moves
+    /// changes them only if there was a tombstone above it.
+    fn is_known(&self, partition: Partition, context: &Context) -> bool {
+        let last_tombstone = self.tombstones.max(context.last_tombstone(partition));
+        let is_current = self.floor == context.floor(partition) || last_tombstone <= self.floor;
+        !self.leaves.is_empty() && is_current
+    }
+}
+
+impl Trees {
+    /// Starts without knowing any.
+    pub(super) fn new(context: &Context) -> Self {
+        let placement = &context.config.placement;
+        let is_held = |partition: &Partition| placement.is_replica(context.id(), *partition);
+        let held = (0..placement.partition_count()).filter(is_held);
+        Self {
+            trees: held.map(|partition| (partition, Tree::default())).collect(),
+            building: None,
+            is_unknown: true,
+            next_build: context.now,
+        }
+    }
+
+    /// Returns the leaves of a partition; `None` if they are not known at the moment.
+    pub(super) fn leaves(&self, context: &Context, partition: Partition) -> Option<&[u64]> {
+        let tree = self.trees.get(&partition)?;
+        tree.is_known(partition, context).then_some(tree.leaves.as_slice())
+    }
+
+    /// Returns the root of a partition's tree; `None` if it is not known at the moment.
+    pub(super) fn root(&self, context: &Context, partition: Partition) -> Option<u64> {
+        Some(self.leaves(context, partition)?.iter().copied().fold(ROOT_SEED, mix64))
+    }
+
+    /// Tells whether the partition's tree is known, and there may be tombstones above a floor.
+    pub(super) fn may_forget(&self, context: &Context, partition: Partition, floor: Stamp) -> bool {
+        self.trees.get(&partition).is_some_and(|tree| {
+            let last_tombstone = tree.tombstones.max(context.last_tombstone(partition));
+            tree.is_known(partition, context) && last_tombstone > floor
+        })
+    }
+
+    /// Applying changed leaves.
+    pub(super) fn on_applied(&mut self, deltas: Vec<(Partition, u16, u64)>) {
+        for (partition, leaf, delta) in deltas {
+            let Some(tree) = self.trees.get_mut(&partition) else { continue };
+            if let Some(leaf) = tree.leaves.get_mut(usize::from(leaf)) {
+                *leaf ^= delta;
+            }
+        }
+    }
+
+    /// The own store answers.
+    pub(super) fn on_store_read(&mut self, context: &mut Context, id: ReadId, found: Found) {
+        let Some((_, partition, floor)) = self.building.take_if(|(read, ..)| *read == id) else {
+            return;
+        };
+        let Found::Leaves(leaves) = found else { return };
+        assert!(
+            leaves.len() == usize::from(LEAF_COUNT),
+            "the store found {} leaves of partition {partition}",
+            leaves.len()
+        );
+        let Some(tree) = self.trees.get_mut(&partition) else { return };
+        if tree.leaves.is_empty() {
+            tree.tombstones = context.clock.last();
+        }
+        tree.leaves = leaves;
+        tree.floor = floor;
+    }
+
+    /// Has one tree at a time built, with pauses, so that the store does other things as well.
+    pub(super) fn tick(&mut self, context: &mut Context) {
+        if context.now < self.next_build || self.building.is_some() {
+            return;
+        }
+        self.next_build = context.now + context.config.tree_interval;
+        let mut unknown = None;
+        for (partition, tree) in &mut self.trees {
+            if tree.is_known(*partition, context) {
+                tree.floor = context.floor(*partition);
+            } else {
+                unknown = unknown.or(Some(*partition));
+            }
+        }
+        self.is_unknown = unknown.is_some();
+        if let Some(partition) = unknown {
+            let floor = context.floor(partition);
+            let read = context.read_store(Owner::Trees, StoreRead::Leaves { partition, floor });
+            self.building = Some((read, partition, floor));
+        }
+    }
+
+    /// Returns when it must be ticked, if ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (self.is_unknown && self.building.is_none()).then_some(self.next_build)
+    }
+
+    /// Checks its invariants.
+    pub(super) fn check(&self, context: &Context) {
+        for (partition, tree) in &self.trees {
+            let floor = context.floor(*partition);
+            assert!(tree.floor <= floor, "D10: tree of {partition}: {} > {floor}", tree.floor);
+        }
+    }
+
+    /// Tells how it is.
+    pub(super) fn status(&self, context: &Context, status: &mut DynamoStatus) {
+        let unknown = self.trees.iter().filter(|(of, tree)| !tree.is_known(**of, context));
+        status.merkle_unknown = unknown.count();
+        let leaves: usize = self.trees.values().map(|tree| tree.leaves.len()).sum();
+        status.merkle_bytes = leaves * size_of::<u64>() + self.trees.len() * size_of::<Tree>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_lies_in_one_leaf() {
+        let place = |column: &[u8]| [&[1, 1][..], &keycode::encode_cell(b"key", column)].concat();
+        let leaves = [&b""[..], b"a", b"b\0c"].map(|column| leaf_of(&place(column)));
+        assert_eq!(leaves, [leaves[0]; 3]);
+        let others = (0..200_u8).map(|key| leaf_of(&keycode::encode_key(&[1, 1, key])));
+        assert!(others.collect::<std::collections::BTreeSet<_>>().len() > 50, "leaves are used");
+    }
+
+    #[test]
+    fn hash_of_an_entry_tells_all_of_it() {
+        let stamp = Stamp::from_version;
+        let hashes = [
+            entry_hash(b"a", false, stamp(1), false),
+            entry_hash(b"a", false, stamp(1), true),
+            entry_hash(b"a", true, stamp(1), true),
+            entry_hash(b"a", false, stamp(2), false),
+            entry_hash(b"b", false, stamp(1), false),
+        ];
+        assert_eq!(std::collections::BTreeSet::from(hashes).len(), hashes.len());
+    }
+}

@@ -1,0 +1,139 @@
+//! Pages of a partition, compared without their values.
+//!
+//! One side of a session of anti-entropy tells what it has by places and stamps; the other looks
+//! at its own entries and finds what must go which way. The rule is that of [`super::merge`], cut
+//! in two: whoever has the entry that counts gives it to the other, unless the other's row
+//! tombstone hides it, and unless a floor says that it was deleted.
+//!
+//! What the receiver's floor covers is never given: the receiver had it once, and refuses it. If
+//! the giver's floor is lower, the entry is a ghost, and the giver erases it.
+
+use std::collections::BTreeMap;
+
+use super::floor;
+use super::merge;
+use super::message::{Chunk, Outlined};
+use crate::base::{Entry, Payload, Stamp, Written};
+use crate::codec::keycode;
+use crate::{planted, probe};
+
+/// What a comparison finds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// Own entries that the other side lacks.
+    pub(super) entries: Vec<Entry>,
+    /// Places of entries that this side lacks, and whether each is a row's tombstone.
+    pub(super) wanted: Vec<(Payload, bool)>,
+    /// Tombstones that erase own ghosts.
+    pub(super) erased: Vec<Entry>,
+}
+
+/// Cuts a page so that its outline has at most `count_max` places; it keeps at least one.
+pub(super) fn limit(page: &mut Chunk, count_max: usize) {
+    let end = page.entries.get(count_max.max(1)).map(|entry| entry.place.clone());
+    let Some(end) = end else { return };
+    // A cut between a row's tombstone and the cell at the same place would make no progress.
+    let first = page.entries.first().map(|entry| entry.place.clone());
+    if first.is_some_and(|first| first < end) {
+        page.entries.retain(|entry| entry.place < end);
+        page.covered = Some(end);
+    }
+}
+
+/// Tells a page without its values.
+pub(super) fn outline_of(page: &Chunk) -> Vec<Outlined> {
+    page.entries.iter().map(outlined).collect()
+}
+
+fn outlined(entry: &Entry) -> Outlined {
+    Outlined {
+        place: entry.place.clone(),
+        stamp: entry.stamp,
+        is_row: entry.written == Written::RowDeleted,
+        is_tombstone: entry.is_tombstone(),
+    }
+}
+
+/// Returns what erases a ghost: a tombstone of its own stamp, which wins against it alone. `None`
+/// for a tombstone, which a floor makes forgotten as it is.
+pub(super) fn eraser(ghost: &Entry) -> Option<Entry> {
+    let eraser = Entry { written: Written::Deleted, ..ghost.clone() };
+    (!ghost.is_tombstone()).then_some(eraser)
+}
+
+/// Both sides' entries of one place.
+#[derive(Default)]
+struct Pair<'a> {
+    mine: Option<&'a Entry>,
+    theirs: Option<&'a Outlined>,
+}
+
+/// The row whose cells are passed, with the tombstones that both sides have of it.
+#[derive(Default)]
+struct Row<'a> {
+    place: &'a [u8],
+    mine: Stamp,
+    theirs: Stamp,
+}
+
+/// Compares own entries with an outline of the other side, for places before `end`.
+pub(super) fn compare(
+    mine: &Chunk,
+    outline: &[Outlined],
+    their_floor: Stamp,
+    end: Option<&Payload>,
+) -> Compared {
+    let mut pairs: BTreeMap<(&[u8], bool), Pair<'_>> = BTreeMap::new();
+    let is_before = |place: &Payload| end.is_none_or(|end| place < end);
+    for entry in mine.entries.iter().filter(|entry| is_before(&entry.place)) {
+        pairs.entry(entry.order()).or_default().mine = Some(entry);
+    }
+    for told in outline.iter().filter(|told| is_before(&told.place)) {
+        let order = (told.place.as_bytes(), !told.is_row);
+        pairs.entry(order).or_default().theirs = Some(told);
+    }
+    let mut compared = Compared::default();
+    let mut row = Row::default();
+    for ((place, is_cell), pair) in &pairs {
+        if !is_cell {
+            let mine = pair.mine.map(|entry| entry.stamp).unwrap_or_default();
+            let theirs = pair.theirs.map(|told| told.stamp).unwrap_or_default();
+            row = Row { place, mine, theirs };
+        } else if keycode::row_prefix(place) != row.place {
+            row = Row::default();
+        }
+        compare_place(&mut compared, pair, &row, [mine.floor, their_floor]);
+    }
+    compared
+}
+
+fn compare_place(compared: &mut Compared, pair: &Pair<'_>, row: &Row<'_>, floors: [Stamp; 2]) {
+    let [my_floor, their_floor] = floors;
+    let rank_of_mine = pair.mine.map(|entry| (entry.stamp, entry.is_tombstone()));
+    let rank_of_theirs = pair.theirs.map(|told| (told.stamp, told.is_tombstone));
+    match (pair.mine, pair.theirs) {
+        (Some(entry), _) if rank_of_mine > rank_of_theirs => {
+            let is_hidden = entry.stamp < row.theirs;
+            if is_hidden || planted!("D21") && entry.is_tombstone() {
+                return;
+            }
+            let is_absent = pair.theirs.is_none();
+            if is_absent && merge::is_ghost_between(entry.stamp, my_floor, their_floor) {
+                probe!("dynamo.sync_erases_ghost");
+                compared.erased.extend(eraser(entry));
+            } else if !floor::is_under(entry.stamp, their_floor) {
+                compared.entries.push(entry.clone());
+            }
+        }
+        (_, Some(told)) if rank_of_theirs > rank_of_mine => {
+            let is_hidden = told.stamp < row.mine;
+            // What the own floor covers is wanted only to be told that it is a ghost.
+            let is_ghost = pair.mine.is_none() && !told.is_tombstone;
+            let is_useful = is_ghost || !floor::is_under(told.stamp, my_floor);
+            if !is_hidden && is_useful && !(planted!("D21") && told.is_tombstone) {
+                compared.wanted.push((told.place.clone(), told.is_row));
+            }
+        }
+        _ => {}
+    }
+}

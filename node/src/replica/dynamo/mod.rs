@@ -1,0 +1,315 @@
+//! The loop of a replica of the masterless mode.
+//!
+//! It is the loop of the primary-backup mode with another core: take what has arrived, step the
+//! core, carry out what it wants. In place of the replicated state machine stands a
+//! [`CellStore`], which the core reads through the loop, and the position of the log is the number
+//! of a persist request of this node alone.
+//!
+//! Anti-entropy, hints and repairs are the core's; snapshots are not needed: a node that lost its
+//! state gets it like any write that it missed, a piece at a time.
+//!
+//! # Invariants
+//! 1. What the core says is carried out in the order persist, apply, send, reply, read: what a
+//!    message or an answer tells of is applied before.
+
+mod recovery;
+mod requests;
+mod start;
+mod status;
+
+use std::sync::Arc;
+
+use tracing::{debug, error, info};
+
+use self::requests::HeldWrite;
+use super::alarm::Alarm;
+use super::config::NodeConfig;
+use super::disk_full::DiskFull;
+use super::ending::{Ending, StopReason};
+use super::inbox::{Arrivals, Event, Inbox};
+use super::observer::Observer;
+use super::outbox::PeerOutbox;
+use super::pending::PendingRequests;
+use super::persist::{LogJob, LogQueue, PersistEvent};
+use super::state::{StateEvent, StateJob, StateQueue};
+use crate::base::{Core as _, Entry, Instant, NodeId, Payload};
+use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, notes};
+use crate::env::Env;
+use crate::kv::CellStore;
+use crate::storage::{Engine, StorageError, Tree};
+use crate::wire::{PeerMessage, PeerMessageRef, RequestError};
+
+/// Nanoseconds of a millisecond.
+const NANOS_PER_MS: u64 = 1_000_000;
+/// What a persist request costs in the log besides its records, for the trigger of a flush.
+const PERSIST_OVERHEAD_BYTES: u64 = 48;
+
+/// One member of a masterless cluster: the core, the cells, and what connects them to the world.
+pub struct MasterlessReplica<E: Env, O: Observer> {
+    env: E,
+    config: NodeConfig,
+    placement: Placement,
+    core: Dynamo,
+    store: CellStore<Tree<E::Disk>>,
+    inbox: Arc<Inbox>,
+    log: Arc<LogQueue>,
+    state: Arc<StateQueue<E::Disk>>,
+    peers: Vec<(NodeId, Arc<PeerOutbox>)>,
+    pending: PendingRequests,
+    /// Writes that wait because the tables do not keep up.
+    held: Vec<HeldWrite>,
+    observer: O,
+    flush: FlushProgress,
+    persists: PersistProgress,
+    disk_full: DiskFull,
+    wal_bytes: u64,
+    stop: Option<StopReason>,
+}
+
+/// How far the cells are on disk.
+#[derive(Debug, Default)]
+struct FlushProgress {
+    /// The last persist request whose effect is in tables.
+    durable: PersistId,
+    /// Bytes of log applied since a memtable was last frozen.
+    log_bytes: u64,
+    /// The state task has ended by itself.
+    is_over: bool,
+}
+
+/// How far the log is.
+#[derive(Debug, Default)]
+struct PersistProgress {
+    /// The last persist request that was handed to the log.
+    last: PersistId,
+    /// The last one that is durable.
+    durable: PersistId,
+}
+
+impl<E: Env, O: Observer> MasterlessReplica<E, O> {
+    /// Returns the inbox.
+    pub fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// Returns the way to each peer.
+    pub fn peer_outboxes(&self) -> Vec<(NodeId, Arc<PeerOutbox>)> {
+        self.peers.clone()
+    }
+
+    /// Runs until the node is asked to stop or cannot go on.
+    pub async fn run(mut self) -> StopReason {
+        let mut arrivals = Arrivals::default();
+        let mut alarm = Alarm::new(&self.env, self.core.deadline());
+        loop {
+            let now = self.env.now();
+            self.inbox.take(&mut arrivals);
+            self.step(now, Input::Wall { ms: self.wall_ms() });
+            self.handle(now, &mut arrivals);
+            self.release_held(now);
+            if now >= self.core.deadline() {
+                self.core.tick(now);
+            }
+            self.expire(now);
+            self.drive(now);
+            self.maybe_flush();
+            if let Some(reason) = self.stop.take() {
+                let ending = self.ending();
+                let is_over = self.flush.is_over;
+                let reason = ending.condemn_if_damaged(reason, is_over).await;
+                return ending.finish(reason);
+            }
+            let core_deadline = self.core.deadline();
+            let deadline =
+                self.pending.next_deadline().map_or(core_deadline, |at| at.min(core_deadline));
+            alarm.until(&self.env, now, deadline);
+            if self.inbox.wait(alarm.future.as_mut()).await {
+                alarm.over = true;
+            }
+        }
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.env.wall().0 / NANOS_PER_MS
+    }
+
+    fn handle(&mut self, now: Instant, arrivals: &mut Arrivals) {
+        for event in arrivals.events.drain(..) {
+            self.on_event(now, event);
+        }
+        for (from, message) in arrivals.messages.drain(..) {
+            // The handshake lets in peers of the own mode only.
+            let PeerMessage::Dynamo(message) = message else { continue };
+            self.step(now, Input::Peer { from, message });
+        }
+        for request in arrivals.requests.drain(..) {
+            self.on_request(now, request);
+        }
+    }
+
+    fn step(&mut self, now: Instant, input: Input) {
+        self.observer.on_masterless_input(now, &self.core, &input);
+        self.core.step(now, input);
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Persist(event) => self.on_persist_event(now, event),
+            Event::State(event) => self.on_state_event(now, event),
+            Event::PeerLost(peer) => self.step(now, Input::PeerLost { peer }),
+            Event::Shutdown => {
+                info!(node = %self.config.node, "stopping");
+                self.held.clear();
+                while let Some(request) = self.pending.remove_first() {
+                    self.fail(&request, RequestError::ShuttingDown);
+                }
+                self.log.push(LogJob::Stop);
+            }
+        }
+    }
+
+    fn on_persist_event(&mut self, now: Instant, event: PersistEvent) {
+        match event {
+            PersistEvent::Persisted(through) => {
+                self.persists.durable = through;
+                self.step(now, Input::Persisted { through });
+            }
+            PersistEvent::DiskFull(full) => {
+                self.set_disk_full(now, DiskFull { log: full, ..self.disk_full });
+            }
+            PersistEvent::Size(bytes) => self.wal_bytes = bytes,
+            PersistEvent::Failed(error) => self.fail_storage(error),
+            PersistEvent::Stopped => self.stop = Some(StopReason::Requested),
+            PersistEvent::InstallLogged(meta) => unreachable!("nobody installs {meta:?}"),
+        }
+    }
+
+    fn set_disk_full(&mut self, now: Instant, full: DiskFull) {
+        if full.any() != self.disk_full.any() {
+            self.step(now, if full.any() { Input::DiskFull } else { Input::DiskHasSpace });
+        }
+        self.disk_full.set(full, self.config.node);
+    }
+
+    fn fail_storage(&mut self, error: StorageError) {
+        error!(node = %self.config.node, %error, "storage failed: the node stops");
+        self.stop = Some(StopReason::Storage(error));
+    }
+
+    /// Carries out what the core wants until it wants nothing more.
+    fn drive(&mut self, now: Instant) {
+        while self.stop.is_none() {
+            let ready = self.core.take_ready();
+            if ready == Ready::default() {
+                break;
+            }
+            self.observer.on_masterless_ready(now, &self.core, &ready);
+            if let Err(error) = self.execute(now, ready) {
+                self.fail_storage(error);
+            }
+        }
+    }
+
+    fn execute(&mut self, now: Instant, ready: Ready) -> Result<(), StorageError> {
+        if let Some(persist) = ready.persist {
+            self.persists.last = persist.id;
+            self.flush.log_bytes += bytes_of(&persist.records);
+            self.log.push(LogJob::Records(persist));
+        }
+        for (id, records) in ready.apply {
+            let deltas = self.store.apply(id, &records)?;
+            note_floors(&mut self.store, &records);
+            self.observer.on_masterless_applied(now, id, &records);
+            self.step(now, Input::Applied { deltas });
+        }
+        for (to, message) in &ready.send {
+            if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
+                outbox.send(PeerMessageRef::Dynamo(message));
+            }
+        }
+        for (token, reply) in ready.replies {
+            self.on_reply(now, token, reply);
+        }
+        for (id, read) in ready.reads {
+            let found = self.store.read(&read)?;
+            self.step(now, Input::StoreRead { id, found });
+        }
+        Ok(())
+    }
+
+    /// Has what is in memory written to a table when it is much, or when the log is long.
+    fn maybe_flush(&mut self) {
+        let tree = self.store.engine();
+        let is_due = tree.is_flush_due() || self.flush.log_bytes >= self.config.flush_log_bytes;
+        if is_due && tree.may_freeze() && tree.applied() > tree.frozen_through() {
+            let frozen = self.store.engine_mut().freeze(Vec::new());
+            self.flush.log_bytes = 0;
+            self.state.push(StateJob::Flush(frozen));
+        }
+    }
+
+    fn on_state_event(&mut self, now: Instant, event: StateEvent) {
+        match event {
+            StateEvent::Version => {
+                if let Some(version) = self.state.take_version() {
+                    self.store.engine_mut().adopt(version);
+                    self.on_durable();
+                }
+            }
+            StateEvent::DiskFull(full) => {
+                self.set_disk_full(now, DiskFull { tables: full, ..self.disk_full });
+            }
+            StateEvent::Fatal(error) => {
+                self.flush.is_over = true;
+                self.fail_storage(error);
+            }
+            StateEvent::Data { .. }
+            | StateEvent::Saved { .. }
+            | StateEvent::Stored { .. }
+            | StateEvent::Verified(_)
+            | StateEvent::Installed(_)
+            | StateEvent::Failed(_) => unreachable!("nobody sends or receives a snapshot"),
+        }
+    }
+
+    /// Cuts the log where the tables have gone further.
+    fn on_durable(&mut self) {
+        let durable = self.store.engine().durable().index;
+        if durable > self.flush.durable {
+            self.flush.durable = durable;
+            debug!(node = %self.config.node, durable, "flushed");
+            self.log.push(LogJob::RemoveThrough(durable));
+        }
+    }
+
+    fn ending(&self) -> Ending<'_, E> {
+        Ending {
+            env: &self.env,
+            inbox: &self.inbox,
+            log: &self.log,
+            state: &self.state,
+            peers: &self.peers,
+        }
+    }
+}
+
+/// Lets the store know the floors whose notes were just applied.
+fn note_floors<S: Engine>(store: &mut CellStore<S>, records: &[Record]) {
+    for record in records {
+        if let Record::Note { place, content: Some(content) } = record
+            && let Some((partition, floor)) = notes::floor(place.as_bytes(), content.as_bytes())
+        {
+            store.set_floor(partition, floor);
+        }
+    }
+}
+
+/// Returns about how many bytes records take in the log.
+fn bytes_of(records: &[Record]) -> u64 {
+    let bytes = |record: &Record| match record {
+        Record::Entries(entries) => entries.iter().map(Entry::bytes).sum(),
+        Record::Note { place, content } => place.len() + content.as_ref().map_or(0, Payload::len),
+    };
+    let bytes: usize = records.iter().map(bytes).sum();
+    u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(PERSIST_OVERHEAD_BYTES)
+}

@@ -1,0 +1,107 @@
+//! How a replica of the masterless mode is, for operators.
+
+use super::super::config::{Masterless, Replication};
+use super::super::observer::Observer;
+use super::{MasterlessReplica, PersistId};
+use crate::base::{Instant, NodeId};
+use crate::dynamo::DynamoStatus;
+use crate::env::Env;
+use crate::storage::Engine as _;
+use crate::wire::{HintStatus, MasterlessStatus, Mode, PeerStatus, Status, SyncStatus};
+
+impl<E: Env, O: Observer> MasterlessReplica<E, O> {
+    pub(super) fn status(&self, now: Instant) -> Status {
+        let core = self.core.status();
+        let tree = self.store.engine();
+        let last: PersistId = self.persists.last;
+        Status {
+            node: self.config.node,
+            cluster: self.config.cluster,
+            mode: Mode::Masterless { placement: 0 }.name().to_owned(),
+            role: if core.is_whole { "replica" } else { "recovering" }.to_owned(),
+            term: 0,
+            leader: None,
+            last_index: last,
+            commit_index: self.persists.durable,
+            applied_index: self.store.applied(),
+            snapshot_index: self.flush.durable,
+            peers: self.peer_statuses(&core),
+            cell_count: tree.cell_count(),
+            session_count: 0,
+            wal_bytes: self.wal_bytes,
+            table_bytes: tree.pin().bytes(),
+            sync_policy: self.config.sync_policy.in_words(),
+            disk_full: self.disk_full.any(),
+            wall_ms: self.wall_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            masterless: Some(self.masterless_status(now, core)),
+        }
+    }
+
+    fn peer_statuses(&self, core: &DynamoStatus) -> Vec<PeerStatus> {
+        let peers = self.config.members.iter().filter(|(node, _)| *node != self.config.node);
+        let status = |(node, address): &(NodeId, String)| PeerStatus {
+            node: *node,
+            address: address.clone(),
+            match_index: 0,
+            lag: 0,
+            state: if core.up.contains(node) { "up" } else { "down" }.to_owned(),
+        };
+        peers.map(status).collect()
+    }
+
+    fn masterless_status(&self, now: Instant, core: DynamoStatus) -> MasterlessStatus {
+        let defaults = Masterless::default();
+        let masterless = match &self.config.replication {
+            Replication::Masterless(masterless) => masterless,
+            Replication::PrimaryBackup => &defaults,
+        };
+        let mut up = core.up;
+        up.push(self.config.node);
+        up.sort_unstable();
+        up.dedup();
+        let limits = self.core.config();
+        let hint = |(&target, &(count, bytes)): (&NodeId, &(usize, usize))| HintStatus {
+            target,
+            count: wide(count),
+            bytes: wide(bytes),
+            count_max: wide(limits.hint_count_max),
+            bytes_max: wide(limits.hint_bytes_max),
+        };
+        let hints = core.hints.iter().filter(|(_, (count, _))| *count > 0).map(hint).collect();
+        let sync = |(peer, _): &(NodeId, _)| SyncStatus {
+            peer: *peer,
+            last_ms_ago: core.synced.get(peer).map(|at| ms(now.since(*at))),
+        };
+        MasterlessStatus {
+            replication_factor: count(masterless.replication_factor),
+            partition_count: u32::from(masterless.partition_count),
+            repair: masterless.repair.name().to_owned(),
+            is_whole: core.is_whole,
+            up,
+            hints,
+            hints_dropped: core.hints_dropped,
+            batch_count: wide(core.batches),
+            pending_write_count: wide(core.pending_writes),
+            pending_read_count: wide(core.pending_reads),
+            merkle_bytes: wide(core.merkle_bytes),
+            unknown_tree_count: count(core.merkle_unknown),
+            sync_count: core.sync_sessions,
+            syncs: self.peers.iter().map(sync).collect(),
+            floor_ms: core.floor_min.ms(),
+            clock_ms: core.clock.ms(),
+        }
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,228 @@
+//! The writes of a history with what is known of their stamps, as all checkers of the mode need it.
+//!
+//! The stamp of an acknowledged write is in its answer. That of an unknown one is learned from
+//! whoever read one of its values, which are unique; the stamp of an unknown deletion stays unknown
+//! for ever, so it may explain any absence.
+
+use std::collections::BTreeMap;
+
+use mangrove::base::{NodeId, Stamp};
+use mangrove::dynamo::Level;
+
+use super::bounds::Bound;
+use super::stores::Stores;
+use crate::check::client::{reads, writes};
+use crate::history::{Answer, Call, CellId, History, OpId, Operation, Outcome, Terms, ValueId};
+
+/// Whether a replica's disk lost what the replica had acknowledged. Only one replica's ever does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loss {
+    /// No.
+    #[default]
+    None,
+    /// The node noticed and answered no reads until it had got everything from all others: only
+    /// what it alone had is gone. What was acknowledged before this event may be concerned.
+    Noticed {
+        /// Position among the events of the history.
+        until: u32,
+    },
+    /// Nobody can notice: an older disk, an fsync that lied. Every acknowledgement before this
+    /// event may be short of one replica.
+    Unnoticed {
+        /// Position among the events of the history.
+        until: u32,
+        /// Whose disk it was.
+        node: NodeId,
+    },
+}
+
+/// What the promises depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Replicas of every partition (N).
+    pub replicas: u32,
+    /// Whether a disk lost anything.
+    pub loss: Loss,
+}
+
+impl Setting {
+    /// Returns how many replicas a level asks (R or W).
+    pub fn count(&self, level: Level) -> u32 {
+        match level {
+            Level::One => 1,
+            Level::Two => 2,
+            Level::Three => 3,
+            Level::Quorum => self.replicas / 2 + 1,
+            Level::All => self.replicas,
+        }
+    }
+
+    /// Returns how many of `count` replicas that had something at event `at` certainly still
+    /// have it.
+    pub fn holders(&self, count: u32, at: u32) -> u32 {
+        match self.loss {
+            Loss::Unnoticed { until, .. } if at < until => count.saturating_sub(1),
+            Loss::Noticed { until } if at < until && count == 1 => 0,
+            Loss::None | Loss::Noticed { .. } | Loss::Unnoticed { .. } => count,
+        }
+    }
+
+    /// Tells whether the node that gave a stamp may have forgotten that it did.
+    pub fn may_repeat(&self, stamp: Stamp) -> bool {
+        matches!(self.loss, Loss::Unnoticed { node, .. } if node == stamp.node())
+    }
+
+    /// Returns the least number of holders of which every read of `count` replicas meets one.
+    pub fn holders_needed(&self, count: u32) -> u32 {
+        (self.replicas + 1).saturating_sub(count)
+    }
+}
+
+/// What a read found in a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The cell.
+    pub cell: CellId,
+    /// The value; absent if there was none.
+    pub value: ValueId,
+    /// The value's stamp, if there was one and the store told it.
+    pub stamp: Option<Stamp>,
+}
+
+/// An operation that may delete a cell.
+#[derive(Debug, Clone, Copy)]
+struct Deletion {
+    invoked: u32,
+    /// `None`: unknown, any.
+    stamp: Option<Stamp>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Ledger<'a> {
+    /// The history.
+    pub history: &'a History,
+    /// What the promises depend on.
+    pub setting: Setting,
+    stamps: BTreeMap<OpId, Stamp>,
+    writers: BTreeMap<(CellId, ValueId), OpId>,
+    deletions: Vec<Vec<Deletion>>,
+}
+
+impl<'a> Ledger<'a> {
+    /// Reads a history.
+    pub fn new(history: &'a History, setting: Setting) -> Self {
+        let mut ledger = Self {
+            history,
+            setting,
+            stamps: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            deletions: vec![Vec::new(); history.cell_count()],
+        };
+        for (id, op) in ledger.ops() {
+            let stamp = history.terms(id).and_then(|terms| terms.stamp);
+            if let Some(stamp) = stamp {
+                ledger.stamps.insert(id, stamp);
+            }
+            for (cell, value) in writes(history, &op.call) {
+                if value == ValueId::ABSENT && op.outcome != Outcome::Fail {
+                    let deletion = Deletion { invoked: op.invoked, stamp };
+                    ledger.deletions[cell.0 as usize].push(deletion);
+                } else if value != ValueId::ABSENT {
+                    ledger.writers.entry((cell, value)).or_insert(id);
+                }
+            }
+        }
+        for (id, _) in ledger.ops() {
+            for seen in ledger.reads_of(id) {
+                if let (Some(writer), Some(stamp)) =
+                    (ledger.writer_of(seen.cell, seen.value), seen.stamp)
+                {
+                    ledger.stamps.entry(writer).or_insert(stamp);
+                }
+            }
+        }
+        ledger
+    }
+
+    /// Learns the stamps of writes whose values are on a disk.
+    pub fn learn(&mut self, stores: &Stores) {
+        for (cell, value, stamp) in stores.values(self.history) {
+            if let Some(writer) = value.and_then(|value| self.writer_of(cell, value)) {
+                self.stamps.entry(writer).or_insert(stamp);
+            }
+        }
+    }
+
+    /// Returns all operations with their names.
+    pub fn ops(&self) -> impl Iterator<Item = (OpId, &'a Operation)> + use<'a> {
+        (0..).map(OpId).zip(self.history.ops())
+    }
+
+    /// Returns the stamp of a write, if it is known.
+    pub fn stamp_of(&self, op: OpId) -> Option<Stamp> {
+        self.stamps.get(&op).copied()
+    }
+
+    /// Returns the operation that writes that value to that cell; values are unique.
+    pub fn writer_of(&self, cell: CellId, value: ValueId) -> Option<OpId> {
+        self.writers.get(&(cell, value)).copied()
+    }
+
+    /// Returns what a write leaves in cells.
+    pub fn effects_of(&self, op: OpId) -> Vec<(CellId, ValueId)> {
+        writes(self.history, &self.history.op(op).call)
+    }
+
+    /// Returns the terms of a write that was acknowledged, its stamp, and how many replicas had
+    /// it then.
+    pub fn acknowledged(&self, op: OpId) -> Option<(&'a Terms, Stamp, u32)> {
+        let is_ok = matches!(self.history.op(op).outcome, Outcome::Ok(_));
+        let terms = self.history.terms(op).filter(|_| is_ok)?;
+        Some((terms, terms.stamp?, self.setting.count(terms.level)))
+    }
+
+    /// Returns what a read found, of every cell that it covers; nothing if `op` is none.
+    pub fn reads_of(&self, op: OpId) -> Vec<Seen> {
+        let operation = self.history.op(op);
+        let Outcome::Ok(answer) = &operation.outcome else { return Vec::new() };
+        let found = self.history.terms(op).map(|terms| &terms.found);
+        let seen = |(cell, value)| {
+            let stamp = found.and_then(|found| found.get(&cell)).copied();
+            Seen { cell, value, stamp: stamp.filter(|_| value != ValueId::ABSENT) }
+        };
+        reads(self.history, &operation.call, answer).into_iter().map(seen).collect()
+    }
+
+    /// Returns how many replicas an answered read asked.
+    pub fn read_count(&self, op: OpId) -> u32 {
+        self.history.terms(op).map_or(0, |terms| self.setting.count(terms.level))
+    }
+
+    /// Tells whether an operation reads and was answered.
+    pub fn is_read(&self, op: OpId) -> bool {
+        let operation = self.history.op(op);
+        let reads = matches!(
+            operation.call,
+            Call::Get { .. } | Call::MultiGet(_) | Call::Slice(_) | Call::Scan(_)
+        );
+        reads && matches!(&operation.outcome, Outcome::Ok(answer) if *answer != Answer::Done)
+    }
+
+    /// Tells whether some operation that began before event `before` may have deleted the cell
+    /// with a stamp above `floor`.
+    pub fn may_be_deleted(&self, cell: CellId, floor: Stamp, before: u32) -> bool {
+        self.deletions[cell.0 as usize].iter().any(|deletion| {
+            deletion.invoked < before && deletion.stamp.is_none_or(|stamp| stamp > floor)
+        })
+    }
+
+    /// Tells whether what was found in a cell is as new as `bound` demands, at event `at`.
+    pub fn is_within(&self, seen: &Seen, bound: Bound, at: u32) -> bool {
+        if seen.value == ValueId::ABSENT {
+            return bound.is_deleted || self.may_be_deleted(seen.cell, bound.stamp, at);
+        }
+        // A value without stamp is the origin checker's.
+        seen.stamp.is_none_or(|stamp| bound.admits(stamp))
+    }
+}

@@ -1,0 +1,270 @@
+//! What a masterless run does besides letting the nemesis loose: looks at the disks meanwhile, and
+//! the end of it.
+//!
+//! ```text
+//! faults, with looks at the disks ──► hints accounted for? ──► heal ──► equal, by one mechanism
+//!   ──► serve ──► read everything ──► look at the disks ──► judge
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mangrove::base::NodeId;
+use mangrove::dynamo::Level;
+
+use super::disks::{self, Look};
+use super::options::{Mechanism, Options as MasterlessOptions};
+use crate::check::Violation;
+use crate::check::masterless::hint_accounting::{Coordinator, Inquiry};
+use crate::check::masterless::{
+    Ledger, Loss, Setting, check_healed, check_history, convergence, durability, hint_accounting,
+};
+use crate::cluster::Cluster;
+use crate::history::History;
+use crate::options::Options;
+use crate::run::clock;
+use crate::workload::{ClientProcess, Shared};
+use crate::world::World;
+
+/// Longest time after healing until the replicas are equal: that of the slowest mechanism, with
+/// the takeover of batches and a steward's rounds in it, and as much again.
+const CONVERGE_MAX: Duration = Duration::from_mins(1);
+/// First and longest pause between two looks at whether they are.
+const CONVERGE_POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// Age from which on an acknowledged write must be accounted for: the longest that a fault holds a
+/// coordinator's disk up, and what the coordinator takes after that.
+const HINT_DEADLINE: Duration = Duration::from_secs(15);
+/// Tries of a write after convergence, and of each read.
+const SERVE_ATTEMPTS: u32 = 40;
+const READ_ATTEMPTS: u32 = 10;
+/// Pause between them.
+const SERVE_PAUSE: Duration = Duration::from_millis(200);
+
+/// A run, as its last phases see it.
+pub struct Phases<'a> {
+    /// The world.
+    pub world: &'a World,
+    /// The nodes.
+    pub cluster: &'a mut Cluster,
+    /// What the run was told to be.
+    pub options: &'a Options,
+    /// What the clients have recorded.
+    pub shared: &'a Arc<Shared>,
+}
+
+/// What the end of a run came to.
+#[derive(Debug)]
+pub struct Ending {
+    /// Time from healing until the replicas were equal.
+    pub time_to_converge: Duration,
+    /// Position in the history when they were.
+    pub converged_at: u32,
+}
+
+impl Phases<'_> {
+    fn masterless(&self) -> &MasterlessOptions {
+        match &self.options.masterless {
+            Some(masterless) => masterless,
+            None => panic!("seed {} is of the primary-backup mode", self.options.seed),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn replicas(&self) -> u32 {
+        let nodes = usize::try_from(self.options.node_count).unwrap_or(usize::MAX);
+        let count = self.masterless().replication_factor.min(nodes);
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// What the promises depend on, if the replicas were equal at event `until`.
+    fn setting(&self, until: u32) -> Setting {
+        let losses = self.cluster.disk_losses();
+        let victim = self.cluster.nodes().find(|node| self.cluster.is_victim(*node));
+        let node = NodeId(victim.unwrap_or(0));
+        let loss = match (losses.unnoticed, losses.noticed) {
+            (true, _) => Loss::Unnoticed { until, node },
+            (false, true) => Loss::Noticed { until },
+            (false, false) => Loss::None,
+        };
+        Setting { replicas: self.replicas(), loss }
+    }
+
+    async fn look(&self) -> Result<Look, Violation> {
+        let Some(placement) = self.cluster.placement() else { panic!("no placement") };
+        let losses = self.cluster.disk_losses();
+        let excused = |node| losses.any() && self.cluster.is_victim(node);
+        disks::look(self.cluster, &placement, excused).await.map_err(|(node, what)| {
+            let what = format!("the disk of node {node} cannot be recovered: {what}");
+            Violation { checker: "durability", what, at: self.now_ns() }
+        })
+    }
+
+    /// Compares the disks with what was acknowledged so far.
+    pub async fn check_disks(&self) -> Result<(), Violation> {
+        // First the history: what is acknowledged while the disks are looked at comes later.
+        let history = self.shared.history();
+        let look = self.look().await?;
+        let mut ledger = Ledger::new(&history, self.setting(u32::MAX));
+        ledger.learn(&look.stores);
+        let missing = u32::from(self.cluster.disk_losses().any());
+        durability::check(&ledger, &look.stores, self.now_ns(), missing)
+    }
+
+    /// Asks, before anything is healed, whether whoever missed a write is owed a hint.
+    pub async fn check_hints(&self) -> Result<(), Violation> {
+        let faults = &self.options.faults;
+        // A disk without space has no space for hints either.
+        if !self.masterless().repair.hints || faults.disk_full {
+            return Ok(());
+        }
+        let history = self.shared.history();
+        let look = self.look().await?;
+        let ledger = Ledger::new(&history, self.setting(u32::MAX));
+        let victims = self.cluster.nodes().filter(|node| self.cluster.is_victim(*node));
+        let forgetful: BTreeSet<NodeId> =
+            victims.filter(|_| self.cluster.disk_losses().any()).map(NodeId).collect();
+        let coordinators: BTreeMap<NodeId, Coordinator> = self
+            .cluster
+            .nodes()
+            .filter(|node| !forgetful.contains(&NodeId(*node)))
+            .map(|node| (NodeId(node), self.coordinator(node)))
+            .collect();
+        let deadline_ns = u64::try_from(HINT_DEADLINE.as_nanos()).unwrap_or(u64::MAX);
+        let inquiry = Inquiry { at: self.now_ns(), deadline_ns, coordinators, forgetful };
+        hint_accounting::check(&ledger, &look.stores, &inquiry)
+    }
+
+    fn coordinator(&self, node: u64) -> Coordinator {
+        let up_since = self.cluster.up_since(node);
+        Coordinator {
+            running_since_ns: up_since
+                .map(|since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
+            dropped: self.cluster.watch().hints_dropped(NodeId(node)),
+        }
+    }
+
+    /// After healing: equal replicas, an acknowledged write, every cell readable.
+    pub async fn finish(&mut self) -> Result<Ending, Violation> {
+        let is_read = Arc::new(AtomicBool::new(false));
+        if self.masterless().mechanism == Mechanism::Reads {
+            self.start_reading(Arc::clone(&is_read)).await;
+        }
+        let time_to_converge = self.wait_until_equal().await?;
+        is_read.store(true, Ordering::Relaxed);
+        let converged_at = self.shared.event_count();
+        self.serve().await?;
+        // It wrote something, which one replica may not have got yet.
+        self.wait_until_equal().await?;
+        Ok(Ending { time_to_converge, converged_at })
+    }
+
+    async fn wait_until_equal(&mut self) -> Result<Duration, Violation> {
+        let healed = self.world.now();
+        let (mut pause, pause_max) = CONVERGE_POLL;
+        loop {
+            self.world.sleep(pause).await;
+            pause = (pause * 11 / 10).min(pause_max);
+            self.cluster.undo_due().await;
+            if let Some(violation) = self.cluster.watch().violation() {
+                return Err(violation);
+            }
+            let look = self.look().await?;
+            let equal = convergence::check(&look.stores, self.now_ns());
+            let waited = self.world.now().saturating_sub(healed);
+            if equal.is_ok() && look.is_settled() {
+                return Ok(waited);
+            }
+            if waited > CONVERGE_MAX {
+                let mechanism = self.masterless().mechanism.name();
+                let what = match equal {
+                    Err(violation) => violation.what,
+                    Ok(()) => format!(
+                        "{} batches are open, damaged: {:?}",
+                        look.batch_count, look.damaged
+                    ),
+                };
+                let what = format!("{CONVERGE_MAX:?} after healing, by {mechanism}: {what}");
+                return Err(Violation { checker: "convergence_time", what, at: self.now_ns() });
+            }
+        }
+    }
+
+    /// Lets a client read every cell again and again, until told that it is enough.
+    async fn start_reading(&self, enough: Arc<AtomicBool>) {
+        let host = self.world.add_client("repairer");
+        let (addresses, options, shared) =
+            (self.cluster.addresses(), self.options.clone(), Arc::clone(self.shared));
+        let clock = clock(self.world);
+        let main = move |env| async move {
+            let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
+            reader.ask_at(Level::Quorum);
+            while !enough.load(Ordering::Relaxed) {
+                reader.read_everything(READ_ATTEMPTS).await;
+                reader.pause(SERVE_PAUSE).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        self.world.start(host, main).await;
+    }
+
+    /// Demands a write and all reads, of a quorum and of all replicas.
+    async fn serve(&self) -> Result<(), Violation> {
+        let host = self.world.add_client("reader");
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (addresses, options, shared) =
+            (self.cluster.addresses(), self.options.clone(), Arc::clone(self.shared));
+        let clock = clock(self.world);
+        let main = move |env| async move {
+            let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
+            let mut served = false;
+            for _ in 0..SERVE_ATTEMPTS {
+                served = reader.set_one().await;
+                if served {
+                    break;
+                }
+                reader.pause(SERVE_PAUSE).await;
+            }
+            reader.ask_at(Level::Quorum);
+            let is_read = reader.read_everything(READ_ATTEMPTS).await;
+            reader.ask_at(Level::All);
+            let is_read = is_read && reader.read_everything(READ_ATTEMPTS).await;
+            let answer = match (served, is_read) {
+                (true, true) => Ok(()),
+                (false, _) => Err("no write is acknowledged after healing"),
+                (true, false) => Err("not every cell can be read after healing"),
+            };
+            // The run may have ended.
+            sender.send(answer).ok();
+        };
+        self.world.start(host, main).await;
+        let what = match receiver.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(what)) => what,
+            Err(_) => "the reader died",
+        };
+        Err(Violation { checker: "liveness", what: what.to_owned(), at: self.now_ns() })
+    }
+
+    /// Judges the run: the disks as they are in the end, and the whole history. `converged_at` is
+    /// `None` if the run was ended by a violation before.
+    pub async fn judge(
+        &self,
+        history: &History,
+        converged_at: Option<u32>,
+    ) -> Result<(), Violation> {
+        let setting = self.setting(converged_at.unwrap_or(u32::MAX));
+        let mut ledger = Ledger::new(history, setting);
+        if converged_at.is_none() {
+            return check_history(&ledger);
+        }
+        let look = self.look().await?;
+        check_history(&ledger)?;
+        ledger.learn(&look.stores);
+        check_healed(&ledger, &look.stores, self.now_ns())
+    }
+}
