@@ -79,8 +79,8 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D32", what: "repeats a timed-out write with a new stamp" },
     Bug { code: "D34", what: "acknowledges before the log is synced" },
     Bug { code: "D36", what: "reports a failed quorum write as not applied" },
-    Bug { code: "D50", what: "see the node's `planted!(\"D50\")`" },
-    Bug { code: "D51", what: "see the node's `planted!(\"D51\")`" },
+    Bug { code: "D50", what: "raises a floor over writes that are still to be delivered" },
+    Bug { code: "D51", what: "a floor keeps nothing from coming back" },
 ];
 
 /// Returns the planted bugs of a mode.

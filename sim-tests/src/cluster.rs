@@ -729,7 +729,13 @@ impl Cluster {
 
     /// Ends all faults and starts every node; those in `frozen` stay as they are instead.
     pub async fn heal(&mut self) {
+        // A disk that has lied must have lost what it lied about: nothing else makes it honest.
+        let lying = self.undo.values().find(|undo| matches!(undo, Undo::PowerAfterLie(_)));
+        let lying = lying.filter(|_| self.options.masterless.is_some()).cloned();
         self.undo.clear();
+        if let Some(undo) = lying {
+            self.undo_one(undo).await;
+        }
         self.lying = false;
         self.refilling = None;
         self.keeping = false;

@@ -112,6 +112,8 @@ pub struct Summary {
     converge_ms: Vec<u64>,
     /// The same by mechanism, of runs of the masterless mode that converged.
     mechanism_ms: BTreeMap<Mechanism, Vec<u64>>,
+    /// The slowest run of each mechanism: milliseconds and seed.
+    slowest: BTreeMap<Mechanism, (u64, u64)>,
     failed: Vec<(u64, String)>,
 }
 
@@ -202,6 +204,8 @@ impl Summary {
         self.converge_ms.push(converge);
         if let Some(mechanism) = report.mechanism.filter(|_| report.violation.is_none()) {
             self.mechanism_ms.entry(mechanism).or_default().push(converge);
+            let slowest = self.slowest.entry(mechanism).or_default();
+            *slowest = (*slowest).max((converge, report.seed));
         }
         if let Some(violation) = &report.violation {
             self.failed.push((report.seed, violation.to_string()));
@@ -268,19 +272,28 @@ impl Summary {
     }
 
     /// Returns how long each mechanism took to make the replicas equal, in milliseconds: number of
-    /// runs, median, 95th and 99th percentile, longest.
-    pub fn convergence(&self) -> BTreeMap<&'static str, [u64; 5]> {
-        let row = |times: &Vec<u64>| {
+    /// runs, median, 95th and 99th percentile, longest; and the seed of the longest.
+    pub fn convergence(&self) -> BTreeMap<&'static str, [u64; 6]> {
+        let row = |(mechanism, times): (&Mechanism, &Vec<u64>)| {
             let count = u64::try_from(times.len()).unwrap_or(u64::MAX);
             let at = |percent| percentile(times, percent);
-            [count, at(50), at(95), at(99), at(100)]
+            let (longest, seed) = self.slowest.get(mechanism).copied().unwrap_or_default();
+            (mechanism.name(), [count, at(50), at(95), at(99), longest, seed])
         };
-        self.mechanism_ms.iter().map(|(mechanism, times)| (mechanism.name(), row(times))).collect()
+        self.mechanism_ms.iter().map(row).collect()
     }
 
     fn convergence_table(&self) -> String {
         let mut table = comfy_table::Table::new();
-        table.set_header(["equal after healing by", "runs", "median ms", "p95", "p99", "max"]);
+        table.set_header([
+            "equal after healing by",
+            "runs",
+            "median ms",
+            "p95",
+            "p99",
+            "max",
+            "its seed",
+        ]);
         for (name, row) in self.convergence() {
             let numbers = row.iter().map(ToString::to_string);
             table.add_row(std::iter::once(name.to_owned()).chain(numbers));
