@@ -7,7 +7,7 @@ use std::time::Duration;
 use mangrove::base::Rng;
 
 use super::core::nanos;
-use super::disk::{DiskId, FileState, PowerLoss, Rot, SimDisk};
+use super::disk::{DiskId, DiskState, FileState, PowerLoss, Rot, SimDisk};
 use super::env::SimEnv;
 use super::fault::Fault;
 use super::net::{Hold, Reset};
