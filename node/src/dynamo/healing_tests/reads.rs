@@ -231,7 +231,7 @@ fn read_of_cells_in_a_deleted_row_shows_none_of_them() {
     let mut cell = entry(&cluster, "row", "cell", 5);
     let row = cell.place.clone();
     cell.place = Payload::new([row.as_bytes(), b"column"].concat()).unwrap();
-    let stamp = Stamp::new(6, 0, N1);
+    let stamp = Stamp::new(6, 0, OLD);
     let deleted = Entry { place: row, stamp, written: Written::RowDeleted };
     plant(&mut cluster, &[N1, N2, N3], &[cell]);
     plant(&mut cluster, &[N2], &[deleted.clone()]);
