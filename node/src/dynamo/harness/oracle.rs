@@ -108,7 +108,9 @@ impl Oracle {
         | Message::Repair { entries, .. }
         | Message::BatchStore { entries, .. } = message
         {
-            entries.iter().for_each(|entry| self.met(from, entry));
+            for entry in entries {
+                self.met(from, entry);
+            }
         }
     }
 
@@ -116,7 +118,9 @@ impl Oracle {
     pub(super) fn persists(&mut self, at: NodeId, records: &[Record]) {
         for record in records {
             if let Record::Entries(entries) = record {
-                entries.iter().for_each(|entry| self.met(at, entry));
+                for entry in entries {
+                    self.met(at, entry);
+                }
             }
         }
     }
@@ -272,9 +276,7 @@ fn check_acknowledged(
             Level::One => 1,
             Level::Two => 2,
             Level::Three => 3,
-            Level::Quorum if replicas.len() == 1 => 1,
-            Level::Quorum if replicas.len() < 4 => 2,
-            Level::Quorum => 3,
+            Level::Quorum => (replicas.len() + 1).div_ceil(2),
             Level::All => replicas.len(),
         };
         assert!(count >= needed, "{entry:?} is acknowledged at {:?} by {count}", asked.level);
