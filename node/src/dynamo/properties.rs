@@ -138,7 +138,7 @@ fn narrow(config: &mut Config, seed: u64) {
     config.waiting_count_max = 4;
     config.write_timeout = Duration::from_millis(300);
     config.hint_after = Duration::from_millis(100);
-    config.pending_writes_max = 12;
+    config.pending_writes_max = 5;
     config.hint_window_bytes = if seed.is_multiple_of(2) { 40 } else { 400 };
     config.hint_retry = Duration::from_millis(100);
     config.hint_count_max = if seed.is_multiple_of(7) { 3 } else { 1000 };
@@ -146,12 +146,12 @@ fn narrow(config: &mut Config, seed: u64) {
     config.batch_store_timeout = Duration::from_millis(100);
     config.batch_retry = Duration::from_millis(150);
     config.batch_replays_max = 2;
-    config.batch_count_max = 6;
+    config.batch_count_max = 3;
     config.heartbeat_interval = Duration::from_millis(50);
     config.detector_deviation_min = Duration::from_millis(20);
     config.detector_doubt = Duration::from_millis(80);
-    config.sync_interval = Duration::from_secs(3600);
-    config.floor_interval = Duration::from_secs(3600);
+    config.sync_interval = Duration::from_hours(1);
+    config.floor_interval = Duration::from_hours(1);
 }
 
 fn changes(cluster: &Cluster, write: &Write, number: usize) -> Vec<(Payload, Written)> {

@@ -319,6 +319,12 @@ impl Cluster {
         token
     }
 
+    /// Has a client forget its request.
+    pub(super) fn forget(&mut self, id: NodeId, token: Token) {
+        self.oracle.forgotten(token);
+        self.step(id, Input::Forget { token });
+    }
+
     /// Has a client put a value that is never used again under each key.
     pub(super) fn put(&mut self, id: NodeId, level: Level, keys: &[&str]) -> Token {
         let value = |key: &&str| Written::Value(payload(&format!("{key}{}", self.tokens + 1)));
@@ -346,7 +352,9 @@ impl Cluster {
             lines.extend(describe::persist(&persist).map(|line| format!("{id} ✓ {line}")));
             through = Some(persist.id);
         }
-        lines.into_iter().for_each(|line| self.note(line));
+        for line in lines {
+            self.note(line);
+        }
         if let Some(through) = through {
             self.step(id, Input::Persisted { through });
         }

@@ -43,6 +43,8 @@ pub(in super::super) struct Oracle {
     unsettled: BTreeMap<Stamp, Token>,
     /// Values of which a client was told that nothing was done.
     refused: BTreeSet<Payload>,
+    /// Nodes that dropped a hint, which is the end of what they promised.
+    dropped: BTreeSet<NodeId>,
     /// Disks that a test has emptied: nothing is promised of what they held.
     pub(in super::super) is_wiped: bool,
 }
@@ -66,6 +68,13 @@ impl Oracle {
             asked.is_lost |= asked.reply.is_none();
         }
         self.unsettled.retain(|stamp, _| stamp.node() != id);
+    }
+
+    /// A client waits no more.
+    pub(super) fn forgotten(&mut self, token: Token) {
+        if let Some(asked) = self.asked.get_mut(&token) {
+            asked.is_lost = true;
+        }
     }
 
     /// Returns what was written at a place with that stamp.
@@ -99,7 +108,9 @@ impl Oracle {
         | Message::Repair { entries, .. }
         | Message::BatchStore { entries, .. } = message
         {
-            entries.iter().for_each(|entry| self.met(from, entry));
+            for entry in entries {
+                self.met(from, entry);
+            }
         }
     }
 
@@ -107,7 +118,9 @@ impl Oracle {
     pub(super) fn persists(&mut self, at: NodeId, records: &[Record]) {
         for record in records {
             if let Record::Entries(entries) = record {
-                entries.iter().for_each(|entry| self.met(at, entry));
+                for entry in entries {
+                    self.met(at, entry);
+                }
             }
         }
     }
@@ -184,12 +197,13 @@ impl Oracle {
         let Some(core) = nodes.get(&id).and_then(|node| node.core.as_ref()) else { return };
         let is_over = |stamp: &Stamp| stamp.node() == id && !core.writes.is_pending(*stamp);
         let over: Vec<Stamp> = self.unsettled.keys().copied().filter(is_over).collect();
-        let status = core.status();
+        let has_dropped = core.status().hints_dropped > 0;
+        self.dropped.extend(has_dropped.then_some(id));
         for stamp in over {
             let Some(asked) = self.unsettled.remove(&stamp).and_then(|t| self.asked.get(&t)) else {
                 continue;
             };
-            let is_lossy = status.hints_dropped > 0 || !core.config().repair.hints;
+            let is_lossy = self.dropped.contains(&id) || !core.config().repair.hints;
             if self.is_wiped || is_lossy || core.batches.is_kept(stamp) {
                 continue;
             }
@@ -230,6 +244,7 @@ impl Oracle {
                 .any(|(entry, replica)| store(replica).is_some_and(|store| store.has(entry)));
             let must_be =
                 self.settled.contains(&stamp) || is_batch(placement, asked) && is_anywhere;
+            let must_be = must_be && !self.dropped.contains(&stamp.node());
             assert!(
                 missing.is_none() || !must_be,
                 "#{token} is answered {:?}: {missing:?} is missing after healing",
@@ -265,9 +280,7 @@ fn check_acknowledged(
             Level::One => 1,
             Level::Two => 2,
             Level::Three => 3,
-            Level::Quorum if replicas.len() == 1 => 1,
-            Level::Quorum if replicas.len() < 4 => 2,
-            Level::Quorum => 3,
+            Level::Quorum => (replicas.len() + 1).div_ceil(2),
             Level::All => replicas.len(),
         };
         assert!(count >= needed, "{entry:?} is acknowledged at {:?} by {count}", asked.level);

@@ -1,1 +1,0 @@
-//! One directed test per rule.

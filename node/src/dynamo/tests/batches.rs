@@ -1,0 +1,169 @@
+//! Batches.
+
+use super::*;
+use crate::dynamo::Level;
+
+fn batches(cluster: &Cluster, id: NodeId) -> usize {
+    cluster.core(id).status().batches
+}
+
+fn holders(cluster: &Cluster) -> Vec<NodeId> {
+    let ids = cluster.ids().into_iter();
+    ids.filter(|&id| id != N1 && cluster.is_up(id) && batches(cluster, id) > 0).collect()
+}
+
+fn is_share(message: &Message) -> bool {
+    matches!(message, Message::Write { .. })
+}
+
+#[test]
+fn request_within_one_set_of_replicas_is_no_batch() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "b", "c"]);
+    assert_eq!(batches(&cluster, N1), 0);
+}
+
+#[test]
+fn no_share_is_sent_before_the_batch_is_durable_twice() {
+    let mut cluster = cluster(FOUR);
+    cluster.slow_disks.extend(cluster.ids());
+    let token = cluster.put(N1, Level::Quorum, &["a", "d"]);
+    cluster.settle(nothing_cut);
+    let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    cluster.persist(N1, usize::MAX);
+    assert!(!cluster.network.iter().any(|e| is_share(&e.message)), "the holder has it not");
+    cluster.persist(holder, usize::MAX);
+    cluster.flow(1);
+    assert!(cluster.network.iter().any(|e| is_share(&e.message)));
+    cluster.slow_disks.clear();
+    cluster.settle(nothing_cut);
+    assert!(is_written(&cluster, token));
+    assert_eq!((batches(&cluster, N1), holders(&cluster).len()), (0, 0));
+}
+
+#[test]
+fn batch_without_anybody_to_hold_it_is_unavailable() {
+    let mut cluster = cluster(Shape { nodes: 3, factor: 1, partitions: 8 });
+    cluster.crash(N2, 0);
+    cluster.crash(N3, 0);
+    cluster.run(millis(1500), nothing_cut);
+    let token = cluster.put(N1, Level::One, &["a", "b", "d", "g"]);
+    assert!(matches!(cluster.oracle.reply(token), Some(Reply::Unavailable { .. })));
+}
+
+#[test]
+fn holder_that_does_not_answer_is_replaced() {
+    let mut cluster = cluster(FOUR);
+    let token = cluster.put(N1, Level::Quorum, &["a", "d"]);
+    assert_eq!(lose(&mut cluster, |m| matches!(m, Message::BatchStore { .. })), 1);
+    cluster.run(millis(600), nothing_cut);
+    assert!(is_written(&cluster, token));
+}
+
+#[test]
+fn holder_finishes_what_its_coordinator_began() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    while !cluster.network.iter().any(|e| is_share(&e.message)) {
+        cluster.flow(1);
+    }
+    // One share of three arrives.
+    cluster.network.retain(|e| e.to == N4);
+    cluster.settle(nothing_cut);
+    cluster.crash(N1, 0);
+    cluster.run(millis(9_000), nothing_cut);
+    assert!(cluster.node(N3).disk.store.entries.is_empty());
+    cluster.run(millis(2_000), nothing_cut);
+    assert_eq!(cluster.node(N3).disk.store.entries.len(), 1, "the holder wrote it");
+    assert_eq!(holders(&cluster).len(), 1, "n1 lacks its share");
+    cluster.start(N1);
+    cluster.run(millis(5_000), nothing_cut);
+    assert_eq!((batches(&cluster, N1), holders(&cluster).len()), (0, 0));
+    cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
+}
+
+#[test]
+fn coordinator_that_starts_again_finishes_its_batch() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    while !cluster.network.iter().any(|e| is_share(&e.message)) {
+        cluster.flow(1);
+    }
+    cluster.network.clear();
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    cluster.run(millis(4_000), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 0);
+    for id in [N2, N3, N4] {
+        assert_eq!(cluster.node(id).disk.store.entries.len(), 1, "{id} has its share");
+    }
+}
+
+#[test]
+fn holder_that_started_again_still_takes_over() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    while !cluster.network.iter().any(|e| is_share(&e.message)) {
+        cluster.flow(1);
+    }
+    let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    cluster.network.clear();
+    cluster.crash(N1, 0);
+    cluster.crash(holder, 0);
+    cluster.start(holder);
+    cluster.run(millis(13_000), nothing_cut);
+    cluster.start(N1);
+    cluster.run(millis(4_000), nothing_cut);
+    cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
+    assert_eq!(cluster.node(N3).disk.store.entries.len(), 1);
+}
+
+#[test]
+fn batch_that_was_given_up_without_hints_is_replayed_until_all_have_it() {
+    fn hintless(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.repair.hints = false;
+    }
+    let mut cluster = Cluster::new(FOUR, 1, hintless);
+    let token = cluster.put(N1, Level::One, &["a", "d"]);
+    cluster.run(millis(3_000), without(N4));
+    assert!(is_written(&cluster, token));
+    assert_eq!(batches(&cluster, N1), 1, "n4 has not answered");
+    cluster.run(millis(5_000), nothing_cut);
+    assert_eq!((batches(&cluster, N1), holders(&cluster).len()), (0, 0));
+    assert_eq!(cluster.node(N4).disk.store.entries.len(), 1);
+}
+
+#[test]
+fn batch_that_is_over_before_its_holder_has_it_is_ended_there_too() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    let late = cluster.network.pop_front().unwrap();
+    cluster.run(millis(600), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 0);
+    cluster.deliver(late);
+    cluster.settle(nothing_cut);
+    assert!(holders(&cluster).is_empty(), "{:?} hold it", holders(&cluster));
+}
+
+#[test]
+fn batch_damaged_on_the_disk_is_left_to_the_other_holder() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    while !cluster.network.iter().any(|e| is_share(&e.message)) {
+        cluster.flow(1);
+    }
+    cluster.network.clear();
+    cluster.crash(N1, 0);
+    for content in cluster.node_mut(N1).disk.store.notes.values_mut() {
+        if content.len() > 12 {
+            *content = crate::dynamo::harness::payload("0123456789abcdef");
+        }
+    }
+    cluster.start(N1);
+    cluster.run(millis(3_000), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 0);
+    cluster.run(millis(10_000), nothing_cut);
+    cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
+    assert_eq!(cluster.node(N3).disk.store.entries.len(), 1);
+}

@@ -1,0 +1,146 @@
+//! Every structure has a limit, which status shows.
+
+use super::*;
+use crate::base::{Entry, Stamp, Written};
+use crate::dynamo::{Input, Level, RequestId};
+
+fn is_overloaded(cluster: &Cluster, token: Token) -> bool {
+    cluster.oracle.reply(token) == Some(&Reply::Overloaded)
+}
+
+#[test]
+fn writes_under_way_over_their_number_or_bytes_are_refused() {
+    fn few(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.pending_writes_max = 3;
+    }
+    fn small(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.pending_write_bytes_max = 100;
+    }
+    for configure in [few, small] {
+        let mut cluster = Cluster::new(THREE, 1, configure);
+        let tokens: Vec<Token> = (0..4).map(|_| cluster.put(N1, Level::Quorum, &["k"])).collect();
+        let refused: Vec<bool> =
+            tokens.iter().map(|&token| is_overloaded(&cluster, token)).collect();
+        let status = cluster.core(N1).status();
+        assert_eq!(refused, [false, false, false, true], "{status:?}");
+        assert_eq!(status.pending_writes, 3);
+        assert!((80..=100).contains(&status.pending_write_bytes), "{status:?}");
+        cluster.settle(nothing_cut);
+        let status = cluster.core(N1).status();
+        assert_eq!((status.pending_writes, status.pending_write_bytes), (0, 0));
+    }
+}
+
+#[test]
+fn requests_that_wait_for_the_start_over_their_limit_are_refused() {
+    fn few(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.waiting_count_max = 2;
+    }
+    let mut cluster = Cluster::new(THREE, 1, few);
+    cluster.crash(N1, 0);
+    cluster.slow_disks.insert(N1);
+    cluster.start(N1);
+    let tokens: Vec<Token> = (0..3).map(|_| cluster.put(N1, Level::One, &["k"])).collect();
+    let status = cluster.core(N1).status();
+    assert_eq!((status.waiting, status.pending_writes), (2, 0));
+    assert!(is_overloaded(&cluster, tokens[2]) && !is_overloaded(&cluster, tokens[1]));
+    cluster.slow_disks.clear();
+    cluster.settle(nothing_cut);
+    assert!(is_written(&cluster, tokens[0]) && is_written(&cluster, tokens[1]));
+}
+
+#[test]
+fn requests_that_wait_too_long_for_a_stamp_are_refused() {
+    let mut cluster = cluster(THREE);
+    cluster.crash(N1, 0);
+    cluster.slow_disks.insert(N1);
+    cluster.start(N1);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.run(millis(2100), nothing_cut);
+    assert!(is_overloaded(&cluster, token));
+    assert_eq!(cluster.core(N1).status().waiting_bytes, 0);
+}
+
+#[test]
+fn writes_of_others_over_their_bytes_are_ignored_until_the_disk_catches_up() {
+    fn small(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.replica_bytes_max = 100;
+    }
+    let mut cluster = Cluster::new(THREE, 1, small);
+    cluster.slow_disks.insert(N1);
+    let send = |cluster: &mut Cluster, number: u64| {
+        let place = cluster.place("k");
+        let stamp = Stamp::new(10_000, number, N2);
+        let entries = vec![Entry { place, stamp, written: Written::Deleted }];
+        let message = Message::Write { id: RequestId { generation: 1, number }, entries };
+        cluster.step(N1, Input::Peer { from: N2, message });
+    };
+    (1..=5).for_each(|number| send(&mut cluster, number));
+    let status = cluster.core(N1).status();
+    assert_eq!((status.replica_bytes, status.records_waiting + status.records_in_flight), (87, 3));
+    cluster.persist(N1, usize::MAX);
+    cluster.persist(N1, usize::MAX);
+    assert_eq!(cluster.core(N1).status().replica_bytes, 0);
+    send(&mut cluster, 6);
+    assert_eq!(cluster.core(N1).status().replica_bytes, 29);
+}
+
+#[test]
+fn batches_over_their_number_or_bytes_are_refused_and_not_held() {
+    fn few(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.batch_count_max = 1;
+    }
+    fn small(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.batch_bytes_max = 90;
+    }
+    for configure in [few, small] {
+        let mut cluster = Cluster::new(FOUR, 1, configure);
+        let first = cluster.put(N1, Level::Quorum, &["a", "d"]);
+        let second = cluster.put(N1, Level::Quorum, &["a", "d"]);
+        assert!(is_overloaded(&cluster, second) && !is_overloaded(&cluster, first));
+        let status = cluster.core(N1).status();
+        assert!(status.batches == 1 && status.batch_bytes <= 90, "{status:?}");
+        cluster.settle(nothing_cut);
+        assert_eq!(cluster.core(N1).status().batch_bytes, 0);
+    }
+    // Two coordinators ask the same two holders, which have room for one batch each.
+    let mut cluster = Cluster::new(FOUR, 1, few);
+    cluster.crash(N4, 0);
+    cluster.run(millis(1500), nothing_cut);
+    let tokens = [N1, N2].map(|id| cluster.put(id, Level::One, &["g", "d"]));
+    cluster.run(millis(5_000), nothing_cut);
+    assert!(tokens.iter().all(|&token| cluster.oracle.reply(token).is_some()));
+    assert!(
+        cluster
+            .ids()
+            .iter()
+            .filter(|&&id| cluster.is_up(id))
+            .all(|&id| { cluster.core(id).status().batches == 0 })
+    );
+}
+
+#[test]
+fn persist_request_keeps_to_its_bytes() {
+    fn small(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.persist_bytes_max = 70;
+        config.persists_max = 1;
+    }
+    let mut cluster = Cluster::new(THREE, 1, small);
+    cluster.slow_disks.insert(N1);
+    for _ in 0..6 {
+        cluster.put(N1, Level::One, &["k"]);
+    }
+    let mut counts = Vec::new();
+    while let Some(persist) = cluster.node(N1).persists.front() {
+        counts.push(persist.records.len());
+        cluster.persist(N1, 1);
+    }
+    assert_eq!(counts, [1, 2, 2, 1]);
+}

@@ -1,0 +1,157 @@
+//! Starting, and what others are told about oneself.
+
+use super::*;
+use crate::base::Stamp;
+use crate::dynamo::{Heartbeat, Input, Level};
+
+fn heartbeats(cluster: &Cluster, from: NodeId) -> Vec<Heartbeat> {
+    let sent = cluster.network.iter().filter(|envelope| envelope.from == from);
+    sent.filter_map(|envelope| {
+        let Message::Heartbeat(heartbeat) = &envelope.message else { return None };
+        Some(heartbeat.clone())
+    })
+    .collect()
+}
+
+#[test]
+fn node_says_nothing_before_its_generation_is_durable() {
+    let mut cluster = cluster(THREE);
+    cluster.crash(N1, 0);
+    cluster.slow_disks.insert(N1);
+    cluster.start(N1);
+    cluster.put(N1, Level::One, &["k"]);
+    cluster.run(millis(1000), nothing_cut);
+    assert!(!cluster.network.iter().any(|envelope| envelope.from == N1));
+    assert!(!cluster.core(N2).is_up(N1));
+    cluster.persist(N1, usize::MAX);
+    let heartbeats = heartbeats(&cluster, N1);
+    assert!(heartbeats.iter().all(|heartbeat| heartbeat.generation == 2) && !heartbeats.is_empty());
+}
+
+#[test]
+fn node_that_crashed_before_its_generation_was_durable_takes_it_again() {
+    let mut cluster = cluster(THREE);
+    for _ in 0..3 {
+        cluster.crash(N1, 0);
+        cluster.start(N1);
+    }
+    assert_eq!(cluster.core(N1).status().generation, 2);
+    cluster.settle(nothing_cut);
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    assert_eq!(cluster.core(N1).status().generation, 3);
+}
+
+#[test]
+fn stamps_after_a_restart_are_larger_though_the_wall_clock_went_back() {
+    fn short(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.ceiling_step = Duration::from_secs(2);
+    }
+    let mut cluster = Cluster::new(THREE, 1, short);
+    let stamp = |cluster: &mut Cluster| {
+        let token = cluster.put(N1, Level::One, &["k"]);
+        cluster.settle(|from, to| from != N1 || to != N1);
+        match cluster.oracle.reply(token) {
+            Some(Reply::Written { stamp }) => *stamp,
+            reply => panic!("{reply:?}"),
+        }
+    };
+    let before = stamp(&mut cluster);
+    cluster.crash(N1, 0);
+    cluster.node_mut(N1).skew_ms = -9_000;
+    cluster.start(N1);
+    cluster.settle(|from, to| from != N1 || to != N1);
+    let after = stamp(&mut cluster);
+    assert!(after > before && after.ms() <= before.ms() + 2_000, "{after} after {before}");
+}
+
+#[test]
+fn request_that_needs_a_higher_ceiling_waits_for_the_disk() {
+    fn short(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.ceiling_step = Duration::from_secs(2);
+    }
+    let mut cluster = Cluster::new(THREE, 1, short);
+    cluster.slow_disks.insert(N1);
+    cluster.node_mut(N1).skew_ms = 5_000;
+    let token = cluster.put(N1, Level::Quorum, &["k"]);
+    cluster.settle(nothing_cut);
+    assert_eq!((cluster.core(N1).status().waiting, is_written(&cluster, token)), (1, false));
+    cluster.persist(N1, usize::MAX);
+    cluster.settle(nothing_cut);
+    assert!(is_written(&cluster, token));
+}
+
+#[test]
+fn peer_of_another_placement_is_never_up() {
+    let mut cluster = cluster(THREE);
+    cluster.crash(N2, 0);
+    cluster.run(millis(1500), nothing_cut);
+    let heartbeat = Heartbeat {
+        generation: 9,
+        clock: Stamp::ZERO,
+        placement: 123,
+        low_water: Stamp::ZERO,
+        is_whole: true,
+    };
+    cluster.step(N1, Input::Peer { from: N2, message: Message::Heartbeat(heartbeat.clone()) });
+    assert!(!cluster.core(N1).is_up(N2));
+    let placement = cluster.placement.hash();
+    let message = Message::Heartbeat(Heartbeat { placement, ..heartbeat });
+    cluster.step(N1, Input::Peer { from: N2, message: message.clone() });
+    assert!(cluster.core(N1).is_up(N2));
+    cluster.step(N1, Input::Peer { from: NodeId(9), message });
+    assert!(!cluster.core(N1).is_up(NodeId(9)), "a stranger");
+}
+
+#[test]
+fn node_whose_disk_was_lost_says_so_and_is_heard_as_a_new_start() {
+    let mut cluster = cluster(THREE);
+    cluster.run(millis(500), nothing_cut);
+    cluster.wipe(N1);
+    cluster.start(N1);
+    assert!(!cluster.core(N1).status().is_whole);
+    cluster.persist(N1, usize::MAX);
+    let told = heartbeats(&cluster, N1);
+    assert!(told.iter().all(|heartbeat| !heartbeat.is_whole && heartbeat.generation > 10_000));
+    cluster.settle(nothing_cut);
+    assert!(cluster.core(N2).is_up(N1));
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    assert!(!cluster.core(N1).status().is_whole, "it is remembered");
+}
+
+#[test]
+fn node_whose_disk_was_lost_gives_no_stamps_before_others_told_the_time() {
+    let mut cluster = cluster(THREE);
+    cluster.run(millis(500), nothing_cut);
+    cluster.node_mut(N1).skew_ms = -9_000;
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.persist(N1, usize::MAX);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    assert_eq!(cluster.core(N1).status().waiting, 1);
+    cluster.settle(nothing_cut);
+    assert!(is_written(&cluster, token), "{:?}", cluster.oracle.reply(token));
+    assert!(cluster.core(N1).status().clock.ms() >= 10_000);
+}
+
+#[test]
+fn low_water_told_to_others_is_never_undercut_over_a_restart() {
+    let mut cluster = cluster(THREE);
+    cluster.run(millis(3_000), nothing_cut);
+    cluster.network.clear();
+    cluster.run(millis(10), nothing_cut);
+    let told = cluster.core(N1).status().low_water;
+    cluster.crash(N1, 0);
+    cluster.node_mut(N1).skew_ms = -9_000;
+    cluster.start(N1);
+    cluster.settle(|from, to| from != N1 || to != N1);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(|from, to| from != N1 || to != N1);
+    let Some(Reply::Written { stamp }) = cluster.oracle.reply(token) else {
+        panic!("it is not written")
+    };
+    assert!(*stamp > told, "{stamp}, and {told} was told");
+}
