@@ -133,7 +133,7 @@ proptest! {
             let mut written = if is_delete {
                 tombstone(&cluster, KEYS[key], ms)
             } else {
-                entry(&cluster, KEYS[key], &format!("{node} {ms}"), ms)
+                entry(&cluster, KEYS[key], &format!("{node} {key} {ms}"), ms)
             };
             // One write has one stamp.
             written.stamp = Stamp::new(ms, u64::try_from(key).unwrap() * 8 + node * 2 + u64::from(is_delete), OLD);
