@@ -281,7 +281,7 @@ mod tests {
                         clock = Clock::new(&config, durable_ms);
                         // What it only saw may be forgotten; what it gave may not.
                         last = last.min(Stamp::new(durable_ms, 0, NodeId(0)));
-                        wall_ms.into_iter().for_each(|ms| clock.on_wall(ms));
+                        if let Some(ms) = wall_ms { clock.on_wall(ms); }
                         asked_ms = None;
                     }
                 }

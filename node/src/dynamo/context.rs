@@ -29,7 +29,7 @@ pub(super) enum Owner {
 }
 
 /// What follows when a record is durable and applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     /// Nothing.
     Nothing,

@@ -17,7 +17,7 @@ use super::merkle::Trees;
 use super::message::{Heartbeat, Message, RequestId, SyncMessage, WriteOutcome};
 use super::notes::{self, Kind};
 use super::read::Reads;
-use super::ready::{Found, Input, PersistId, ReadId, Ready, Recovered, Reply, Token};
+use super::ready::{Change, Found, Input, PersistId, ReadId, Ready, Recovered, Reply, Token};
 use super::sync::Sync;
 use super::write::{ClientWrite, Writes};
 use crate::base::{Core, Instant, NodeId, Payload, Rng, Stamp};
@@ -124,9 +124,12 @@ impl Dynamo {
     /// clock and made durable that it started once more.
     pub fn new(config: Config, recovered: Recovered, rng: Rng, now: Instant) -> Self {
         config.check();
-        let Recovered { generation, persisted, ref notes, is_damaged } = recovered;
+        let Recovered { generation, persisted, is_damaged, .. } = recovered;
         let known = |wanted: Kind| {
-            let note = notes.iter().find(|(place, _)| Kind::of(place.as_bytes()) == Some(wanted));
+            let note = recovered
+                .notes
+                .iter()
+                .find(|(place, _)| Kind::of(place.as_bytes()) == Some(wanted));
             note.map(|(_, content)| content.as_bytes())
         };
         let ceiling_ms = known(Kind::Ceiling).and_then(notes::number).unwrap_or(0);
@@ -157,12 +160,12 @@ impl Dynamo {
             placement_hash,
             seen: super::invariants::Seen::default(),
         };
-        dynamo.recover(notes);
+        dynamo.recover(recovered.notes);
         dynamo
     }
 
     /// Gives each note to whom it concerns.
-    fn recover(&mut self, notes: &[(Payload, Payload)]) {
+    fn recover(&mut self, notes: Vec<(Payload, Payload)>) {
         for (place, content) in notes {
             let content = content.as_bytes();
             match Kind::of(place.as_bytes()) {
@@ -632,7 +635,7 @@ impl Waiting {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Write(write) => write.changes.iter().map(|change| change.bytes()).sum(),
+            Self::Write(write) => write.changes.iter().map(Change::bytes).sum(),
             Self::Read(_, Input::Read { ranges, .. }) => {
                 ranges.iter().map(|range| range.start.len()).sum()
             }

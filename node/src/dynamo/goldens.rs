@@ -39,9 +39,9 @@ fn new_cluster(nodes: u64, factor: usize) -> Cluster {
 }
 
 fn configure(config: &mut Config, _: u64) {
-    config.ceiling_step = Duration::from_secs(3600);
-    config.sync_interval = Duration::from_secs(3600);
-    config.floor_interval = Duration::from_secs(3600);
+    config.ceiling_step = Duration::from_hours(1);
+    config.sync_interval = Duration::from_hours(1);
+    config.floor_interval = Duration::from_hours(1);
 }
 
 /// What a script can say. Nodes are numbers; nothing happens by itself.

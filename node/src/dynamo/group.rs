@@ -223,3 +223,96 @@ impl Group {
         if repairs.is_empty() { Verdict::Wait } else { Verdict::Repair(repairs) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Payload, Stamp, Written};
+    use crate::codec::keycode::encode_cell;
+
+    const NOW: Instant = Instant::from_nanos(0);
+
+    fn range() -> Range {
+        let start = Payload::new(vec![1, 1]).unwrap();
+        Range { partition: 0, start, end: None, limit: 10 }
+    }
+
+    fn entry(key: u8, number: u64) -> Entry {
+        let place = Payload::new(encode_cell(&[1, 1, key], &[])).unwrap();
+        let written = Written::Value(Payload::default());
+        Entry { place, stamp: Stamp::from_version(number), written }
+    }
+
+    fn data(entries: &[Entry]) -> Vec<Chunk> {
+        vec![Chunk { entries: entries.to_vec(), ..Chunk::default() }]
+    }
+
+    /// Nodes 1, 2, …, the first asked for everything.
+    fn group(asked: u64, needed: usize) -> Group {
+        let mut group = Group::new(vec![range()], needed);
+        (1..=asked).for_each(|node| group.ask(NodeId(node), NOW, node == 1));
+        group
+    }
+
+    fn digest(entries: &[Entry]) -> ReadReply {
+        ReadReply::Digest(merge::digest(&data(entries)))
+    }
+
+    #[test]
+    fn group_whose_digests_agree_has_its_answer() {
+        let mut group = group(2, 2);
+        assert!(group.on_reply(NodeId(2), digest(&[entry(1, 1)])));
+        assert_eq!(group.verdict(), Verdict::Wait);
+        assert!(group.on_reply(NodeId(1), ReadReply::Data(data(&[entry(1, 1)]))));
+        assert_eq!(group.verdict(), Verdict::Agreed(data(&[entry(1, 1)])));
+    }
+
+    #[test]
+    fn group_counts_one_answer_per_replica() {
+        let mut group = group(2, 2);
+        let reply = ReadReply::Data(data(&[entry(1, 1)]));
+        assert!(group.on_reply(NodeId(1), reply.clone()));
+        assert!(!group.on_reply(NodeId(1), reply.clone()));
+        assert!(!group.on_reply(NodeId(9), reply), "it was never asked");
+        assert_eq!(group.verdict(), Verdict::Wait);
+    }
+
+    #[test]
+    fn group_that_differs_repairs_before_it_answers() {
+        let mut group = group(2, 2);
+        group.on_reply(NodeId(1), ReadReply::Data(data(&[entry(1, 1)])));
+        group.on_reply(NodeId(2), digest(&[entry(1, 2)]));
+        assert_eq!(group.verdict(), Verdict::AskFully(vec![NodeId(2)]));
+        group.ask(NodeId(2), NOW, true);
+        assert_eq!(group.verdict(), Verdict::Wait);
+        group.on_reply(NodeId(2), ReadReply::Data(data(&[entry(1, 2)])));
+        let lacking = vec![vec![entry(1, 2)]];
+        assert_eq!(group.verdict(), Verdict::Repair(vec![(NodeId(1), lacking.clone())]));
+        let id = RequestId { generation: 1, number: 1 };
+        group.asked.get_mut(&NodeId(1)).unwrap().repair = Some(Repair { id, entries: lacking });
+        assert_eq!(group.verdict(), Verdict::Wait, "until it is acknowledged");
+        group.on_repaired(NodeId(1));
+        assert_eq!(group.verdict(), Verdict::Agreed(data(&[entry(1, 2)])));
+    }
+
+    #[test]
+    fn group_with_a_spare_answer_does_not_wait_for_the_stale_one() {
+        let mut group = group(3, 2);
+        group.on_reply(NodeId(1), ReadReply::Data(data(&[entry(1, 2)])));
+        group.on_reply(NodeId(2), digest(&[]));
+        group.on_reply(NodeId(3), digest(&[entry(1, 2)]));
+        assert_eq!(group.verdict(), Verdict::Agreed(data(&[entry(1, 2)])));
+    }
+
+    #[test]
+    fn group_does_not_count_a_replica_that_cannot_help() {
+        let mut group = group(2, 2);
+        group.on_reply(NodeId(1), ReadReply::Data(data(&[])));
+        group.on_reply(NodeId(2), ReadReply::NotReady);
+        assert_eq!(group.verdict(), Verdict::Wait);
+        group.ask(NodeId(3), NOW, false);
+        let behind = Chunk { covered: Some(Payload::default()), ..Chunk::default() };
+        group.on_reply(NodeId(3), ReadReply::Data(vec![behind]));
+        assert_eq!(group.verdict(), Verdict::Wait, "an answer that cannot be is none");
+    }
+}

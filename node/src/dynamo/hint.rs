@@ -248,7 +248,9 @@ impl Hints {
         if planted!("D9")
             && let Some(stamp) = context.clock.give(false)
         {
-            entries.iter_mut().for_each(|entry| entry.stamp = stamp);
+            for entry in &mut entries {
+                entry.stamp = stamp;
+            }
         }
         let id = context.write(Owner::Hints, node, entries);
         self.sent.insert(id.number, (node, number));

@@ -175,3 +175,152 @@ pub(super) fn is_answer(range: &Range, chunk: &Chunk) -> bool {
     };
     chunk.entries.iter().all(is_within) && chunk.entries.is_sorted_by(|a, b| a.order() < b.order())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::{Payload, Written};
+    use crate::codec::keycode::encode_cell;
+
+    fn stamp(number: u64) -> Stamp {
+        Stamp::from_version(number)
+    }
+
+    /// An entry of a row and column; kind 0: a value, 1: a tombstone, 2: the row's tombstone.
+    fn entry(row: u8, column: u8, number: u64, kind: u8) -> Entry {
+        let key = [1, 1, row];
+        let place = if kind == 2 { encode_cell(&key, &[]) } else { encode_cell(&key, &[column]) };
+        let written = match kind {
+            0 => Written::Value(Payload::new(number.to_be_bytes().to_vec()).unwrap()),
+            1 => Written::Deleted,
+            _ => Written::RowDeleted,
+        };
+        Entry { place: Payload::new(place).unwrap(), stamp: stamp(number), written }
+    }
+
+    fn chunk(entries: Vec<Entry>) -> Chunk {
+        let mut chunk = Chunk::default();
+        entries.into_iter().for_each(|entry| add(&mut chunk, vec![entry]));
+        chunk
+    }
+
+    fn with_floor(entries: Vec<Entry>, floor: u64) -> Chunk {
+        Chunk { floor: stamp(floor), ..chunk(entries) }
+    }
+
+    /// What a replica may have: any part of what was ever written.
+    fn chunks() -> impl Strategy<Value = Vec<Chunk>> {
+        let written = (0..3_u8, 0..3_u8, 0..3_u8).prop_map(|(row, column, kind)| {
+            let number = u64::from(row) * 9 + u64::from(column) * 3 + u64::from(kind) + 1;
+            entry(row, column, number * 7 % 29, kind)
+        });
+        let replica = prop::collection::vec(written, 0..12).prop_map(chunk);
+        prop::collection::vec(replica, 1..5)
+    }
+
+    fn merged(chunks: &[Chunk]) -> Chunk {
+        merge(&chunks.iter().collect::<Vec<_>>()).chunk
+    }
+
+    proptest! {
+        #[test]
+        fn merging_does_not_depend_on_the_order(chunks in chunks()) {
+            let mut turned = chunks.clone();
+            turned.reverse();
+            prop_assert_eq!(merged(&chunks), merged(&turned));
+        }
+
+        #[test]
+        fn merging_again_changes_nothing(chunks in chunks()) {
+            let once = merged(&chunks);
+            for chunk in chunks {
+                prop_assert_eq!(&merged(&[once.clone(), chunk]), &once);
+            }
+        }
+
+        #[test]
+        fn merging_in_steps_is_merging_at_once(chunks in chunks()) {
+            let in_steps = chunks.iter().cloned().reduce(|a, b| merged(&[a, b])).unwrap();
+            prop_assert_eq!(in_steps, merged(&chunks));
+        }
+
+        #[test]
+        fn replicas_that_get_what_they_lack_are_equal(chunks in chunks()) {
+            let merged = merge(&chunks.iter().collect::<Vec<_>>());
+            for (mut chunk, lacking) in chunks.into_iter().zip(merged.lacking) {
+                add(&mut chunk, lacking);
+                prop_assert_eq!(&chunk.entries, &merged.chunk.entries);
+                prop_assert_eq!(digest(&[chunk]), digest(std::slice::from_ref(&merged.chunk)));
+            }
+        }
+    }
+
+    #[test]
+    fn pages_are_merged_up_to_the_least_that_is_covered() {
+        let mut short = chunk(vec![entry(1, 1, 1, 0)]);
+        short.covered = Some(entry(2, 2, 0, 0).place);
+        let long = chunk(vec![entry(1, 1, 1, 0), entry(2, 1, 2, 0), entry(2, 2, 3, 0)]);
+        let merged = merge(&[&short, &long]);
+        assert_eq!(merged.chunk.covered, short.covered);
+        assert_eq!(merged.chunk.entries, [entry(1, 1, 1, 0), entry(2, 1, 2, 0)]);
+        assert_eq!(merged.lacking, [vec![entry(2, 1, 2, 0)], vec![]], "nothing behind the page");
+    }
+
+    #[test]
+    fn row_tombstone_hides_smaller_stamps_alone() {
+        let cells = chunk(vec![entry(1, 1, 4, 0), entry(1, 2, 5, 0), entry(2, 1, 1, 0)]);
+        let row = chunk(vec![entry(1, 0, 5, 2)]);
+        let merged = merge(&[&cells, &row]);
+        let left = [entry(1, 0, 5, 2), entry(1, 2, 5, 0), entry(2, 1, 1, 0)];
+        assert_eq!(merged.chunk.entries, left, "the same request may write the row again");
+    }
+
+    #[test]
+    fn ghost_is_dropped_and_not_repaired() {
+        let old = with_floor(vec![entry(1, 1, 4, 0), entry(1, 2, 9, 0)], 2);
+        let new = with_floor(vec![], 5);
+        let merged = merge(&[&old, &new]);
+        assert_eq!(merged.chunk.entries, [entry(1, 2, 9, 0)], "what is above the floor is none");
+        assert_eq!(merged.lacking, [vec![], vec![entry(1, 2, 9, 0)]]);
+    }
+
+    #[test]
+    fn entry_that_a_replica_with_as_high_a_floor_has_is_no_ghost() {
+        let holder = with_floor(vec![entry(1, 1, 4, 0)], 5);
+        let other = with_floor(vec![], 5);
+        assert_eq!(merge(&[&holder, &other]).chunk.entries, [entry(1, 1, 4, 0)]);
+    }
+
+    #[test]
+    fn ghost_tombstone_still_hides_what_is_older() {
+        let older = with_floor(vec![entry(1, 1, 3, 0), entry(1, 2, 1, 0)], 0);
+        let deleted = with_floor(vec![entry(1, 0, 2, 2), entry(1, 1, 4, 1)], 0);
+        let forgot = with_floor(vec![], 5);
+        assert_eq!(merge(&[&older, &deleted, &forgot]).chunk.entries, []);
+    }
+
+    #[test]
+    fn digest_leaves_out_what_a_replica_may_forget() {
+        let keeps = with_floor(vec![entry(1, 1, 4, 1), entry(1, 2, 9, 0)], 5);
+        let forgot = with_floor(vec![entry(1, 2, 9, 0)], 5);
+        assert_eq!(digest(std::slice::from_ref(&keeps)), digest(&[forgot]));
+        let below = Chunk { floor: stamp(3), ..keeps.clone() };
+        assert_ne!(digest(&[keeps]), digest(&[below]), "here it may not");
+    }
+
+    #[test]
+    fn answer_outside_its_range_is_none() {
+        let place = |row, column| entry(row, column, 0, 0).place;
+        let (start, end) = (place(1, 2), Some(place(2, 2)));
+        let range = Range { partition: 0, start, end, limit: 9 };
+        let is_answer = |chunk: Chunk| is_answer(&range, &chunk);
+        assert!(is_answer(chunk(vec![entry(1, 0, 1, 2), entry(1, 2, 3, 0), entry(2, 1, 1, 0)])));
+        assert!(!is_answer(chunk(vec![entry(1, 1, 1, 0)])), "before");
+        assert!(!is_answer(chunk(vec![entry(2, 2, 1, 0)])), "behind");
+        assert!(!is_answer(Chunk { covered: Some(place(3, 0)), ..Chunk::default() }), "too far");
+        let unsorted = vec![entry(2, 1, 1, 0), entry(1, 2, 1, 0)];
+        assert!(!is_answer(Chunk { entries: unsorted, ..Chunk::default() }), "unsorted");
+    }
+}

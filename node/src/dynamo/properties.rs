@@ -150,8 +150,8 @@ fn narrow(config: &mut Config, seed: u64) {
     config.heartbeat_interval = Duration::from_millis(50);
     config.detector_deviation_min = Duration::from_millis(20);
     config.detector_doubt = Duration::from_millis(80);
-    config.sync_interval = Duration::from_secs(3600);
-    config.floor_interval = Duration::from_secs(3600);
+    config.sync_interval = Duration::from_hours(1);
+    config.floor_interval = Duration::from_hours(1);
 }
 
 fn changes(cluster: &Cluster, write: &Write, number: usize) -> Vec<(Payload, Written)> {

@@ -217,9 +217,13 @@ impl Writes {
             return Err(Reply::ClockSkew { ahead_ms: context.clock.ahead_ms(seen) });
         }
         let stamp = context.clock.give(is_delete).ok_or(Reply::Overloaded)?;
-        entries.iter_mut().for_each(|entry| entry.stamp = stamp);
+        for entry in &mut entries {
+            entry.stamp = stamp;
+        }
         let mut by_node = shares.by_node;
-        by_node.values_mut().flatten().for_each(|entry| entry.stamp = stamp);
+        for entry in by_node.values_mut().flatten() {
+            entry.stamp = stamp;
+        }
         let share =
             |(node, entries)| (node, Share { entries, id: None, state: ShareState::Waiting });
         let pending = Pending {

@@ -125,7 +125,12 @@ pub(super) fn reply(reply: &Reply) -> String {
             let chunks: Vec<String> = chunks.iter().map(chunk).collect();
             format!("{} seen={seen}", chunks.join(" "))
         }
-        reply => format!("{reply:?}"),
+        Reply::Unavailable { .. }
+        | Reply::Timeout
+        | Reply::Overloaded
+        | Reply::DiskFull
+        | Reply::Invalid(_)
+        | Reply::ClockSkew { .. } => format!("{reply:?}"),
     }
 }
 

@@ -352,7 +352,9 @@ impl Cluster {
             lines.extend(describe::persist(&persist).map(|line| format!("{id} ✓ {line}")));
             through = Some(persist.id);
         }
-        lines.into_iter().for_each(|line| self.note(line));
+        for line in lines {
+            self.note(line);
+        }
         if let Some(through) = through {
             self.step(id, Input::Persisted { through });
         }

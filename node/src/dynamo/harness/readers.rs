@@ -75,7 +75,9 @@ impl Readers {
         }
         let end = chunk.covered.as_ref().or(range.end.as_ref());
         for ((place, is_cell), least) in &asked.least {
-            let is_told = *place >= range.start && end.is_none_or(|end| place < end);
+            let is_told = partition_of_place(place.as_bytes()) == Some(range.partition)
+                && *place >= range.start
+                && end.is_none_or(|end| place < end);
             if !is_cell || !is_told {
                 continue;
             }

@@ -34,7 +34,9 @@ impl Store {
         for record in records {
             match record {
                 Record::Entries(entries) => {
-                    entries.iter().for_each(|entry| self.apply_entry(entry, &mut deltas));
+                    for entry in entries {
+                        self.apply_entry(entry, &mut deltas);
+                    }
                 }
                 Record::Note { place, content: Some(content) } => {
                     self.notes.insert(place.clone(), content.clone());

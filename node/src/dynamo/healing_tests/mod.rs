@@ -44,15 +44,18 @@ fn raising(config: &mut Config, seed: u64) {
     config.hint_after = Duration::from_millis(100);
 }
 
+/// A node that there is not any more: what it wrote is older than the cluster.
+const OLD: NodeId = NodeId(60);
+
 /// Makes an entry of a write that is `ms` old when the cluster begins at 10,000 ms.
 fn entry(cluster: &Cluster, key: &str, value: &str, ms: u64) -> Entry {
-    let stamp = Stamp::new(ms, 0, N1);
+    let stamp = Stamp::new(ms, 0, OLD);
     let written = Written::Value(Payload::new(value.as_bytes().to_vec()).unwrap());
     Entry { place: cluster.place(key), stamp, written }
 }
 
 fn tombstone(cluster: &Cluster, key: &str, ms: u64) -> Entry {
-    let stamp = Stamp::new(ms, 0, N1);
+    let stamp = Stamp::new(ms, 0, OLD);
     Entry { place: cluster.place(key), stamp, written: Written::Deleted }
 }
 

@@ -133,10 +133,10 @@ proptest! {
             let mut written = if is_delete {
                 tombstone(&cluster, KEYS[key], ms)
             } else {
-                entry(&cluster, KEYS[key], &format!("{node} {ms}"), ms)
+                entry(&cluster, KEYS[key], &format!("{node} {key} {ms}"), ms)
             };
             // One write has one stamp.
-            written.stamp = Stamp::new(ms, u64::try_from(key).unwrap() * 2 + u64::from(is_delete), NodeId(node + 1));
+            written.stamp = Stamp::new(ms, u64::try_from(key).unwrap() * 8 + node * 2 + u64::from(is_delete), OLD);
             cluster.crash(NodeId(node + 1), 0);
             cluster.plant(NodeId(node + 1), written);
             cluster.start(NodeId(node + 1));

@@ -47,7 +47,7 @@ fn row_tombstone_reaches_cells_that_others_have() {
     let mut cell = entry(&cluster, "row", "cell", 5);
     let row = cell.place.clone();
     cell.place = Payload::new([row.as_bytes(), b"column"].concat()).unwrap();
-    let stamp = Stamp::new(6, 0, N1);
+    let stamp = Stamp::new(6, 0, OLD);
     let deleted = Entry { place: row, stamp, written: Written::RowDeleted };
     plant(&mut cluster, &[N1, N2], &[cell]);
     plant(&mut cluster, &[N3], &[deleted.clone()]);

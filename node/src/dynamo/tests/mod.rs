@@ -24,9 +24,9 @@ const FOUR: Shape = Shape { nodes: 4, factor: 2, partitions: 8 };
 
 /// Only the write side.
 fn plain(config: &mut Config, _: u64) {
-    config.ceiling_step = Duration::from_secs(3600);
-    config.sync_interval = Duration::from_secs(3600);
-    config.floor_interval = Duration::from_secs(3600);
+    config.ceiling_step = Duration::from_hours(1);
+    config.sync_interval = Duration::from_hours(1);
+    config.floor_interval = Duration::from_hours(1);
 }
 
 fn cluster(shape: Shape) -> Cluster {

@@ -6,9 +6,9 @@ use crate::dynamo::{Heartbeat, Input, Level};
 
 fn heartbeats(cluster: &Cluster, from: NodeId) -> Vec<Heartbeat> {
     let sent = cluster.network.iter().filter(|envelope| envelope.from == from);
-    sent.filter_map(|envelope| match &envelope.message {
-        Message::Heartbeat(heartbeat) => Some(heartbeat.clone()),
-        _ => None,
+    sent.filter_map(|envelope| {
+        let Message::Heartbeat(heartbeat) = &envelope.message else { return None };
+        Some(heartbeat.clone())
     })
     .collect()
 }

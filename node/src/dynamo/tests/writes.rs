@@ -10,9 +10,9 @@ fn answer_to(cluster: &mut Cluster, entries: Vec<Entry>) -> Option<WriteOutcome>
     cluster.network.clear();
     cluster.step(N1, Input::Peer { from: N2, message: Message::Write { id, entries } });
     cluster.persist(N1, usize::MAX);
-    cluster.network.drain(..).find_map(|envelope| match envelope.message {
-        Message::WriteReply { id: of, outcome } if of == id => Some(outcome),
-        _ => None,
+    cluster.network.drain(..).find_map(|envelope| {
+        let Message::WriteReply { id: of, outcome } = envelope.message else { return None };
+        (of == id).then_some(outcome)
     })
 }
 
