@@ -82,7 +82,8 @@
 //! - *Sloppy quorums.* A hint on a node that is no replica would count as nothing for any reader.
 //! - *Siblings and version vectors.* One of two writes at the same time wins, per cell; who wants
 //!   to keep both gives them two columns.
-//! - *Gossip.* Everybody sends everybody heartbeats; beyond some dozen nodes that would be too much.
+//! - *Gossip.* Everybody sends everybody heartbeats; beyond some dozen nodes that would be too
+//!   much.
 //!
 //! # Layout
 //! `core` (state and dispatch), `context` (what the parts share), `config`. The parts: `write`,

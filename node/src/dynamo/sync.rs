@@ -529,7 +529,7 @@ impl Sync {
                 answer_roots(context, trees, floors, from, id, roots);
             }
             SyncMessage::Leaves { id, differing, unknown } => {
-                if self.awaits(from, id, |step| matches!(step, Step::Roots)) {
+                if self.expects(from, id, |step| matches!(step, Step::Roots)) {
                     self.on_leaves(context, trees, floors, differing, &unknown);
                 }
             }
@@ -546,7 +546,7 @@ impl Sync {
                 self.answering.insert(read, answering);
             }
             SyncMessage::Difference { id, entries, wanted, covered, floor } => {
-                if self.awaits(from, id, |step| matches!(step, Step::Outlined(_))) {
+                if self.expects(from, id, |step| matches!(step, Step::Outlined(_))) {
                     let answer = Difference { entries, wanted, covered, floor };
                     self.on_difference(context, floors, answer);
                 }
@@ -556,7 +556,7 @@ impl Sync {
     }
 
     /// Tells whether that is the answer that the session waits for.
-    fn awaits(&self, from: NodeId, id: RequestId, is_step: fn(&Step) -> bool) -> bool {
+    fn expects(&self, from: NodeId, id: RequestId, is_step: fn(&Step) -> bool) -> bool {
         self.session.as_ref().is_some_and(|session| {
             session.peer == from && session.question == id && is_step(&session.step)
         })

@@ -29,7 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     name = "sim",
     after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
                   trace.txt\n  \
-                  cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n\nExit codes: 0 no violation, 1 violation found \
+                  cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n\n\
+                  Exit codes: 0 no violation, 1 violation found \
                   or vacuous run, 2 usage."
 )]
 struct Arguments {

@@ -2,9 +2,10 @@
 //!
 //! Two families for the primary-backup mode; the [masterless] mode has its own. The *invariant*
 //! checkers watch the nodes: the harness tells them after each event what a node appended,
-//! committed, applied, and they answer at once when that contradicts what they saw before. The *client* checkers judge the [history](crate::history) after the run and
-//! know nothing of nodes. Neither asks the other: a bug in the protocol that no client noticed is
-//! still a bug, and so is a wrong answer of a cluster whose invariants all held.
+//! committed, applied, and they answer at once when that contradicts what they saw before. The
+//! *client* checkers judge the [history](crate::history) after the run and know nothing of nodes.
+//! Neither asks the other: a bug in the protocol that no client noticed is still a bug, and so is
+//! a wrong answer of a cluster whose invariants all held.
 //!
 //! Each file says its property in words, why the obvious check is wrong, what it leaves out, and
 //! where the property is from.

@@ -22,9 +22,9 @@
 //! | `scan` | – | `{"prefix":k,"start":"k/c","stop":"k/c"}` | `{"k/c":value,…}`, and `"next"` |
 //! | `keys` | – | `{"prefix":k,"start":k,"stop":k}` | `["k",…]`, and `"next"` |
 //!
-//! In the masterless mode every end has also `level`, `session`, `token` and, if `ok`, the `stamp` of
-//! a write, the `seen` of a read and the `stamps` of its cells, as numbers; reading a file skips
-//! them.
+//! In the masterless mode every end has also `level`, `session`, `token` and, if `ok`, the `stamp`
+//! of a write, the `seen` of a read and the `stamps` of its cells, as numbers; reading a file
+//! skips them.
 //!
 //! In `bulk_if` a condition is `[value]`, `"present"` or `"opaque"`. `fail` and `info` repeat the
 //! invocation. Rows are emptied before cells are written.

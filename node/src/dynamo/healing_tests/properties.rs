@@ -34,7 +34,8 @@ fn event() -> impl Strategy<Value = Event> {
     let key = 0..KEYS.len();
     prop_oneof![
         6 => (node.clone(), key.clone(), any::<bool>()).prop_map(|(n, k, q)| Event::Put(n, k, q)),
-        4 => (node.clone(), key.clone(), any::<bool>()).prop_map(|(n, k, q)| Event::Delete(n, k, q)),
+        4 => (node.clone(), key.clone(), any::<bool>())
+            .prop_map(|(n, k, q)| Event::Delete(n, k, q)),
         6 => (node.clone(), key).prop_map(|(n, k)| Event::Read(n, k)),
         2 => node.clone().prop_map(Event::Scan),
         20 => (0..64_usize).prop_map(Event::Deliver),
@@ -136,7 +137,8 @@ proptest! {
                 entry(&cluster, KEYS[key], &format!("{node} {key} {ms}"), ms)
             };
             // One write has one stamp.
-            written.stamp = Stamp::new(ms, u64::try_from(key).unwrap() * 8 + node * 2 + u64::from(is_delete), OLD);
+            let number = u64::try_from(key).unwrap() * 8 + node * 2 + u64::from(is_delete);
+            written.stamp = Stamp::new(ms, number, OLD);
             cluster.crash(NodeId(node + 1), 0);
             cluster.plant(NodeId(node + 1), written);
             cluster.start(NodeId(node + 1));

@@ -5,8 +5,8 @@
 //!
 //! **Why the obvious check is wrong.** Comparing answers to reads repairs what it compares. Asking
 //! the nodes for their Merkle roots asks the suspect: a tree that forgets to hash tombstones calls
-//! replicas equal of which one has a value that the others deleted (planted bug D21). So the entries
-//! themselves are compared, as they lie on the disks.
+//! replicas equal of which one has a value that the others deleted (planted bug D21). So the
+//! entries themselves are compared, as they lie on the disks.
 //!
 //! **What is skipped.** Tombstones at or below a floor of either replica, which one may have purged
 //! and the other not yet. That the common content is the *right* one is for the other checkers.

@@ -8,8 +8,8 @@
 //! **Why the obvious check is wrong.** Waiting for a deleted value to be read again misses most
 //! resurrections: a node that was away comes back with the value after the tombstone was purged
 //! elsewhere (planted bug D26), and the value waits on its disk until some read of one replica, or
-//! the next repair, meets it. And "absent after a delete" is too strict: a later write, or one whose
-//! clock was ahead, may fill the cell again.
+//! the next repair, meets it. And "absent after a delete" is too strict: a later write, or one
+//! whose clock was ahead, may fill the cell again.
 //!
 //! **What is skipped.** Reads at levels that do not overlap the delete's; deletions in doubt.
 //!

@@ -9,13 +9,14 @@
 //! seen in two cells is of one operation, and both values are of that operation.
 //!
 //! **Why the obvious check is wrong.** That every value read was written at all says nothing about
-//! last-writer-wins: a hint delivered with a new stamp (planted bug D9) or a retry that takes a new
-//! one (D32) serves values that were truly written, and lets them win over newer ones. Only the pair
-//! with the stamp tells, and the same value with two stamps is evidence even if nobody was hurt yet.
+//! last-writer-wins: a hint delivered with a new stamp (planted bug D9) or a retry that takes a
+//! new one (D32) serves values that were truly written, and lets them win over newer ones. Only
+//! the pair with the stamp tells, and the same value with two stamps is evidence even if nobody
+//! was hurt yet.
 //!
-//! **What is skipped.** Deletions in doubt: their stamps are told to nobody. Two operations with one
-//! stamp that a node gave whose disk forgot, unknown to itself, how far its clock was: they are told
-//! apart by their cells, and a tie in one cell is decided alike everywhere.
+//! **What is skipped.** Deletions in doubt: their stamps are told to nobody. Two operations with
+//! one stamp that a node gave whose disk forgot, unknown to itself, how far its clock was: they
+//! are told apart by their cells, and a tie in one cell is decided alike everywhere.
 //!
 //! # Sources
 //! Every other checker of the mode relies on this one: they believe stamps.
