@@ -107,6 +107,8 @@ pub struct Config {
 
     /// Time between two sessions of anti-entropy that this node begins.
     pub sync_interval: Duration,
+    /// The same, if shorter, while the node is not whole and has to wait for the first of them.
+    pub refill_interval: Duration,
     /// Time without an answer after which a session is given up.
     pub sync_timeout: Duration,
     /// Bytes of entries of one message of a session.
@@ -199,6 +201,7 @@ impl Config {
             background_reads_max: 64,
             read_bytes_max: 2 << 20,
             sync_interval: Duration::from_secs(1),
+            refill_interval: Duration::from_millis(200),
             sync_timeout: Duration::from_secs(5),
             sync_bytes_max: 1 << 20,
             sync_outline_count_max: 4096,

@@ -127,6 +127,14 @@ struct Answering {
     floor: Stamp,
 }
 
+/// Returns the time between two sessions; a node that is not whole answers nobody until they are
+/// done.
+fn interval(context: &Context) -> Duration {
+    let config = &context.config;
+    let usual = config.sync_interval;
+    if context.is_whole { usual } else { usual.min(config.refill_interval) }
+}
+
 /// Beginning and ending.
 impl Sync {
     /// Starts; if the node is not whole, with everything to compare.
@@ -145,7 +153,7 @@ impl Sync {
         }
         Self {
             session: None,
-            next: context.now + context.config.sync_interval,
+            next: context.now + interval(context),
             free: context.now,
             last_peer: None,
             cursors: BTreeMap::new(),
@@ -173,7 +181,7 @@ impl Sync {
     }
 
     fn begin(&mut self, context: &mut Context, trees: &Trees, floors: &mut Floors) {
-        self.next = context.now + context.config.sync_interval;
+        self.next = context.now + interval(context);
         let (raise, peer, partitions) = match floors.wanted(context) {
             Some((raise, peer, partitions)) => (Some(raise), peer, partitions),
             None => match self.next_peer(context) {
