@@ -128,6 +128,15 @@ struct Answering {
 }
 
 /// Beginning and ending.
+/// Longest time between two sessions of a node that is not whole: until it is, it answers no reads.
+const UNWHOLE_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Returns the time between two sessions that this node begins.
+fn interval(context: &Context) -> Duration {
+    let usual = context.config.sync_interval;
+    if context.is_whole { usual } else { usual.min(UNWHOLE_INTERVAL_MAX) }
+}
+
 impl Sync {
     /// Starts; if the node is not whole, with everything to compare.
     pub(super) fn new(context: &Context) -> Self {
@@ -145,7 +154,7 @@ impl Sync {
         }
         Self {
             session: None,
-            next: context.now + context.config.sync_interval,
+            next: context.now + interval(context),
             free: context.now,
             last_peer: None,
             cursors: BTreeMap::new(),
@@ -173,7 +182,7 @@ impl Sync {
     }
 
     fn begin(&mut self, context: &mut Context, trees: &Trees, floors: &mut Floors) {
-        self.next = context.now + context.config.sync_interval;
+        self.next = context.now + interval(context);
         let (raise, peer, partitions) = match floors.wanted(context) {
             Some((raise, peer, partitions)) => (Some(raise), peer, partitions),
             None => match self.next_peer(context) {
