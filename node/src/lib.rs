@@ -26,7 +26,8 @@
 //! - \[Fsync '20\] A. Rebello et al.: Can Applications Recover from fsync Failures?, ATC 2020.
 //! - \[CTRL '18\] R. Alagappan et al.: Protocol-Aware Recovery for Consensus-Based Storage,
 //!   FAST 2018.
-//! - \[Dynamo\] G. DeCandia et al.: Dynamo: Amazon's Highly Available Key-value Store, SOSP 2007.
+//! - \[Dynamo\] G. `DeCandia` et al.: Dynamo: Amazon's Highly Available Key-value Store, SOSP
+//!   2007.
 //! - \[HLC\] S. Kulkarni et al.: Logical Physical Clocks, OPODIS 2014.
 //! - \[Phi\] N. Hayashibara et al.: The phi Accrual Failure Detector, SRDS 2004.
 //! - \[Session '94\] D. Terry et al.: Session Guarantees for Weakly Consistent Replicated Data,

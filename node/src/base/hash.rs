@@ -22,7 +22,7 @@ pub fn mix64(hash: u64, value: u64) -> u64 {
     mix(hash.rotate_left(23) ^ mix(value))
 }
 
-/// The finalizer of SplitMix64.
+/// The finalizer of `SplitMix64`.
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(MULTIPLIER);
     let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -149,6 +149,13 @@ fn report_salvage(report: &SalvageReport) -> Vec<String> {
         let from = log.last + 1;
         lines.push(format!("lost: the log is damaged; entries {from} to {last} may be lost"));
     }
+    if let Some(torn) = &log.torn {
+        lines.push(format!(
+            "the log ends in what looks like an unfinished write, at byte {} of {}: it was never \
+             acknowledged, unless just that place is damaged",
+            torn.offset, torn.path
+        ));
+    }
     if log.doubtful_count > 0 {
         lines.push(format!(
             "{} conditional writes in the log were decided by cells that are possibly stale",

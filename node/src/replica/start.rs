@@ -56,7 +56,8 @@ pub enum StartError {
     InUse(StorageError),
     /// The data directory is not this node's.
     #[error(
-        "this is not the data directory of this node: {0}; check --data, --node, --cluster-id and --mode"
+        "this is not the data directory of this node: {0}; check --data, --node, --cluster-id and \
+         --mode"
     )]
     Foreign(StorageError),
     /// The files cannot be read.

@@ -1,5 +1,6 @@
 //! A cluster's state taken away in a file and brought back in another cluster; a damaged store.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -53,21 +54,37 @@ fn restore(cluster: &RealCluster, file: &Path) {
     let nodes = cluster.numbers().zip(cluster.addresses());
     let members: Vec<String> = nodes.map(|(id, address)| format!("{id}={address}")).collect();
     for node in cluster.numbers() {
-        let said = ok(&[
-            "snapshot",
-            "restore",
-            text(file),
-            "--node",
-            &node.to_string(),
-            "--data",
-            text(&cluster.data(node)),
-            "--cluster-id",
-            &cluster.id().to_string(),
-            "--members",
-            &members.join(","),
-        ]);
-        assert!(said.contains("every other member"), "{said}");
+        let data = cluster.data(node);
+        let (code, said) = restore_node(file, node, &data, &cluster.id(), &members.join(","));
+        assert!(code == Some(0) && said.contains("every other member"), "{said}");
     }
+}
+
+/// Restores the only node of a cluster of another id.
+fn restore_alone(file: &Path, data: &Path, address: &str) -> (Option<i32>, String) {
+    restore_node(file, 1, data, &1, &format!("1={address}"))
+}
+
+fn restore_node(
+    file: &Path,
+    node: usize,
+    data: &Path,
+    cluster_id: &impl Display,
+    members: &str,
+) -> (Option<i32>, String) {
+    run(&[
+        "snapshot",
+        "restore",
+        text(file),
+        "--node",
+        &node.to_string(),
+        "--data",
+        text(data),
+        "--cluster-id",
+        &cluster_id.to_string(),
+        "--members",
+        members,
+    ])
 }
 
 #[test]
@@ -90,19 +107,7 @@ fn saved_state_makes_a_new_cluster_with_the_same_cells() {
 
         let mut new = RealCluster::prepare(3, &[]);
         restore(&new, &backup);
-        let (code, said) = run(&[
-            "snapshot",
-            "restore",
-            text(&backup),
-            "--node",
-            "1",
-            "--data",
-            text(&new.data(1)),
-            "--cluster-id",
-            "1",
-            "--members",
-            &format!("1={}", new.address(1)),
-        ]);
+        let (code, said) = restore_alone(&backup, &new.data(1), new.address(1));
         assert_eq!(code, Some(2), "no new node: {said}");
         new.numbers().for_each(|node| new.start_node(node));
         new.wait_for_leader().await;
@@ -133,19 +138,7 @@ fn flipped_bit_of_a_saved_state_is_found_and_not_restored() {
             assert!(code == Some(6) && said.contains("damaged at byte"), "byte {at}: {said}");
         }
         let data = cluster.scratch().join("new");
-        let (code, _) = run(&[
-            "snapshot",
-            "restore",
-            text(&backup),
-            "--node",
-            "1",
-            "--data",
-            text(&data),
-            "--cluster-id",
-            "1",
-            "--members",
-            "1=127.0.0.1:1",
-        ]);
+        let (code, _) = restore_alone(&backup, &data, "127.0.0.1:1");
         assert!(code == Some(6) && !data.exists(), "nothing is made of it");
     });
 }

@@ -25,7 +25,7 @@ fn lines(prefix: &str) -> Vec<String> {
 /// Imports lines through any node.
 fn import(cluster: &RealCluster, lines: &[String], level: &str) {
     let file = cluster.scratch().join("in.jsonl");
-    fs::write(&file, lines.concat()).unwrap();
+    fs::write(&file, lines.concat()).expect("the file can be written");
     let (file, addresses) = (file.display().to_string(), cluster.addresses().join(","));
     let arguments = ["import", &file, "--cluster", &addresses, "--level", level];
     let done = run_program(&arguments, b"");
@@ -37,7 +37,7 @@ fn export(cluster: &RealCluster, node: usize, level: &str) -> Vec<String> {
     let arguments = ["export", "--cluster", cluster.address(node), "--level", level];
     let done = run_program(&arguments, b"");
     assert!(done.status.success(), "{done:?}");
-    let text = String::from_utf8(done.stdout).unwrap();
+    let text = String::from_utf8(done.stdout).expect("the program writes text");
     text.split_inclusive('\n').map(str::to_owned).collect()
 }
 

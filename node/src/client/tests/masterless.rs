@@ -167,12 +167,12 @@ fn conditional_write_is_refused_before_it_is_sent() {
 fn behind(fresh_at: Level, old: Option<Cell>, new: Option<Cell>) -> FakeEnv {
     let env = masterless(|_, _| Reaction::Silence);
     let asked = env.clone();
-    env.script(move |_, body| match command(body) {
-        Some(_) => written(10),
-        None => {
-            let is_fresh = [fresh_at, Level::All].contains(&asked.asked_level());
-            found(if is_fresh { new.clone() } else { old.clone() })
+    env.script(move |_, body| {
+        if command(body).is_some() {
+            return written(10);
         }
+        let is_fresh = [fresh_at, Level::All].contains(&asked.asked_level());
+        found(if is_fresh { new.clone() } else { old.clone() })
     });
     env
 }

@@ -127,17 +127,20 @@ async fn restore<E: Env>(
     observer: &mut impl Observer,
 ) -> Result<Restored<E>, StartError> {
     let has_peers = config.members.len() > 1;
-    match reload(open(env, config).await?, env.now(), observer) {
+    let (error, mut keeper) = match reload(open(env, config).await?, env.now(), observer) {
         Ok(restored) => return Ok(restored),
-        Err((StartError::Storage(error @ StorageError::Corrupt { .. }), mut keeper))
-            if has_peers =>
-        {
-            crate::probe!("replica.state_is_condemned_at_start");
-            keeper.condemn(&error).await?;
-        }
-        Err((error, _)) => return Err(error),
+        Err(failed) => *failed,
+    };
+    let StartError::Storage(error @ StorageError::Corrupt { .. }) = error else {
+        return Err(error);
+    };
+    if !has_peers {
+        return Err(error.into());
     }
-    reload(open(env, config).await?, env.now(), observer).map_err(|(error, _)| error)
+    crate::probe!("replica.state_is_condemned_at_start");
+    keeper.condemn(&error).await?;
+    drop(keeper);
+    reload(open(env, config).await?, env.now(), observer).map_err(|failed| failed.0)
 }
 
 /// Applies what the tables do not have.
@@ -145,7 +148,7 @@ fn reload<E: Env>(
     opened: Opened<E>,
     now: Instant,
     observer: &mut impl Observer,
-) -> Result<Restored<E>, (StartError, Keeper<E::Disk>)> {
+) -> Result<Restored<E>, Box<(StartError, Keeper<E::Disk>)>> {
     let Opened { tree, mut keeper, writer, log, judged } = opened;
     let mut store = CellStore::new(tree);
     let durable = store.applied();
@@ -172,7 +175,7 @@ fn reload<E: Env>(
         Ok((log_bytes, recovered)) => {
             Ok(Restored { store, keeper, writer, recovered, judged, durable, log_bytes })
         }
-        Err(error) => Err((error, keeper)),
+        Err(error) => Err(Box::new((error, keeper))),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::kv::{CellStore, Command, Machine};
 use crate::raft::{Entry, EntryKind};
 use crate::storage::engine::Visitor;
 use crate::storage::tree::{self, Lost, StoreReport, Tree, TreeOptions};
+use crate::storage::wal::Torn;
 use crate::storage::{Cell, Content, Engine, SnapshotPoint, StorageError, let_others_run, wal};
 
 /// Bytes of cells that are copied at a time.
@@ -59,6 +60,9 @@ pub struct LogReport {
     pub last: Index,
     /// The last entry that may be lost, if any is.
     pub lost_through: Option<Index>,
+    /// Where the log ends in what looks like a write that a crash interrupted: it was never
+    /// acknowledged, unless just that place is rotten.
+    pub torn: Option<Torn>,
     /// Writes whose conditions concern a lost cell: they may have ended otherwise.
     pub doubtful_count: u64,
     /// The sessions are lost: a write that was sent twice may have been carried out twice.
@@ -215,6 +219,7 @@ async fn replay_log<D: Disk>(
             return Ok(());
         }
     };
+    report.torn.clone_from(&log.torn);
     report.lost_through = damaged_last.map(|last| last.index);
     for Entry { index, term, kind } in entries {
         match kind {

@@ -188,19 +188,40 @@ fn lost_manifest_leaves_tables_and_log() {
     assert_eq!(report.store.applied, None);
 }
 
+/// Returns where the last record of the log lies: nothing proves yet that it is durable.
+fn last_record(node: &Node) -> (String, u64) {
+    let place = run(wal::unwitnessed(&node.disk, WAL_DIR)).unwrap_or_else(|e| panic!("{e}"));
+    place.unwrap_or_else(|| panic!("the last record has a witness"))
+}
+
+/// Flips a bit of the payload of the record there.
+fn damage(node: &Node, (path, start): &(String, u64)) {
+    let at = usize::try_from(*start).unwrap_or(0) + 60;
+    node.disk.damage(path, |bytes| bytes[at] ^= 1);
+}
+
 #[test]
 fn log_that_is_lost_is_said() {
+    let mut node = filled();
+    let whole = salvaged(&node.disk).1.log;
+    assert_eq!((whole.lost_through, &whole.torn), (None, &None));
+    // With a witness it cannot be taken for an unfinished write.
+    let place = last_record(&node);
+    run(node.log.mark()).expect("the mark is written");
+    damage(&node, &place);
+    let log = salvaged(&node.disk).1.log;
+    assert_eq!(log.lost_through, Some(whole.last));
+    assert_eq!((log.last, log.entry_count), (whole.last - 1, whole.entry_count - 1));
+}
+
+#[test]
+fn log_that_ends_in_an_unfinished_write_is_said() {
     let node = filled();
-    let path = node.disk.files(WAL_DIR).into_keys().next().unwrap_or_default();
-    // The last entry: its payload is behind everything else that is not zero.
-    node.disk.damage(&path, |bytes| {
-        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default();
-        bytes[last - 20] ^= 1;
-    });
-    let (_, report) = salvaged(&node.disk);
-    let log = &report.log;
-    let is_said = log.lost_through.is_some() || log.failure.is_some() || log.entry_count < 20;
-    assert!(is_said, "{report:?}");
+    let whole = salvaged(&node.disk).1.log;
+    damage(&node, &last_record(&node));
+    let log = salvaged(&node.disk).1.log;
+    assert!(log.torn.is_some(), "{log:?}");
+    assert_eq!((log.lost_through, log.last), (None, whole.last - 1));
 }
 
 #[test]
