@@ -117,6 +117,12 @@ struct Restored<E: Env> {
     log_bytes: u64,
 }
 
+/// A start that failed, and who can condemn the tables.
+struct Failed<E: Env> {
+    error: StartError,
+    keeper: Keeper<E::Disk>,
+}
+
 /// Opens what is on the disk and applies what the tables do not have.
 ///
 /// That reads the tables, so it may be what finds them damaged. With others to get the cells from
@@ -127,7 +133,7 @@ async fn restore<E: Env>(
     observer: &mut impl Observer,
 ) -> Result<Restored<E>, StartError> {
     let has_peers = config.members.len() > 1;
-    let (error, mut keeper) = match reload(open(env, config).await?, env.now(), observer) {
+    let Failed { error, mut keeper } = match reload(open(env, config).await?, env.now(), observer) {
         Ok(restored) => return Ok(restored),
         Err(failed) => *failed,
     };
@@ -140,7 +146,7 @@ async fn restore<E: Env>(
     crate::probe!("replica.state_is_condemned_at_start");
     keeper.condemn(&error).await?;
     drop(keeper);
-    reload(open(env, config).await?, env.now(), observer).map_err(|failed| failed.0)
+    reload(open(env, config).await?, env.now(), observer).map_err(|failed| failed.error)
 }
 
 /// Applies what the tables do not have.
@@ -148,7 +154,7 @@ fn reload<E: Env>(
     opened: Opened<E>,
     now: Instant,
     observer: &mut impl Observer,
-) -> Result<Restored<E>, Box<(StartError, Keeper<E::Disk>)>> {
+) -> Result<Restored<E>, Box<Failed<E>>> {
     let Opened { tree, mut keeper, writer, log, judged } = opened;
     let mut store = CellStore::new(tree);
     let durable = store.applied();
@@ -175,7 +181,7 @@ fn reload<E: Env>(
         Ok((log_bytes, recovered)) => {
             Ok(Restored { store, keeper, writer, recovered, judged, durable, log_bytes })
         }
-        Err(error) => Err(Box::new((error, keeper))),
+        Err(error) => Err(Box::new(Failed { error, keeper })),
     }
 }
 
