@@ -265,7 +265,8 @@ impl Cluster {
             snapshot_chunk_bytes: tuning.snapshot_chunk_bytes,
             sessions_max: tuning.sessions_max,
             request_timeout: match &self.options.masterless {
-                Some(masterless) => masterless.request_timeout,
+                // The core answers first: what it says of a late write is to be seen.
+                Some(masterless) => masterless.request_timeout * 2,
                 None => tuning.election_timeout * 3,
             },
             replication: self.replication(),
