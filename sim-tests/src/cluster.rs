@@ -265,7 +265,8 @@ impl Cluster {
             snapshot_chunk_bytes: tuning.snapshot_chunk_bytes,
             sessions_max: tuning.sessions_max,
             request_timeout: match &self.options.masterless {
-                Some(masterless) => masterless.request_timeout,
+                // The core answers first: what it says of a late write is to be seen.
+                Some(masterless) => masterless.request_timeout * 2,
                 None => tuning.election_timeout * 3,
             },
             replication: self.replication(),
@@ -504,18 +505,9 @@ impl Cluster {
             | Action::DiskFull { .. }
             | Action::Rot { .. }
             | Action::Lie { .. } => self.perform_on_disk(&action).await,
-            Action::OldDisk { node, age, down } => {
-                if !self.keeping {
-                    self.keeping = true;
-                    let kept = self.world.keep_disk(self.server(node));
-                    self.later(age, Undo::OldDisk(node, kept, down));
-                }
-            }
+            Action::OldDisk { node, age, down } => self.keep_disk(node, age, down),
             Action::Absence { node, is_cut_off, length } => self.absent(node, is_cut_off, length),
-            Action::ClockJump { node, by_ms } => {
-                let by = Duration::from_millis(by_ms.unsigned_abs());
-                self.world.jump_wall(self.server(node), by_ms > 0, by);
-            }
+            Action::ClockJump { node, by_ms } => self.jump(node, by_ms),
             Action::ClockDrift { node, rate_ppb } => {
                 self.world.set_drift(self.server(node), rate_ppb);
             }
@@ -583,6 +575,20 @@ impl Cluster {
             | Action::Absence { .. }
             | Action::ClockJump { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
+        }
+    }
+
+    fn jump(&self, node: u64, by_ms: i64) {
+        let by = Duration::from_millis(by_ms.unsigned_abs());
+        self.world.jump_wall(self.server(node), by_ms > 0, by);
+    }
+
+    /// Keeps a copy of a disk, to be put back when it is so old; one at a time.
+    fn keep_disk(&mut self, node: u64, age: Duration, down: Duration) {
+        if !self.keeping {
+            self.keeping = true;
+            let kept = self.world.keep_disk(self.server(node));
+            self.later(age, Undo::OldDisk(node, kept, down));
         }
     }
 

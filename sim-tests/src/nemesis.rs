@@ -349,7 +349,7 @@ impl Nemesis {
             Class::Clock => self.clock(),
             Class::OldDisk => Action::OldDisk {
                 node: self.victim,
-                age: millis(&mut self.disk, 500, 8000),
+                age: millis(&mut self.disk, 500, 15_000),
                 down: millis(&mut self.disk, 10, 2000),
             },
             Class::Absence => Action::Absence {

@@ -94,7 +94,8 @@ pub struct Options {
     pub heartbeat_interval: Duration,
 }
 
-/// A session of anti-entropy so late that there is none.
+/// A session of anti-entropy so late that there is none, but for nodes that must get back what
+/// their disk lost.
 pub const NEVER: Duration = Duration::from_secs(1_000_000);
 
 /// Makes the options of a seed those of a masterless run.
@@ -124,6 +125,7 @@ pub fn draw(run: RunOptions) -> RunOptions {
     // More than twice the write time-out and the delay of hints, as the design demands.
     let floor_age = request_timeout * 2 + hint_after + times.duration(ms(200), ms(3000));
     let sync_interval = times.duration(ms(100), ms(1000));
+    let floor_interval = times.duration(ms(300), ms(2000));
     let options = Options {
         replication_factor,
         partition_count: [1, 4, 16, 64][load.index(4)],
@@ -138,7 +140,11 @@ pub fn draw(run: RunOptions) -> RunOptions {
             Mechanism::Hints | Mechanism::Reads => NEVER,
         },
         floor_age,
-        floor_interval: times.duration(ms(300), ms(2000)),
+        // Floors are raised by comparing everything, which is anti-entropy.
+        floor_interval: match mechanism {
+            Mechanism::All | Mechanism::AntiEntropy => floor_interval,
+            Mechanism::Hints | Mechanism::Reads => NEVER,
+        },
         batch_takeover: times.duration(ms(2000), ms(6000)),
         heartbeat_interval: times.duration(ms(50), ms(250)),
     };
@@ -190,7 +196,7 @@ fn faults(drawn: FaultClasses, mechanism: Mechanism, node_count: u64, rng: &Rng)
     };
     match mechanism {
         Mechanism::All | Mechanism::AntiEntropy => all,
-        // A node that knows that its disk lost something is whole again only after anti-entropy.
+        // A node that knows that its disk lost something is made whole by anti-entropy.
         Mechanism::Reads => FaultClasses { rot: false, lying_fsync: false, ..all },
         // A coordinator that dies, or whose disk fails, takes along what it has not hinted yet.
         Mechanism::Hints => FaultClasses {

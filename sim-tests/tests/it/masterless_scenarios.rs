@@ -1,0 +1,209 @@
+//! Directed scenarios of the masterless mode: one thing goes wrong on purpose, at the moment when
+//! it hurts. Each ends as a swarm run does: everything heals, the replicas become equal by the
+//! mechanism of the run, and disks and history are judged.
+
+use mangrove::dynamo::Level;
+use mangrove::replica::Repair;
+use sim_tests::masterless::options::{self, LevelMix, Mechanism, NEVER};
+use sim_tests::nemesis::Action;
+use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile, RequestMix};
+
+use crate::scenarios::{MS, hits, holds, observable};
+
+/// Only sets, gets and deletes; a scenario adds what it is about.
+const PLAIN: RequestMix = RequestMix {
+    get: 3,
+    set: 5,
+    delete: 0,
+    cas: 0,
+    delete_row: 0,
+    bulk_set: 0,
+    multi_get: 0,
+    status: 0,
+};
+
+/// Options of a busy cluster of three in which nothing goes wrong by chance.
+fn busy(seed: u64, mechanism: Mechanism) -> Options {
+    let plan = Plan { mode: Mode::Masterless, profile: Profile::Standard };
+    let mut run = plan.draw(seed);
+    run.node_count = 3;
+    run.client_count = 4;
+    run.faults = FaultClasses::NONE;
+    run.think_time = 20 * MS;
+    run.tuning.value_bytes_max = 24;
+    run.mix = PLAIN;
+    let own = masterless(&mut run);
+    own.replication_factor = 3;
+    own.partition_count = 16;
+    own.mechanism = mechanism;
+    own.levels = LevelMix::only(Level::Quorum);
+    own.session_chance = 0.5;
+    let is_synced = matches!(mechanism, Mechanism::All | Mechanism::AntiEntropy);
+    own.sync_interval = if is_synced { 300 * MS } else { NEVER };
+    own.floor_interval = if is_synced { 1000 * MS } else { NEVER };
+    own.repair = Repair {
+        hints: matches!(mechanism, Mechanism::All | Mechanism::Hints),
+        reads: matches!(mechanism, Mechanism::All | Mechanism::Reads),
+    };
+    run
+}
+
+fn masterless(run: &mut Options) -> &mut options::Options {
+    run.masterless.as_mut().unwrap_or_else(|| panic!("seed {} has another mode", run.seed))
+}
+
+fn cut_off(node: u64, seconds: u32) -> Action {
+    Action::Absence { node, is_cut_off: true, length: 1000 * MS * seconds }
+}
+
+fn away(node: u64, seconds: u32) -> Action {
+    Action::Absence { node, is_cut_off: false, length: 1000 * MS * seconds }
+}
+
+fn crash(node: u64) -> Action {
+    Action::Crash { node, while_busy: true, down: 500 * MS }
+}
+
+#[test]
+fn delete_stays_a_delete_for_a_node_that_was_away() {
+    for mechanism in [Mechanism::All, Mechanism::AntiEntropy] {
+        let mut options = busy(1, mechanism);
+        options.mix = RequestMix { delete: 4, delete_row: 2, ..PLAIN };
+        options.key_count = 4;
+        let report = holds(&options, async |scene| {
+            scene.pass(4000 * MS).await;
+            scene.perform(away(3, 15)).await;
+            scene.pass(20_000 * MS).await;
+        });
+        // Tombstones wait for whoever is away; only then may floors pass them.
+        assert!(hits(&report, "dynamo.raises_floor") > 0, "{:?}", report.probes);
+        assert!(report.acknowledged > 500, "{} requests answered", report.acknowledged);
+    }
+}
+
+#[test]
+fn old_disk_brings_nothing_back() {
+    let mut ghosts = 0;
+    for seed in 1..6 {
+        let mut options = busy(seed, Mechanism::AntiEntropy);
+        options.mix = RequestMix { delete: 4, delete_row: 2, ..PLAIN };
+        options.key_count = 8;
+        masterless(&mut options).floor_interval = 300 * MS;
+        let report = holds(&options, async |scene| {
+            scene.pass(3000 * MS).await;
+            let (age, down) = (12_000 * MS, 50 * MS);
+            scene.perform(Action::OldDisk { node: 2, age, down }).await;
+            scene.pass(18_000 * MS).await;
+        });
+        assert_eq!(observable(&report, "P7"), 1);
+        ghosts += hits(&report, "dynamo.sync_erases_ghost");
+    }
+    assert!(ghosts > 0, "no old disk had anything to bring back");
+}
+
+#[test]
+fn batch_whose_coordinator_dies_is_finished_by_its_holder() {
+    let mut taken_over = 0;
+    for seed in 1..6 {
+        let mut options = busy(seed, Mechanism::AntiEntropy);
+        options.node_count = 5;
+        options.mix = RequestMix { bulk_set: 10, ..PLAIN };
+        options.key_count = 16;
+        let report = holds(&options, async |scene| {
+            for node in 1..=5 {
+                scene.pass(1000 * MS).await;
+                scene.perform(crash(node)).await;
+            }
+            scene.pass(2000 * MS).await;
+        });
+        taken_over += hits(&report, "dynamo.batch_taken_over");
+    }
+    assert!(taken_over > 0, "no coordinator died in mid-batch");
+}
+
+#[test]
+fn hints_survive_the_crash_of_their_coordinators() {
+    for strict in [true, false] {
+        let report = holds(&busy(2, Mechanism::Hints), async move |scene| {
+            // A cluster that has never been complete answers nothing.
+            scene.pass(2000 * MS).await;
+            scene.perform(cut_off(3, 30)).await;
+            scene.pass(4000 * MS).await;
+            // What is not hinted yet dies with its coordinator: it is not what this is about.
+            scene.stop_load();
+            scene.pass(8000 * MS).await;
+            let nodes = vec![1, 2];
+            let down = 100 * MS;
+            scene.perform(Action::PowerLoss { nodes, strict, while_busy: false, down }).await;
+            scene.pass(2000 * MS).await;
+        });
+        assert!(report.acknowledged > 100, "{} requests answered", report.acknowledged);
+    }
+}
+
+#[test]
+fn both_sides_of_a_partition_write_at_one_and_become_equal() {
+    for mechanism in [Mechanism::All, Mechanism::AntiEntropy, Mechanism::Hints, Mechanism::Reads] {
+        let mut options = busy(3, mechanism);
+        options.mix = RequestMix { delete: 2, delete_row: 1, ..PLAIN };
+        masterless(&mut options).levels = LevelMix::only(Level::One);
+        let report = holds(&options, async |scene| {
+            scene.pass(2000 * MS).await;
+            scene.perform(cut_off(1, 8)).await;
+            scene.pass(6000 * MS).await;
+        });
+        assert!(report.acknowledged > 500, "{mechanism:?}: {} answered", report.acknowledged);
+    }
+}
+
+#[test]
+fn clock_an_hour_ahead_loses_no_write() {
+    let mut options = busy(4, Mechanism::All);
+    options.mix = RequestMix { delete: 2, ..PLAIN };
+    let report = holds(&options, async |scene| {
+        scene.pass(2000 * MS).await;
+        scene.perform(Action::ClockJump { node: 1, by_ms: 3_600_000 }).await;
+        scene.pass(3000 * MS).await;
+        // Its stamps are everywhere; a restart must not give smaller ones.
+        scene.perform(Action::ClockJump { node: 1, by_ms: -3_600_000 }).await;
+        for node in 1..=3 {
+            scene.perform(crash(node)).await;
+            scene.pass(1500 * MS).await;
+        }
+    });
+    assert!(observable(&report, "C3") > 0, "{:?}", report.faults.get("C3"));
+}
+
+#[test]
+fn each_mechanism_makes_replicas_equal_by_itself() {
+    for mechanism in [Mechanism::AntiEntropy, Mechanism::Hints, Mechanism::Reads] {
+        let mut options = busy(6, mechanism);
+        options.mix = RequestMix { delete: 1, bulk_set: 1, ..PLAIN };
+        let report = holds(&options, async |scene| {
+            for node in 1..=3 {
+                scene.perform(cut_off(node, 3)).await;
+                scene.pass(4000 * MS).await;
+            }
+            scene.perform(cut_off(2, 20)).await;
+            scene.pass(5000 * MS).await;
+        });
+        assert_eq!(report.mechanism, Some(mechanism));
+        assert!(report.time_to_converge < 15_000 * MS, "{:?}", report.time_to_converge);
+    }
+}
+
+#[test]
+fn tables_that_a_start_finds_damaged_are_got_back_from_the_others() {
+    let mut condemned = 0;
+    for seed in 1..9 {
+        let mut options = busy(seed, Mechanism::All);
+        options.tuning.flush_log_bytes = 2000;
+        let report = holds(&options, async |scene| {
+            scene.pass(2500 * MS).await;
+            scene.perform(Action::Rot { node: 2, tables: true, down: 50 * MS }).await;
+            scene.pass(3000 * MS).await;
+        });
+        condemned += hits(&report, "replica.state_is_condemned_at_start");
+    }
+    assert!(condemned > 0, "no start has met a damaged table");
+}
