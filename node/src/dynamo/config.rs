@@ -201,7 +201,7 @@ impl Config {
             background_reads_max: 64,
             read_bytes_max: 2 << 20,
             sync_interval: Duration::from_secs(1),
-            refill_interval: Duration::from_millis(200),
+            refill_interval: Duration::from_secs(1),
             sync_timeout: Duration::from_secs(5),
             sync_bytes_max: 1 << 20,
             sync_outline_count_max: 4096,

@@ -136,15 +136,6 @@ fn interval(context: &Context) -> Duration {
 }
 
 /// Beginning and ending.
-/// Longest time between two sessions of a node that is not whole: until it is, it answers no reads.
-const UNWHOLE_INTERVAL_MAX: Duration = Duration::from_secs(1);
-
-/// Returns the time between two sessions that this node begins.
-fn interval(context: &Context) -> Duration {
-    let usual = context.config.sync_interval;
-    if context.is_whole { usual } else { usual.min(UNWHOLE_INTERVAL_MAX) }
-}
-
 impl Sync {
     /// Starts; if the node is not whole, with everything to compare.
     pub(super) fn new(context: &Context) -> Self {
