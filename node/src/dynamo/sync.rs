@@ -159,7 +159,7 @@ impl Sync {
     /// Lets time pass.
     pub(super) fn tick(&mut self, context: &mut Context, trees: &Trees, floors: &mut Floors) {
         if self.missing.is_empty() && !context.is_whole {
-            floors.on_whole(context);
+            floor::on_whole(context);
         }
         match &self.session {
             Some(session) if session.deadline <= context.now => {
@@ -278,7 +278,7 @@ impl Sync {
                 self.missing.remove(&partition);
             }
             if self.missing.is_empty() {
-                floors.on_whole(context);
+                floor::on_whole(context);
             }
         }
     }
@@ -290,13 +290,13 @@ impl Sync {
         }
     }
 
-    /// Returns when it must be ticked, if ever.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(match &self.session {
+    /// Returns when it must be ticked.
+    pub(super) fn deadline(&self) -> Instant {
+        match &self.session {
             Some(Session { step: Step::Pausing, deadline, .. }) => self.free.min(*deadline),
             Some(session) => session.deadline,
             None => self.next,
-        })
+        }
     }
 
     /// Checks its invariants.
@@ -529,7 +529,7 @@ impl Sync {
                 answer_roots(context, trees, floors, from, id, roots);
             }
             SyncMessage::Leaves { id, differing, unknown } => {
-                if self.awaits(from, id, |step| matches!(step, Step::Roots)) {
+                if self.expects(from, id, |step| matches!(step, Step::Roots)) {
                     self.on_leaves(context, trees, floors, differing, &unknown);
                 }
             }
@@ -546,7 +546,7 @@ impl Sync {
                 self.answering.insert(read, answering);
             }
             SyncMessage::Difference { id, entries, wanted, covered, floor } => {
-                if self.awaits(from, id, |step| matches!(step, Step::Outlined(_))) {
+                if self.expects(from, id, |step| matches!(step, Step::Outlined(_))) {
                     let answer = Difference { entries, wanted, covered, floor };
                     self.on_difference(context, floors, answer);
                 }
@@ -556,7 +556,7 @@ impl Sync {
     }
 
     /// Tells whether that is the answer that the session waits for.
-    fn awaits(&self, from: NodeId, id: RequestId, is_step: fn(&Step) -> bool) -> bool {
+    fn expects(&self, from: NodeId, id: RequestId, is_step: fn(&Step) -> bool) -> bool {
         self.session.as_ref().is_some_and(|session| {
             session.peer == from && session.question == id && is_step(&session.step)
         })

@@ -1,5 +1,9 @@
 //! What reads, anti-entropy and floors promise, one test per sentence, on clusters without a
 //! runtime; and for each planted bug of theirs a test that shows it.
+//!
+//! The clusters are those of [`super::harness`]. Most tests switch off all healing but the one
+//! they are about, and put what differs on the disks themselves ([`plant`]), as writes of a node
+//! that is not there any more.
 
 mod floors;
 mod properties;
@@ -15,7 +19,7 @@ use crate::base::{Entry, NodeId, Payload, Stamp, Written};
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Three nodes, three replicas, and nothing that heals by itself but what reads do.
