@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::config::Config;
 use super::context::{Context, Owner, Then};
 use super::detector::Detector;
-use super::floor::Floors;
+use super::floor::{self, Floors};
 use super::hint::Hints;
 use super::merkle::Trees;
 use super::message::{Heartbeat, Message, RequestId, SyncMessage, WriteOutcome};
@@ -547,7 +547,7 @@ impl Dynamo {
         self.reads.status(&mut status);
         self.trees.status(context, &mut status);
         self.sync.status(&mut status);
-        self.floors.status(context, &mut status);
+        floor::status(context, &mut status);
         status
     }
 }
@@ -618,8 +618,8 @@ impl Core for Dynamo {
             self.batches.deadline(),
             self.reads.deadline(),
             self.trees.deadline(),
-            self.sync.deadline(),
-            self.floors.deadline(),
+            Some(self.sync.deadline()),
+            Some(self.floors.deadline()),
         ];
         deadlines.into_iter().flatten().fold(self.heartbeat_at, Instant::min)
     }

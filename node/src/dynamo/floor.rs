@@ -184,14 +184,6 @@ impl Floors {
         floors
     }
 
-    /// The node has all that any other replica has: it is whole again.
-    pub(super) fn on_whole(&mut self, context: &mut Context) {
-        assert!(!context.is_whole, "{} was whole before", context.id());
-        probe!("dynamo.becomes_whole");
-        context.is_whole = true;
-        context.persist(notes::erase(Kind::Damaged), Then::Nothing);
-    }
-
     fn persist(&mut self, context: &mut Context, last: Record, noted: Noted) {
         self.tags += 1;
         self.persisting.insert(self.tags, noted);
@@ -434,11 +426,11 @@ impl Floors {
         }
     }
 
-    /// Returns when it must be ticked, if ever.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// Returns when it must be ticked.
+    pub(super) fn deadline(&self) -> Instant {
         match self.raise.as_ref().map(|raise| &raise.stage) {
-            Some(Stage::Fencing { deadline, .. }) => Some(self.next.min(*deadline)),
-            _ => Some(self.next),
+            Some(Stage::Fencing { deadline, .. }) => self.next.min(*deadline),
+            _ => self.next,
         }
     }
 
@@ -451,15 +443,23 @@ impl Floors {
             assert!(floor <= *noted, "D9: floor {floor} of {partition}, noted {noted}");
         }
     }
+}
 
-    /// Tells how it is.
-    pub(super) fn status(&self, context: &Context, status: &mut DynamoStatus) {
-        let placement = &context.config.placement;
-        let held = (0..placement.partition_count())
-            .filter(|partition| placement.is_replica(context.id(), *partition));
-        let floors = held.map(|partition| context.floor(partition));
-        status.floor_min = floors.min().unwrap_or_default();
-    }
+/// Tells how the floors of the partitions held here are.
+pub(super) fn status(context: &Context, status: &mut DynamoStatus) {
+    let placement = &context.config.placement;
+    let held = (0..placement.partition_count())
+        .filter(|partition| placement.is_replica(context.id(), *partition));
+    let floors = held.map(|partition| context.floor(partition));
+    status.floor_min = floors.min().unwrap_or_default();
+}
+
+/// The node has all that any other replica has: it is whole again.
+pub(super) fn on_whole(context: &mut Context) {
+    assert!(!context.is_whole, "{} was whole before", context.id());
+    probe!("dynamo.becomes_whole");
+    context.is_whole = true;
+    context.persist(notes::erase(Kind::Damaged), Then::Nothing);
 }
 
 /// Returns the largest stamp that may become a floor now, as far as the heartbeats tell.

@@ -21,7 +21,7 @@ use goldenscript::Context;
 use test_each_file::test_each_path;
 
 use super::harness::{Cluster, Shape};
-use super::{Config, Input, Level};
+use super::{Config, Input, Level, Repair};
 use crate::base::NodeId;
 
 test_each_path! { in "node/src/dynamo/testscripts" => run }
@@ -44,11 +44,37 @@ fn configure(config: &mut Config, _: u64) {
     config.floor_interval = Duration::from_hours(1);
 }
 
+/// No hints; anti-entropy every second, and floors a second after the last write.
+fn configure_healing(config: &mut Config, seed: u64) {
+    configure(config, seed);
+    config.repair = Repair { hints: false, reads: false };
+    config.write_timeout = Duration::from_millis(200);
+    config.sync_interval = Duration::from_secs(1);
+    config.floor_interval = Duration::from_secs(2);
+    config.floor_age = Duration::from_secs(1);
+}
+
+fn level_of(name: &str) -> Result<Level, Box<dyn Error>> {
+    match name {
+        "one" => Ok(Level::One),
+        "two" => Ok(Level::Two),
+        "quorum" => Ok(Level::Quorum),
+        "all" => Ok(Level::All),
+        _ => Err(format!("there is no level {name}").into()),
+    }
+}
+
 /// What a script can say. Nodes are numbers; nothing happens by itself.
 #[derive(goldenscript::Command)]
 enum Command {
     /// Starts over with that many nodes and replicas.
     Cluster(u64, usize),
+    /// Starts over with that many nodes, one partition, and anti-entropy in place of hints.
+    Healing(u64),
+    /// Has a client read keys at a node, at a level.
+    Read(u64, String, String),
+    /// Has a client delete keys at a node, at a level.
+    Delete(u64, String, String),
     /// Has a client put values at a node: at a level (one, two, quorum, all), under keys with
     /// commas between.
     Put(u64, String, String),
@@ -107,15 +133,23 @@ impl Script {
                 self.cuts.clear();
             }
             Command::Put(id, level, keys) => {
-                let level = match level.as_str() {
-                    "one" => Level::One,
-                    "two" => Level::Two,
-                    "quorum" => Level::Quorum,
-                    "all" => Level::All,
-                    _ => return Err(format!("there is no level {level}").into()),
-                };
+                let level = level_of(level)?;
                 let keys: Vec<&str> = keys.split(',').collect();
                 cluster.put(NodeId(*id), level, &keys);
+            }
+            Command::Healing(nodes) => {
+                let factor = usize::try_from(*nodes)?;
+                let shape = Shape { nodes: *nodes, factor, partitions: 1 };
+                *cluster = Cluster::new(shape, 1, configure_healing);
+                self.cuts.clear();
+            }
+            Command::Read(id, level, keys) => {
+                let keys: Vec<&str> = keys.split(',').collect();
+                cluster.read(NodeId(*id), level_of(level)?, &keys);
+            }
+            Command::Delete(id, level, keys) => {
+                let keys: Vec<&str> = keys.split(',').collect();
+                cluster.delete(NodeId(*id), level_of(level)?, &keys);
             }
             Command::Run(millis) => cluster.run(Duration::from_millis(*millis), cut),
             Command::Settle => cluster.settle(cut),

@@ -202,7 +202,9 @@ mod tests {
 
     fn chunk(entries: Vec<Entry>) -> Chunk {
         let mut chunk = Chunk::default();
-        entries.into_iter().for_each(|entry| add(&mut chunk, vec![entry]));
+        for entry in entries {
+            add(&mut chunk, vec![entry]);
+        }
         chunk
     }
 

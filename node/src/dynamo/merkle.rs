@@ -49,7 +49,7 @@ pub fn entry_hash(place: &[u8], is_row: bool, stamp: Stamp, is_tombstone: bool) 
 /// The trees of the partitions that this node holds.
 #[derive(Debug)]
 pub(super) struct Trees {
-    trees: BTreeMap<Partition, Tree>,
+    partitions: BTreeMap<Partition, Tree>,
     /// What the own store is asked for: of which partition, with which floor.
     building: Option<(ReadId, Partition, Stamp)>,
     /// Whether some tree was not known when it was looked for last.
@@ -85,7 +85,7 @@ impl Trees {
         let is_held = |partition: &Partition| placement.is_replica(context.id(), *partition);
         let held = (0..placement.partition_count()).filter(is_held);
         Self {
-            trees: held.map(|partition| (partition, Tree::default())).collect(),
+            partitions: held.map(|partition| (partition, Tree::default())).collect(),
             building: None,
             is_unknown: true,
             next_build: context.now,
@@ -94,7 +94,7 @@ impl Trees {
 
     /// Returns the leaves of a partition; `None` if they are not known at the moment.
     pub(super) fn leaves(&self, context: &Context, partition: Partition) -> Option<&[u64]> {
-        let tree = self.trees.get(&partition)?;
+        let tree = self.partitions.get(&partition)?;
         tree.is_known(partition, context).then_some(tree.leaves.as_slice())
     }
 
@@ -105,7 +105,7 @@ impl Trees {
 
     /// Tells whether the partition's tree is known, and there may be tombstones above a floor.
     pub(super) fn may_forget(&self, context: &Context, partition: Partition, floor: Stamp) -> bool {
-        self.trees.get(&partition).is_some_and(|tree| {
+        self.partitions.get(&partition).is_some_and(|tree| {
             let last_tombstone = tree.tombstones.max(context.last_tombstone(partition));
             tree.is_known(partition, context) && last_tombstone > floor
         })
@@ -114,7 +114,7 @@ impl Trees {
     /// Applying changed leaves.
     pub(super) fn on_applied(&mut self, deltas: Vec<(Partition, u16, u64)>) {
         for (partition, leaf, delta) in deltas {
-            let Some(tree) = self.trees.get_mut(&partition) else { continue };
+            let Some(tree) = self.partitions.get_mut(&partition) else { continue };
             if let Some(leaf) = tree.leaves.get_mut(usize::from(leaf)) {
                 *leaf ^= delta;
             }
@@ -132,7 +132,7 @@ impl Trees {
             "the store found {} leaves of partition {partition}",
             leaves.len()
         );
-        let Some(tree) = self.trees.get_mut(&partition) else { return };
+        let Some(tree) = self.partitions.get_mut(&partition) else { return };
         if tree.leaves.is_empty() {
             tree.tombstones = context.clock.last();
         }
@@ -147,7 +147,7 @@ impl Trees {
         }
         self.next_build = context.now + context.config.tree_interval;
         let mut unknown = None;
-        for (partition, tree) in &mut self.trees {
+        for (partition, tree) in &mut self.partitions {
             if tree.is_known(*partition, context) {
                 tree.floor = context.floor(*partition);
             } else {
@@ -169,7 +169,7 @@ impl Trees {
 
     /// Checks its invariants.
     pub(super) fn check(&self, context: &Context) {
-        for (partition, tree) in &self.trees {
+        for (partition, tree) in &self.partitions {
             let floor = context.floor(*partition);
             assert!(tree.floor <= floor, "D10: tree of {partition}: {} > {floor}", tree.floor);
         }
@@ -177,10 +177,10 @@ impl Trees {
 
     /// Tells how it is.
     pub(super) fn status(&self, context: &Context, status: &mut DynamoStatus) {
-        let unknown = self.trees.iter().filter(|(of, tree)| !tree.is_known(**of, context));
+        let unknown = self.partitions.iter().filter(|(of, tree)| !tree.is_known(**of, context));
         status.merkle_unknown = unknown.count();
-        let leaves: usize = self.trees.values().map(|tree| tree.leaves.len()).sum();
-        status.merkle_bytes = leaves * size_of::<u64>() + self.trees.len() * size_of::<Tree>();
+        let leaves: usize = self.partitions.values().map(|tree| tree.leaves.len()).sum();
+        status.merkle_bytes = leaves * size_of::<u64>() + self.partitions.len() * size_of::<Tree>();
     }
 }
 

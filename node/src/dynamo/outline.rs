@@ -160,15 +160,15 @@ mod tests {
         Chunk { entries, covered: None, floor: stamp(floor) }
     }
 
-    fn compared(mine: Chunk, theirs: &Chunk) -> Compared {
-        compare(&mine, &outline_of(theirs), theirs.floor, None)
+    fn compared(mine: &Chunk, theirs: &Chunk) -> Compared {
+        compare(mine, &outline_of(theirs), theirs.floor, None)
     }
 
     #[test]
     fn each_side_gets_what_it_lacks() {
         let mine = page(vec![value("a", 1), value("b", 5), value("c", 3)], 0);
         let theirs = page(vec![value("b", 4), value("c", 4), value("d", 1)], 0);
-        let found = compared(mine, &theirs);
+        let found = compared(&mine, &theirs);
         assert_eq!(found.entries, [value("a", 1), value("b", 5)]);
         let wanted: Vec<Payload> = found.wanted.into_iter().map(|(place, _)| place).collect();
         assert_eq!(wanted, [value("c", 0).place, value("d", 0).place]);
@@ -178,9 +178,9 @@ mod tests {
     #[test]
     fn tombstone_of_the_same_stamp_wins() {
         let erased = entry("a", 1, Written::Deleted);
-        let found = compared(page(vec![erased.clone()], 0), &page(vec![value("a", 1)], 0));
+        let found = compared(&page(vec![erased.clone()], 0), &page(vec![value("a", 1)], 0));
         assert_eq!((found.entries, found.wanted), (vec![erased.clone()], vec![]));
-        let found = compared(page(vec![value("a", 1)], 0), &page(vec![erased], 0));
+        let found = compared(&page(vec![value("a", 1)], 0), &page(vec![erased], 0));
         assert_eq!((found.entries.len(), found.wanted.len()), (0, 1));
     }
 
@@ -188,29 +188,29 @@ mod tests {
     fn what_a_row_tombstone_hides_goes_nowhere() {
         let row = entry("", 5, Written::RowDeleted);
         let cells = page(vec![value("a", 1), value("b", 5)], 0);
-        let found = compared(cells.clone(), &page(vec![row.clone()], 0));
+        let found = compared(&cells, &page(vec![row.clone()], 0));
         assert_eq!(found.entries, [value("b", 5)]);
         assert_eq!(found.wanted, [(row.place.clone(), true)]);
-        let found = compared(page(vec![row.clone()], 0), &cells);
+        let found = compared(&page(vec![row.clone()], 0), &cells);
         assert_eq!(found.entries, [row]);
         assert_eq!(found.wanted, [(value("b", 5).place, false)]);
     }
 
     #[test]
     fn ghost_is_erased_where_it_is_and_not_given() {
-        let found = compared(page(vec![value("a", 3)], 0), &page(vec![], 4));
+        let found = compared(&page(vec![value("a", 3)], 0), &page(vec![], 4));
         assert_eq!(found.erased, [entry("a", 3, Written::Deleted)]);
         assert_eq!(found.entries, []);
-        let found = compared(page(vec![], 4), &page(vec![value("a", 3)], 0));
+        let found = compared(&page(vec![], 4), &page(vec![value("a", 3)], 0));
         assert_eq!(found.wanted, [(value("a", 3).place, false)], "to tell its owner");
     }
 
     #[test]
     fn what_the_floor_of_the_receiver_covers_is_not_given() {
         let deleted = entry("a", 3, Written::Deleted);
-        let found = compared(page(vec![deleted.clone()], 4), &page(vec![], 4));
+        let found = compared(&page(vec![deleted.clone()], 4), &page(vec![], 4));
         assert_eq!(found, Compared::default(), "they had it, and forgot it");
-        let found = compared(page(vec![], 4), &page(vec![deleted], 4));
+        let found = compared(&page(vec![], 4), &page(vec![deleted], 4));
         assert_eq!(found, Compared::default(), "we had it, and forgot it");
     }
 

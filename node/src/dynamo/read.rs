@@ -187,7 +187,8 @@ impl Reads {
         let Planned { positions, ranges, needed, replicas } = planned;
         let mut replicas = replicas;
         let is_last = |node: &NodeId| !can_answer(context, *node);
-        replicas.sort_by_key(|node| (is_last(node), self.usual_latency(context, *node), *node));
+        let latency = |node: &NodeId| self.usual_latency(context, *node);
+        replicas.sort_by_key(|node| (is_last(node), *node != context.id(), latency(node), *node));
         let id = context.next_id();
         let asked = replicas.iter().take(needed);
         let slowest = asked.map(|node| self.usual_latency(context, *node)).max();

@@ -167,7 +167,7 @@ impl Sync {
     /// Lets time pass.
     pub(super) fn tick(&mut self, context: &mut Context, trees: &Trees, floors: &mut Floors) {
         if self.missing.is_empty() && !context.is_whole {
-            floors.on_whole(context);
+            floor::on_whole(context);
         }
         match &self.session {
             Some(session) if session.deadline <= context.now => {
@@ -286,7 +286,7 @@ impl Sync {
                 self.missing.remove(&partition);
             }
             if self.missing.is_empty() {
-                floors.on_whole(context);
+                floor::on_whole(context);
             }
         }
     }
@@ -298,13 +298,13 @@ impl Sync {
         }
     }
 
-    /// Returns when it must be ticked, if ever.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(match &self.session {
+    /// Returns when it must be ticked.
+    pub(super) fn deadline(&self) -> Instant {
+        match &self.session {
             Some(Session { step: Step::Pausing, deadline, .. }) => self.free.min(*deadline),
             Some(session) => session.deadline,
             None => self.next,
-        })
+        }
     }
 
     /// Checks its invariants.

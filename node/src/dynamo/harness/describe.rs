@@ -42,14 +42,20 @@ pub(super) fn message(message: &Message) -> Option<String> {
         Message::BatchStore { batch, entries: of } => format!("BatchStore {batch} {}", entries(of)),
         Message::BatchStored { batch } => format!("BatchStored {batch}"),
         Message::BatchDone { batch } => format!("BatchDone {batch}"),
-        Message::Sync(message) => sync(message),
+        Message::Sync(message) => return sync(message),
     };
     Some(described)
 }
 
-fn sync(message: &SyncMessage) -> String {
-    match message {
-        SyncMessage::Roots { roots, .. } => format!("Roots of {}", roots.len()),
+fn sync(message: &SyncMessage) -> Option<String> {
+    let described = match message {
+        // Most sessions find nothing.
+        SyncMessage::Roots { .. } => return None,
+        SyncMessage::Leaves { differing, unknown, .. }
+            if differing.is_empty() && unknown.is_empty() =>
+        {
+            return None;
+        }
         SyncMessage::Leaves { differing, unknown, .. } => {
             let differing: Vec<String> =
                 differing.iter().map(|(of, _, floor)| format!("{of} floor={floor}")).collect();
@@ -66,7 +72,8 @@ fn sync(message: &SyncMessage) -> String {
         SyncMessage::Fence { stamp, .. } => format!("Fence {stamp}"),
         SyncMessage::Fenced { low_water, .. } => format!("Fenced low={low_water}"),
         SyncMessage::Floor { partitions, floor } => format!("Floor {floor} of {partitions:?}"),
-    }
+    };
+    Some(described)
 }
 
 fn outlined(told: &Outlined) -> String {
@@ -110,7 +117,9 @@ fn record(record: &Record) -> Option<String> {
                     let number = content.as_ref().and_then(|c| notes::number(c.as_bytes()));
                     format!("generation {}", number.unwrap_or_default())
                 }
-                kind => format!("{kind:?}"),
+                Some(Kind::Floor(partition)) => format!("floor of {partition}"),
+                Some(kind) => format!("{kind:?}").to_lowercase(),
+                None => "?".to_owned(),
             };
             Some(if content.is_some() { format!("+{name}") } else { format!("-{name}") })
         }

@@ -19,7 +19,7 @@ use crate::base::{Entry, NodeId, Payload, Stamp, Written};
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Three nodes, three replicas, and nothing that heals by itself but what reads do.

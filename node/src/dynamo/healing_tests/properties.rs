@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::super::Level;
+use super::super::notes::{self, Kind};
+use super::super::placement::partition_of_place;
 use super::*;
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -18,6 +20,10 @@ enum Event {
     Deliver(usize),
     Lose(usize),
     Repeat(usize),
+    /// Puts a copy of a message aside.
+    Copy(usize),
+    /// Delivers a copy that was put aside, however old.
+    DeliverCopy(usize),
     Persist(u64),
     Crash(u64),
     Start(u64),
@@ -40,7 +46,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => node.clone().prop_map(Event::Scan),
         20 => (0..64_usize).prop_map(Event::Deliver),
         4 => (0..64_usize).prop_map(Event::Lose),
-        4 => (0..64_usize).prop_map(Event::Repeat),
+        2 => (0..64_usize).prop_map(Event::Repeat),
+        3 => (0..64_usize).prop_map(Event::Copy),
+        3 => (0..64_usize).prop_map(Event::DeliverCopy),
         6 => node.clone().prop_map(Event::Persist),
         1 => node.clone().prop_map(Event::Crash),
         2 => node.prop_map(Event::Start),
@@ -78,6 +86,15 @@ fn happen(cluster: &mut Cluster, event: &Event) {
                 cluster.deliver(envelope);
             }
         }
+        Event::Copy(which) => {
+            cluster.copies.extend(cluster.network.get(message(cluster, which)).cloned());
+        }
+        Event::DeliverCopy(which) => {
+            let which = which % cluster.copies.len().max(1);
+            if let Some(envelope) = cluster.copies.get(which).cloned() {
+                cluster.deliver(envelope);
+            }
+        }
         Event::Persist(id) => cluster.persist(NodeId(id), 1),
         Event::Crash(id) => cluster.crash(NodeId(id), 0),
         Event::Start(id) => cluster.start(NodeId(id)),
@@ -97,6 +114,26 @@ fn happen(cluster: &mut Cluster, event: &Event) {
         Event::Run(ms, cut) => {
             let is_cut = |from: NodeId, to: NodeId| from.0 == cut || to.0 == cut;
             cluster.run(Duration::from_millis(ms), is_cut);
+        }
+    }
+    check_floors(cluster);
+}
+
+/// No floor is above a write that somebody has still to deliver.
+fn check_floors(cluster: &Cluster) {
+    for id in cluster.ids() {
+        let notes = &cluster.node(id).disk.store.notes;
+        let undelivered = notes.iter().filter_map(|(place, content)| {
+            let kind = Kind::of(place.as_bytes())?;
+            let is_write = matches!(kind, Kind::Hint { .. } | Kind::Batch(_));
+            is_write.then(|| notes::entries(content.as_bytes()))?
+        });
+        for entry in undelivered.flatten() {
+            let partition = partition_of_place(entry.place.as_bytes()).unwrap();
+            for other in cluster.ids() {
+                let floor = cluster.node(other).disk.store.floor(partition);
+                assert!(floor < entry.stamp, "{other} has floor {floor}, {id} keeps {entry:?}");
+            }
         }
     }
 }
@@ -119,11 +156,11 @@ fn heal(cluster: &mut Cluster) {
 fn with_reads(config: &mut Config, seed: u64) {
     raising(config, seed);
     config.repair.reads = true;
-    config.repair.hints = seed % 2 == 0;
+    config.repair.hints = seed.is_multiple_of(2);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn replicas_converge_by_anti_entropy_alone(
@@ -154,7 +191,31 @@ proptest! {
     ) {
         let mut cluster =
             Cluster::new(Shape { nodes: 3, factor: 3, partitions: 3 }, seed, with_reads);
-        events.iter().for_each(|event| happen(&mut cluster, event));
+        for event in &events {
+            happen(&mut cluster, event);
+        }
+        heal(&mut cluster);
+    }
+
+    #[test]
+    fn old_disk_resurrects_nothing(
+        steps in prop::collection::vec((0..6_u8, 0..KEYS.len(), 1..4_u64), 1..40),
+    ) {
+        let mut cluster =
+            Cluster::new(Shape { nodes: 3, factor: 3, partitions: 3 }, 2, raising);
+        let mut old = cluster.node(N3).disk.clone();
+        for (kind, key, node) in steps {
+            match kind {
+                0 | 1 => _ = cluster.put(NodeId(node), Level::All, &[KEYS[key]]),
+                2 => _ = cluster.delete(NodeId(node), Level::All, &[KEYS[key]]),
+                3 => old = cluster.node(N3).disk.clone(),
+                4 => cluster.restore(N3, old.clone()),
+                _ => cluster.run(SECOND * u32::try_from(key).unwrap(), |_, _| false),
+            }
+            cluster.settle(|_, _| false);
+            cluster.purge();
+            cluster.read(NodeId(node), Level::Quorum, &KEYS);
+        }
         heal(&mut cluster);
     }
 
@@ -164,7 +225,9 @@ proptest! {
     ) {
         let mut cluster =
             Cluster::new(Shape { nodes: 3, factor: 3, partitions: 3 }, 2, with_reads);
-        events.iter().for_each(|event| happen(&mut cluster, event));
+        for event in &events {
+            happen(&mut cluster, event);
+        }
         heal(&mut cluster);
     }
 }

@@ -8,7 +8,7 @@ fn quorum_read_with_a_stale_replica_shows_the_newest() {
     let mut cluster = cluster();
     let (old, new) = (entry(&cluster, "k", "old", 5), entry(&cluster, "k", "new", 6));
     plant(&mut cluster, &[N1, N2, N3], &[old]);
-    plant(&mut cluster, &[N2], &[new.clone()]);
+    plant(&mut cluster, &[N2], std::slice::from_ref(&new));
     let token = cluster.read(N1, Level::Quorum, &["k"]);
     cluster.settle(|_, _| false);
     assert_eq!(cluster.values(token), ["new"]);
@@ -55,7 +55,7 @@ fn quorum_read_that_finds_a_tombstone_repairs_it() {
     let mut cluster = cluster();
     let (old, deleted) = (entry(&cluster, "k", "old", 5), tombstone(&cluster, "k", 6));
     plant(&mut cluster, &[N1, N2, N3], &[old]);
-    plant(&mut cluster, &[N2], &[deleted.clone()]);
+    plant(&mut cluster, &[N2], std::slice::from_ref(&deleted));
     let token = cluster.read(N1, Level::Quorum, &["k"]);
     cluster.settle(|_, _| false);
     assert_eq!(cluster.values(token), [""; 0]);
@@ -66,7 +66,7 @@ fn quorum_read_that_finds_a_tombstone_repairs_it() {
 fn read_at_one_asks_one_and_repairs_nothing() {
     let mut cluster = cluster();
     let (old, new) = (entry(&cluster, "k", "old", 5), entry(&cluster, "k", "new", 6));
-    plant(&mut cluster, &[N1, N2, N3], &[old.clone()]);
+    plant(&mut cluster, &[N1, N2, N3], std::slice::from_ref(&old));
     plant(&mut cluster, &[N2], &[new]);
     let token = cluster.read(N1, Level::One, &["k"]);
     assert!(cluster.network.iter().all(|e| !matches!(e.message, Message::Read { .. })));
@@ -83,7 +83,7 @@ fn read_at_one_is_compared_with_the_others_in_the_background() {
     let mut cluster = Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, configure);
     let (old, new) = (entry(&cluster, "k", "old", 5), entry(&cluster, "k", "new", 6));
     plant(&mut cluster, &[N1, N2, N3], &[old]);
-    plant(&mut cluster, &[N2], &[new.clone()]);
+    plant(&mut cluster, &[N2], std::slice::from_ref(&new));
     let token = cluster.read(N1, Level::One, &["k"]);
     cluster.settle(|_, _| false);
     assert_eq!(cluster.values(token), ["old"]);
@@ -148,9 +148,9 @@ fn read_without_answers_times_out() {
 fn replica_that_is_not_ready_is_replaced_by_another() {
     let mut cluster = cluster();
     let token = cluster.read(N1, Level::Quorum, &["k"]);
-    let asked = cluster.network.iter().find_map(|e| match &e.message {
-        Message::Read { id, .. } => Some((e.to, *id)),
-        _ => None,
+    let asked = cluster.network.iter().find_map(|envelope| {
+        let Message::Read { id, .. } = &envelope.message else { return None };
+        Some((envelope.to, *id))
     });
     let (from, id) = asked.unwrap();
     cluster.network.retain(|e| e.to != from);
@@ -233,7 +233,7 @@ fn read_of_cells_in_a_deleted_row_shows_none_of_them() {
     let stamp = Stamp::new(6, 0, OLD);
     let deleted = Entry { place: row, stamp, written: Written::RowDeleted };
     plant(&mut cluster, &[N1, N2, N3], &[cell]);
-    plant(&mut cluster, &[N2], &[deleted.clone()]);
+    plant(&mut cluster, &[N2], std::slice::from_ref(&deleted));
     let token = cluster.scan(N1, Level::Quorum, 100);
     cluster.settle(|_, _| false);
     assert_eq!(cluster.values(token), [""; 0]);
@@ -264,7 +264,7 @@ mod planted_bugs {
             let mut cluster = cluster();
             let (old, new) = (entry(&cluster, "k", "old", 5), entry(&cluster, "k", "new", 6));
             plant(&mut cluster, &[N1, N2, N3], &[old]);
-            plant(&mut cluster, &[N2], &[new.clone()]);
+            plant(&mut cluster, &[N2], std::slice::from_ref(&new));
             cluster.read(N1, Level::Quorum, &["k"]);
             cluster.settle(|_, _| false);
             stored(&cluster, N1, "k") != Some(new)

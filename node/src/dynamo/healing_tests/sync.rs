@@ -34,7 +34,7 @@ fn newer_write_wins_in_both_directions() {
     let mut cluster = syncing_cluster();
     let (old, new) = (entry(&cluster, "k", "old", 5), entry(&cluster, "k", "new", 6));
     plant(&mut cluster, &[N1], &[old]);
-    plant(&mut cluster, &[N3], &[new.clone()]);
+    plant(&mut cluster, &[N3], std::slice::from_ref(&new));
     cluster.run(SECOND * 2, |_, _| false);
     for id in [N1, N2, N3] {
         assert_eq!(stored(&cluster, id, "k"), Some(new.clone()), "{id}");
@@ -50,7 +50,7 @@ fn row_tombstone_reaches_cells_that_others_have() {
     let stamp = Stamp::new(6, 0, OLD);
     let deleted = Entry { place: row, stamp, written: Written::RowDeleted };
     plant(&mut cluster, &[N1, N2], &[cell]);
-    plant(&mut cluster, &[N3], &[deleted.clone()]);
+    plant(&mut cluster, &[N3], std::slice::from_ref(&deleted));
     cluster.run(SECOND * 2, |_, _| false);
     for id in [N1, N2, N3] {
         assert_eq!(visible(&cluster, id), std::slice::from_ref(&deleted), "{id}");
