@@ -64,7 +64,7 @@ fn missing(ledger: &Ledger<'_>, stores: &Stores, op: OpId, stamp: Stamp) -> Opti
         let may_be_purged =
             *value == ValueId::ABSENT || ledger.may_be_deleted(*cell, stamp, u32::MAX);
         stores.replicas(&place).any(|(_, store)| {
-            let is_forgotten = *value == ValueId::ABSENT
+            let is_forgotten = may_be_purged
                 && matches!(ledger.setting.loss, Loss::Unnoticed { .. })
                 && store.visible(&place).is_none();
             !is_forgotten && !store.has(&place, stamp, may_be_purged)
