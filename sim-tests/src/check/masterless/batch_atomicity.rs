@@ -11,7 +11,7 @@
 //! takes over).
 //!
 //! **What is skipped.** Deletions that may be purged: under a floor nothing can be told from
-//! nothing. Bulk writes in doubt of which no value was ever seen.
+//! nothing. Nor can it on a disk that forgot the deletion after the others had purged it. Bulk writes in doubt of which no value was ever seen.
 //!
 //! # Sources
 //! Cassandra's logged batches.
@@ -63,13 +63,19 @@ fn missing(ledger: &Ledger<'_>, stores: &Stores, op: OpId, stamp: Stamp) -> Opti
         let place = stores.place(ledger.history, *cell);
         let may_be_purged =
             *value == ValueId::ABSENT || ledger.may_be_deleted(*cell, stamp, u32::MAX);
-        stores.replicas(&place).any(|(_, store)| !store.has(&place, stamp, may_be_purged))
+        stores.replicas(&place).any(|(_, store)| {
+            let is_forgotten = may_be_purged
+                && matches!(ledger.setting.loss, Loss::Unnoticed { .. })
+                && store.visible(&place).is_none();
+            !is_forgotten && !store.has(&place, stamp, may_be_purged)
+        })
     };
     effects.filter(is_missing).map(|(cell, _)| cell).next()
 }
 
 #[cfg(test)]
 mod tests {
+    use mangrove::base::NodeId;
     use mangrove::dynamo::Level::Quorum;
 
     use super::*;
@@ -134,6 +140,9 @@ mod tests {
         let mut stores = Stores::of_three();
         stores.put_all("a", Some("a1"), stamp(10));
         assert!(check(&learned(&script, &stores), &stores, 0).is_err());
+        script.setting.loss = Loss::Unnoticed { until: u32::MAX, node: NodeId(3) };
+        assert_eq!(check(&learned(&script, &stores), &stores, 0), Ok(()));
+        script.setting.loss = Loss::None;
         for node in 1..=3 {
             stores.set_floors(node, stamp(10));
         }
