@@ -11,7 +11,8 @@
 //! takes over).
 //!
 //! **What is skipped.** Deletions that may be purged: under a floor nothing can be told from
-//! nothing. Nor can it on a disk that forgot the deletion after the others had purged it. Bulk writes in doubt of which no value was ever seen.
+//! nothing. Nor can it on a disk that forgot the deletion after the others had purged it. Bulk
+//! writes in doubt of which no value was ever seen.
 //!
 //! # Sources
 //! Cassandra's logged batches.
