@@ -105,7 +105,10 @@ pub(super) fn judge(dir: &str, log: &mut Log) -> Recovery {
     let gaps = std::mem::take(&mut log.gaps);
     let evidence = log.evidence;
     for gap in gaps.into_iter().flat_map(|gap| split(gap, evidence)) {
-        if is_torn(&gap, log, &recovery.records) {
+        if is_torn(&gap, log) {
+            if is_between_records(&gap, &recovery.records) {
+                continue;
+            }
             if mend_pair(&mut recovery.records, &gap) {
                 continue;
             }
@@ -142,21 +145,24 @@ fn split(gap: Gap, evidence: Sequence) -> impl Iterator<Item = Gap> {
 }
 
 /// Tells whether a gap is the beginning of an unfinished write, rather than rot.
-///
-/// Bytes between two records that follow on each other are neither: a mark was there. What comes
-/// after it may well have been acknowledged, and must not be void for the loss of its witness.
-fn is_torn(gap: &Gap, log: &Log, records: &[Recovered]) -> bool {
+fn is_torn(gap: &Gap, log: &Log) -> bool {
     if gap.segment + 1 != log.segments.len() {
         return false;
     }
     if planted!("W7") {
         return !gap.missing.is_empty() || gap.unwritten;
     }
-    let is_followed = || {
-        let next = gap.missing.start;
-        records.binary_search_by_key(&next, |record| record.sequence).is_ok()
-    };
-    gap.missing.start > log.evidence && !(gap.missing.is_empty() && is_followed())
+    gap.missing.start > log.evidence
+}
+
+/// Tells whether nothing is missing where a gap is: a mark was there, or the segment's header.
+///
+/// What comes after it may well have been acknowledged, and must not be void for the loss of its
+/// witness.
+fn is_between_records(gap: &Gap, records: &[Recovered]) -> bool {
+    let next = gap.missing.start;
+    let is_there = || records.binary_search_by_key(&next, |record| record.sequence).is_ok();
+    gap.missing.is_empty() && is_there()
 }
 
 /// Restores one copy of a critical record from the other; tells whether the gap was just that.
