@@ -1,63 +1,60 @@
-//! Every decoder that a stranger's bytes can reach, as one `fn(&[u8])` each.
+//! Every decoder and every recovery that bytes from outside can reach, as one `fn(&[u8])` each.
 //!
-//! A target must not panic, whatever it is fed. What decodes must also encode again, and decode to
-//! the same value: a format that forgets something is a bug, too. The functions run on the stable
-//! toolchain; `tests/corpus.rs` feeds them the inputs kept in `corpus/` and a few thousand made-up
-//! ones, and a coverage-guided fuzzer can call the same functions.
+//! A target must not panic, hang or allocate without bound, whatever it is fed, and nothing that
+//! was altered may be taken for the truth. Each is plain Rust for the stable toolchain:
+//! `tests/corpus.rs` replays the inputs kept in `corpus/` and some thousands around them; the
+//! program `fuzz` has libFuzzer search for more (README.md).
+//!
+//! Three kinds of targets, because a checksum stops a fuzzer:
+//!
+//! - *bare*: the format has no checksum, or the target reads it [blind](blind::blindly), so the
+//!   input is what stands behind all checksums. What decodes must encode to what decodes the same.
+//! - *altered*: the input says how whole and valid files are [altered](edits). Whatever is read
+//!   from them must be what was written, or an error.
+//! - *structured*: the input is a script, for a store, a cluster, or a merge. A model or the
+//!   invariant checkers tell what is wrong.
 
-use std::fmt::Debug;
+pub mod blind;
+mod bounds;
+mod bytes_file;
+mod decoders;
+pub mod edits;
+pub mod replay;
+mod structured;
 
-use bytes::BytesMut;
-use mangrove::base::limits::FRAME_BYTES_MAX;
-use mangrove::codec::{self, Decode, Encode, FrameDecoder, keycode};
+#[path = "../../sim-tests/src/history/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "the simulation's own file, whose package needs the simulator: here it is only read"
+)]
+mod history;
 
-/// A target: its name, which is also its folder in `corpus/`, and its function.
-pub type Target = (&'static str, fn(&[u8]));
+pub use bounds::check;
+
+/// A target; its name is also its folder in `corpus/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about, in a few words.
+    pub what: &'static str,
+    /// Runs one input.
+    pub run: fn(&[u8]),
+    /// Makes inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// What one input may allocate: so many bytes, and so many for each of its own.
+    pub bytes_max: (usize, usize),
+}
 
 /// All targets.
-pub const TARGETS: &[Target] = &[
-    ("frame", frame),
-    ("request", stable::<mangrove::wire::Request>),
-    ("response", stable::<mangrove::wire::Response>),
-    ("message", stable::<mangrove::wire::PeerMessage>),
-    ("records", stable::<Vec<mangrove::dynamo::Record>>),
-    ("hello", stable::<mangrove::wire::Hello>),
-    ("command", stable::<mangrove::kv::Command>),
-    ("place", place),
-];
+pub const TARGETS: &[&[Target]] = &[decoders::TARGETS, structured::TARGETS];
 
-/// Decodes, encodes and decodes again.
-fn stable<T: Decode<()> + Encode + Debug + PartialEq>(bytes: &[u8]) {
-    if let Ok(value) = codec::decode::<T>(bytes) {
-        let again = codec::decode::<T>(&codec::encode(&value));
-        assert_eq!(again.as_ref(), Ok(&value), "what decodes must survive encoding");
-    }
+/// Returns all targets, one after the other.
+pub fn targets() -> impl Iterator<Item = &'static Target> {
+    TARGETS.iter().copied().flatten()
 }
 
-/// Feeds the frame decoder in pieces whose lengths the input itself chooses.
-fn frame(bytes: &[u8]) {
-    let decoder = FrameDecoder::new(FRAME_BYTES_MAX);
-    let Some((&step, mut rest)) = bytes.split_first() else { return };
-    let mut buffer = BytesMut::new();
-    let mut frame_bytes = 0;
-    while !rest.is_empty() {
-        let (piece, tail) = rest.split_at(rest.len().min(usize::from(step).max(1)));
-        buffer.extend_from_slice(piece);
-        rest = tail;
-        loop {
-            match decoder.decode(&mut buffer) {
-                Ok(Some(body)) => frame_bytes += body.len(),
-                Ok(None) => break,
-                Err(_) => return,
-            }
-        }
-    }
-    assert!(frame_bytes <= bytes.len(), "{frame_bytes} bytes of {}", bytes.len());
-}
-
-/// Takes a cell's place apart and puts it together again.
-fn place(bytes: &[u8]) {
-    if let Ok((key, column)) = keycode::decode_cell(bytes) {
-        assert_eq!(keycode::encode_cell(&key, column), bytes, "a place has one encoding");
-    }
+/// Returns the target of that name.
+pub fn find(name: &str) -> Option<&'static Target> {
+    targets().find(|target| target.name == name)
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::CliError;
 use crate::base::{ClusterId, NodeId, Stamp};
+use crate::planted;
 use crate::replica::{
     Compression, Masterless, NodeConfig, PARTITION_COUNT_MAX, Repair, Replication, SyncPolicy,
 };
@@ -501,6 +502,9 @@ impl FromStr for ByteSize {
 
 fn split_unit(text: &str) -> (&str, &str) {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    if planted!("F18") {
+        return (text, &text[digits + 1..]);
+    }
     let (number, unit) = text.split_at_checked(digits).unwrap_or((text, ""));
     (number, unit.trim())
 }

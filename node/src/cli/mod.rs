@@ -19,6 +19,8 @@ mod cluster_file;
 mod config;
 mod error;
 mod export;
+#[cfg(feature = "testing")]
+pub mod fuzzed;
 mod import;
 mod output;
 mod records;

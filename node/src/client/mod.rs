@@ -94,6 +94,8 @@ pub use self::error::{ClientError, TryFailure};
 pub use self::options::ClientOptions;
 pub use self::pager::{KeyRange, KeysPager, ScanPager};
 pub use self::saving::SnapshotPager;
+#[cfg(feature = "testing")]
+pub use self::token::Session as FuzzedSession;
 pub use crate::wire::{Level, Mode};
 
 /// The byte stream of an environment.

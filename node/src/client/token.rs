@@ -122,6 +122,34 @@ impl Token {
     }
 }
 
+/// A session that a fuzzer drives.
+#[cfg(feature = "testing")]
+#[derive(Debug, Default)]
+pub struct Session(Token);
+
+#[cfg(feature = "testing")]
+impl Session {
+    /// Has the session write.
+    pub fn write(&self, mutations: &[Mutation], stamp: Stamp) {
+        self.0.on_written(mutations, stamp);
+    }
+
+    /// Gives the session an answer; tells whether it takes it, or throws it away because it is
+    /// behind what was seen before.
+    pub fn read(&self, query: &Query, reply: &QueryReply, seen: Stamp, level: Level) -> bool {
+        let is_taken = self.0.expected(query).find_stale(query, reply, seen, level).is_none();
+        if is_taken {
+            self.0.on_read(query, reply, seen, level);
+        }
+        is_taken
+    }
+
+    /// Returns how many places are remembered.
+    pub fn place_count(&self) -> usize {
+        lock(&self.0.marks).place_count
+    }
+}
+
 impl Marks {
     /// Returns the key of a place at which the answer is behind, if there is one.
     ///

@@ -7,6 +7,7 @@ use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 
 use crate::base::{Column, Key, Payload, Value};
+use crate::planted;
 
 fn encode_bytes<E: Encoder>(bytes: &[u8], encoder: &mut E) -> Result<(), EncodeError> {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX).encode(encoder)?;
@@ -21,7 +22,7 @@ fn decode_bytes<D: Decoder>(decoder: &mut D, bytes_max: usize) -> Result<Vec<u8>
     }
     decoder.claim_bytes_read(len)?;
     // Where the reader can tell, a length that the input does not justify allocates nothing.
-    if decoder.reader().peek_read(len).is_none() {
+    if decoder.reader().peek_read(len).is_none() && !planted!("F3") {
         return Err(DecodeError::UnexpectedEnd { additional: len });
     }
     let mut bytes = vec![0; len];

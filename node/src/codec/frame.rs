@@ -17,6 +17,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::DecodeError;
 use crate::base::checksum;
+use crate::planted;
 
 /// Bytes before the body: length and checksums.
 pub const HEADER_BYTES: usize = 12;
@@ -60,7 +61,7 @@ impl FrameDecoder {
         let len = [l0, l1, l2, l3];
         verify(u32::from_le_bytes([h0, h1, h2, h3]), &len)?;
         let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
-        if len > self.body_bytes_max {
+        if len > self.body_bytes_max && !planted!("F1") {
             return Err(DecodeError::TooLarge("frame length"));
         }
         if buffer.len() < HEADER_BYTES + len {
@@ -68,7 +69,9 @@ impl FrameDecoder {
         }
         buffer.advance(HEADER_BYTES);
         let body = buffer.split_to(len).freeze();
-        verify(u32::from_le_bytes([b0, b1, b2, b3]), &body)?;
+        if !planted!("F2") {
+            verify(u32::from_le_bytes([b0, b1, b2, b3]), &body)?;
+        }
         Ok(Some(body))
     }
 }

@@ -9,6 +9,7 @@
 
 use super::DecodeError;
 use crate::base::{Column, Key};
+use crate::planted;
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xFF;
@@ -99,7 +100,7 @@ pub fn decode_cell(encoded: &[u8]) -> Result<(Vec<u8>, &[u8]), DecodeError> {
             [ESCAPE, TERMINATOR, column @ ..] => return Ok((key, column)),
             [ESCAPE, ESCAPED_ZERO, tail @ ..] => {
                 key.push(0);
-                rest = tail;
+                rest = if planted!("F4") { tail.get(1..).unwrap_or_default() } else { tail };
             }
             [ESCAPE, ..] | [] => {
                 return Err(DecodeError::Malformed("cell place without terminator".to_owned()));

@@ -17,6 +17,7 @@ pub use error::DecodeError;
 pub use frame::{FrameDecoder, encode_frame};
 
 use crate::base::limits::FRAME_BYTES_MAX;
+use crate::planted;
 
 /// Little-endian fixed-width lengths would waste space; varints it is, and never without limit.
 const FORMAT: bincode::config::Configuration<
@@ -46,7 +47,7 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
 /// The bytes are not an encoding of a `T`, exceed a limit, or go on after it.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (value, used) = bincode::decode_from_slice(bytes, FORMAT).map_err(DecodeError::from)?;
-    if used != bytes.len() {
+    if used != bytes.len() && !planted!("F21") {
         return Err(DecodeError::TrailingBytes { used, len: bytes.len() });
     }
     Ok(value)

@@ -419,7 +419,7 @@ impl Batches {
     }
 
     /// Tells whether a batch is kept here.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn is_kept(&self, batch: Stamp) -> bool {
         self.kept.contains_key(&batch)
     }

@@ -86,6 +86,14 @@ pub(super) fn merge(chunks: &[&Chunk]) -> Merged {
     merged
 }
 
+/// Merges the chunks of different replicas for one range, as the coordinator of a read does;
+/// returns what counts, and what each replica lacks of it.
+#[cfg(feature = "testing")]
+pub fn merged(chunks: &[&Chunk]) -> (Chunk, Vec<Vec<Entry>>) {
+    let Merged { chunk, lacking } = merge(chunks);
+    (chunk, lacking)
+}
+
 /// Returns the entry of a place that counts.
 fn newest<'a>(slot: &Slot<'a>) -> Option<&'a Entry> {
     let mut newest: Option<&Entry> = None;

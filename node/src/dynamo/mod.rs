@@ -121,17 +121,21 @@ mod write;
 
 #[cfg(test)]
 mod goldens;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the goldens and the tests use all of it"))]
 mod harness;
-#[cfg(test)]
-mod healing_tests;
-#[cfg(test)]
-mod properties;
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "its tests use all of it"))]
+pub mod healing_tests;
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;
 #[cfg(test)]
 mod tests;
 
 pub use self::core::{Dynamo, DynamoStatus};
 pub use config::{Config, Repair};
+#[cfg(feature = "testing")]
+pub use merge::merged;
 pub use message::{
     Chunk, Heartbeat, Message, Outlined, Range, ReadReply, RequestId, SyncMessage, WriteOutcome,
 };

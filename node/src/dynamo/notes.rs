@@ -23,6 +23,7 @@ use super::placement::{NOTE_PREFIX, Partition};
 use super::ready::Record;
 use crate::base::{Entry, NodeId, Payload, Stamp};
 use crate::codec;
+use crate::planted;
 
 /// What a note is about, and the argument of its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +146,25 @@ pub fn is_damaged(place: &[u8]) -> bool {
     Kind::of(place) == Some(Kind::Damaged)
 }
 
+/// Returns a note as it would be written again, its place and its content, and how many bytes of
+/// entries its head tells of; `None` if it is none that we know, or its content is damaged.
+#[cfg(feature = "testing")]
+pub fn rewritten(place: &[u8], content: &[u8]) -> Option<(Payload, Payload, usize)> {
+    let kind = Kind::of(place)?;
+    let (record, bytes) = match kind {
+        Kind::Generation | Kind::Ceiling | Kind::Floor(_) | Kind::Fence => {
+            (keep_number(kind, number(content)?), 0)
+        }
+        Kind::Hint { .. } | Kind::Batch(_) => {
+            let Head { stamp, bytes } = head(content)?;
+            (keep_entries(kind, stamp, &entries(content)?).0, bytes)
+        }
+        Kind::Damaged => (keep(kind), 0),
+    };
+    let Record::Note { place, content } = record else { return None };
+    Some((place, content?, bytes))
+}
+
 /// What a restart must know of the entries in a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
@@ -177,6 +197,7 @@ pub(super) fn head(content: &[u8]) -> Option<Head> {
     let (stamp, rest) = content.split_first_chunk::<8>()?;
     let (length, _) = rest.split_first_chunk::<4>()?;
     let bytes = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let bytes = if planted!("F15") { bytes + 1 } else { bytes };
     Some(Head { stamp: Stamp::from_version(u64::from_be_bytes(*stamp)), bytes })
 }
 

@@ -5,9 +5,13 @@
 //! writes at any level, and stretches of ordinary running under a partition. The oracle of the
 //! harness looks after every step. At the end everything is healed: then everybody is answered,
 //! nothing is left under way, and the cluster takes writes again.
+//!
+//! Here proptest draws the events; with the feature `testing`, a fuzzer [plays](play_and_heal) its
+//! own.
 
 use std::time::Duration;
 
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::harness::{Cluster, Shape, payload};
@@ -16,7 +20,7 @@ use crate::base::{NodeId, Payload, Written};
 
 /// One thing that happens. Nodes and messages are chosen modulo how many there are.
 #[derive(Debug, Clone)]
-enum Event {
+pub enum Event {
     /// Delivers one of the messages on their way.
     Deliver(usize),
     /// Puts a copy of one aside.
@@ -51,20 +55,29 @@ enum Event {
 
 /// What a client writes: of its session, under some of a few keys and columns.
 #[derive(Debug, Clone)]
-struct Write {
-    session: u64,
-    kind: Kind,
-    keys: Vec<u8>,
-    column: u8,
+pub struct Write {
+    /// Whose write it is.
+    pub session: u64,
+    /// What it does.
+    pub kind: Kind,
+    /// The keys, from 0 on.
+    pub keys: Vec<u8>,
+    /// The column: 0 is the empty one.
+    pub column: u8,
 }
 
+/// What a client does at every place of a write.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
+    /// Sets a value that is never used again.
     Put,
+    /// Deletes a cell.
     Delete,
+    /// Deletes a row.
     DeleteRow,
 }
 
+#[cfg(test)]
 fn event() -> impl Strategy<Value = Event> {
     let node = 0..5u64;
     prop_oneof![
@@ -87,10 +100,12 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+#[cfg(test)]
 fn level() -> impl Strategy<Value = Level> {
     prop::sample::select(vec![Level::One, Level::Two, Level::Quorum, Level::Quorum, Level::All])
 }
 
+#[cfg(test)]
 fn write() -> impl Strategy<Value = Write> {
     let kind =
         prop_oneof![4 => Just(Kind::Put), 2 => Just(Kind::Delete), 1 => Just(Kind::DeleteRow)];
@@ -107,6 +122,7 @@ fn write() -> impl Strategy<Value = Write> {
 }
 
 /// Which connections are cut: bit `5 * from + to`.
+#[cfg(test)]
 fn cuts() -> impl Strategy<Value = u32> {
     prop_oneof![
         2 => Just(0),
@@ -170,6 +186,14 @@ fn changes(cluster: &Cluster, write: &Write, number: usize) -> Vec<(Payload, Wri
         (Payload::new(place).unwrap_or_default(), written)
     };
     keys.into_iter().map(change).collect()
+}
+
+/// Plays the events on a fresh cluster of so many nodes and replicas, and heals it.
+///
+/// # Panics
+/// If the cluster breaks a promise.
+pub fn play_and_heal(nodes: u64, factor: usize, seed: u64, events: &[Event]) {
+    heal(&mut play(Shape { nodes, factor, partitions: 8 }, seed, events));
 }
 
 fn play(shape: Shape, seed: u64, events: &[Event]) -> Cluster {
@@ -252,6 +276,7 @@ fn heal(cluster: &mut Cluster) {
     }
 }
 
+#[cfg(test)]
 fn shape() -> impl Strategy<Value = Shape> {
     let shapes = [(1, 1), (3, 3), (3, 3), (3, 2), (4, 2), (5, 3), (4, 3)];
     prop::sample::select(shapes.to_vec()).prop_map(|(nodes, factor)| Shape {
@@ -261,6 +286,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     })
 }
 
+#[cfg(test)]
 proptest! {
     #[test]
     fn cluster_under_any_schedule_keeps_its_promises_and_recovers(
@@ -273,7 +299,7 @@ proptest! {
 }
 
 /// Proof that the property above can fail, and that it gets to the rare paths.
-#[cfg(feature = "testing")]
+#[cfg(all(test, feature = "testing"))]
 mod planted {
     use std::cell::Cell;
     use std::collections::BTreeMap;

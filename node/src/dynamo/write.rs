@@ -570,7 +570,7 @@ impl Writes {
     }
 
     /// Tells whether something is still to be done about a request.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn is_pending(&self, stamp: Stamp) -> bool {
         self.pending.contains_key(&stamp)
     }

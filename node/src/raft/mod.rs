@@ -105,10 +105,11 @@ mod snapshot;
 
 #[cfg(test)]
 mod goldens;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the goldens and the tests use all of it"))]
 mod harness;
-#[cfg(test)]
-mod properties;
+#[cfg(any(test, feature = "testing"))]
+pub mod properties;
 #[cfg(test)]
 mod tests;
 

@@ -4,9 +4,13 @@
 //! duplicates, fsyncs, crashes that lose what was not durable, proposals, reads, snapshots, and
 //! stretches of ordinary running under a partition. The oracle of the harness looks after every
 //! step. At the end everything is healed, and the cluster must serve again.
+//!
+//! Here proptest draws the events; with the feature `testing`, a fuzzer [plays](play_and_heal) its
+//! own.
 
 use std::time::Duration;
 
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::harness::Cluster;
@@ -15,7 +19,7 @@ use crate::base::NodeId;
 
 /// One thing that happens. Nodes and messages are chosen modulo how many there are.
 #[derive(Debug, Clone, Copy)]
-enum Event {
+pub enum Event {
     /// Delivers one of the messages on their way.
     Deliver(usize),
     /// Puts a copy of one aside.
@@ -54,6 +58,7 @@ enum Event {
     Run(u64, u32),
 }
 
+#[cfg(test)]
 fn event() -> impl Strategy<Value = Event> {
     let node = 0..6u64;
     prop_oneof![
@@ -80,6 +85,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// Which connections are cut: bit `5 * from + to`.
+#[cfg(test)]
 fn cuts() -> impl Strategy<Value = u32> {
     prop_oneof![
         2 => Just(0),
@@ -109,6 +115,14 @@ fn narrow(config: &mut Config, seed: u64) {
     config.uncommitted_bytes_max = 1500;
     config.snapshot_chunk_bytes = if seed.is_multiple_of(3) { 4096 } else { 24 };
     config.log_entries_kept = seed % 4;
+}
+
+/// Plays the events on a fresh cluster of `count` nodes, and heals it.
+///
+/// # Panics
+/// If the cluster breaks a promise.
+pub fn play_and_heal(count: u64, seed: u64, events: &[Event]) {
+    heal(&mut play(count, seed, events));
 }
 
 /// Plays the events on a fresh cluster.
@@ -203,6 +217,7 @@ fn heal(cluster: &mut Cluster) {
     }
 }
 
+#[cfg(test)]
 proptest! {
     #[test]
     fn cluster_under_any_schedule_keeps_its_promises_and_recovers(
@@ -210,12 +225,12 @@ proptest! {
         seed in any::<u64>(),
         events in prop::collection::vec(event(), 1..300),
     ) {
-        heal(&mut play(count, seed, &events));
+        play_and_heal(count, seed, &events);
     }
 }
 
 /// Proof that the property above can fail, and that it gets to the rare paths.
-#[cfg(feature = "testing")]
+#[cfg(all(test, feature = "testing"))]
 mod planted {
     use std::cell::Cell;
     use std::collections::BTreeMap;
@@ -245,7 +260,7 @@ mod planted {
         planted::turn_on(code);
         let result = runner.run(&case, |(count, seed, events)| {
             played.set(played.get() + 1);
-            heal(&mut play(count, seed, &events));
+            play_and_heal(count, seed, &events);
             Ok(())
         });
         planted::turn_on(None);

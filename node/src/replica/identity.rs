@@ -16,6 +16,7 @@ use super::config::NodeConfig;
 use crate::base::{ClusterId, NodeId};
 use crate::codec::{self, DecodeError, FrameDecoder};
 use crate::env::{Disk, DiskErrorKind, File};
+use crate::planted;
 use crate::storage::StorageError;
 use crate::wire::Mode;
 
@@ -37,6 +38,13 @@ impl Identity {
     /// Returns whose directory a node with this configuration needs.
     pub(super) fn of(config: &NodeConfig) -> Self {
         Self { cluster: config.cluster, node: config.node, mode: config.mode() }
+    }
+
+    /// Returns the bytes of the file.
+    fn to_file(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode_frame(&mut bytes, |buffer| self.encode_into(buffer));
+        bytes
     }
 
     fn encode_into(&self, buffer: &mut Vec<u8>) {
@@ -105,10 +113,8 @@ async fn create<D: Disk>(disk: &D, own: &Identity) -> Result<(), StorageError> {
 /// # Errors
 /// The disk refuses.
 pub(super) async fn publish<D: Disk>(disk: &D, own: &Identity) -> Result<(), StorageError> {
-    let mut bytes = Vec::new();
-    codec::encode_frame(&mut bytes, |buffer| own.encode_into(buffer));
     let file = disk.create(PATH_NEW).await?;
-    file.write_at(0, &bytes).await?;
+    file.write_at(0, &own.to_file()).await?;
     file.sync().await?;
     disk.rename(PATH_NEW, PATH).await?;
     disk.sync_dir("").await?;
@@ -119,12 +125,22 @@ fn read<F: File>(file: &F) -> Result<Identity, StorageError> {
     let corrupt = |what: String| StorageError::Corrupt { path: PATH.to_owned(), offset: 0, what };
     let mut bytes = vec![0; BYTES_MAX];
     let len = file.read_at(0, &mut bytes)?;
+    let len = if planted!("F14") { len.saturating_sub(1) } else { len };
     let mut buffer = BytesMut::from(bytes.get(..len).unwrap_or_default());
     let frame = FrameDecoder::new(BYTES_MAX)
         .decode(&mut buffer)
         .map_err(|error| corrupt(error.to_string()))?
         .ok_or_else(|| corrupt("the file is cut short".to_owned()))?;
     Identity::decode(&frame).map_err(|error| corrupt(error.to_string()))
+}
+
+/// Reads the name plate in `file`, and returns the file as it would be written again.
+///
+/// # Errors
+/// The bytes are no name plate.
+#[cfg(feature = "testing")]
+pub fn reread_name_plate<F: File>(file: &F) -> Result<Vec<u8>, StorageError> {
+    Ok(read(file)?.to_file())
 }
 
 fn foreign(found: &Identity, own: &Identity) -> StorageError {

@@ -44,7 +44,11 @@ mod state;
 pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
 pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
 pub use dynamo::MasterlessReplica;
+#[cfg(feature = "testing")]
+pub use dynamo::judge_masterless_log;
 pub use ending::StopReason;
+#[cfg(feature = "testing")]
+pub use identity::reread_name_plate;
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, PeerOutbox};

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
 use crate::env::{self, Env, First, Listener, Net};
+use crate::planted;
 use crate::replica::{
     Inbox, MasterlessReplica, NodeConfig, Observer, PeerOutbox, Replica, StartError, StopReason,
 };
@@ -221,7 +222,7 @@ impl<E: Env> Acceptor<E> {
         let frame =
             frames::read_handshake(&self.env, HANDSHAKE_MAX, &mut stream, &mut buffer).await?;
         let hello: Hello = codec::decode(&frame)?;
-        let welcome = match self.examine(&hello, count) {
+        let welcome = match examine(&self.config, self.mode, &hello, count) {
             Ok(()) => Welcome::Accepted {
                 cluster: self.config.cluster,
                 node: self.config.node,
@@ -250,40 +251,52 @@ impl<E: Env> Acceptor<E> {
     async fn answer(&self, stream: &mut Stream<E>, welcome: &Welcome) -> Result<(), FrameError> {
         frames::write_frame(&self.env, HANDSHAKE_MAX, stream, welcome).await
     }
+}
 
-    /// Says whether this connection may go on.
-    fn examine(&self, hello: &Hello, count: usize) -> Result<(), Refusal> {
-        let ours = self.config.cluster;
-        if hello.magic != MAGIC || hello.version != PROTOCOL_VERSION {
-            return Err(Refusal::Version { ours: PROTOCOL_VERSION, theirs: hello.version });
-        }
-        match hello.identity {
-            Identity::Peer { cluster: theirs, .. } | Identity::Client { cluster: Some(theirs) }
-                if theirs != ours =>
-            {
-                Err(Refusal::Cluster { ours, theirs })
-            }
-            Identity::Peer { to, .. } if to != self.config.node => {
-                Err(Refusal::Node { ours: self.config.node, wanted: to })
-            }
-            Identity::Peer { mode: theirs, .. } if theirs != self.mode => {
-                Err(Refusal::Mode { ours: self.mode, theirs })
-            }
-            Identity::Peer { from, .. } => {
-                let known = self.config.members.iter().any(|(node, _)| *node == from);
-                if known && from != self.config.node {
-                    Ok(())
-                } else {
-                    Err(Refusal::NotAMember { from })
-                }
-            }
-            Identity::Client { .. } if count > self.config.connections_max => {
-                let connections_max = u32::try_from(self.config.connections_max);
-                Err(Refusal::TooManyConnections {
-                    connections_max: connections_max.unwrap_or(u32::MAX),
-                })
-            }
-            Identity::Client { .. } => Ok(()),
-        }
+/// Says whether a connection to the node of this configuration, one of `count`, may go on.
+fn examine(config: &NodeConfig, mode: Mode, hello: &Hello, count: usize) -> Result<(), Refusal> {
+    let ours = config.cluster;
+    let is_ours = hello.magic == MAGIC || planted!("F17");
+    if !is_ours || hello.version != PROTOCOL_VERSION {
+        return Err(Refusal::Version { ours: PROTOCOL_VERSION, theirs: hello.version });
     }
+    match hello.identity {
+        Identity::Peer { cluster: theirs, .. } | Identity::Client { cluster: Some(theirs) }
+            if theirs != ours =>
+        {
+            Err(Refusal::Cluster { ours, theirs })
+        }
+        Identity::Peer { to, .. } if to != config.node => {
+            Err(Refusal::Node { ours: config.node, wanted: to })
+        }
+        Identity::Peer { mode: theirs, .. } if theirs != mode => {
+            Err(Refusal::Mode { ours: mode, theirs })
+        }
+        Identity::Peer { from, .. } => {
+            let known = config.members.iter().any(|(node, _)| *node == from);
+            if known && from != config.node { Ok(()) } else { Err(Refusal::NotAMember { from }) }
+        }
+        Identity::Client { .. } if count > config.connections_max => {
+            let connections_max = u32::try_from(config.connections_max);
+            Err(Refusal::TooManyConnections {
+                connections_max: connections_max.unwrap_or(u32::MAX),
+            })
+        }
+        Identity::Client { .. } => Ok(()),
+    }
+}
+
+/// Answers the first frame of a connection as a node of this configuration does; `mode` is its.
+///
+/// # Errors
+/// The bytes do not begin with a frame, or it is no `Hello`: the connection is closed.
+#[cfg(feature = "testing")]
+pub fn answer_to(
+    config: &NodeConfig,
+    mode: Mode,
+    buffer: &mut BytesMut,
+) -> Result<Option<Result<(), Refusal>>, DecodeError> {
+    let decoder = codec::FrameDecoder::new(frames::HANDSHAKE_BYTES_MAX);
+    let Some(frame) = decoder.decode(buffer)? else { return Ok(None) };
+    Ok(Some(examine(config, mode, &codec::decode(&frame)?, 1)))
 }

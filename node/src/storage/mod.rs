@@ -16,8 +16,8 @@ pub mod table;
 pub mod tree;
 pub mod wal;
 
-#[cfg(test)]
-pub(crate) mod test_disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod test_disk;
 
 pub use cell::{Cell, Content};
 pub use engine::{Change, Engine, Raw, SnapshotPoint, Stored};

@@ -15,7 +15,7 @@ use crate::env::{Disk, DiskError, DiskErrorKind, File};
 const SECTOR: usize = 512;
 
 /// Runs a future that waits for nothing but its turn.
-pub(crate) fn run<F: Future>(future: F) -> F::Output {
+pub fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     loop {
@@ -27,37 +27,37 @@ pub(crate) fn run<F: Future>(future: F) -> F::Output {
 
 /// The disk of one node; clones are the same disk. Its futures never wait.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct TestDisk(Arc<Mutex<State>>);
+pub struct TestDisk(Arc<Mutex<State>>);
 
 /// What is to go wrong.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Writes, creations and renames fail.
-    pub(crate) no_space: bool,
+    pub no_space: bool,
     /// File syncs fail, and what was pending is clean but not durable.
-    pub(crate) fail_sync: bool,
+    pub fail_sync: bool,
     /// Syncs of directories fail after this many more, and what was pending stays so.
-    pub(crate) fail_sync_dir_after: Option<usize>,
+    pub fail_sync_dir_after: Option<usize>,
     /// Every change and sync fails after this many more: the power is gone.
-    pub(crate) fail_after: Option<usize>,
+    pub fail_after: Option<usize>,
     /// The next write stores this many bytes and fails.
-    pub(crate) short_write: Option<usize>,
+    pub short_write: Option<usize>,
     /// Reads of this path that touch this offset fail.
-    pub(crate) unreadable: Option<(String, u64)>,
+    pub unreadable: Option<(String, u64)>,
 }
 
 /// What survives a power loss besides what must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Survives {
+pub struct Survives {
     /// Whether bytes do that were not synced.
-    pub(crate) bytes: bool,
+    pub bytes: bool,
     /// Which changes of names do that were not synced, the oldest in the lowest bit.
-    pub(crate) names: u32,
+    pub names: u32,
 }
 
 impl Survives {
     /// Nothing does.
-    pub(crate) const NOTHING: Self = Self { bytes: false, names: 0 };
+    pub const NOTHING: Self = Self { bytes: false, names: 0 };
 }
 
 #[derive(Debug, Default)]
@@ -136,47 +136,47 @@ impl TestDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_faults(&self, faults: Faults) {
+    pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
-    pub(crate) fn write_count(&self) -> usize {
+    pub fn write_count(&self) -> usize {
         self.state().write_count
     }
 
-    pub(crate) fn sync_count(&self) -> usize {
+    pub fn sync_count(&self) -> usize {
         self.state().sync_count
     }
 
     /// Returns how many changes and syncs there were.
-    pub(crate) fn operation_count(&self) -> usize {
+    pub fn operation_count(&self) -> usize {
         self.state().operation_count
     }
 
     /// Lets the power go at the given operation, counted from the first one ever.
-    pub(crate) fn lose_power_at(&self, operation: usize) {
+    pub fn lose_power_at(&self, operation: usize) {
         let mut state = self.state();
         state.faults.fail_after = Some(operation.saturating_sub(state.operation_count));
     }
     /// Limits the disk to so many bytes.
-    pub(crate) fn set_space(&self, bytes: Option<usize>) {
+    pub fn set_space(&self, bytes: Option<usize>) {
         self.state().space_bytes = bytes;
     }
 
     /// Returns how many bytes the files take that have a name.
-    pub(crate) fn used_bytes(&self) -> usize {
+    pub fn used_bytes(&self) -> usize {
         self.state().used_bytes()
     }
 
     /// Returns the files of a directory and their content.
-    pub(crate) fn files(&self, dir: &str) -> BTreeMap<String, Vec<u8>> {
+    pub fn files(&self, dir: &str) -> BTreeMap<String, Vec<u8>> {
         let state = self.state();
         let inside = state.names.iter().filter(|(name, _)| name.starts_with(&format!("{dir}/")));
         inside.map(|(name, &inode)| (name.clone(), state.inodes[inode].content.clone())).collect()
     }
 
     /// Returns all names of a directory.
-    pub(crate) fn names(&self, dir: &str) -> Vec<String> {
+    pub fn names(&self, dir: &str) -> Vec<String> {
         let prefix = prefix_of(dir);
         let state = self.state();
         let names =
@@ -187,13 +187,13 @@ impl TestDisk {
     }
 
     /// Returns the bytes of a file.
-    pub(crate) fn contents(&self, path: &str) -> Vec<u8> {
+    pub fn contents(&self, path: &str) -> Vec<u8> {
         let state = self.state();
         state.inodes[state.names[path]].content.clone()
     }
 
     /// Puts a file there, durably.
-    pub(crate) fn plant(&self, path: &str, content: Vec<u8>) {
+    pub fn plant(&self, path: &str, content: Vec<u8>) {
         let mut state = self.state();
         let inode = state.inodes.len();
         state.inodes.push(Inode { durable: content.clone(), content, pending: Vec::new() });
@@ -202,7 +202,7 @@ impl TestDisk {
     }
 
     /// Changes bytes of a file in place, durably, behind everybody's back.
-    pub(crate) fn damage(&self, path: &str, change: impl Fn(&mut Vec<u8>)) {
+    pub fn damage(&self, path: &str, change: impl Fn(&mut Vec<u8>)) {
         let mut state = self.state();
         let inode = state.names[path];
         change(&mut state.inodes[inode].content);
@@ -210,7 +210,7 @@ impl TestDisk {
     }
 
     /// Takes a name away, durably.
-    pub(crate) fn lose(&self, path: &str) {
+    pub fn lose(&self, path: &str) {
         let mut state = self.state();
         state.names.remove(path);
         state.durable_names.remove(path);
@@ -218,7 +218,7 @@ impl TestDisk {
 
     /// Loses what was not synced: each sector of each write and each name change is kept with the
     /// given chance, independently of all others.
-    pub(crate) fn power_loss(&self, rng: &mut Rng, kept: f64) {
+    pub fn power_loss(&self, rng: &mut Rng, kept: f64) {
         let mut state = self.state();
         for inode in &mut state.inodes {
             for (offset, bytes) in std::mem::take(&mut inode.pending) {
@@ -245,7 +245,7 @@ impl TestDisk {
     }
 
     /// Returns a copy of the disk as the next process finds it; this one stays as it is.
-    pub(crate) fn after_process_end(&self) -> Self {
+    pub fn after_process_end(&self) -> Self {
         let state = self.state();
         let after = State {
             inodes: state.inodes.clone(),
@@ -258,7 +258,7 @@ impl TestDisk {
     }
 
     /// Returns the disk as it is after the power came back; this one stays as it is.
-    pub(crate) fn after_power_loss(&self, survives: Survives) -> Self {
+    pub fn after_power_loss(&self, survives: Survives) -> Self {
         let state = self.state();
         let inodes = state.inodes.iter().map(|inode| {
             let bytes = if survives.bytes { &inode.content } else { &inode.durable };
@@ -386,7 +386,7 @@ fn prefix_of(dir: &str) -> String {
 }
 
 #[derive(Debug)]
-pub(crate) struct TestFile {
+pub struct TestFile {
     disk: TestDisk,
     inode: usize,
     path: String,

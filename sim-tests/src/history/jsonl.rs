@@ -117,7 +117,8 @@ fn read_record(
 ) -> Result<(), Flaw> {
     let process = json["process"].as_u64().and_then(|id| u32::try_from(id).ok());
     // The last id is kept free, so that there is always a next one.
-    let process = process.filter(|id| *id < u32::MAX).ok_or("no process number")?;
+    let is_free = |id: &u32| *id < u32::MAX || mangrove::planted!("F20");
+    let process = process.filter(is_free).ok_or("no process number")?;
     let (process, time_ns) = (Process(process), json["time"].as_u64().ok_or("no time")?);
     let kind = json["type"].as_str().ok_or("no type")?;
     if kind == "invoke" {

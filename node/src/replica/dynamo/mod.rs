@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use tracing::{debug, error, info};
 
+#[cfg(feature = "testing")]
+pub use self::recovery::judge_masterless_log;
 use self::requests::HeldWrite;
 use super::alarm::Alarm;
 use super::config::NodeConfig;

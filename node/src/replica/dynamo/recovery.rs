@@ -54,6 +54,13 @@ pub(super) fn judge(log: &Recovery, applied: PersistId) -> Result<Judged, Decode
     Ok(judge.finish())
 }
 
+/// Judges a log as a start does, beside tables that go up to `applied`; tells whether the node is
+/// damaged, or `None` if a record is none of the masterless mode.
+#[cfg(feature = "testing")]
+pub fn judge_masterless_log(log: &Recovery, applied: PersistId) -> Option<bool> {
+    judge(log, applied).ok().map(|judged| judged.is_damaged)
+}
+
 struct Judge {
     applied: PersistId,
     /// The last request that was read.

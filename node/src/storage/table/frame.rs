@@ -8,7 +8,7 @@ use lz4_flex::block::{self, CompressTable};
 
 use super::Compression;
 use crate::base::checksum::{crc32, crc32_extend};
-use crate::probe;
+use crate::{planted, probe};
 
 /// Bytes before the body.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -141,7 +141,7 @@ pub(super) fn open(kind: Kind, home: Home, frame: &Bytes) -> Result<Bytes, Strin
     let (crc, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     let computed = checksum(start, rest, packed);
     let stored = u32::from_le_bytes(*crc);
-    if computed != stored {
+    if computed != stored && !planted!("F7") {
         return Err(format!("checksum {computed:08x} instead of {stored:08x}"));
     }
     let (found, body_bytes) = described(rest, packed.len()).ok_or("a length that is none")?;
@@ -187,7 +187,7 @@ fn described(rest: &[u8], packed_bytes: usize) -> Option<(Home, usize)> {
 }
 
 fn unpack(packed: &[u8], body_bytes: usize) -> Result<Bytes, String> {
-    if body_bytes > packed.len().saturating_mul(EXPANSION_MAX) {
+    if body_bytes > packed.len().saturating_mul(EXPANSION_MAX) && !planted!("F9") {
         return Err(format!("{body_bytes} bytes packed into {}", packed.len()));
     }
     let mut body = vec![0; body_bytes];

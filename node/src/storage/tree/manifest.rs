@@ -179,6 +179,18 @@ impl Manifest {
     }
 }
 
+/// Reads the manifest in `file`, and returns the file as it would be written again.
+///
+/// # Errors
+/// As of a start.
+#[cfg(feature = "testing")]
+pub fn reread_manifest<F: File>(file: &F) -> Result<Vec<u8>, StorageError> {
+    match Manifest::read(file, NAME)? {
+        Found::Nothing => Ok(Vec::new()),
+        Found::Whole(manifest) | Found::HalfDamaged(manifest) => Ok(manifest.encode()),
+    }
+}
+
 fn push_numbers(bytes: &mut Vec<u8>, numbers: &[u64]) {
     for number in numbers {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -294,7 +306,12 @@ impl Reader<'_> {
         };
         let extra = ExtraFile { number: self.number()?, bytes: self.number()?, crc: self.small()? };
         manifest.extra = (extra.number != 0).then_some(extra);
-        for _ in 0..self.small()? {
+        let table_count = self.small()?;
+        if planted!("F10") {
+            let table_count = usize::try_from(table_count).unwrap_or(usize::MAX);
+            manifest.levels.iter_mut().for_each(|level| level.reserve(table_count));
+        }
+        for _ in 0..table_count {
             let (level, rest) = self.0.split_first()?;
             self.0 = rest;
             let table = self.table()?;

@@ -93,6 +93,8 @@ mod tests;
 pub use engine::{Frozen, Tree};
 pub use examine::{PlaceRange, StoreReport, TableReport, Wound, examine};
 pub use keeper::Keeper;
+#[cfg(feature = "testing")]
+pub use manifest::reread_manifest;
 pub use recovery::{Damage, Recovery, open};
 pub use salvage::{Lost, Salvage, salvage};
 pub use version::{Version, VersionCursor};

@@ -19,6 +19,7 @@ use super::Sequence;
 use super::record::{HEADER_BYTES, Header, Place, RECORD_ALIGN, Role, resembles_header};
 use super::segment::{RECORDS_START, SECTOR_BYTES, to_u64, to_usize};
 use crate::base::checksum;
+use crate::planted;
 
 /// One thing found in a segment, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,9 +151,11 @@ impl Scanner<'_> {
     fn read_record(&self, offset: usize, header: Header) -> Item {
         let end = offset + header.record_bytes();
         let start = offset + HEADER_BYTES;
+        let is_whole = |padded| checksum::crc32(padded) == header.payload_crc || planted!("F5");
         match self.bytes.get(start..end) {
-            Some(padded) if checksum::crc32(padded) == header.payload_crc => {
-                let payload_end = start + to_usize(u64::from(header.payload_bytes));
+            Some(padded) if is_whole(padded) => {
+                let cut = usize::from(planted!("F6") && header.payload_bytes > 0);
+                let payload_end = start + to_usize(u64::from(header.payload_bytes)) - cut;
                 Item::Record(Found { offset, header, payload: start..payload_end })
             }
             _ => Item::Broken(self.broken(offset..end, Some(header))),

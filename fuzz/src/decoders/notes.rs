@@ -1,0 +1,87 @@
+//! What a masterless node keeps for itself, and what it starts with.
+
+use mangrove::base::{Instant, NodeId, Payload, Rng, Stamp};
+use mangrove::codec;
+use mangrove::dynamo::{Config, Dynamo, Placement, Recovered, notes};
+
+use super::wire::entries;
+
+/// Most notes of one start.
+const NOTES_MAX: usize = 8;
+
+/// Notes one after the other, then the start of a node that finds them:
+///
+/// ```text
+/// place_len u8 │ content_len u8 │ place │ content
+/// ```
+pub(super) fn note(mut input: &[u8]) {
+    let mut found = Vec::new();
+    while let Some((&[place_len, content_len], rest)) = input.split_first_chunk::<2>() {
+        let (place, rest) = rest.split_at(usize::from(place_len).min(rest.len()));
+        let (content, rest) = rest.split_at(usize::from(content_len).min(rest.len()));
+        input = rest;
+        judge(place, content);
+        let kept = notes::recovered_content(place, content);
+        assert!(content.starts_with(kept), "{kept:?} is not the head of {content:?}");
+        let payload = |bytes: &[u8]| Payload::new(bytes.to_vec()).unwrap_or_default();
+        found.push((payload(place), payload(kept)));
+        if found.len() == NOTES_MAX {
+            break;
+        }
+    }
+    if !found.is_empty() {
+        start(found);
+    }
+}
+
+fn judge(place: &[u8], content: &[u8]) {
+    let rewritten = notes::rewritten(place, content);
+    if let Some((place_again, content_again, _)) = rewritten {
+        assert_eq!(place_again.as_bytes(), place, "a note has one place");
+        let bytes = content_again.len().saturating_sub(12);
+        match notes::rewritten(place, content_again.as_bytes()) {
+            Some((_, twice, told)) => {
+                assert_eq!(twice, content_again, "what is read survives writing it");
+                assert!(told == 0 || told == bytes, "{told} bytes of entries are {bytes}");
+            }
+            None => panic!("{place:?} was written, and cannot be read"),
+        }
+    }
+    if let Some((target, entries)) = notes::hint(place, content) {
+        assert!(!notes::is_batch(place), "a hint for {target} of {entries:?} is no batch");
+    }
+    drop((notes::floor(place, content), notes::is_damaged(place)));
+}
+
+fn start(notes: Vec<(Payload, Payload)>) {
+    let ids = [NodeId(1), NodeId(2), NodeId(3)];
+    let config = Config::new(NodeId(2), ids.to_vec(), Placement::new(&ids, 3, 2));
+    let recovered = Recovered { generation: 1, persisted: 0, notes, is_damaged: false };
+    drop(Dynamo::new(config, recovered, Rng::new(1), Instant::from_nanos(0)));
+}
+
+pub(super) fn note_seeds() -> Vec<Vec<u8>> {
+    let kept = |entries: &[u8]| {
+        let length = u32::try_from(entries.len()).unwrap_or(0).to_be_bytes();
+        [&Stamp::from_version(8).version().to_be_bytes()[..], &length, entries].concat()
+    };
+    let kept = kept(&codec::encode(&entries()));
+    let number = 300_u64.to_be_bytes();
+    let notes: [(u8, &[u8], &[u8]); 7] = [
+        (1, &[], &number),
+        (2, &[], &number),
+        (3, &[0, 1], &number),
+        (4, &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9], &kept),
+        (5, &[0, 0, 0, 0, 0, 0, 0, 8], &kept),
+        (6, &[], &[]),
+        (7, &[], &number),
+    ];
+    let note = |(kind, arguments, content): (u8, &[u8], &[u8])| {
+        let place = [&[0xFF, 0xFF, kind, 0, 0], arguments].concat();
+        let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+        [&[len(&place), len(content)][..], &place, content].concat()
+    };
+    let mut seeds: Vec<Vec<u8>> = notes.into_iter().map(note).collect();
+    seeds.push(seeds.concat());
+    seeds
+}

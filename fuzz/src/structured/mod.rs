@@ -1,0 +1,56 @@
+//! Scripts: what happens to a store, a cluster or a set of replicas, drawn from the input.
+
+mod clusters;
+mod merge;
+mod store;
+
+use crate::Target;
+
+/// The structured targets, the slowest last.
+pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        name: "merge",
+        what: "one merge rule: memtable, tables, compaction, coordinator, anti-entropy",
+        run: merge::merge,
+        seeds: scripts,
+        bytes_max: SCRIPT,
+    },
+    Target {
+        name: "store",
+        what: "the table store against a map, with crashes and power losses",
+        run: store::store,
+        seeds: scripts,
+        bytes_max: SCRIPT,
+    },
+    Target {
+        name: "raft",
+        what: "a cluster of the primary-backup mode under any schedule",
+        run: clusters::raft,
+        seeds: scripts,
+        bytes_max: SCRIPT,
+    },
+    Target {
+        name: "dynamo_writes",
+        what: "a masterless cluster under any schedule: writes, hints, batches",
+        run: clusters::dynamo_writes,
+        seeds: scripts,
+        bytes_max: SCRIPT,
+    },
+    Target {
+        name: "dynamo_reads",
+        what: "a masterless cluster under any schedule: reads, repair, convergence",
+        run: clusters::dynamo_reads,
+        seeds: scripts,
+        bytes_max: SCRIPT,
+    },
+];
+
+/// What a script may allocate.
+const SCRIPT: (usize, usize) = (32 << 20, 64 << 10);
+
+/// Returns scripts of nothing in particular.
+fn scripts() -> Vec<Vec<u8>> {
+    let mut rng = mangrove::base::Rng::new(7);
+    let script = |len: u64| (0..len).map(|_| rng.next_u64() as u8).collect();
+    [0, 8, 30, 100, 300, 600].into_iter().map(script).collect()
+}
