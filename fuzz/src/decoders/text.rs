@@ -1,6 +1,5 @@
 //! Files that people write: TOML and JSON Lines.
 
-use mangrove::base::Stamp;
 use mangrove::cli::fuzzed;
 use mangrove::kv::{Cell, Mutation, Version};
 
@@ -65,7 +64,6 @@ pub(super) fn history(input: &[u8]) {
         drop(history.describe(crate::history::OpId(op as u32)));
     }
     assert!(history.events().len() <= input.len(), "{} events", history.events().len());
-    drop(Stamp::ZERO);
 }
 
 pub(super) fn history_seeds() -> Vec<Vec<u8>> {

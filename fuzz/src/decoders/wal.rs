@@ -119,7 +119,7 @@ fn header(first: u64) -> Vec<u8> {
     // Of its fields only the first sequence differs from segment to segment.
     let mut bytes = header.clone();
     let number = 1_u64.to_le_bytes();
-    if let Some(at) = bytes.windows(8).position(|window| window == number) {
+    if let Some(at) = bytes.windows(8).rposition(|window| window == number) {
         bytes[at..at + 8].copy_from_slice(&first.to_le_bytes());
     }
     bytes
@@ -129,7 +129,7 @@ fn header(first: u64) -> Vec<u8> {
 fn log(is_masterless: bool) -> TestDisk {
     let disk = TestDisk::default();
     let Some((mut writer, _)) = open(&disk) else { panic!("a new log") };
-    let mut append = |writer: &mut Writer<TestDisk>, number: u64| {
+    let append = |writer: &mut Writer<TestDisk>, number: u64| {
         if is_masterless {
             let records = vec![mangrove::dynamo::Record::Entries(entries())];
             writer.append(KIND_RECORDS, number, |buffer| codec::encode_into(&records, buffer));

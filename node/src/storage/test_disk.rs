@@ -1,4 +1,5 @@
-//! A disk in memory that can do to files what disks do, for the tests of this floor.
+//! A disk in memory that can do to files what disks do, for the tests of this floor and the fuzz
+//! targets.
 //!
 //! It follows the contract of [`crate::env`] to the letter. Of what was not synced, a power loss
 //! keeps what a test chooses, or each sector and each change of a name by lot.
@@ -136,14 +137,17 @@ impl TestDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets what is to go wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
+    /// Returns how many writes there were.
     pub fn write_count(&self) -> usize {
         self.state().write_count
     }
 
+    /// Returns how many syncs of files there were.
     pub fn sync_count(&self) -> usize {
         self.state().sync_count
     }
@@ -245,6 +249,7 @@ impl TestDisk {
     }
 
     /// Returns a copy of the disk as the next process finds it; this one stays as it is.
+    #[must_use]
     pub fn after_process_end(&self) -> Self {
         let state = self.state();
         let after = State {
@@ -258,6 +263,7 @@ impl TestDisk {
     }
 
     /// Returns the disk as it is after the power came back; this one stays as it is.
+    #[must_use]
     pub fn after_power_loss(&self, survives: Survives) -> Self {
         let state = self.state();
         let inodes = state.inodes.iter().map(|inode| {
@@ -385,6 +391,7 @@ fn prefix_of(dir: &str) -> String {
     if dir.is_empty() { String::new() } else { format!("{dir}/") }
 }
 
+/// A file of a [`TestDisk`].
 #[derive(Debug)]
 pub struct TestFile {
     disk: TestDisk,

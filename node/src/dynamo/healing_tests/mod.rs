@@ -59,7 +59,7 @@ const OLD: NodeId = NodeId(60);
 /// Makes an entry of a write that is `ms` old when the cluster begins at 10,000 ms.
 fn entry(cluster: &Cluster, key: &str, value: &str, ms: u64) -> Entry {
     let stamp = Stamp::new(ms, 0, OLD);
-    let written = Written::Value(Payload::new(value.as_bytes().to_vec()).unwrap());
+    let written = Written::Value(Payload::new(value.as_bytes().to_vec()).unwrap_or_default());
     Entry { place: cluster.place(key), stamp, written }
 }
 

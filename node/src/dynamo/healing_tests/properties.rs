@@ -9,7 +9,11 @@ use proptest::prelude::*;
 use super::super::Level;
 use super::super::notes::{self, Kind};
 use super::super::placement::partition_of_place;
-use super::*;
+use super::{
+    Cluster, Config, Duration, N1, N2, N3, NodeId, SECOND, Shape, are_equal, raising, visible,
+};
+#[cfg(test)]
+use super::{OLD, Stamp, entry, syncing, tombstone};
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
