@@ -11,7 +11,7 @@ use peak_alloc::PeakAlloc;
 use crate::Target;
 
 /// No input of any target may have more than this allocated at once, whatever its own length.
-pub const BYTES_MAX: usize = 64 << 20;
+const BYTES_MAX: usize = 64 << 20;
 
 /// No input may take longer.
 const TIME_MAX: Duration = Duration::from_secs(1);

@@ -60,7 +60,8 @@ fn edit(files: &mut Files, what: u8, file: usize, place: usize, value: u8) {
             let sectors = bytes.len().div_ceil(SECTOR);
             let from = usize::from(value) % sectors * SECTOR;
             let from_end = (from + (end - sector)).min(bytes.len());
-            bytes.copy_within(from..from_end, sector.min(bytes.len() - (from_end - from)));
+            let to = sector.min(bytes.len() - (from_end - from));
+            bytes.copy_within(from..from_end, to);
         }
         _ => bytes.extend(std::iter::repeat_n(value, 1 + place % APPENDED_MAX)),
     }

@@ -22,12 +22,9 @@ pub mod edits;
 pub mod replay;
 mod structured;
 
+/// The simulation's own file, read here because its package needs the simulator.
 #[path = "../../sim-tests/src/history/mod.rs"]
-#[expect(
-    dead_code,
-    reason = "the simulation's own file, whose package needs the simulator: here it is only read"
-)]
-mod history;
+pub mod history;
 
 pub use bounds::check;
 

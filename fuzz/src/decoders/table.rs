@@ -50,7 +50,8 @@ fn build(compression: Compression, rows: u8, columns: u8) -> Whole {
             push(encode_key(&key), 900 + u64::from(row), Content::RowDeleted);
         }
         for column in 0..columns {
-            let place = encode_cell(&key, if column == 0 { &[] } else { &[b'c', column][..] });
+            let name = [b'c', column];
+            let place = encode_cell(&key, if column == 0 { &[] } else { &name });
             let value = vec![b'v'; usize::from(column) * 3];
             let content = if column == 3 { Content::Deleted } else { Content::Value(&value) };
             push(place, 1000 + u64::from(row * 16 + column), content);

@@ -2,6 +2,7 @@
 
 use mangrove::cli::fuzzed;
 use mangrove::kv::{Cell, Mutation, Version};
+use mangrove::replica::Replication;
 
 use crate::history::jsonl;
 
@@ -16,7 +17,8 @@ pub(super) fn configuration(input: &[u8]) {
             // What a node starts with is within its limits.
             assert!(config.members.iter().any(|(id, _)| *id == config.node), "{config:?}");
             assert!(config.node.0 > 0, "{config:?}");
-            drop(config.mode());
+            let is_masterless = matches!(config.replication, Replication::Masterless(_));
+            assert_eq!(config.mode().is_masterless(), is_masterless, "{config:?}");
         }
     } else if let Ok(again) = fuzzed::cluster_file(text) {
         let twice = fuzzed::cluster_file(&again);
