@@ -185,4 +185,4 @@ pub(crate) const TARGETS: &[Target] = &[
 
 /// What a message may allocate: its own length many times over, for a vector of small values is
 /// larger in memory than on the wire.
-const DECODED: (usize, usize) = (16 << 10, 256);
+const DECODED: (usize, usize) = (80 << 10, 1100);

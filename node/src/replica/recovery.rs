@@ -62,7 +62,7 @@ fn read(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Replay, DecodeErro
                 // Whatever was lost before is superseded.
                 replay.vote_lost = false;
             }
-            KIND_ENTRY => replay.entry(codec::decode(&record.payload)?),
+            KIND_ENTRY => replay.entry(decode_entry(&record.payload)?),
             KIND_INSTALL => replay.install(codec::decode(&record.payload)?),
             KIND_RECOVERED => replay.recovered(codec::decode(&record.payload)?),
             kind => {
@@ -74,6 +74,18 @@ fn read(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Replay, DecodeErro
         replay.hole(hole);
     }
     Ok(replay)
+}
+
+/// Greatest index of an entry that is believed: no log ever gets there, and nothing that is
+/// reckoned with indexes overflows.
+const INDEX_MAX: Index = 1 << 62;
+
+fn decode_entry(payload: &[u8]) -> Result<Entry, DecodeError> {
+    let entry: Entry = codec::decode(payload)?;
+    if (1..=INDEX_MAX).contains(&entry.index) {
+        return Ok(entry);
+    }
+    Err(DecodeError::Malformed(format!("log entry of index {}", entry.index)))
 }
 
 /// Why the log cannot be replayed.

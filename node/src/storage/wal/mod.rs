@@ -137,6 +137,10 @@ use crate::env::Disk;
 /// Number of a record in the log, from 1, over all segments.
 pub type Sequence = u64;
 
+/// Greatest sequence that is believed: no log ever gets there. So nothing that is reckoned with
+/// sequences overflows, whatever stands in a file or is its name.
+const SEQUENCE_MAX: Sequence = 1 << 62;
+
 /// Longest payload of a record, in bytes.
 pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX;
 

@@ -15,9 +15,9 @@
 
 use std::ops::Range;
 
-use super::Sequence;
 use super::record::{HEADER_BYTES, Header, Place, RECORD_ALIGN, Role, resembles_header};
 use super::segment::{RECORDS_START, SECTOR_BYTES, to_u64, to_usize};
+use super::{SEQUENCE_MAX, Sequence};
 use crate::base::checksum;
 use crate::planted;
 
@@ -124,6 +124,9 @@ impl Scanner<'_> {
     fn header_at(&self, at: usize) -> Option<Header> {
         let bytes = self.bytes.get(at..)?;
         let header = Header::decode(bytes, Place { segment: self.first, offset: to_u64(at) })?;
+        if header.sequence > SEQUENCE_MAX {
+            return None;
+        }
         // A mark repeats the sequence of the record before it.
         let follows = header.sequence + u64::from(header.role == Role::Mark) >= self.next;
         let plausible = header.sequence <= self.next.saturating_add(to_u64(self.bytes.len()));

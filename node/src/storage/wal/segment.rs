@@ -14,7 +14,7 @@
 
 use bytes::{Buf, BufMut};
 
-use super::{Sequence, StorageError};
+use super::{SEQUENCE_MAX, Sequence, StorageError};
 use crate::base::checksum;
 use crate::env::{Disk, DiskError, DiskErrorKind, File};
 use crate::probe;
@@ -68,7 +68,8 @@ pub(super) fn path(dir: &str, first: Sequence) -> String {
 pub(super) fn parse_name(name: &str) -> Option<Sequence> {
     let digits = name.strip_suffix(SUFFIX)?;
     let first = Sequence::from_str_radix(digits, 16).ok()?;
-    (first > 0 && name == format!("{first:016x}{SUFFIX}")).then_some(first)
+    ((1..=SEQUENCE_MAX).contains(&first) && name == format!("{first:016x}{SUFFIX}"))
+        .then_some(first)
 }
 
 /// Appends the first sector of the segment that begins with `first`.
