@@ -183,6 +183,7 @@ impl<E: Env> LogTask<E> {
 
     /// Syncs before every report.
     async fn run_always(&mut self) -> Result<(), StorageError> {
+        self.writer.expect_syncs();
         let mut jobs = Vec::new();
         loop {
             if env::timeout(&self.env, MARK_DELAY, self.queue.wait()).await.is_none() {

@@ -24,6 +24,8 @@ pub struct Writer<D: Disk> {
     active: D::File,
     segments: VecDeque<Segment>,
     spare: Option<Spare<D::File>>,
+    /// Every write is synced at once.
+    expects_syncs: bool,
     /// Chunks that end their segments, waiting to be written before `open`.
     full: VecDeque<Chunk>,
     /// The chunk that takes the next record.
@@ -65,6 +67,7 @@ impl<D: Disk> Writer<D> {
             active: start.active,
             segments: start.segments.into(),
             spare: None,
+            expects_syncs: false,
             full: VecDeque::new(),
             open: start.open,
             next: start.next,
@@ -75,6 +78,12 @@ impl<D: Disk> Writer<D> {
             told_durable: last,
             poison: None,
         }
+    }
+
+    /// Tells that every [`write`](Self::write) will be followed by a [`sync`](Self::sync) at once.
+    pub fn expect_syncs(&mut self) {
+        self.expects_syncs = true;
+        self.active.expect_syncs();
     }
 
     /// Returns the last sequence that was handed to the disk.
@@ -292,7 +301,8 @@ impl<D: Disk> Writer<D> {
 
     async fn fill_spare(&mut self) -> Result<(), StorageError> {
         if self.spare.is_none() {
-            self.spare = Some(Spare::create(&self.disk, &self.dir, self.segment_bytes).await?);
+            let (bytes, expects_syncs) = (self.segment_bytes, self.expects_syncs);
+            self.spare = Some(Spare::create(&self.disk, &self.dir, bytes, expects_syncs).await?);
         }
         match &mut self.spare {
             Some(spare) if !spare.is_ready() => spare.fill_step().await,
