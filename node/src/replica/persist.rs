@@ -38,8 +38,8 @@ use crate::dynamo;
 use crate::env::{self, Env};
 use crate::planted;
 use crate::raft::{HardState, Persist, PersistId, SnapshotMeta};
-use crate::storage::StorageError;
 use crate::storage::wal::{Record, Writer};
+use crate::storage::{StorageError, let_others_run};
 
 /// Record kind of a hard state.
 pub const KIND_HARD_STATE: u8 = 1;
@@ -190,6 +190,9 @@ impl<E: Env> LogTask<E> {
                 self.mark().await?;
                 self.queue.wait().await;
             }
+            // The sync may be made in place, and what is ready for peers and clients had better
+            // leave before: they work meanwhile.
+            let_others_run().await;
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
             self.write().await?;

@@ -8,6 +8,7 @@ use super::record::{HEADER_BYTES, Role};
 use super::segment::{self, Spare, never_retry};
 use super::{Options, Record, Sequence, StorageError};
 use crate::env::{Disk, File};
+use crate::storage::let_others_run;
 use crate::{planted, probe};
 
 /// Appends to a log. See the [module](super) for the order of calls.
@@ -277,7 +278,7 @@ impl<D: Disk> Writer<D> {
     /// Makes the next segment a little readier than the active one is full, in a small step.
     ///
     /// To be called after every [`sync`](Self::sync), once those who wait for it have been told:
-    /// a step has a sync of its own.
+    /// a step has a sync of its own, which may be made in place, so the others have a turn before.
     ///
     /// # Errors
     /// Final; a full disk is none, because the segment is not needed yet.
@@ -290,6 +291,7 @@ impl<D: Disk> Writer<D> {
         if filled >= target || !is_behind {
             return Ok(());
         }
+        let_others_run().await;
         match self.fill_spare().await {
             Err(error) if error.is_no_space() => {
                 probe!("wal.has_no_space_for_next_segment");
