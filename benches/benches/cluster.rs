@@ -89,7 +89,7 @@ async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     let addresses = cluster.addresses().to_vec();
     let scratch = cluster.scratch();
     let numbers: Vec<_> = cluster.numbers().collect();
-    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
+    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.process_id(node)).collect();
     if is_pinned {
         match spread(&nodes) {
             Ok(given) => println!("nodes pinned to processors {given:?}"),
@@ -155,7 +155,7 @@ async fn memory(cluster: &mut RealCluster) {
     load::fill(cluster.addresses(), KEY_COUNT, VALUE_BYTES).await;
     cluster.wait_until_caught_up().await;
     for node in cluster.numbers() {
-        let process = cluster.node(node).process_id();
+        let process = cluster.process_id(node);
         let (now, peak) = memory_bytes(process);
         println!("node {node}: {} MB for 1 M cells of 100 B (peak {} MB)", now >> 20, peak >> 20);
     }

@@ -6,8 +6,10 @@
 )]
 #![expect(clippy::expect_used, reason = "helpers of tests stop the test they help")]
 
+mod acid;
 mod backup;
 mod cli;
+mod crash_test;
 mod directory;
 mod env_conformance;
 mod failover;

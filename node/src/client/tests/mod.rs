@@ -314,7 +314,9 @@ fn silent_connection_is_closed_but_a_busy_one_is_kept() {
     run(async {
         let env = FakeEnv::new(|_, body| match body {
             RequestBody::Status | RequestBody::Snapshot { .. } => error(RequestError::Overloaded),
-            RequestBody::Command(_) | RequestBody::Query(_) => Reaction::Silence,
+            RequestBody::Command(_) | RequestBody::FaultyCommand { .. } | RequestBody::Query(_) => {
+                Reaction::Silence
+            }
         });
         let client = client(&env);
         let options =
@@ -493,9 +495,10 @@ fn snapshot_is_taken_from_one_node_although_the_connection_is_lost() {
                 Reaction::HangUp
             }
             RequestBody::Snapshot { offset, .. } => give(7, b"0123456789", *offset),
-            RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
-                error(RequestError::Overloaded)
-            }
+            RequestBody::Command(_)
+            | RequestBody::FaultyCommand { .. }
+            | RequestBody::Query(_)
+            | RequestBody::Status => error(RequestError::Overloaded),
         });
         let client = client(&env);
         assert_eq!(saved(&client).await, Ok(b"0123456789".to_vec()));
@@ -515,9 +518,10 @@ fn snapshot_that_is_gone_is_begun_anew_but_not_for_ever() {
                     Reaction::Answer(ResponseBody::Snapshot(None))
                 }
                 RequestBody::Snapshot { offset, .. } => give(count + 1, b"012345", *offset),
-                RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
-                    error(RequestError::Overloaded)
-                }
+                RequestBody::Command(_)
+                | RequestBody::FaultyCommand { .. }
+                | RequestBody::Query(_)
+                | RequestBody::Status => error(RequestError::Overloaded),
             });
             let saved = saved(&client(&env)).await;
             assert_eq!(saved.is_ok(), gone_count == 2, "{saved:?}");
@@ -531,9 +535,10 @@ fn piece_of_another_place_is_no_answer() {
         let env = FakeEnv::new(move |_, body| match body {
             RequestBody::Snapshot { wanted: None, .. } => give(7, b"012345", 0),
             RequestBody::Snapshot { offset, .. } => give(7, b"0123456789", offset + 1),
-            RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
-                error(RequestError::Overloaded)
-            }
+            RequestBody::Command(_)
+            | RequestBody::FaultyCommand { .. }
+            | RequestBody::Query(_)
+            | RequestBody::Status => error(RequestError::Overloaded),
         });
         assert!(saved(&client(&env)).await.is_err());
     });

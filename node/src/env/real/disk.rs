@@ -26,6 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::holding::{Holding, HoldingPlaces};
+use crate::base::Rng;
 use crate::env::{Disk, DiskError, DiskErrorKind, File};
 
 /// Name of the file whose lock says that a process works in the directory.
@@ -45,6 +47,8 @@ const QUICK_COUNT: u32 = 16;
 pub struct RealDisk {
     held: Option<Arc<Held>>,
     pace: Arc<Pace>,
+    /// Faults on request, if any can be asked for.
+    holding: Option<Arc<Holding>>,
 }
 
 /// Whether the disk is quick enough to be waited for in place.
@@ -81,6 +85,8 @@ pub struct RealFile {
     pace: Arc<Pace>,
     /// Bytes written through this handle since its last sync.
     unsynced: AtomicU64,
+    /// Of a data file that may be held back from the medium.
+    holding: Option<Arc<Holding>>,
 }
 
 impl RealFile {
@@ -93,7 +99,8 @@ impl RealFile {
         let file = fs::OpenOptions::new().read(true).open(path);
         let file = file.map_err(|error| failed("open", &shown, &error))?;
         let (path, pace) = (Arc::from(shown), Arc::default());
-        Ok(Self { file: Arc::new(file), path, pace, unsynced: AtomicU64::new(0) })
+        let unsynced = AtomicU64::new(0);
+        Ok(Self { file: Arc::new(file), path, pace, unsynced, holding: None })
     }
 }
 
@@ -111,7 +118,7 @@ impl RealDisk {
         match lock.try_lock() {
             Ok(()) => {
                 let held = Held { root: root.to_owned(), _lock: lock };
-                Ok(Self { held: Some(Arc::new(held)), pace: Arc::default() })
+                Ok(Self { held: Some(Arc::new(held)), pace: Arc::default(), holding: None })
             }
             Err(fs::TryLockError::WouldBlock) => Err(DiskError {
                 kind: DiskErrorKind::Locked,
@@ -125,7 +132,29 @@ impl RealDisk {
 
     /// Makes a disk on which every operation fails: that of a client.
     pub(super) fn absent() -> Self {
-        Self { held: None, pace: Arc::default() }
+        Self { held: None, pace: Arc::default(), holding: None }
+    }
+
+    /// Lets happen to the data files what was asked for in the last life of the node; may be asked
+    /// for it in this one if there is randomness for it.
+    pub(super) fn with_holding(
+        mut self,
+        places: HoldingPlaces,
+        rng: Option<Rng>,
+    ) -> Result<(Self, bool), DiskError> {
+        let Some(held) = &self.held else { return Ok((self, false)) };
+        let recovered = Holding::recover(&held.root, places);
+        let was_held = recovered.map_err(|error| failed("recover", places.data, &error))?;
+        self.holding = rng.map(|rng| Arc::new(Holding::new(&held.root, places, rng)));
+        Ok((self, was_held))
+    }
+
+    /// Runs a change of names, which must not happen while data files are copied.
+    fn change(&self, path: &str, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match &self.holding {
+            Some(holding) if holding.is_data(path) => holding.change(change),
+            Some(_) | None => change(),
+        }
     }
 
     /// Returns the absolute place of a caller's path, which must lie below the directory.
@@ -156,8 +185,14 @@ impl RealDisk {
         options: &fs::OpenOptions,
     ) -> Result<RealFile, DiskError> {
         let place = self.file_place(operation, path)?;
-        let file = options.open(place).map_err(|error| failed(operation, path, &error))?;
+        let holding = self.holding.as_ref().filter(|holding| holding.is_data(path));
+        let opened = match holding {
+            Some(holding) => holding.change(|| options.open(place)),
+            None => options.open(place),
+        };
+        let file = opened.map_err(|error| failed(operation, path, &error))?;
         Ok(RealFile {
+            holding: holding.map(Arc::clone),
             file: Arc::new(file),
             path: path.into(),
             pace: Arc::clone(&self.pace),
@@ -174,18 +209,30 @@ impl Disk for RealDisk {
     }
 
     async fn create(&self, path: &str) -> Result<RealFile, DiskError> {
+        if let Some(holding) = &self.holding {
+            holding.end_for(path).map_err(|error| failed("create", path, &error))?;
+        }
         let mut options = fs::OpenOptions::new();
         self.open_with("create", path, options.read(true).write(true).create(true).truncate(true))
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let (old, new) = (self.file_place("rename", from)?, self.file_place("rename", to)?);
-        fs::rename(old, new).map_err(|error| failed("rename", from, &error))
+        let renamed = self.change(from, || fs::rename(old, new));
+        renamed.map_err(|error| failed("rename", from, &error))?;
+        if let Some(holding) = &self.holding {
+            holding.on_renamed(from, to);
+        }
+        Ok(())
     }
 
     async fn remove(&self, path: &str) -> Result<(), DiskError> {
         let place = self.file_place("remove", path)?;
-        fs::remove_file(place).map_err(|error| failed("remove", path, &error))
+        if self.holding.as_ref().is_some_and(|holding| holding.keeps(path, &place)) {
+            return Ok(());
+        }
+        let removed = self.change(path, || fs::remove_file(place));
+        removed.map_err(|error| failed("remove", path, &error))
     }
 
     async fn create_dir(&self, path: &str) -> Result<(), DiskError> {
@@ -202,6 +249,17 @@ impl Disk for RealDisk {
         let place = self.place("sync directory", path)?;
         blocking("sync directory", path, move || fs::File::open(place)?.sync_all()).await
     }
+
+    fn can_hold_back(&self) -> bool {
+        self.holding.is_some()
+    }
+
+    fn hold_back(&self) -> Result<(), DiskError> {
+        let Some(holding) = &self.holding else { return Ok(()) };
+        let begun = holding.begin().map_err(|error| failed("hold back", "", &error))?;
+        tracing::debug!(is_holding = begun, "data files are held back from the medium");
+        Ok(())
+    }
 }
 
 impl File for RealFile {
@@ -217,7 +275,10 @@ impl File for RealFile {
     async fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let bytes_count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.unsynced.fetch_add(bytes_count, Ordering::Relaxed);
-        let written = self.file.write_all_at(bytes, offset);
+        let written = match &self.holding {
+            Some(holding) => holding.write(&self.path, || self.file.write_all_at(bytes, offset)),
+            None => self.file.write_all_at(bytes, offset),
+        };
         written.map_err(|error| failed("write", &self.path, &error))
     }
 
@@ -238,6 +299,9 @@ impl File for RealFile {
         };
         if unsynced <= IN_PLACE_BYTES_MAX {
             self.pace.note(begin.elapsed());
+        }
+        if let (Some(holding), Ok(())) = (&self.holding, &done) {
+            holding.on_synced(&self.path);
         }
         done
     }
