@@ -12,6 +12,8 @@
 //! ```text
 //! process  one node: started, paused, killed        ports  addresses that stay ours
 //! cluster  nodes together                           crash  kills under load, and what must be left
+//! load     requests, and how long they took         peers  other stores, asked in the same way
+//! usage    what processes use, says the kernel
 //! ```
 //!
 //! # Left out
@@ -22,8 +24,11 @@
 
 mod cluster;
 pub mod crash;
+pub mod load;
+pub mod peers;
 mod ports;
 mod process;
+pub mod usage;
 
 pub use cluster::LocalCluster;
 pub use ports::free_address;
