@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::config::{ModeSetting, RepairSetting, Settings, parse_duration};
-use super::trial_args::CrashTestArgs;
+use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs};
 use crate::wire::Level;
 
 /// Where `mangrove cluster` listens unless told otherwise, hence where clients look.
@@ -113,6 +113,10 @@ pub(super) enum Command {
     Wal(WalCommand),
     /// Kill nodes under load, and see whether anything that was promised is missing
     CrashTest(CrashTestArgs),
+    /// Put a load on a cluster and measure
+    Bench(BenchArgs),
+    /// Measure both modes side by side on this machine, and other stores with them
+    Compare(CompareArgs),
 }
 
 /// Which cluster, and how to print the answer.

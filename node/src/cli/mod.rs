@@ -4,7 +4,7 @@
 //! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
 //! a cluster of them on one machine (`cluster`), what clients do (`client_commands`, `status`,
 //! `import`, `export`), backup and repair (`snapshot`, `store`, `wal`), trials on real processes
-//! (`crash_test`), and how all that is printed (`output`).
+//! (`crash_test`, `bench`, `compare`), and how all that is printed (`output`).
 //!
 //! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
 //!
@@ -13,9 +13,11 @@
 //! 2. The exit code says what became of the request (`error`).
 
 mod args;
+mod bench;
 mod client_commands;
 mod cluster;
 mod cluster_file;
+mod compare;
 mod config;
 mod crash_test;
 mod error;
@@ -85,6 +87,8 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         }
         Command::Wal(WalCommand::Dump { dir }) => block_on(None, wal::dump(dir)),
         Command::CrashTest(args) => block_on(None, crash_test::crash_test(args)),
+        Command::Bench(args) => block_on(None, bench::bench(args)),
+        Command::Compare(args) => block_on(None, compare::compare(args)),
     }
 }
 

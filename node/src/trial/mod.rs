@@ -13,7 +13,8 @@
 //! process  one node: started, paused, killed        ports  addresses that stay ours
 //! cluster  nodes together                           crash  kills under load, and what must be left
 //! load     requests, and how long they took         peers  other stores, asked in the same way
-//! usage    what processes use, says the kernel
+//! usage    what processes use, says the kernel       chart  lines as SVG
+//! compare  stores side by side
 //! ```
 //!
 //! # Left out
@@ -22,7 +23,9 @@
 //! ([`Client::with_debug_table_loss`](crate::client::Client::with_debug_table_loss)), and the
 //! simulated disk of `sim-tests`, which forgets whatever was not synced.
 
+pub mod chart;
 mod cluster;
+pub mod compare;
 pub mod crash;
 pub mod load;
 pub mod peers;

@@ -205,7 +205,11 @@ async fn bulk_writes_of_the_same_cells_do_not_mix(mode: Mode) {
     }
     for client in &all {
         let seen = values(client).await;
-        assert_eq!(seen.len(), 1, "{mode:?}: the last bulk write is not there as a whole: {seen:?}");
+        assert_eq!(
+            seen.len(),
+            1,
+            "{mode:?}: the last bulk write is not there as a whole: {seen:?}"
+        );
         assert!(!seen.contains(&None), "{mode:?}: {seen:?}");
     }
 }

@@ -90,7 +90,8 @@ fn tables_lost_by_a_node_alone_come_back_from_its_log() {
         let held = cluster.data(1).join("tables.held");
         assert!(held.is_dir(), "nothing is held back");
         cluster.kill(1);
-        let manifest = |place: &str| fs::read(cluster.data(1).join(place).join("MANIFEST")).unwrap();
+        let manifest =
+            |place: &str| fs::read(cluster.data(1).join(place).join("MANIFEST")).unwrap();
         assert_ne!(manifest("tables"), manifest("tables.held"), "no table was written meanwhile");
         cluster.start_node(1);
         assert_filled(&cluster).await;
@@ -132,10 +133,9 @@ fn node_without_the_switch_refuses_the_fault_and_writes_nothing() {
             cluster.start_node(1);
             let faulty = cluster.client().with_debug_table_loss(0.5);
             let batch = BatchBuilder::new().set("a", "1").set("b", "2").build().unwrap();
-            for error in [
-                faulty.set("a", "1").await.unwrap_err(),
-                faulty.bulk_set(batch).await.unwrap_err(),
-            ] {
+            for error in
+                [faulty.set("a", "1").await.unwrap_err(), faulty.bulk_set(batch).await.unwrap_err()]
+            {
                 assert_eq!(error.outcome(), Outcome::NotApplied, "{error}");
                 assert!(matches!(error, ClientError::Invalid(_)), "{error}");
                 assert!(error.to_string().contains("--debug-faults"), "{error}");

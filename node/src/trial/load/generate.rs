@@ -8,7 +8,7 @@ use futures_util::future::{join, join_all};
 
 use super::keys::Keys;
 use super::record::Recorder;
-use super::{Load, Outcome, Target, key};
+use super::{Failure, Load, Outcome, Target, key};
 use crate::base::{Instant, Rng};
 use crate::client::{BatchBuilder, Client, ClientError};
 use crate::env::Env;
@@ -225,13 +225,35 @@ pub async fn fill<E: Env>(
     Ok(())
 }
 
+/// Writes cells one by one through these connections, as any store can.
+///
+/// # Errors
+/// A write was not taken.
+pub async fn fill_each<T: Target>(
+    targets: &[T],
+    count: u32,
+    value_bytes: usize,
+) -> Result<(), Failure> {
+    let workers = (FILL_BATCHES * 2).max(1);
+    let next = Cell::new(0);
+    let write = async |target: &T| -> Result<(), Failure> {
+        while next.get() < u64::from(count) {
+            let number = next.replace(next.get() + 1);
+            target.set(key(number), value(0, value_bytes)).await?;
+        }
+        Ok(())
+    };
+    let tasks = targets.iter().flat_map(|target| (0..workers).map(move |_| target));
+    join_all(tasks.map(write)).await.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
 
     use super::*;
     use crate::env::real::RealEnv;
-    use crate::trial::load::{Distribution, Failure};
+    use crate::trial::load::Distribution;
 
     /// A store that stands still for a while, once.
     struct Stalling {
@@ -262,9 +284,14 @@ mod tests {
         Stalling { env: env.clone(), until, cells: RefCell::default(), forgets }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn open_loop_counts_the_requests_that_waited_for_a_stalled_store() {
-        // The clock of the environment is the real one here: short times, wide margins.
+    fn run_on(env: &RealEnv, targets: &[Stalling], load: &Load) -> Outcome {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(run(env, targets, load, |_, _| {}))
+    }
+
+    #[test]
+    fn open_loop_counts_the_requests_that_waited_for_a_stalled_store() {
+        // The clock is the real one here: wide margins.
         let env = RealEnv::client();
         let load = Load {
             rate: Some(1_000.0),
@@ -272,9 +299,8 @@ mod tests {
             key_count: 10,
             ..Load::default()
         };
-        tokio::time::resume();
         let stalled = [target(&env, Duration::from_millis(200), false)];
-        let outcome = run(&env, &stalled, &load, |_, _| {}).await;
+        let outcome = run_on(&env, &stalled, &load);
         assert_eq!(outcome.sets.count(), 400, "one worker catches up with what was due");
         // Half of the requests were due while it stood still; they waited 100 ms on average.
         assert!(outcome.sets.percentile_ms(40.0) > 20.0, "{}", outcome.sets.percentile_ms(40.0));
@@ -282,8 +308,8 @@ mod tests {
         assert!(outcome.longest_gap >= Duration::from_millis(199), "{:?}", outcome.longest_gap);
     }
 
-    #[tokio::test]
-    async fn closed_loop_ends_after_so_many_requests() {
+    #[test]
+    fn closed_loop_ends_after_so_many_requests() {
         let env = RealEnv::client();
         let load = Load {
             requests_max: Some(1_000),
@@ -294,14 +320,14 @@ mod tests {
             ..Load::default()
         };
         let targets = [(); 3].map(|()| target(&env, Duration::ZERO, false));
-        let outcome = run(&env, &targets, &load, |_, _| {}).await;
+        let outcome = run_on(&env, &targets, &load);
         assert_eq!(outcome.sets.count() + outcome.gets.count(), 1_000);
         let share = super::super::record::float(outcome.gets.count()) / 1_000.0;
         assert!((0.4..0.6).contains(&share), "{share}");
     }
 
-    #[tokio::test]
-    async fn forgotten_writes_are_found_as_stale_reads() {
+    #[test]
+    fn forgotten_writes_are_found_as_stale_reads() {
         let env = RealEnv::client();
         let load = Load {
             requests_max: Some(2_000),
@@ -312,7 +338,7 @@ mod tests {
         };
         for (forgets, is_stale) in [(false, false), (true, true)] {
             let targets = [target(&env, Duration::ZERO, forgets)];
-            let outcome = run(&env, &targets, &load, |_, _| {}).await;
+            let outcome = run_on(&env, &targets, &load);
             assert_eq!(outcome.stale_reads > 0, is_stale, "{}", outcome.stale_reads);
         }
     }

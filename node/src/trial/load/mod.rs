@@ -23,8 +23,9 @@ mod target;
 
 use std::time::Duration;
 
-pub use self::generate::{fill, run};
+pub use self::generate::{fill, fill_each, run};
 pub use self::keys::{Distribution, key};
+pub(in crate::trial) use self::record::float;
 pub use self::record::{Outcome, Series, Slice};
 pub use self::target::{Failure, Target};
 

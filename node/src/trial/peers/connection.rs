@@ -124,8 +124,11 @@ impl<P: Protocol> Driver<P> {
                 if has_room { self.questions.recv().await } else { std::future::pending().await }
             };
             match race(self.stream.read_buf(&mut input), question).await {
-                First::A(read) if read? == 0 => return Ok(()),
-                First::A(_) => {}
+                First::A(read) => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                }
                 First::B(None) => return Ok(()),
                 First::B(Some((ask, answer))) => {
                     last += 1;

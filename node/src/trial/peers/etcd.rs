@@ -1,12 +1,16 @@
 //! A cluster of etcd on this machine.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
 
 use super::{GrpcConnection, LOOK_PAUSE, START_LIMIT, find_program, other};
 use crate::env::Env;
 use crate::env::real::RealEnv;
-use crate::trial::load::Target;
+use crate::trial::load::{Failure, Target};
 use crate::trial::{NodeProcess, free_address};
 
 /// Members of the cluster.
@@ -84,14 +88,20 @@ impl Etcd {
     ///
     /// # Errors
     /// A member cannot be reached.
-    pub async fn connect(&self, env: &RealEnv, count: usize) -> io::Result<Vec<GrpcConnection>> {
+    pub async fn connect(&self, env: &RealEnv, count: usize) -> io::Result<Vec<EtcdClient>> {
         let leader = self.leader(env).await?;
-        let address = self.clients.get(leader).map_or("", String::as_str);
-        let mut connections = Vec::new();
+        let mut clients = Vec::new();
         for _ in 0..count {
-            connections.push(GrpcConnection::connect(env, address).await?);
+            let client = EtcdClient {
+                env: env.clone(),
+                addresses: self.clients.clone(),
+                member: Cell::new(leader),
+                connection: RefCell::new(None),
+            };
+            client.connection().await.map_err(|failure| other(failure.0))?;
+            clients.push(client);
         }
-        Ok(connections)
+        Ok(clients)
     }
 
     /// Returns which member leads.
@@ -119,13 +129,70 @@ impl Etcd {
         self.members.get_mut(member)
     }
 
-    /// Returns the addresses for clients.
-    pub fn clients(&self) -> &[String] {
-        &self.clients
-    }
-
     /// Returns the ids of all processes.
     pub fn process_ids(&self) -> Vec<u32> {
         self.members.iter().filter_map(NodeProcess::process_id).collect()
+    }
+}
+
+/// A client with one connection, which it opens to the next member when one fails.
+#[derive(Debug)]
+pub struct EtcdClient {
+    env: RealEnv,
+    addresses: Vec<String>,
+    member: Cell<usize>,
+    connection: RefCell<Option<Rc<GrpcConnection>>>,
+}
+
+impl EtcdClient {
+    async fn connection(&self) -> Result<Rc<GrpcConnection>, Failure> {
+        if let Some(connection) = &*self.connection.borrow() {
+            return Ok(Rc::clone(connection));
+        }
+        let address = self.addresses.get(self.member.get()).map_or("", String::as_str);
+        match GrpcConnection::connect(&self.env, address).await {
+            Ok(connection) => {
+                let connection = Rc::new(connection);
+                *self.connection.borrow_mut() = Some(Rc::clone(&connection));
+                Ok(connection)
+            }
+            Err(_) => {
+                self.go_on();
+                Err(Failure("not connected"))
+            }
+        }
+    }
+
+    fn go_on(&self) {
+        self.member.set((self.member.get() + 1) % self.addresses.len().max(1));
+    }
+
+    /// Leaves a connection that has failed, unless another request has done so.
+    fn leave(&self, failed: &Rc<GrpcConnection>) {
+        let mut connection = self.connection.borrow_mut();
+        if connection.as_ref().is_some_and(|now| Rc::ptr_eq(now, failed)) {
+            *connection = None;
+            self.go_on();
+        }
+    }
+}
+
+impl Target for EtcdClient {
+    async fn set(&self, key: Bytes, value: Bytes) -> Result<(), Failure> {
+        let connection = self.connection().await?;
+        let done = connection.set(key, value).await;
+        if done.is_err() {
+            self.leave(&connection);
+        }
+        done
+    }
+
+    async fn get(&self, key: Bytes) -> Result<Option<Bytes>, Failure> {
+        let connection = self.connection().await?;
+        let found = connection.get(key).await;
+        if found.is_err() {
+            self.leave(&connection);
+        }
+        found
     }
 }

@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::etcd::Etcd;
+pub use self::etcd::{Etcd, EtcdClient};
 pub use self::grpc::GrpcConnection;
 pub use self::redis::Redis;
 pub use self::resp::RespConnection;

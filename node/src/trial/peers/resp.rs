@@ -45,12 +45,12 @@ impl RespConnection {
 
 impl Target for RespConnection {
     async fn set(&self, key: Bytes, value: Bytes) -> Result<(), Failure> {
-        let set = self.command(&[b"SET", &key, &value]);
+        let set = self.connection.ask(encode(&[b"SET", &key, &value]));
         if !self.waits {
             return done(&set.await?);
         }
         // WAIT covers what this connection has written before it.
-        let wait = self.command(&[b"WAIT", b"1", WAIT_MS]);
+        let wait = self.connection.ask(encode(&[b"WAIT", b"1", WAIT_MS]));
         let (set, waited) = futures_util::future::join(set, wait).await;
         done(&set?)?;
         match waited? {
