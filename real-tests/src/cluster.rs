@@ -160,6 +160,15 @@ impl RealCluster {
         .await
     }
 
+    /// Waits until a node says that it has this role.
+    pub async fn wait_for_role(&self, node: usize, role: &str) {
+        eventually(LIMIT, &format!("node {node} is a {role}"), async || {
+            let status = self.status(node).await?;
+            (status.role == role).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until a node has applied everything up to `index`.
     pub async fn wait_for_applied(&self, node: usize, index: Index) {
         let what = format!("node {node} applies entry {index}");

@@ -32,7 +32,12 @@ and each broken promise is shown. A seed repeats what is drawn, but not the timi
 #[command(after_help = CRASH_TEST_HELP)]
 pub(super) struct CrashTestArgs {
     /// How many rounds, over all modes together.
-    #[arg(long, value_name = "N", default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "30",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(super) rounds: u32,
     /// What to run: one node alone, three nodes of a mode, or all of that in turn.
     #[arg(long, value_name = "MODE", default_value = "all")]
@@ -110,7 +115,12 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
     pub(super) reads: f64,
     /// Requests on each connection at a time.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(super) in_flight: u16,
     /// Requests due each second, over all connections.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -126,13 +136,23 @@ pub(super) struct BenchArgs {
 #[command(next_help_heading = "Load")]
 pub(super) struct LoadArgs {
     /// Connections, each of a client of its own.
-    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "64",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(super) connections: u16,
     /// Which keys are asked for.
     #[arg(long, value_name = "KIND", default_value = "uniform")]
     pub(super) keys: KeysArg,
     /// How many keys there are.
-    #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1000000",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(super) key_count: u32,
     /// Bytes of a value.
     #[arg(long, value_name = "BYTES", default_value = "100")]
@@ -191,13 +211,28 @@ pub(super) struct CompareArgs {
     #[arg(long)]
     pub(super) peers: bool,
     /// How often each load is put on each store; medians count.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "3",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(super) rounds: u32,
     /// Seconds of each load.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "3",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(super) seconds: u32,
     /// How often the leader is killed; the median gap counts.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "3",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(super) faults: u32,
     /// Write so many cells first.
     #[arg(long, value_name = "N", default_value = "0")]

@@ -57,6 +57,7 @@ fn leader_killed_loses_nothing_and_catches_up_when_back() {
         let promises = load.stop().await;
         promises.check(&client).await;
         cluster.wait_until_caught_up().await;
+        cluster.wait_for_role(old, "follower").await;
     });
 }
 
@@ -156,5 +157,6 @@ fn leader_paused_is_replaced_and_never_answers_from_the_past() {
             assert_eq!(cell.value.as_bytes(), b"new", "a stale read");
         }
         cluster.wait_until_caught_up().await;
+        cluster.wait_for_role(old, "follower").await;
     });
 }

@@ -193,7 +193,8 @@ fn launcher(directory: &Path, library: &Path) -> PathBuf {
         "#!/bin/sh\nprevious=\nfor argument in \"$@\"; do\n  \
          [ \"$previous\" = --data ] && root=$argument\n  previous=$argument\ndone\n\
          number=${{root##*/n}}\n\
-         exec env LD_PRELOAD='{}' POWER_ROOT=\"$root\" POWER_NOTES='{}'/notes\"$number\" '{}' \"$@\"\n",
+         export LD_PRELOAD='{}' POWER_ROOT=\"$root\" POWER_NOTES='{}'/notes\"$number\"\n\
+         exec '{}' \"$@\"\n",
         library.display(),
         directory.display(),
         program().display()

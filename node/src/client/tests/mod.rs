@@ -543,3 +543,40 @@ fn piece_of_another_place_is_no_answer() {
         assert!(saved(&client(&env)).await.is_err());
     });
 }
+
+#[test]
+fn fault_that_is_asked_for_accompanies_writes_alone_and_ends_with_its_client() {
+    run(async {
+        let asked = Arc::<Mutex<Vec<Option<u32>>>>::default();
+        let heard = Arc::clone(&asked);
+        let mut sessions = with_sessions(|_, _| applied(1));
+        let env = FakeEnv::new(move |address, body| {
+            let loss = match body {
+                RequestBody::FaultyCommand { loss_ppm, .. } => Some(*loss_ppm),
+                RequestBody::Command(_)
+                | RequestBody::Query(_)
+                | RequestBody::Status
+                | RequestBody::Snapshot { .. } => None,
+            };
+            heard.lock().unwrap().push(loss);
+            sessions(address, body)
+        });
+        let client = client(&env);
+        let faulty = client.with_debug_table_loss(0.25);
+        faulty.set("k", "v").await.unwrap();
+        faulty.get("k").await.unwrap();
+        client.set("k", "v").await.unwrap();
+        faulty.with_debug_table_loss(0.0).set("k", "v").await.unwrap();
+        // The first is the registration of the session.
+        assert_eq!(*asked.lock().unwrap(), [None, Some(250_000), None, None, None]);
+    });
+}
+
+#[test]
+fn probability_is_counted_in_millionths() {
+    let wanted = [(0.0, 0), (0.5, 500_000), (1.0, 1_000_000), (7.0, 1_000_000), (-1.0, 0)];
+    for (probability, millionths) in wanted {
+        assert_eq!(ppm(probability), millionths, "{probability}");
+    }
+    assert_eq!(ppm(f64::NAN), 0);
+}

@@ -17,15 +17,14 @@
 //! only, as it would. A log segment that is to be removed simply stays.
 //!
 //! ```text
-//! tables          what the process sees              tables.copy  a copy that is not complete
-//! tables.held     what the medium has                tables.lost  what a cut has taken, to be removed
+//! tables       what the process sees          tables.copy  a copy that is not complete
+//! tables.held  what the medium has            tables.lost  what a cut has taken, to be removed
 //! ```
 //!
 //! The holding ends with the process. It also ends, the other way, when the node is about to
 //! receive a state from another one, which replaces data files and log together: then all becomes
 //! durable, and nothing is held back any more. A state that was acknowledged to another node and
 //! is lost is not what this fault is about.
-#![expect(clippy::disallowed_types, reason = "this is the door: it opens real files")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -206,5 +205,142 @@ fn remove_dir_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::block_on;
+    use super::super::{RealDisk, RealEnv};
+    use super::*;
+    use crate::env::{Disk, Env, File};
+
+    const PLACES: HoldingPlaces =
+        HoldingPlaces { data: "tables", log: "wal", received: "snapshot" };
+
+    /// Opens a directory as a node that may be asked for faults; tells whether something was lost.
+    fn start(root: &Path) -> (RealDisk, bool) {
+        let (env, was_held) = RealEnv::open_with_holding(root, PLACES, true).unwrap();
+        (env.disk().clone(), was_held)
+    }
+
+    fn write(disk: &RealDisk, path: &str, bytes: &[u8], is_synced: bool) {
+        block_on(async {
+            disk.create_dir(path.split('/').next().unwrap()).await.unwrap();
+            let file = disk.create(path).await.unwrap();
+            file.write_at(0, bytes).await.unwrap();
+            if is_synced {
+                file.sync().await.unwrap();
+            }
+        });
+    }
+
+    fn names(disk: &RealDisk, path: &str) -> Vec<String> {
+        block_on(disk.list(path)).unwrap()
+    }
+
+    #[test]
+    fn data_files_are_back_as_they_were_and_the_log_is_not_concerned() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = start(directory.path());
+        write(&disk, "tables/1", b"one", true);
+        write(&disk, "tables/2", b"two", true);
+        write(&disk, "wal/1", b"log", true);
+        write(&disk, "wal/2", b"log", true);
+        disk.hold_back().unwrap();
+        write(&disk, "tables/1", b"changed", true);
+        write(&disk, "tables/3", b"three", true);
+        write(&disk, "wal/3", b"log", true);
+        block_on(async {
+            disk.remove("tables/2").await.unwrap();
+            disk.rename("tables/3", "tables/4").await.unwrap();
+            disk.remove("wal/1").await.unwrap();
+        });
+        assert_eq!(names(&disk, "tables"), ["1", "4"], "the process sees what it did");
+        drop(disk);
+
+        let (disk, was_held) = start(directory.path());
+        assert!(was_held);
+        assert_eq!(names(&disk, "tables"), ["1", "2"]);
+        assert_eq!(fs::read(directory.path().join("tables/1")).unwrap(), b"one");
+        assert_eq!(names(&disk, "wal"), ["1", "2", "3"], "what stands for it is there");
+        assert_eq!(names(&disk, ""), ["tables", "wal"]);
+        drop(disk);
+        assert!(!start(directory.path()).1, "a cut takes things once");
+    }
+
+    #[test]
+    fn file_that_is_being_written_keeps_a_part_at_most() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut lengths = BTreeSet::new();
+        for _ in 0..20 {
+            let (disk, _) = start(directory.path());
+            write(&disk, "tables/1", &[7; 5_000], false);
+            disk.hold_back().unwrap();
+            drop(disk);
+            let (disk, _) = start(directory.path());
+            lengths.insert(block_on(disk.open("tables/1")).unwrap().len().unwrap());
+        }
+        assert!(lengths.len() > 5 && lengths.iter().all(|len| *len <= 5_000), "{lengths:?}");
+    }
+
+    #[test]
+    fn state_from_another_node_makes_everything_durable_for_good() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = start(directory.path());
+        write(&disk, "tables/1", b"one", true);
+        write(&disk, "wal/1", b"log", true);
+        disk.hold_back().unwrap();
+        write(&disk, "tables/2", b"two", true);
+        block_on(disk.remove("wal/1")).unwrap();
+        write(&disk, "snapshot/x", b"state", true);
+        assert_eq!(names(&disk, "wal"), Vec::<String>::new(), "nothing needs it any more");
+        disk.hold_back().unwrap();
+        write(&disk, "tables/3", b"three", true);
+        drop(disk);
+        let (disk, was_held) = start(directory.path());
+        assert!(!was_held);
+        assert_eq!(names(&disk, "tables"), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn cut_that_was_interrupted_goes_on_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let make = |path: &str| {
+            fs::create_dir(root.join(path)).unwrap();
+            fs::write(root.join(path).join("name"), path).unwrap();
+        };
+        // After each step of `recover`, and after a copy that was not completed.
+        for left in [
+            &["tables", "tables.held"][..],
+            &["tables.lost", "tables.held"],
+            &["tables", "tables.held", "tables.lost"],
+            &["tables", "tables.copy", "tables.held"],
+        ] {
+            for path in left {
+                make(path);
+            }
+            assert!(Holding::recover(root, PLACES).unwrap());
+            assert_eq!(fs::read(root.join("tables/name")).unwrap(), b"tables.held", "{left:?}");
+            assert_eq!(fs::read_dir(root).unwrap().count(), 1, "{left:?}");
+            fs::remove_dir_all(root.join("tables")).unwrap();
+        }
+        for path in ["tables", "tables.lost", "tables.copy"] {
+            make(path);
+        }
+        assert!(!Holding::recover(root, PLACES).unwrap());
+        assert_eq!(fs::read(root.join("tables/name")).unwrap(), b"tables");
+    }
+
+    #[test]
+    fn disk_that_was_not_asked_for_faults_has_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let (env, _) = RealEnv::open_with_holding(directory.path(), PLACES, false).unwrap();
+        let disk = env.disk();
+        assert!(!disk.can_hold_back());
+        write(disk, "tables/1", b"one", true);
+        disk.hold_back().unwrap();
+        assert_eq!(names(disk, ""), ["tables"]);
     }
 }

@@ -149,12 +149,13 @@ pub fn page(comparison: &Comparison) -> String {
 }
 
 const NOTES: [&str; 4] = [
-    "All stores ran on one machine, and took turns: ratios mean something, absolute figures little.",
+    "All stores ran on one machine, and took turns: ratios mean something, absolute figures \
+     little.",
     "Network is what went through the loopback interface meanwhile, requests of the load included, \
      whoever sent it.",
     "A stale read did not see a write that was acknowledged before the read began. The level `one` \
      promises no more.",
-    "etcd and Redis were asked through their own protocols, on the connections of the leader. Redis \
+    "etcd and Redis were asked through their own protocols, on connections to the leader. Redis \
      with two replicas acknowledges when one of them has the write in memory (WAIT 1).",
 ];
 

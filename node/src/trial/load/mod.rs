@@ -13,7 +13,8 @@
 //!
 //! # Layout
 //! ```text
-//! keys  which key is next    generate  the workers    record  what came out    target  who is asked
+//! keys      which key is next        target  who is asked
+//! generate  the workers              record  what came out
 //! ```
 
 mod generate;

@@ -7,8 +7,8 @@
 //!
 //! # Layout
 //! ```text
-//! frame    length u24 BE │ type u8 │ flags u8 │ stream u32 BE │ payload     (HTTP/2, RFC 9113 §4.1)
-//! message  compressed u8 = 0 │ length u32 BE │ protocol buffers             (in DATA frames)
+//! frame    length u24 BE │ type u8 │ flags u8 │ stream u32 BE │ payload      (RFC 9113 §4.1)
+//! message  compressed u8 = 0 │ length u32 BE │ protocol buffers              (in DATA frames)
 //! ```
 
 use std::collections::BTreeMap;
