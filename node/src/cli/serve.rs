@@ -27,7 +27,10 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let (faulty, stop_with_input) = (args.debug_faults, args.stop_with_input);
-    block_on(threads, async move { run(open_node(&data, faulty)?, config, stop_with_input).await })
+    block_on(threads, async move {
+        // A large value: it is the whole node.
+        Box::pin(run(open_node(&data, faulty)?, config, stop_with_input)).await
+    })
 }
 
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {

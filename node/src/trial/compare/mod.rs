@@ -36,10 +36,10 @@ use self::subject::Subject;
 /// Requests in flight on each connection, where it is not one.
 const DEEP: usize = 16;
 
-/// The load through the fault: how long, when the node is killed, and when it is started again.
+/// The load through the fault: how long, when the node is killed, and how long it is down.
 const FAULT_LENGTH: Duration = Duration::from_secs(8);
 const FAULT_KILL: Duration = Duration::from_secs(2);
-const FAULT_RESTART: Duration = Duration::from_secs(5);
+const FAULT_DOWN: Duration = Duration::from_secs(3);
 
 /// Time after a start, or a fault, until all is calm again.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -251,7 +251,7 @@ async fn through_fault(
     let disturbing = async {
         env.sleep(FAULT_KILL).await;
         subject.kill(victim)?;
-        env.sleep(FAULT_RESTART - FAULT_KILL).await;
+        env.sleep(FAULT_DOWN).await;
         subject.start(victim)
     };
     let (outcome, disturbed) = join(connections.run(env, &load), disturbing).await;

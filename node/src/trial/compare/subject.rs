@@ -8,9 +8,9 @@ use crate::base::ClusterId;
 use crate::client::{Client, ClientOptions};
 use crate::env::Env;
 use crate::env::real::RealEnv;
-use crate::trial::LocalCluster;
 use crate::trial::load::{self, Load, Outcome, Target, fill_each};
 use crate::trial::peers::{Etcd, EtcdClient, Redis, RespConnection};
+use crate::trial::{LocalCluster, NodeProcess};
 use crate::wire::Level;
 
 /// Nodes of a cluster of ours.
@@ -149,7 +149,7 @@ impl Subject {
     pub(super) fn kill(&mut self, process: usize) -> io::Result<()> {
         let ended = match &mut self.kind {
             Kind::Mangrove { cluster, .. } => cluster.node(process + 1).kill()?,
-            Kind::Etcd(etcd) => etcd.member(process).map_or(Ok(None), |member| member.kill())?,
+            Kind::Etcd(etcd) => etcd.member(process).map_or(Ok(None), NodeProcess::kill)?,
             Kind::Redis(_) => None,
         };
         match ended {
@@ -162,7 +162,7 @@ impl Subject {
     pub(super) fn start(&mut self, process: usize) -> io::Result<()> {
         match &mut self.kind {
             Kind::Mangrove { cluster, .. } => cluster.node(process + 1).start(),
-            Kind::Etcd(etcd) => etcd.member(process).map_or(Ok(()), |member| member.start()),
+            Kind::Etcd(etcd) => etcd.member(process).map_or(Ok(()), NodeProcess::start),
             Kind::Redis(_) => Ok(()),
         }
     }

@@ -51,7 +51,7 @@ const NODES: usize = 3;
 
 /// Longest time until the nodes serve after a disturbance, and until half of a bulk write becomes
 /// a whole one in the masterless mode. Far above what it takes: machines are busy.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+const RECOVERY_LIMIT: Duration = Duration::from_mins(1);
 
 /// Pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);

@@ -150,17 +150,13 @@ impl EtcdClient {
             return Ok(Rc::clone(connection));
         }
         let address = self.addresses.get(self.member.get()).map_or("", String::as_str);
-        match GrpcConnection::connect(&self.env, address).await {
-            Ok(connection) => {
-                let connection = Rc::new(connection);
-                *self.connection.borrow_mut() = Some(Rc::clone(&connection));
-                Ok(connection)
-            }
-            Err(_) => {
-                self.go_on();
-                Err(Failure("not connected"))
-            }
-        }
+        let Ok(connection) = GrpcConnection::connect(&self.env, address).await else {
+            self.go_on();
+            return Err(Failure("not connected"));
+        };
+        let connection = Rc::new(connection);
+        *self.connection.borrow_mut() = Some(Rc::clone(&connection));
+        Ok(connection)
     }
 
     fn go_on(&self) {
