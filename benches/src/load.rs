@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use mangrove::client::connect;
+use bytes::Bytes;
+use mangrove::client::{Client, Level, connect};
 use mangrove::env::real::RealEnv;
 use mangrove::trial::load;
 
@@ -25,6 +26,8 @@ pub enum Kind {
 pub struct Load {
     /// What is asked.
     pub kind: Kind,
+    /// How many replicas must have answered; means nothing in the primary-backup mode.
+    pub level: Level,
     /// Clients, each with a connection of its own and one request in flight.
     pub connection_count: usize,
     /// How long.
@@ -57,8 +60,13 @@ impl Outcome {
 
 /// Runs a load to its end.
 pub async fn run(addresses: &[String], load: Load) -> Outcome {
-    let clients: Vec<_> =
-        (0..load.connection_count).map(|_| connect(addresses.iter().cloned())).collect();
+    let client = |number: usize| {
+        // A client asks the first node that answers, so each begins with another one.
+        let mut addresses = addresses.to_vec();
+        addresses.rotate_left(number % addresses.len().max(1));
+        connect(addresses).with_level(load.level)
+    };
+    let clients: Vec<_> = (0..load.connection_count).map(client).collect();
     let wanted = load::Load {
         connections: load.connection_count,
         read_share: if load.kind == Kind::Get { 1.0 } else { 0.0 },
@@ -73,6 +81,14 @@ pub async fn run(addresses: &[String], load: Load) -> Outcome {
         per_second: outcome.per_second(),
         latencies: outcome.all(),
         error_count: outcome.error_count(),
+    }
+}
+
+/// Makes one request; tells whether it was answered.
+pub async fn ask(client: &Client<RealEnv>, kind: Kind, key: Bytes, value: &Bytes) -> bool {
+    match kind {
+        Kind::Set => client.set(key, value.clone()).await.is_ok(),
+        Kind::Get => client.get(key).await.is_ok(),
     }
 }
 
