@@ -226,18 +226,19 @@ impl Life {
             LocalCluster::prepare(&options.program, &directory, count, id, &arguments);
         cluster.start_all().map_err(CrashError::io("start a node"))?;
         let env = RealEnv::client();
+        let patient = ClientOptions { request_timeout: RECOVERY_LIMIT, ..writer_options() };
         let writers = (0..WRITERS).map(|writer| {
             // Each asks another node first.
             let mut addresses = cluster.addresses().to_vec();
             addresses.rotate_left(writer % count);
-            let client = Client::connect(env.clone(), addresses, writer_options());
+            let clients = [writer_options(), patient.clone()]
+                .map(|options| Client::connect(env.clone(), addresses.clone(), options));
             let name = format!("w{writer}");
             let rng = rng.split(&name);
-            Writer::new(name, client, rng, with_losses)
+            Writer::new(name, clients, rng, with_losses)
         });
         let writers = writers.collect();
         let seed = options.seed;
-        let patient = ClientOptions { request_timeout: RECOVERY_LIMIT, ..writer_options() };
         let probe = Client::connect(env.clone(), cluster.addresses().to_vec(), patient);
         Ok(Self { variant, seed, cluster, writers, rng, env, probe, directory })
     }

@@ -36,6 +36,8 @@ const READ_CELLS: usize = 120;
 pub(super) struct Writer {
     name: String,
     client: Client<RealEnv>,
+    /// One that waits for long: to read everything back.
+    patient: Client<RealEnv>,
     rng: Rng,
     /// Whether the nodes can be asked to lose what they write to tables.
     with_losses: bool,
@@ -49,10 +51,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(name: String, client: Client<RealEnv>, rng: Rng, with_losses: bool) -> Self {
+    pub(super) fn new(
+        name: String,
+        [client, patient]: [Client<RealEnv>; 2],
+        rng: Rng,
+        with_losses: bool,
+    ) -> Self {
         let mut writer = Self {
             name,
             client,
+            patient,
             rng,
             with_losses,
             slots: Vec::new(),
@@ -140,7 +148,7 @@ impl Writer {
                     break;
                 }
             }
-            let found = read(&self.client, &keys).await?;
+            let found = read(&self.patient, &keys).await?;
             let mut found = found.as_slice();
             let (now, later) = rest.split_at_mut(taken);
             for slot in now {
