@@ -196,8 +196,8 @@ Examples:
 
 Starts three nodes of each mode on this machine, and puts the same loads on each of them in turn,
 round by round: writes and reads with one request in flight on each connection, writes with 16, and
-writes of a single client. In the end, under a load of writes and reads, the node that leads (in the
-masterless mode: the one that the clients ask first) is killed with SIGKILL and started again.
+writes of a single client. In the end, under a load of writes and reads, the node that leads (where
+none does: one of them) is killed with SIGKILL and started again.
 
 Prints medians over the rounds, and writes a page with the same figures and what happened through
 the fault. The page needs nothing from the network. Do not use the machine for anything else
