@@ -2,8 +2,10 @@
 //!
 //! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S] [--no-pin]`
 //!
-//! The nodes get a processor each, in turn ([`spread`] says why); `--no-pin` leaves them to the
-//! kernel.
+//! `cargo bench -p benches --bench cluster -- masterless` measures that mode beside the other.
+//!
+//! The nodes get a processor each, in turn, the leader first ([`spread`] says why); `--no-pin`
+//! leaves them to the kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::time::Duration;
@@ -11,7 +13,10 @@ use std::time::Duration;
 use benches::load::{self, Kind, Load, Outcome};
 use benches::machine::{cpu_ms, fdatasync_median, median, memory_bytes, spread};
 use benches::redis::{Figures, Redis};
+use mangrove::client::Level;
 use real_tests::{RealCluster, block_on};
+
+mod masterless;
 
 const CONNECTIONS: usize = 64;
 const VALUE_BYTES: usize = 100;
@@ -25,7 +30,12 @@ fn main() {
         value.and_then(|value| value.parse().ok()).unwrap_or(default)
     };
     let is_pinned = !arguments.iter().any(|argument| argument == "--no-pin");
-    block_on(measure(number("--rounds", 5), number("--seconds", 4), is_pinned));
+    let (rounds, seconds) = (number("--rounds", 5), number("--seconds", 4));
+    if arguments.iter().any(|argument| argument == "masterless") {
+        block_on(masterless::measure(rounds, seconds, is_pinned));
+    } else {
+        block_on(measure(rounds, seconds, is_pinned));
+    }
 }
 
 /// Medians over the rounds of one kind of request.
@@ -88,8 +98,11 @@ async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     let mut cluster = RealCluster::start(3).await;
     let addresses = cluster.addresses().to_vec();
     let scratch = cluster.scratch();
-    let numbers: Vec<_> = cluster.numbers().collect();
-    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
+    // The leader first: who shares its processor is the same in every run.
+    let leader = cluster.wait_for_leader().await;
+    let followers = cluster.numbers().filter(|node| *node != leader);
+    let numbers: Vec<_> = std::iter::once(leader).chain(followers).collect();
+    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.process_id(node)).collect();
     if is_pinned {
         match spread(&nodes) {
             Ok(given) => println!("nodes pinned to processors {given:?}"),
@@ -104,6 +117,7 @@ async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     }
     let load = |kind, connection_count, seed| Load {
         kind,
+        level: Level::Quorum,
         connection_count,
         duration: Duration::from_secs(seconds),
         key_count: KEY_COUNT,
@@ -155,7 +169,7 @@ async fn memory(cluster: &mut RealCluster) {
     load::fill(cluster.addresses(), KEY_COUNT, VALUE_BYTES).await;
     cluster.wait_until_caught_up().await;
     for node in cluster.numbers() {
-        let process = cluster.node(node).process_id();
+        let process = cluster.process_id(node);
         let (now, peak) = memory_bytes(process);
         println!("node {node}: {} MB for 1 M cells of 100 B (peak {} MB)", now >> 20, peak >> 20);
     }

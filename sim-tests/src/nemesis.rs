@@ -5,8 +5,9 @@
 //! - disks that *damage* data (rot D10, a lying fsync D6) belong to one node of the run, the
 //!   *victim*, so that every quorum has another good copy of each record. The victim is never the
 //!   only node;
-//! - in the masterless mode the victim may also come back with an old disk, and wall clocks stay
-//!   within the bound that the mode states;
+//! - in the masterless mode the victim may also come back with an old disk;
+//! - there the wall clocks of most nodes stay within the bound that the mode states. One node's may
+//!   be hours away from the others, for a while or to the end of the run;
 //! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
 //!   forget and its catching up, nothing else goes wrong and it is not asked for a vote: the lie
 //!   is done as one composite step, in a calm world with another node leading.
@@ -29,7 +30,11 @@ const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
 
 /// Most milliseconds that the jumps of one clock add up to in the masterless mode: two clocks that
 /// have jumped apart as far as that are still within the two hours that a node bears.
-const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
+pub const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
+
+/// Least and most milliseconds by which the clock that is far away is far away: beyond everything
+/// that nodes bear, however the other clocks have jumped.
+const FAR_MS: (u64, u64) = (4 * 3_600_000, 20 * 3_600_000);
 
 /// Something that goes wrong. Nodes are numbered from 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,6 +190,15 @@ pub enum Action {
         /// By how many milliseconds, forward or back.
         by_ms: i64,
     },
+    /// A wall clock jumps far away from the others' (C3), and back later.
+    ClockFar {
+        /// The node.
+        node: u64,
+        /// By how many milliseconds, forward or back.
+        by_ms: i64,
+        /// Until it is set right.
+        length: Duration,
+    },
     /// A node's clocks run at another rate from now on (C2).
     ClockDrift {
         /// The node.
@@ -220,12 +234,15 @@ pub struct Nemesis {
     faults: FaultClasses,
     table_rot_chance: f64,
     victim: u64,
+    /// The node whose clock may be far away: always the same one, so that it is a minority.
+    far_clock: u64,
     leader: Option<u64>,
     choice: Rng,
     process: Rng,
     disk: Rng,
     network: Rng,
     clock: Rng,
+    clock_far: Rng,
     clock_guard: ClockGuard,
     pause_mean: Duration,
     pause: Rng,
@@ -267,6 +284,7 @@ enum Class {
     Rot,
     Lie,
     Clock,
+    ClockFar,
     OldDisk,
     Absence,
 }
@@ -284,12 +302,14 @@ impl Nemesis {
                 Profile::Storage => TABLE_ROT_CHANCE.1,
             },
             victim: victim.range(1, options.node_count + 1),
+            far_clock: root.split("far_clock").range(1, options.node_count + 1),
             leader: None,
             choice: root.split("choice"),
             process: root.split("process"),
             disk: root.split("disk"),
             network: root.split("network"),
             clock: root.split("clock"),
+            clock_far: root.split("clock_far"),
             clock_guard: ClockGuard {
                 sum_max: options.masterless.as_ref().map(|_| MASTERLESS_JUMPS_MAX_MS),
                 sums: BTreeMap::new(),
@@ -347,6 +367,7 @@ impl Nemesis {
                 Action::Lie { node: self.victim, length: millis(&mut self.disk, 200, 2000) }
             }
             Class::Clock => self.clock(),
+            Class::ClockFar => self.clock_far(),
             Class::OldDisk => Action::OldDisk {
                 node: self.victim,
                 age: millis(&mut self.disk, 500, 15_000),
@@ -377,6 +398,7 @@ impl Nemesis {
             (Class::Rot, faults.rot && several),
             (Class::Lie, faults.lying_fsync && several),
             (Class::Clock, faults.clock),
+            (Class::ClockFar, faults.clock_far && several),
             (Class::OldDisk, faults.old_disk && several),
             (Class::Absence, faults.absence && several),
         ];
@@ -497,6 +519,22 @@ impl Nemesis {
         }
         // Up to five per cent: far beyond any real clock.
         Action::ClockDrift { node, rate_ppb: signed(rng, 50_000_000) }
+    }
+}
+
+impl Nemesis {
+    /// Draws how a clock goes far away. Of two nodes only forward: nobody knows which of the two
+    /// is right, and the one that is ahead gives way.
+    fn clock_far(&mut self) -> Action {
+        let rng = &mut self.clock_far;
+        let by_ms = i64::try_from(rng.range(FAR_MS.0, FAR_MS.1)).unwrap_or_default();
+        let is_back = self.node_count > 2 && rng.chance(0.3);
+        let length = millis(rng, 500, 15_000);
+        Action::ClockFar {
+            node: self.far_clock,
+            by_ms: if is_back { -by_ms } else { by_ms },
+            length,
+        }
     }
 }
 

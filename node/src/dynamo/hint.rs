@@ -263,15 +263,15 @@ impl Hints {
         }
     }
 
-    /// The target answers a hint.
+    /// The target answers a hint; returns which, if the target has it now.
     pub(super) fn on_write_reply(
         &mut self,
         context: &mut Context,
         id: RequestId,
         outcome: WriteOutcome,
-    ) {
-        let Some((node, number)) = self.sent.remove(&id.number) else { return };
-        let Some(target) = self.targets.get_mut(&node) else { return };
+    ) -> Option<(NodeId, u64)> {
+        let (node, number) = self.sent.remove(&id.number)?;
+        let target = self.targets.get_mut(&node)?;
         target.land(number);
         match outcome {
             WriteOutcome::Stored => self.erase(context, node, number),
@@ -283,10 +283,11 @@ impl Hints {
             WriteOutcome::DiskFull => {
                 probe!("dynamo.hint_meets_full_disk");
                 self.recall(context, node);
-                return;
+                return None;
             }
         }
         self.deliver(context, node);
+        (outcome == WriteOutcome::Stored).then_some((node, number))
     }
 
     /// Gives up what is in flight to a node, to send it again after a while.
@@ -346,7 +347,9 @@ impl Hints {
 
     fn drop_old(&mut self, context: &mut Context, node: NodeId) {
         let age_ms = u64::try_from(context.config.hint_age_max.as_millis()).unwrap_or(u64::MAX);
-        let oldest_ms = context.clock.wall_ms().saturating_sub(age_ms);
+        // By the own clock alone, one that jumps ahead would make all of them old.
+        let now_ms = context.clock.common_ms().unwrap_or_default();
+        let oldest_ms = now_ms.saturating_sub(age_ms);
         while let Some(target) = self.targets.get(&node) {
             let oldest = target.by_stamp.first().filter(|(stamp, _)| stamp.ms() < oldest_ms);
             let Some(&(_, number)) = oldest else { return };

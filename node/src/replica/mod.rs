@@ -23,6 +23,7 @@
 //! Votes, commit rules, quorums: see [`crate::raft`]. Bytes on the wire: see [`crate::server`].
 
 mod alarm;
+mod applying;
 pub mod config;
 mod disk_full;
 mod dynamo;
@@ -42,6 +43,7 @@ mod start;
 mod state;
 
 pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
+pub use crate::storage::snapshot::DIRECTORY as TRANSFER_DIR;
 pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
 pub use dynamo::MasterlessReplica;
 #[cfg(feature = "testing")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{debug, error, info};
 
 use super::alarm::Alarm;
+use super::applying::Applying;
 use super::config::NodeConfig;
 use super::disk_full::DiskFull;
 use super::ending::{Ending, StopReason};
@@ -16,7 +17,7 @@ use super::pending::{Asks, PendingRequest, PendingRequests};
 use super::persist::{LogJob, LogQueue, PersistEvent};
 use super::saving::Saving;
 use super::state::{StateEvent, StateJob, StateQueue, meta};
-use crate::base::{Core as _, Index, Instant, NodeId};
+use crate::base::{Core as _, Index, Instant, NodeId, Payload};
 use crate::env::Env;
 use crate::kv::{Machine, QueryError};
 use crate::planted;
@@ -45,7 +46,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) state: Arc<StateQueue<E::Disk>>,
     pub(super) peers: Vec<(NodeId, Arc<PeerOutbox>)>,
     pub(super) pending: PendingRequests,
-    pub(super) gathering: Gathering,
+    pub(super) gathering: Gathering<(Token, Payload)>,
     pub(super) observer: O,
     pub(super) flush: FlushProgress,
     pub(super) saving: Saving,
@@ -54,6 +55,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
     pub(super) role: Role,
+    pub(super) applying: Applying,
 }
 
 /// How far the state is on disk.
@@ -93,6 +95,13 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 self.core.tick(now);
             }
             self.drive(now);
+            let leads = self.core.role() == Role::Leader;
+            let puts_off = self.applying.puts_off(leads, self.gathering.is_syncing());
+            if puts_off && self.stop.is_none() {
+                let_others_run().await;
+                continue;
+            }
+            self.apply_committed(now);
             self.expire(now);
             self.maybe_flush(now);
             if let Some(reason) = self.stop.take() {
@@ -204,7 +213,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn on_request(&mut self, now: Instant, request: Submitted) {
         let Submitted { outbox, id, body, .. } = request;
         match body {
-            RequestBody::Command(command) => {
+            // The fault has been seen to where the request came in.
+            RequestBody::Command(command) | RequestBody::FaultyCommand { command, .. } => {
                 // A follower sends its clients to the leader, whose disk may have space.
                 if self.disk_full.any() && self.core.role() == Role::Leader {
                     crate::probe!("replica.write_refused_disk_full");
@@ -214,7 +224,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
                     return;
                 }
                 let token = self.pending.insert(now, outbox, id, Asks::Outcome);
-                self.gathering.add(now, token, command);
+                self.gathering.add(now, (token, command));
             }
             RequestBody::Query(query) => {
                 let token = self.pending.insert(now, outbox, id, Asks::Answer(query));
@@ -253,7 +263,32 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
+    /// Applies all that is committed, and does what follows from it.
+    fn apply_committed(&mut self, now: Instant) {
+        while self.stop.is_none() && self.apply_all(now) {
+            self.drive(now);
+        }
+    }
+
+    /// Applies what is committed so far; tells whether that was anything.
+    fn apply_all(&mut self, now: Instant) -> bool {
+        let entries = self.applying.take();
+        let Some(through) = entries.last().map(|last| last.entry.index) else { return false };
+        for committed in entries {
+            self.apply(now, committed);
+            if self.stop.is_some() {
+                // What comes next would be applied to half a state.
+                return false;
+            }
+        }
+        self.step(now, Input::Applied { through });
+        true
+    }
+
     fn execute(&mut self, now: Instant, ready: Ready) {
+        if ready.persist.is_some() || !ready.send.is_empty() {
+            self.applying.press();
+        }
         // First what has the longer way: the followers' disks and this one's work side by side.
         for (to, message) in &ready.send {
             if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
@@ -264,16 +299,13 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.gathering.on_persist(persist.id);
             self.log.push(LogJob::Persist(persist));
         }
-        let applied = ready.apply.last().map(|committed| committed.entry.index);
-        for committed in ready.apply {
-            self.apply(now, committed);
+        self.applying.add(ready.apply);
+        if !ready.snapshot_writes.is_empty() {
+            // The last of them replaces the state that these belong to.
+            self.apply_all(now);
             if self.stop.is_some() {
-                // What comes next would be applied to half a state.
                 return;
             }
-        }
-        if let Some(through) = applied {
-            self.step(now, Input::Applied { through });
         }
         for (token, reply) in ready.replies {
             self.on_reply(token, reply);
