@@ -207,7 +207,9 @@ pub(super) fn request(input: &[u8]) {
     let Some(request) = stable::<Request>(input) else { return };
     match &request.body {
         RequestBody::Query(query) => drop(kv::validate_query(query)),
-        RequestBody::Command(command) => self::command(command.as_bytes()),
+        RequestBody::Command(command) | RequestBody::FaultyCommand { command, .. } => {
+            self::command(command.as_bytes());
+        }
         RequestBody::Status | RequestBody::Snapshot { .. } => {}
     }
 }
