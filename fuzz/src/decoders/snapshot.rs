@@ -151,7 +151,7 @@ pub(super) fn altered_seeds() -> Vec<Vec<u8>> {
 fn config() -> &'static NodeConfig {
     static CONFIG: OnceLock<NodeConfig> = OnceLock::new();
     CONFIG.get_or_init(|| {
-        let text = "cluster-id = \"7a11\"\nnode = 1\nmembers = [\"1=127.0.0.1:7101\"]\n";
+        let text = "cluster_id = \"7a11\"\nnode = 1\nmembers = [\"1=127.0.0.1:7101\"]\n";
         match fuzzed::configuration(text) {
             Ok(config) => config,
             Err(error) => panic!("{error}"),

@@ -27,14 +27,14 @@ pub(super) fn configuration(input: &[u8]) {
 }
 
 pub(super) fn configuration_seeds() -> Vec<Vec<u8>> {
-    let node = "cluster-id = \"7a11\"\nnode = 2\nlisten = \"127.0.0.1:7102\"\n\
+    let node = "cluster_id = \"7a11\"\nnode = 2\nlisten = \"127.0.0.1:7102\"\n\
                 members = [\"1=127.0.0.1:7101\", \"2=127.0.0.1:7102\", \"3=127.0.0.1:7103\"]\n";
-    let rest = "mode = \"masterless\"\nreplication-factor = 3\npartitions = 8\n\
+    let rest = "mode = \"masterless\"\nreplication_factor = 3\npartitions = 8\n\
                 repair = \"read-repair\"\n";
-    let sizes = "sync = \"interval:20\"\nelection-timeout = \"300ms\"\n\
-                 heartbeat-interval = \"1s\"\nrequest-timeout = \"2m\"\n\
-                 wal-segment-bytes = \"16MiB\"\nmemtable-bytes = \"1GiB\"\n\
-                 scrub-rate = \"64KiB\"\nthreads = 1\npack-tables = true\n";
+    let sizes = "sync = \"interval:20\"\nelection_timeout = \"300ms\"\n\
+                 heartbeat_interval = \"1s\"\nrequest_timeout = \"2m\"\n\
+                 wal_segment_bytes = \"16MiB\"\nmemtable_bytes = \"1GiB\"\n\
+                 scrub_rate = \"64KiB\"\nthreads = 1\npack_tables = true\n";
     let cluster = "cluster_id = \"5e1f0c0ffee5e1f0\"\nmode = \"masterless\"\n\
                    replication_factor = 3\npartitions = 256\n\n[[node]]\nid = 1\n\
                    address = \"127.0.0.1:7101\"\n";

@@ -119,7 +119,7 @@ fn nodes() -> &'static Nodes {
     static NODES: OnceLock<Nodes> = OnceLock::new();
     let node = |mode: &str| {
         let text = format!(
-            "cluster-id = \"7a11\"\nnode = 2\nlisten = \"127.0.0.1:7102\"\n{mode}\n\
+            "cluster_id = \"7a11\"\nnode = 2\nlisten = \"127.0.0.1:7102\"\n{mode}\n\
              members = [\"1=127.0.0.1:7101\", \"2=127.0.0.1:7102\", \"3=127.0.0.1:7103\"]\n"
         );
         let config = match fuzzed::configuration(&text) {
@@ -131,7 +131,7 @@ fn nodes() -> &'static Nodes {
     };
     NODES.get_or_init(|| Nodes {
         primary_backup: node(""),
-        masterless: node("mode = \"masterless\"\nreplication-factor = 3\npartitions = 8"),
+        masterless: node("mode = \"masterless\"\nreplication_factor = 3\npartitions = 8"),
     })
 }
 
