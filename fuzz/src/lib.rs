@@ -17,14 +17,17 @@
 pub mod blind;
 mod bounds;
 mod bytes_file;
-mod decoders;
+pub mod decoders;
 pub mod edits;
 pub mod replay;
-mod structured;
+pub mod structured;
 
 /// The simulation's own file, read here because its package needs the simulator.
 #[path = "../../sim-tests/src/history/mod.rs"]
 pub mod history;
+
+use std::fs;
+use std::path::Path;
 
 pub use bounds::check;
 
@@ -43,15 +46,77 @@ pub struct Target {
     pub bytes_max: (usize, usize),
 }
 
-/// All targets.
-pub const TARGETS: &[&[Target]] = &[decoders::TARGETS, structured::TARGETS];
-
 /// Returns all targets, one after the other.
 pub fn targets() -> impl Iterator<Item = &'static Target> {
-    TARGETS.iter().copied().flatten()
+    decoders::TARGETS.iter().chain(structured::TARGETS)
 }
 
-/// Returns the target of that name.
-pub fn find(name: &str) -> Option<&'static Target> {
-    targets().find(|target| target.name == name)
+/// Returns the target of that name. A program of one target asks at compile time, and then has
+/// nothing in it of the others: libFuzzer looks at all counters of a program after each input.
+///
+/// # Panics
+/// If there is none.
+pub const fn named(name: &str) -> Target {
+    let tables = [decoders::TARGETS, structured::TARGETS];
+    let mut table = 0;
+    while table < tables.len() {
+        let mut at = 0;
+        while at < tables[table].len() {
+            if is_same(tables[table][at].name, name) {
+                return tables[table][at];
+            }
+            at += 1;
+        }
+        table += 1;
+    }
+    panic!("no target has the name of this program")
+}
+
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
+/// Makes a program of the target that has its name: with the feature `libfuzzer` one that
+/// libFuzzer drives, else one that runs the files that it is given.
+#[macro_export]
+macro_rules! program {
+    () => {
+        const TARGET: $crate::Target = $crate::named(env!("CARGO_BIN_NAME"));
+
+        #[cfg(feature = "libfuzzer")]
+        libfuzzer_sys::fuzz_target!(
+            init: $crate::prepare(&TARGET),
+            |input: &[u8]| $crate::check(&TARGET, input)
+        );
+
+        #[cfg(not(feature = "libfuzzer"))]
+        fn main() {
+            $crate::replay::files(&TARGET);
+        }
+    };
+}
+
+/// Prepares a program of one target. With `MANGROVE_FUZZ_SEEDS` it only writes the inputs that the
+/// target begins with into that folder; with `MANGROVE_FUZZ_PLANTED` a planted fault is on.
+pub fn prepare(target: &Target) {
+    if let Some(folder) = std::env::var_os("MANGROVE_FUZZ_SEEDS") {
+        let written = write_seeds(target, Path::new(&folder));
+        std::process::exit(i32::from(written.is_err()));
+    }
+    if let Ok(code) = std::env::var("MANGROVE_FUZZ_PLANTED") {
+        mangrove::base::planted::turn_on(Some(code.leak()));
+    }
+}
+
+fn write_seeds(target: &Target, folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for (number, seed) in (target.seeds)().into_iter().enumerate() {
+        fs::write(folder.join(format!("seed-{number:03}")), seed)?;
+    }
+    Ok(())
 }

@@ -62,6 +62,19 @@ pub fn one(target: &Target, folder: &Path, made_up: usize) -> usize {
     count
 }
 
+/// Runs the files that a program of one target is given.
+///
+/// # Panics
+/// As of [`all`], and if a file cannot be read.
+pub fn files(target: &Target) {
+    for path in std::env::args().skip(1) {
+        match fs::read(&path) {
+            Ok(input) => run(target, &path, &input),
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+}
+
 /// Returns the inputs of a folder, in the order of their names.
 fn kept(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };

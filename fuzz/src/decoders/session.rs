@@ -93,11 +93,15 @@ fn step(input: &mut Unstructured<'_>, session: &FuzzedSession, seen: &mut Seen) 
     if !is_taken {
         return Ok(());
     }
-    for (key, column, version) in cells(&query, &reply) {
+    let shown = cells(&query, &reply);
+    // One answer may show a place twice, each as of another time: it shows one state all the same.
+    for (key, column, version) in &shown {
         let at = Stamp::from_version(version.0);
         let before = seen.0.get(&(key.clone(), column.clone())).copied().unwrap_or_default();
         assert!(at >= before, "took {at} of {key:?}/{column:?} after {before}, at {level:?}");
-        seen.raise(key, column, at);
+    }
+    for (key, column, version) in shown {
+        seen.raise(key, column, Stamp::from_version(version.0));
     }
     Ok(())
 }

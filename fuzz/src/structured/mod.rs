@@ -7,43 +7,52 @@ mod store;
 use crate::Target;
 
 /// The structured targets, the slowest last.
-pub(crate) const TARGETS: &[Target] = &[
-    Target {
-        name: "merge",
-        what: "one merge rule: memtable, tables, compaction, coordinator, anti-entropy",
-        run: merge::merge,
-        seeds: scripts,
-        bytes_max: SCRIPT,
-    },
-    Target {
-        name: "store",
-        what: "the table store against a map, with crashes and power losses",
-        run: store::store,
-        seeds: scripts,
-        bytes_max: SCRIPT,
-    },
-    Target {
-        name: "raft",
-        what: "a cluster of the primary-backup mode under any schedule",
-        run: clusters::raft,
-        seeds: scripts,
-        bytes_max: SCRIPT,
-    },
-    Target {
-        name: "dynamo_writes",
-        what: "a masterless cluster under any schedule: writes, hints, batches",
-        run: clusters::dynamo_writes,
-        seeds: scripts,
-        bytes_max: SCRIPT,
-    },
-    Target {
-        name: "dynamo_reads",
-        what: "a masterless cluster under any schedule: reads, repair, convergence",
-        run: clusters::dynamo_reads,
-        seeds: scripts,
-        bytes_max: SCRIPT,
-    },
-];
+pub const TARGETS: &[Target] = &[MERGE, STORE, RAFT, DYNAMO_WRITES, DYNAMO_READS];
+
+/// One merge rule: memtable, tables, compaction, coordinator, anti-entropy.
+pub const MERGE: Target = Target {
+    name: "merge",
+    what: "one merge rule: memtable, tables, compaction, coordinator, anti-entropy",
+    run: merge::merge,
+    seeds: scripts,
+    bytes_max: SCRIPT,
+};
+
+/// The table store against a map, with crashes and power losses.
+pub const STORE: Target = Target {
+    name: "store",
+    what: "the table store against a map, with crashes and power losses",
+    run: store::store,
+    seeds: scripts,
+    bytes_max: SCRIPT,
+};
+
+/// A cluster of the primary-backup mode under any schedule.
+pub const RAFT: Target = Target {
+    name: "raft",
+    what: "a cluster of the primary-backup mode under any schedule",
+    run: clusters::raft,
+    seeds: scripts,
+    bytes_max: SCRIPT,
+};
+
+/// A masterless cluster under any schedule: writes, hints, batches.
+pub const DYNAMO_WRITES: Target = Target {
+    name: "dynamo_writes",
+    what: "a masterless cluster under any schedule: writes, hints, batches",
+    run: clusters::dynamo_writes,
+    seeds: scripts,
+    bytes_max: SCRIPT,
+};
+
+/// A masterless cluster under any schedule: reads, repair, convergence.
+pub const DYNAMO_READS: Target = Target {
+    name: "dynamo_reads",
+    what: "a masterless cluster under any schedule: reads, repair, convergence",
+    run: clusters::dynamo_reads,
+    seeds: scripts,
+    bytes_max: SCRIPT,
+};
 
 /// What a script may allocate.
 const SCRIPT: (usize, usize) = (32 << 20, 64 << 10);

@@ -59,6 +59,8 @@ const FENCE: u8 = 7;
 /// What ends the key of a place; see [`crate::codec::keycode`].
 const KEY_END: [u8; 2] = [0, 0];
 const KIND_BYTES: usize = 5;
+/// Greatest number of a hint that is believed: no node ever gets there, and the next one exists.
+const NUMBER_MAX: u64 = 1 << 62;
 
 impl Kind {
     /// Returns the place of the note.
@@ -93,6 +95,9 @@ impl Kind {
             HINT => {
                 let (target, number) = arguments.split_first_chunk::<8>()?;
                 let number = u64::from_be_bytes(number.try_into().ok()?);
+                if number > NUMBER_MAX {
+                    return None;
+                }
                 Some(Self::Hint { target: NodeId(u64::from_be_bytes(*target)), number })
             }
             BATCH => {
@@ -254,7 +259,7 @@ mod tests {
             Just(Kind::Fence),
             any::<u16>().prop_map(Kind::Floor),
             number.prop_map(|stamp| Kind::Batch(Stamp::from_version(stamp))),
-            (number, number)
+            (number, 0..=NUMBER_MAX)
                 .prop_map(|(target, number)| Kind::Hint { target: NodeId(target), number }),
         ]
     }
@@ -266,6 +271,13 @@ mod tests {
             prop_assert_eq!(Kind::of(place_a.as_bytes()), Some(a));
             prop_assert_eq!(place_a.cmp(&place_b), a.cmp(&b));
             prop_assert!(keycode::decode_cell(place_a.as_bytes()).is_ok());
+        }
+
+        /// The accident: a hint with the last of all numbers let the number of the next overflow.
+        #[test]
+        fn hint_out_of_reach_is_none_of_ours(target in any::<u64>(), number in NUMBER_MAX + 1..) {
+            let place = Kind::Hint { target: NodeId(target), number }.place();
+            prop_assert_eq!(Kind::of(place.as_bytes()), None);
         }
 
         #[test]

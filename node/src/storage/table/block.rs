@@ -248,6 +248,41 @@ impl Block {
         Ok(None)
     }
 
+    /// Checks what a search relies on beyond the order of places: that every restart is an entry
+    /// with its place in full, the first one the first entry, and that an entry says of all bytes
+    /// that it shares.
+    pub(super) fn check_searchable(&self) -> Result<(), Malformed> {
+        let mut rest = self.entries_from(BASE_BYTES)?;
+        let (mut place, mut full) = (Vec::new(), Vec::new());
+        while !rest.is_empty() {
+            let offset = self.entries_end - rest.len();
+            let entry = self.take_entry(&mut rest)?;
+            let next = place.get(entry.shared);
+            if entry.shared == 0 {
+                full.push(offset);
+            } else if next.is_some() && next == entry.suffix.first() {
+                return Err("an entry that shares more than it says");
+            }
+            place.truncate(entry.shared);
+            place.extend_from_slice(entry.suffix);
+        }
+        let restarts = self.body.get(self.entries_end..).unwrap_or_default();
+        let (numbers, _) = restarts.as_chunks::<4>();
+        let restarts = numbers.split_last().map(|(_, restarts)| restarts).unwrap_or_default();
+        let mut restarts = restarts.iter().map(|restart| to_usize(*restart)).peekable();
+        if restarts.peek() != Some(&BASE_BYTES) {
+            return Err("a block whose first restart is not its first entry");
+        }
+        let mut last = 0;
+        for restart in restarts {
+            if restart <= last || full.binary_search(&restart).is_err() {
+                return Err("a restart that is none");
+            }
+            last = restart;
+        }
+        Ok(())
+    }
+
     /// Returns the offset of the last restart whose place is not after `place`, or of the first.
     fn restart_before(&self, place: &[u8]) -> Result<usize, Malformed> {
         let restarts = self.body.get(self.entries_end..).unwrap_or_default();

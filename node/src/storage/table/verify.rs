@@ -55,6 +55,7 @@ impl<F: File> Table<F> {
         before: Option<&Located>,
         located: &Located,
     ) -> Result<u64, &'static str> {
+        block.check_searchable()?;
         let mut cursor = BlockCursor::new(block, Vec::new())?;
         let mut last: Option<(Vec<u8>, bool)> = None;
         let mut cell_count = 0;
