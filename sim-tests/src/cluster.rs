@@ -484,13 +484,7 @@ impl Cluster {
                 self.each_of(&links, World::clog);
                 self.later(length, Undo::Unclog(links));
             }
-            Action::Swizzle { clogs } => {
-                let bursts = self.burst_count();
-                for (node, begin, end) in clogs {
-                    self.later(begin, Undo::Clog(node));
-                    self.later(end, Undo::UnclogNode(node, bursts));
-                }
-            }
+            Action::Swizzle { clogs } => self.swizzle(clogs),
             Action::Weather { weather, length } => {
                 self.set_weather(&weather);
                 self.later(length, Undo::Weather);
@@ -583,6 +577,14 @@ impl Cluster {
             | Action::ClockJump { .. }
             | Action::ClockFar { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
+        }
+    }
+
+    fn swizzle(&mut self, clogs: Vec<(u64, Duration, Duration)>) {
+        let bursts = self.burst_count();
+        for (node, begin, end) in clogs {
+            self.later(begin, Undo::Clog(node));
+            self.later(end, Undo::UnclogNode(node, bursts));
         }
     }
 
