@@ -63,7 +63,8 @@ pub async fn run(addresses: &[String], load: Load) -> Outcome {
     let client = |number: usize| {
         // A client asks the first node that answers, so each begins with another one.
         let mut addresses = addresses.to_vec();
-        addresses.rotate_left(number % addresses.len().max(1));
+        let first = number % addresses.len().max(1);
+        addresses.rotate_left(first);
         connect(addresses).with_level(load.level)
     };
     let clients: Vec<_> = (0..load.connection_count).map(client).collect();
