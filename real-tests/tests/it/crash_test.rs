@@ -85,8 +85,7 @@ fn tables_lost_by_a_node_alone_come_back_from_its_log() {
         let mut cluster = RealCluster::prepare(1, &FAULTY);
         cluster.start_node(1);
         fill(&cluster).await;
-        let tables = |cluster: &RealCluster| cluster.status(1);
-        let before = tables(&cluster).await.unwrap();
+        let before = cluster.status(1).await.unwrap();
         let held = cluster.data(1).join("tables.held");
         assert!(held.is_dir(), "nothing is held back");
         cluster.kill(1);
@@ -96,7 +95,7 @@ fn tables_lost_by_a_node_alone_come_back_from_its_log() {
         cluster.start_node(1);
         assert_filled(&cluster).await;
         assert!(!held.exists(), "it was lost once");
-        let after = tables(&cluster).await.unwrap();
+        let after = cluster.status(1).await.unwrap();
         assert!(after.commit_index >= before.commit_index, "{after:?} after {before:?}");
         // What was rebuilt is as durable as anything.
         cluster.restart(1);
