@@ -171,13 +171,3 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 pub(super) fn bytes_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
-
-/// Draws true with the given probability; draws nothing at all from a stream that is off.
-pub(super) fn roll(rng: &mut mangrove::base::Rng, probability: f64) -> bool {
-    probability > 0.0 && rng.chance(probability)
-}
-
-/// Draws a number of nanoseconds from a range of durations; draws nothing from an empty one.
-pub(super) fn draw(rng: &mut mangrove::base::Rng, range: (Duration, Duration)) -> u64 {
-    if range.0 >= range.1 { nanos(range.0) } else { nanos(rng.duration(range.0, range.1)) }
-}
