@@ -443,6 +443,12 @@ impl Cluster {
         self.lying
     }
 
+    /// Says which decision comes next: what it leaves to chance belongs to that number.
+    pub fn begin(&mut self, decision: u32) {
+        self.world.set_decision(u64::from(decision));
+        self.rot = self.world.rng("rot").split(&decision.to_string());
+    }
+
     /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it.
     pub async fn perform(&mut self, action: Action) {
         self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
@@ -483,9 +489,9 @@ impl Cluster {
             }
             Action::Swizzle { clogs } => {
                 let bursts = self.burst_count();
-                for (node, begin, end) in clogs {
-                    self.later(begin, Undo::Clog(node));
-                    self.later(end, Undo::UnclogNode(node, bursts));
+                for held in clogs {
+                    self.later(held.from, Undo::Clog(held.node));
+                    self.later(held.until, Undo::UnclogNode(held.node, bursts));
                 }
             }
             Action::Weather { weather, length } => {

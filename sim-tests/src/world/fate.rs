@@ -36,6 +36,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mangrove::base::Rng;
+use serde::{Deserialize, Serialize};
 
 use super::core::nanos;
 use super::trace::fold_bytes;
@@ -228,7 +229,7 @@ impl Passing {
 }
 
 /// When something happens in passing: a span of 2^20 ns, and its number within it, from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment {
     /// The span.
     pub span: u64,
@@ -237,7 +238,8 @@ pub struct Moment {
 }
 
 /// A fate that is not drawn.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Decided {
     /// A segment takes so long, whatever the weather.
     Segment {
@@ -248,6 +250,7 @@ pub enum Decided {
         /// Which of them.
         moment: Moment,
         /// How long.
+        #[serde(rename = "delay_ms", with = "crate::case::ms")]
         delay: Duration,
     },
     /// A sync of a file ends in this way.
@@ -264,7 +267,8 @@ pub enum Decided {
 }
 
 /// How a sync ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SyncEnd {
     /// All is durable.
     Kept,

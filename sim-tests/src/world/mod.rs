@@ -38,6 +38,7 @@ mod disk;
 mod env;
 mod fate;
 mod fault;
+mod log;
 mod net;
 mod options;
 mod run;
@@ -63,6 +64,7 @@ pub use self::env::SimEnv;
 pub use self::fate::{Decided, Moment, SyncEnd};
 use self::fate::{Fate, Passing};
 pub use self::fault::Fault;
+pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
 pub use self::net::{Reset, SimListener, SimNet, SimStream};
 pub use self::options::{
@@ -269,7 +271,7 @@ impl World {
         let handle = Handle::current();
         let time = madsim::time::TimeHandle::current();
         let state = State {
-            core: Core::new(time, options.record_trace),
+            core: Core::new(time, options.record_trace, options.log.clone()),
             net: Net::new(options.net.clone(), rng, options.decided.clone()),
             hosts: Vec::new(),
             disks: BTreeMap::new(),
@@ -329,7 +331,7 @@ impl World {
             state.add_disk(host, options);
             state.draw_clock(host);
             state.net.add_host(name, is_client);
-            state.core.trace.name_host(name);
+            state.core.name_host(name);
             host
         })
     }
@@ -552,6 +554,16 @@ impl World {
     ) {
         let host = host.unwrap_or(Host(usize::MAX));
         self.shared.with(|state| state.core.event(host, kind, numbers, text));
+    }
+
+    /// Tells whether a log is kept.
+    pub fn is_logged(&self) -> bool {
+        self.shared.with(|state| state.core.is_logged())
+    }
+
+    /// Notes something about a machine in the log, if there is one.
+    pub fn note(&self, host: Host, what: impl FnOnce() -> Happening) {
+        self.shared.with(|state| state.core.note(host, what));
     }
 
     /// Returns the hash over everything that has happened: equal for equal runs.

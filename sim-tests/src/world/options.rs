@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::core::nanos;
 use super::fate::{Decided, Fate, For};
+use super::log::Log;
 
 /// Everything that can be chosen about a world.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct WorldOptions {
     pub clock: ClockOptions,
     /// Fates that are not drawn.
     pub decided: Vec<Decided>,
+    /// Where to note what happens, if anywhere.
+    pub log: Option<Log>,
 }
 
 /// The network: one set of faults among servers, one for links that a client is at (N10).

@@ -46,6 +46,7 @@ use super::Host;
 use super::core::{Core, Event, bytes_u64};
 use super::fate::{Decided, Fate, For, Passing, SyncEnd};
 use super::fault::Fault;
+use super::log::Happening;
 use super::options::DiskOptions;
 use super::trace::fold_bytes;
 
@@ -366,7 +367,7 @@ impl DiskState {
         inode
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), Refusal> {
+    fn rename(&mut self, core: &Core, from: &str, to: &str) -> Result<(), Refusal> {
         let inode = self.inode_of(from)?;
         if !self.is_directory(directory_of(to)) {
             return Err(NOT_FOUND);
@@ -375,14 +376,17 @@ impl DiskState {
             return Err(IS_DIRECTORY);
         }
         if from != to {
+            core.note(self.host, || Happening::Gone { path: from.to_owned() });
             let (from, directory) = (from.to_owned(), directory_of(to));
             self.change_names(directory, NameKind::Rename { from, to: to.to_owned(), inode });
+            self.note_file(core, inode);
         }
         Ok(())
     }
 
-    fn remove(&mut self, path: &str) -> Result<(), Refusal> {
+    fn remove(&mut self, core: &Core, path: &str) -> Result<(), Refusal> {
         self.inode_of(path)?;
+        core.note(self.host, || Happening::Gone { path: path.to_owned() });
         self.change_names(directory_of(path), NameKind::Remove { path: path.to_owned() });
         Ok(())
     }
@@ -465,6 +469,7 @@ impl DiskState {
             self.inode(inode).change(order, kind);
         }
         core.fold(self.host, offset, bytes_u64(len) ^ inode.rotate_left(40));
+        self.note_file(core, inode);
         result
     }
 
@@ -475,7 +480,30 @@ impl DiskState {
         }
         let order = self.next_order();
         self.inode(inode).change(order, DataKind::Truncate { len });
+        self.note_file(core, inode);
         Ok(())
+    }
+
+    /// Tells the log how a file is, if there is a log.
+    fn note_file(&self, core: &Core, inode: InodeId) {
+        if !core.is_logged() {
+            return;
+        }
+        let own = |(_, entry): &(&String, &Entry)| **entry == Entry::File(inode);
+        let (Some((path, _)), Some(file)) = (self.names.iter().find(own), self.inodes.get(&inode))
+        else {
+            return;
+        };
+        let pending = file.pending.iter().map(|change| change.kind.range().1).sum();
+        let (path, cached) = (path.clone(), file.cached.len());
+        core.note(self.host, || Happening::File { path, cached, pending });
+    }
+
+    /// Tells the log how every file is, if there is a log.
+    fn note_files(&self, core: &Core) {
+        if core.is_logged() {
+            self.inodes.keys().for_each(|inode| self.note_file(core, *inode));
+        }
     }
 
     fn refuse(&self, core: &mut Core, fault: Fault, refusal: Refusal) -> Refusal {
@@ -554,6 +582,9 @@ impl DiskState {
             SyncTarget::Directory(path) => self.sync_directory(core, path, &job),
         };
         core.fold(self.host, job.before, u64::from(result.is_ok()));
+        if let SyncTarget::File(inode) = &job.target {
+            self.note_file(core, *inode);
+        }
         if job.reply.send(result).is_err() {
             // Whoever asked has been killed meanwhile; the medium does not care.
         }

@@ -47,6 +47,7 @@ impl DiskState {
         self.lose_names(keep, fate, &lost_data, &mut losses);
         self.power_loss_count += 1;
         self.settle();
+        self.note_files(core);
         let fault = match kind {
             PowerLoss::Strict => Fault::P2,
             PowerLoss::Subset => Fault::P3,

@@ -1,0 +1,171 @@
+//! A case as a test in Rust, ready to be put into `sim-tests/tests/it/regress/`.
+//!
+//! The `Debug` text of an action or a request is nearly the Rust that makes it; what is missing is
+//! mended token by token: durations, lists, cells and rows.
+
+use std::fmt::Write as _;
+
+use super::{Failure, in_words};
+use crate::case::{Case, ms, settings};
+use crate::options::Mode;
+use crate::run::Report;
+
+/// Longest line of the header.
+const COLUMNS: usize = 96;
+
+/// Returns the name of the test.
+pub(super) fn name_of(case: &Case, failure: &Failure) -> String {
+    let planted = case.options.planted.map_or(String::new(), |code| code.to_lowercase() + "_");
+    format!("{planted}breaks_{}", failure.checker)
+}
+
+/// Returns a case as the source of a test that runs it.
+pub fn to_rust(case: &Case, report: &Report) -> Option<String> {
+    let failure = Failure::of(report.violation.as_ref()?);
+    let mut text = String::new();
+    let about = if case.about.is_empty() { "A case that was shrunk." } else { &case.about };
+    for line in about.lines().chain([""]).chain(in_words(case, report).lines()) {
+        for line in wrapped(line) {
+            // Writing to a string cannot fail.
+            writeln!(text, "{}", format!("//! {line}").trim_end()).ok();
+        }
+    }
+    text.push_str(
+        "\nuse mangrove::dynamo::Level;\nuse sim_tests::nemesis::{Action, Held, Weather};\n\
+         use sim_tests::operation::Request;\nuse sim_tests::options::Mode;\n\n\
+         use super::{at, case, cell, ms};\n",
+    );
+    let used = body(case, &failure);
+    let unused = |name: &str| !used.contains(name);
+    for (name, line) in [
+        ("Level::", "use mangrove::dynamo::Level;\n"),
+        ("Request::", "use sim_tests::operation::Request;\n"),
+    ] {
+        if unused(name) {
+            text = text.replace(line, "");
+        }
+    }
+    let nemesis: Vec<&str> =
+        ["Action", "Held", "Weather"].into_iter().filter(|name| used.contains(*name)).collect();
+    let line = "use sim_tests::nemesis::{Action, Held, Weather};\n";
+    text = match nemesis.as_slice() {
+        [] => text.replace(line, ""),
+        [one] => text.replace(line, &format!("use sim_tests::nemesis::{one};\n")),
+        many => text.replace(line, &format!("use sim_tests::nemesis::{{{}}};\n", many.join(", "))),
+    };
+    let helpers = [("at", " at("), ("case", "case("), ("cell", "cell("), ("ms", "ms(")];
+    let helpers: Vec<&str> = helpers
+        .into_iter()
+        .filter(|(_, call)| used.contains(*call))
+        .map(|(name, _)| name)
+        .collect();
+    text = text.replace("{at, case, cell, ms}", &format!("{{{}}}", helpers.join(", ")));
+    text.push_str(&used);
+    Some(text)
+}
+
+fn body(case: &Case, failure: &Failure) -> String {
+    let options = &case.options;
+    let mode = match options.mode() {
+        Mode::PrimaryBackup => "PrimaryBackup",
+        Mode::Masterless => "Masterless",
+    };
+    let mut text = format!("\n#[test]\nfn {}() {{\n", name_of(case, failure));
+    writeln!(text, "    let mut case = case(Mode::{mode}, {});", options.seed).ok();
+    for (name, value) in settings::unlike_plain(options) {
+        writeln!(text, "    case.set({name:?}, {value});").ok();
+    }
+    for operation in case.operations.iter().flatten() {
+        let level = operation.level.map_or("None".to_owned(), |level| format!("Some({level:?})"));
+        let level = level.replace("Some(", "Some(Level::");
+        let (id, time) = (operation.id, ms::number(operation.at));
+        let request = mended(&format!("{:?}", operation.request));
+        writeln!(text, "    case.ask(\"{id}\", at({time:?}), {level}, Request::{request});").ok();
+    }
+    for fault in case.faults.iter().flatten() {
+        let (id, time) = (fault.id, ms::number(fault.at));
+        let action = mended(&format!("{:?}", fault.action));
+        writeln!(text, "    case.strike(\"{id}\", at({time:?}), Action::{action});").ok();
+    }
+    let checker = failure.checker;
+    match options.planted {
+        Some(code) => writeln!(text, "    case.breaks_only_with({code:?}, {checker:?});"),
+        None => writeln!(text, "    case.holds();"),
+    }
+    .ok();
+    text.push_str("}\n");
+    text
+}
+
+/// Makes Rust of a `Debug` text.
+fn mended(debug: &str) -> String {
+    let mut text = debug.replace('[', "vec![").replace("Cell(", "cell(");
+    for row in ["Row(\"", "DeleteRow(\""] {
+        if text.starts_with(row) {
+            text = text.replace("\")", "\".to_owned())");
+        }
+    }
+    let mut mended = String::new();
+    let mut word = String::new();
+    for letter in text.chars().chain([' ']) {
+        if letter.is_alphanumeric() || letter == '.' || letter == 'µ' {
+            word.push(letter);
+            continue;
+        }
+        mended.push_str(&millis(&word).unwrap_or_else(|| word.clone()));
+        word.clear();
+        mended.push(letter);
+    }
+    mended.trim_end().to_owned()
+}
+
+/// Makes a call of a duration such as `1.5s`; `None` for any other word.
+fn millis(word: &str) -> Option<String> {
+    let (number, factor) = [("ns", 1e-6), ("µs", 1e-3), ("ms", 1.0), ("s", 1e3)]
+        .into_iter()
+        .find_map(|(unit, factor)| Some((word.strip_suffix(unit)?, factor)))?;
+    let number: f64 = number.parse().ok()?;
+    // To the nanosecond, and no longer than it must be.
+    let text = format!("{:.6}", number * factor);
+    let text = text.trim_end_matches('0');
+    Some(format!("ms({}{})", text, if text.ends_with('.') { "0" } else { "" }))
+}
+
+fn wrapped(line: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split(' ') {
+        let last = lines.last().map_or(0, |last| last.chars().count());
+        if last > 0 && last + 1 + word.chars().count() > COLUMNS {
+            lines.push(String::from("    "));
+        }
+        if let Some(last) = lines.last_mut() {
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_text_becomes_rust() {
+        let debug = "PowerLoss { nodes: [1, 2], strict: true, while_busy: false, down: 1.5s }";
+        let rust =
+            "PowerLoss { nodes: vec![1, 2], strict: true, while_busy: false, down: ms(1500.0) }";
+        assert_eq!(mended(debug), rust);
+        assert_eq!(
+            mended("Pause { node: 2, length: 50.25ms }"),
+            "Pause { node: 2, length: ms(50.25) }"
+        );
+        assert_eq!(
+            mended("Set { cell: Cell(\"k0-1/a\"), bytes: 8 }"),
+            "Set { cell: cell(\"k0-1/a\"), bytes: 8 }"
+        );
+        assert_eq!(mended("Row(\"k0-1\")"), "Row(\"k0-1\".to_owned())");
+    }
+}
