@@ -292,17 +292,28 @@ impl Fault {
 impl Action {
     /// Returns it with two nodes in each other's place.
     #[must_use]
-    pub fn swapped(self, one: u64, other: u64) -> Self {
-        self.renamed(|node| match node {
-            node if node == one => other,
-            node if node == other => one,
-            node => node,
-        })
+    pub fn swapped(mut self, one: u64, other: u64) -> Self {
+        self.visit_nodes(&mut |node| {
+            if *node == one {
+                *node = other;
+            } else if *node == other {
+                *node = one;
+            }
+        });
+        self
     }
 
-    /// Returns it with other numbers of nodes.
-    fn renamed(mut self, name: impl Fn(u64) -> u64) -> Self {
-        match &mut self {
+    /// Returns the nodes that it names.
+    pub fn nodes(&self) -> Vec<u64> {
+        let mut named = Vec::new();
+        self.clone().visit_nodes(&mut |node| named.push(*node));
+        named.sort_unstable();
+        named.dedup();
+        named
+    }
+
+    fn visit_nodes(&mut self, visit: &mut dyn FnMut(&mut u64)) {
+        match self {
             Self::Crash { node, .. }
             | Self::CrashLoop { node, .. }
             | Self::Pause { node, .. }
@@ -316,31 +327,21 @@ impl Action {
             | Self::OldDisk { node, .. }
             | Self::Absence { node, .. }
             | Self::ClockJump { node, .. }
-            | Self::ClockDrift { node, .. } => *node = name(*node),
-            Self::PowerLoss { nodes, .. } => nodes.iter_mut().for_each(|node| *node = name(*node)),
+            | Self::ClockDrift { node, .. } => visit(node),
+            Self::PowerLoss { nodes, .. } => nodes.iter_mut().for_each(visit),
             Self::Partition { links, .. } | Self::Clog { links, .. } => {
-                links.iter_mut().for_each(|link| *link = (name(link.0), name(link.1)));
+                for (from, to) in links {
+                    visit(from);
+                    visit(to);
+                }
             }
-            Self::Swizzle { clogs } => {
-                clogs.iter_mut().for_each(|held| held.node = name(held.node))
+            Self::Swizzle { clogs } => clogs.iter_mut().for_each(|held| visit(&mut held.node)),
+            Self::Reset { a, b, .. } => {
+                visit(a);
+                visit(b);
             }
-            Self::Reset { a, b, .. } => (*a, *b) = (name(*a), name(*b)),
             Self::Weather { .. } => {}
         }
-        self
-    }
-
-    /// Returns the nodes that it names.
-    pub fn nodes(&self) -> Vec<u64> {
-        let named = std::cell::RefCell::new(Vec::new());
-        let _same = self.clone().renamed(|node| {
-            named.borrow_mut().push(node);
-            node
-        });
-        let mut named = named.into_inner();
-        named.sort_unstable();
-        named.dedup();
-        named
     }
 }
 

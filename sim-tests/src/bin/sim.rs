@@ -99,7 +99,7 @@ enum Command {
         #[arg(long, default_value_t = 4000)]
         runs_max: u64,
         /// Stop after so many processor seconds.
-        #[arg(long, default_value_t = 60.0)]
+        #[arg(long, default_value_t = 50.0)]
         cpu_seconds_max: f64,
         /// Write what is left to this replay file.
         #[arg(long)]
@@ -245,21 +245,7 @@ fn main() {
             let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
             let jobs = jobs.unwrap_or_else(processors);
             let plan = Plan { mode, profile };
-            let swarm = Swarm { first, end, jobs, progress: true, plan };
-            let summary = swarm::run_seeds(&swarm);
-            if output == Output::Json {
-                println!("{}", summary.to_json());
-            } else {
-                println!("{}", summary.to_table());
-            }
-            if summary.is_vacuous() {
-                eprintln!(
-                    "the run is vacuous: {} seeds and never observable: {}",
-                    end - first,
-                    summary.unobserved().join(", ")
-                );
-            }
-            summary.failures() > 0 || summary.is_vacuous()
+            run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
         }
         Command::Replay { which, without, write, trace, history, quiet, leak } => {
             let mut case = which.case();
@@ -281,33 +267,59 @@ fn main() {
         Command::CrashPoints { operations, images, seed, planted } => {
             let planted = planted.as_deref().map(known_bug);
             let stop_at_first = planted.is_some();
-            let plan = CrashPlan { seed, operations, images_max: images, planted, stop_at_first };
-            let begin = std::time::Instant::now();
-            let exploration = crash::explore(&plan);
-            println!(
-                "{exploration}\n{:.1} s on the clock, on one processor",
-                begin.elapsed().as_secs_f64()
-            );
-            exploration.violation_count > 0
+            explore(&CrashPlan { seed, operations, images_max: images, planted, stop_at_first })
         }
         Command::Golden { directory } => write_golden(&directory),
         Command::Bugs { mode, only, seeds_max, first_seed, ranges, output } => {
             for code in &only {
                 known_bug(code);
             }
-            let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
             let jobs = processors();
-            let hunting = Hunting { mode, only, first_seed, seeds_max, ranges, jobs };
-            let hunts = bugs::hunt_all(&hunting, progress);
-            if output == Output::Json {
-                println!("{}", bugs::to_json(&hunts));
-            } else {
-                println!("{}", bugs::to_table(&hunts));
-            }
-            hunts.iter().any(|hunt| hunt.found.is_none())
+            hunt(&Hunting { mode, only, first_seed, seeds_max, ranges, jobs }, output)
         }
     };
     std::process::exit(i32::from(found));
+}
+
+/// Runs many seeds; tells whether one failed, or all of them prove nothing.
+fn run_swarm(swarm: &Swarm, output: Output) -> bool {
+    let summary = swarm::run_seeds(swarm);
+    if output == Output::Json {
+        println!("{}", summary.to_json());
+    } else {
+        println!("{}", summary.to_table());
+    }
+    if summary.is_vacuous() {
+        eprintln!(
+            "the run is vacuous: {} seeds and never observable: {}",
+            swarm.end - swarm.first,
+            summary.unobserved().join(", ")
+        );
+    }
+    summary.failures() > 0 || summary.is_vacuous()
+}
+
+/// Explores crash points; tells whether one lost something.
+fn explore(plan: &CrashPlan) -> bool {
+    let begin = std::time::Instant::now();
+    let exploration = crash::explore(plan);
+    println!(
+        "{exploration}\n{:.1} s on the clock, on one processor",
+        begin.elapsed().as_secs_f64()
+    );
+    exploration.violation_count > 0
+}
+
+/// Hunts planted bugs; tells whether one was missed.
+fn hunt(hunting: &Hunting, output: Output) -> bool {
+    let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
+    let hunts = bugs::hunt_all(hunting, progress);
+    if output == Output::Json {
+        println!("{}", bugs::to_json(&hunts));
+    } else {
+        println!("{}", bugs::to_table(&hunts));
+    }
+    hunts.iter().any(|hunt| hunt.found.is_none())
 }
 
 /// Writes the golden data directory; tells whether that failed.

@@ -57,6 +57,39 @@ pub(super) struct Bar {
     pub(super) is_bad: bool,
 }
 
+/// Events with which something begins to be wrong: kind, and what is wrong.
+const BEGINNINGS: [(&str, &str); 6] = [
+    ("crash", "crash"),
+    ("exit", "crash"),
+    ("power_off", "power"),
+    ("pause", "pause"),
+    ("net.block", "block"),
+    ("net.clog", "clog"),
+];
+
+/// Events with which that ends.
+const ENDINGS: [(&str, &str); 5] = [
+    ("start", "crash"),
+    ("start", "power"),
+    ("resume", "pause"),
+    ("net.unblock", "block"),
+    ("net.unclog", "clog"),
+];
+
+/// Makes a band on a lane of what is wrong there, with regard to another machine if there is one.
+fn band(what: (usize, &'static str, &str), at: u64, till: u64) -> Band {
+    let (lane, what, other) = what;
+    let (kind, text) = match what {
+        "crash" => ("crash", "down".to_owned()),
+        "power" => ("power", "no power".to_owned()),
+        "pause" => ("pause", "frozen".to_owned()),
+        "stall" => ("disk", "the disk stalls".to_owned()),
+        "block" => ("cut", format!("cut → {other}")),
+        _ => ("cut", format!("held → {other}")),
+    };
+    Band { lane: Some(lane), at, till, kind, text }
+}
+
 /// The log, put in order for drawing.
 pub(super) struct Drawing<'a> {
     report: &'a Report,
@@ -138,12 +171,15 @@ impl<'a> Drawing<'a> {
         let mut bands = self.bands_of_events();
         for fault in &self.report.struck {
             let node = |node: u64| self.lane(&format!("n{node}"));
-            let (lane, length) = match &fault.action {
-                Action::Weather { length, .. } => (None, *length),
-                Action::Slow { node: on, length, .. }
-                | Action::DiskFull { node: on, length, .. }
-                | Action::Lie { node: on, length } => (node(*on), *length),
-                _ => continue,
+            let (lane, length) = if let Action::Weather { length, .. } = &fault.action {
+                (None, *length)
+            } else if let Action::Slow { node: on, length, .. }
+            | Action::DiskFull { node: on, length, .. }
+            | Action::Lie { node: on, length } = &fault.action
+            {
+                (node(*on), *length)
+            } else {
+                continue;
             };
             let at = u64::try_from(fault.at.as_nanos()).unwrap_or(u64::MAX);
             let till = at.saturating_add(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX));
@@ -160,58 +196,25 @@ impl<'a> Drawing<'a> {
         for entry in &self.report.log {
             let Happening::Event { kind, numbers, text } = &entry.what else { continue };
             let Some(lane) = self.lane_of(entry) else { continue };
-            let mut close = |key: (usize, &'static str, String), text: String, colour| {
+            if *kind == "disk.stall" {
+                let till = numbers.0.min(self.end);
+                bands.push(band((lane, "stall", ""), entry.at, till));
+            }
+            let other = text.strip_prefix("to ").unwrap_or_default();
+            if let Some((_, what)) = BEGINNINGS.iter().find(|(begins, _)| begins == kind) {
+                open.entry((lane, what, other.to_owned())).or_insert(entry.at);
+            }
+            for (_, what) in ENDINGS.iter().filter(|(ends, _)| ends == kind) {
+                let other = if matches!(*what, "block" | "clog") { other } else { "" };
+                let key = (lane, *what, other.to_owned());
                 if let Some(at) = open.remove(&key) {
-                    let (lane, till) = (Some(lane), entry.at);
-                    bands.push(Band { lane, at, till, kind: colour, text });
+                    bands.push(band((lane, what, other), at, entry.at));
                 }
-            };
-            let other = text.strip_prefix("to ").unwrap_or_default().to_owned();
-            match *kind {
-                "start" => {
-                    close((lane, "crash", String::new()), "down".to_owned(), "crash");
-                    close((lane, "power_off", String::new()), "no power".to_owned(), "power");
-                }
-                "resume" => close((lane, "pause", String::new()), "frozen".to_owned(), "pause"),
-                "net.unblock" => {
-                    close((lane, "block", other.clone()), format!("cut → {other}"), "cut");
-                }
-                "net.unclog" => {
-                    close((lane, "clog", other.clone()), format!("held → {other}"), "cut");
-                }
-                "crash" | "exit" => {
-                    open.entry((lane, "crash", String::new())).or_insert(entry.at);
-                }
-                "power_off" => {
-                    open.entry((lane, "power_off", String::new())).or_insert(entry.at);
-                }
-                "pause" => {
-                    open.insert((lane, "pause", String::new()), entry.at);
-                }
-                "net.block" => {
-                    open.insert((lane, "block", other), entry.at);
-                }
-                "net.clog" => {
-                    open.insert((lane, "clog", other), entry.at);
-                }
-                "disk.stall" => {
-                    let (at, till) = (entry.at, numbers.0.min(self.end));
-                    let text = "the disk stalls".to_owned();
-                    bands.push(Band { lane: Some(lane), at, till, kind: "disk", text });
-                }
-                _ => {}
             }
         }
-        let rest = open.into_iter().map(|((lane, what, other), at)| {
-            let (kind, text) = match what {
-                "crash" => ("crash", "down".to_owned()),
-                "power_off" => ("power", "no power".to_owned()),
-                "pause" => ("pause", "frozen".to_owned()),
-                what => ("cut", format!("{what} → {other}")),
-            };
-            Band { lane: Some(lane), at, till: self.end, kind, text }
-        });
-        bands.extend(rest);
+        let rest = open.into_iter();
+        bands
+            .extend(rest.map(|((lane, what, other), at)| band((lane, what, &other), at, self.end)));
         bands
     }
 
@@ -316,7 +319,6 @@ impl<'a> Drawing<'a> {
                 "start"
                     | "crash"
                     | "power_off"
-                    | "exit"
                     | "ended"
                     | "pause"
                     | "resume"
@@ -330,7 +332,6 @@ impl<'a> Drawing<'a> {
                     | "disk.lies"
                     | "disk.loses"
                     | "disk.restore"
-                    | "net.reset"
             )
         };
         let event = |entry: &LogEntry| {

@@ -1,8 +1,9 @@
 //! The last moments of a run as one SVG picture, to be pasted into a ticket.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::data::{Arrow, Drawing};
+use super::data::{Arrow, Band, Bar, Drawing};
 use crate::case::Case;
 use crate::run::Report;
 
@@ -26,75 +27,19 @@ pub fn last_moments(case: &Case, report: &Report) -> String {
         arrows.iter().filter(|arrow| arrow.at <= until && arrow.at + SPAN_MAX >= until).collect();
     last.drain(..last.len().saturating_sub(ARROWS_MAX));
     let from = last.first().map_or(until.saturating_sub(SPAN_MAX), |arrow| arrow.at);
-    let frame = Frame { from, span: (until - from).max(1_000_000) * 21 / 20 };
+    let frame = Frame { from, until, span: (until - from).max(1_000_000) * 21 / 20 };
     let rows = u32::try_from(drawing.lanes.len()).unwrap_or(1);
     let height = TOP + rows * ROW;
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fbfaf7\"/>\n"
-    );
     let title = report.violation.as_ref().map_or("no promise broken", |found| found.checker);
-    let seconds = std::time::Duration::from_nanos(until).as_secs_f64();
-    // Writing to a string cannot fail.
-    writeln!(
-        text,
-        "<text x=\"16\" y=\"24\" font-size=\"15\" font-weight=\"700\" fill=\"#1d2433\">{} at \
-         {seconds:.6} s, seed {}</text>",
-        escaped(title),
-        case.options.seed
-    )
-    .ok();
-    for band in drawing.bands() {
-        let Some(lane) = band.lane.filter(|_| band.till >= from && band.at <= until) else {
-            continue;
-        };
-        let (low, high) = (frame.x(band.at), frame.x(band.till));
-        let top = row(lane) - 26.0;
-        writeln!(
-            text,
-            "<rect x=\"{low:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"52\" fill=\"#b4507a\" \
-             fill-opacity=\".14\"/><text x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\" \
-             fill=\"#8a3a5c\">{}</text>",
-            (high - low).max(1.0),
-            low + 4.0,
-            top + 11.0,
-            escaped(&band.text)
-        )
-        .ok();
-    }
+    let mut text = frame.head(height, &format!("{title}, seed {}", case.options.seed));
+    drawing.bands().iter().for_each(|band| text.push_str(&frame.band(band)));
     for (lane, name) in drawing.lanes.iter().enumerate() {
-        let y = row(lane);
-        writeln!(
-            text,
-            "<text x=\"16\" y=\"{:.1}\" font-weight=\"700\" fill=\"#1d2433\">{}</text><line \
-             x1=\"{LEFT}\" y1=\"{y}\" x2=\"{WIDTH}\" y2=\"{y}\" stroke=\"#dfe2e8\"/>",
-            y + 4.0,
-            escaped(name)
-        )
-        .ok();
+        text.push_str(&frame.lane(lane, name));
     }
-    for arrow in last {
-        text.push_str(&frame.arrow(arrow));
-    }
-    for bar in drawing.bars().iter().filter(|bar| bar.till >= from && bar.at <= until) {
-        let (low, high, y) = (frame.x(bar.at), frame.x(bar.till), row(bar.lane) - 9.0);
-        let colour = match (bar.is_bad, bar.outcome) {
-            (true, _) => "#c8322b",
-            (false, "ok") => "#2f8f5b",
-            (false, "fail") => "#8a93a3",
-            (false, _) => "#d18b16",
-        };
-        writeln!(
-            text,
-            "<rect x=\"{low:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"18\" rx=\"3\" \
-             fill=\"{colour}\"><title>{}</title></rect>",
-            (high - low).max(3.0),
-            escaped(&format!("{} {}", bar.id, bar.text))
-        )
-        .ok();
-    }
+    last.iter().for_each(|arrow| text.push_str(&frame.arrow(arrow)));
+    drawing.bars().iter().for_each(|bar| text.push_str(&frame.bar(bar)));
     let x = frame.x(until);
+    // Writing to a string cannot fail.
     writeln!(
         text,
         "<line x1=\"{x:.1}\" y1=\"34\" x2=\"{x:.1}\" y2=\"{height}\" stroke=\"#c8322b\" \
@@ -107,13 +52,76 @@ pub fn last_moments(case: &Case, report: &Report) -> String {
 /// The time that the picture shows.
 struct Frame {
     from: u64,
+    until: u64,
     span: u64,
 }
 
 impl Frame {
+    fn head(&self, height: u32, title: &str) -> String {
+        let seconds = Duration::from_nanos(self.until).as_secs_f64();
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+             width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" \
+             font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fbfaf7\"/>\n\
+             <text x=\"16\" y=\"24\" font-size=\"15\" font-weight=\"700\" fill=\"#1d2433\">{} at \
+             {seconds:.6} s</text>\n",
+            escaped(title)
+        )
+    }
+
+    fn lane(&self, lane: usize, name: &str) -> String {
+        let y = row(lane);
+        let time = if lane == 0 {
+            let span = Duration::from_nanos(self.until - self.from);
+            format!("<text x=\"{LEFT}\" y=\"44\" fill=\"#5d6779\">the last {span:.1?}</text>")
+        } else {
+            String::new()
+        };
+        format!(
+            "{time}<text x=\"16\" y=\"{:.1}\" font-weight=\"700\" fill=\"#1d2433\">{}</text><line \
+             x1=\"{LEFT}\" y1=\"{y}\" x2=\"{WIDTH}\" y2=\"{y}\" stroke=\"#dfe2e8\"/>\n",
+            y + 4.0,
+            escaped(name)
+        )
+    }
+
+    fn band(&self, band: &Band) -> String {
+        let is_seen = band.till >= self.from && band.at <= self.until;
+        let Some(lane) = band.lane.filter(|_| is_seen) else { return String::new() };
+        let (low, high, top) = (self.x(band.at), self.x(band.till), row(lane) - 26.0);
+        format!(
+            "<rect x=\"{low:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"52\" fill=\"#b4507a\" \
+             fill-opacity=\".14\"/><text x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\" \
+             fill=\"#8a3a5c\">{}</text>\n",
+            (high - low).max(1.0),
+            low + 4.0,
+            top + 11.0,
+            escaped(&band.text)
+        )
+    }
+
+    fn bar(&self, bar: &Bar) -> String {
+        if bar.till < self.from || bar.at > self.until {
+            return String::new();
+        }
+        let (low, high, y) = (self.x(bar.at), self.x(bar.till), row(bar.lane) - 9.0);
+        let colour = match (bar.is_bad, bar.outcome) {
+            (true, _) => "#c8322b",
+            (false, "ok") => "#2f8f5b",
+            (false, "fail") => "#8a93a3",
+            (false, _) => "#d18b16",
+        };
+        format!(
+            "<rect x=\"{low:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"18\" rx=\"3\" \
+             fill=\"{colour}\"><title>{}</title></rect>\n",
+            (high - low).max(3.0),
+            escaped(&format!("{} {}", bar.id, bar.text))
+        )
+    }
+
     fn x(&self, at: u64) -> f64 {
-        let since = std::time::Duration::from_nanos(at.saturating_sub(self.from)).as_secs_f64();
-        let span = std::time::Duration::from_nanos(self.span).as_secs_f64();
+        let since = Duration::from_nanos(at.saturating_sub(self.from)).as_secs_f64();
+        let span = Duration::from_nanos(self.span).as_secs_f64();
         let share = (since / span).clamp(0.0, 1.0);
         f64::from(LEFT) + share * f64::from(WIDTH - LEFT)
     }

@@ -50,6 +50,9 @@ const SMALL: usize = 60;
 /// Rounds after which what is left is good enough.
 const ROUNDS_MAX: u32 = 4;
 
+/// Parts of a time that may do instead of it, the shortest first.
+const EIGHTHS: [u32; 5] = [1, 2, 4, 6, 7];
+
 /// How much is spent on a case.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
@@ -196,27 +199,31 @@ impl Shrinker {
         self.bar.tick();
     }
 
-    /// Takes the first of the candidates that still fails; returns which.
-    fn take_first(&mut self, candidates: &[Case]) -> Option<usize> {
-        if candidates.first().is_some_and(|case| case.decision_count() > SMALL) {
-            return self.take_first_of(candidates);
+    /// Takes the first of `count` candidates that still fails; returns which.
+    fn take_first(&mut self, count: usize, make: impl Fn(&Case, usize) -> Case) -> Option<usize> {
+        let found = self.take_first_under(0, count, &make);
+        if found.is_some() || self.best.decision_count() > SMALL {
+            return found;
         }
-        self.take_first_of(candidates).or_else(|| {
-            // A small case may fail by a narrow margin of time.
-            (1..=OTHER_SEEDS).find_map(|step| {
-                let reseeded: Vec<Case> =
-                    candidates.iter().map(|case| reseed(case, step)).collect();
-                self.take_first_of(&reseeded)
-            })
-        })
+        // A small case may fail by a narrow margin of time.
+        (1..=OTHER_SEEDS).find_map(|step| self.take_first_under(step, count, &make))
     }
 
-    fn take_first_of(&mut self, candidates: &[Case]) -> Option<usize> {
-        for (chunk, together) in candidates.chunks(self.budget.jobs.max(1)).enumerate() {
+    /// The same under another seed, if `step` is not 0.
+    fn take_first_under(
+        &mut self,
+        step: u64,
+        count: usize,
+        make: &impl Fn(&Case, usize) -> Case,
+    ) -> Option<usize> {
+        let jobs = self.budget.jobs.max(1);
+        for first in (0..count).step_by(jobs) {
             if self.is_spent() {
                 return None;
             }
-            let reports = run_together(together);
+            let made = (first..count.min(first + jobs)).map(|at| make(&self.best, at));
+            let together: Vec<Case> = made.map(|case| reseeded(case, step)).collect();
+            let reports = run_together(&together);
             self.runs += u64::try_from(together.len()).unwrap_or(0);
             let fails = |report: &Report| {
                 report.violation.as_ref().map(Failure::of).as_ref() == Some(&self.failure)
@@ -225,7 +232,7 @@ impl Shrinker {
                 let (case, report) = (together.get(at)?, reports.get(at)?);
                 self.best = Case { expected: None, ..case.written(report) };
                 self.end = end_of(report);
-                return Some(chunk * self.budget.jobs.max(1) + at);
+                return Some(first + at);
             }
         }
         None
@@ -240,11 +247,12 @@ impl Shrinker {
             loop {
                 // What is left was written anew by each run that failed.
                 let parts = parts_of(&self.best);
-                let sets: Vec<&[Part]> =
-                    parts.get(from..).unwrap_or_default().chunks(size).collect();
-                let candidates: Vec<Case> =
-                    sets.iter().map(|set| without(&self.best, set)).collect();
-                match self.take_first(&candidates) {
+                let rest = parts.get(from..).unwrap_or_default();
+                let sets: Vec<&[Part]> = rest.chunks(size).collect();
+                let make = |case: &Case, at: usize| {
+                    without(case, sets.get(at).copied().unwrap_or_default())
+                };
+                match self.take_first(sets.len(), make) {
                     Some(at) => from += at * size,
                     None => break,
                 }
@@ -258,26 +266,20 @@ impl Shrinker {
         self.say("time");
         let phase = self.best.options.fault_phase;
         let end = self.end + Duration::from_millis(1);
-        if end < phase && self.take_first(&[ending_at(&self.best, end)]).is_some() {
+        if end < phase && self.take_first(1, |case, _| ending_at(case, end)).is_some() {
             return;
         }
-        for eighths in [1, 2, 4, 6, 7] {
-            let case = ending_at(&self.best, phase * eighths / 8);
-            if self.take_first(&[case]).is_some() {
-                return;
-            }
-        }
+        self.take_first(EIGHTHS.len(), |case, at| {
+            ending_at(case, phase * EIGHTHS.get(at).copied().unwrap_or(8) / 8)
+        });
     }
 
     fn fewer_nodes(&mut self) {
         self.say("nodes");
-        let now = self.best.options.node_count;
-        let fewer: Vec<Case> = [1, 2, 3, 4]
-            .into_iter()
-            .filter(|count| *count < now)
-            .map(|count| simpler::with_nodes(&self.best, count))
-            .collect();
-        self.take_first(&fewer);
+        let fewer = simpler::node_counts(&self.best);
+        self.take_first(fewer.len(), |case, at| {
+            simpler::with_nodes(case, fewer.get(at).copied().unwrap_or(3))
+        });
     }
 
     /// Makes each fault as simple as it can be.
@@ -285,11 +287,12 @@ impl Shrinker {
         self.say("simpler faults");
         let mut at = 0;
         while let Some(fault) = self.best.faults.as_ref().and_then(|faults| faults.get(at)) {
-            let candidates: Vec<Case> = simpler::actions(&fault.action)
-                .into_iter()
-                .map(|action| simpler::with_action(&self.best, at, action))
-                .collect();
-            if self.take_first(&candidates).is_none() {
+            let actions = simpler::actions(&fault.action);
+            let make = |case: &Case, which: usize| match actions.get(which) {
+                Some(action) => simpler::with_action(case, at, action.clone()),
+                None => case.clone(),
+            };
+            if self.take_first(actions.len(), make).is_none() {
                 at += 1;
             }
             if self.is_spent() {
@@ -301,12 +304,9 @@ impl Shrinker {
     /// Lets everything follow sooner.
     fn squeeze(&mut self) {
         self.say("pauses");
-        for (part, whole) in [(1, 8), (1, 4), (1, 2), (3, 4)] {
-            let case = simpler::squeezed(&self.best, part, whole);
-            if self.take_first(&[case]).is_some() {
-                return;
-            }
-        }
+        self.take_first(EIGHTHS.len(), |case, at| {
+            simpler::squeezed(case, EIGHTHS.get(at).copied().unwrap_or(8), 8)
+        });
     }
 }
 
@@ -330,9 +330,10 @@ fn end_of(report: &Report) -> Duration {
 }
 
 /// Returns the case under another seed, which decides only what is not listed.
-fn reseed(case: &Case, step: u64) -> Case {
-    let mut case = case.clone();
-    case.options.seed = case.options.seed.wrapping_mul(31).wrapping_add(step);
+fn reseeded(mut case: Case, step: u64) -> Case {
+    if step > 0 {
+        case.options.seed = case.options.seed.wrapping_mul(31).wrapping_add(step);
+    }
     case
 }
 
@@ -363,6 +364,21 @@ fn clients_of(case: &Case) -> Vec<Part> {
     clients.into_iter().map(Part::Client).collect()
 }
 
+/// Settings that make sense only together: a heartbeat is to be shorter than an election time-out,
+/// a floor older than a write can be late, and whoever repairs nothing must compare.
+const TOGETHER: [&[&str]; 4] = [
+    &["election_timeout_ms", "heartbeat_interval_ms"],
+    &["tree.level0_tables", "tree.level0_tables_max"],
+    &["request_timeout_ms", "hint_after_ms", "floor_age_ms", "batch_takeover_ms"],
+    &["mechanism", "repair.hints", "repair.reads", "sync_interval_ms", "floor_interval_ms"],
+];
+
+/// Returns the settings that go with one, itself included.
+fn with_friends(name: &str) -> Vec<&str> {
+    let friends = TOGETHER.iter().find(|together| together.contains(&name));
+    friends.map_or_else(|| vec![name], |together| together.to_vec())
+}
+
 fn settings_of(case: &Case) -> Vec<Part> {
     // When the faults end is not a matter of taste, and nodes are counted elsewhere.
     let is_free = |name: &&str| !matches!(*name, "fault_phase_ms" | "nodes" | "clients");
@@ -380,9 +396,9 @@ fn without(case: &Case, parts: &[Part]) -> Case {
     let mut case = case.clone();
     let plain = settings::plain(case.options.mode(), case.options.seed);
     for part in parts {
-        if let Part::Setting(name) = part
-            && let Some(setting) = settings::all(&plain).find(|setting| setting.name == *name)
-        {
+        let Part::Setting(name) = part else { continue };
+        let friends = with_friends(name);
+        for setting in settings::all(&plain).filter(|setting| friends.contains(&setting.name)) {
             setting.copy(&plain, &mut case.options);
         }
     }

@@ -68,12 +68,14 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
 
 /// Returns how long a fault lasts that can be shortened again and again.
 fn length_of(action: &Action) -> Duration {
-    match action {
-        Action::Partition { length, .. }
-        | Action::Clog { length, .. }
-        | Action::Weather { length, .. }
-        | Action::Absence { length, .. } => *length,
-        _ => SHORT,
+    if let Action::Partition { length, .. }
+    | Action::Clog { length, .. }
+    | Action::Weather { length, .. }
+    | Action::Absence { length, .. } = action
+    {
+        *length
+    } else {
+        SHORT
     }
 }
 
@@ -137,6 +139,19 @@ pub(super) fn with_action(case: &Case, at: usize, action: Action) -> Case {
     case
 }
 
+/// Returns how many nodes may do instead, the fewest first.
+///
+/// A disk that damages data belongs to one node of several: alone, it proves nothing.
+pub(super) fn node_counts(case: &Case) -> Vec<u64> {
+    let damages = |action: &Action| {
+        matches!(action, Action::Rot { .. } | Action::Lie { .. } | Action::OldDisk { .. })
+    };
+    let is_damaged = case.faults.iter().flatten().any(|fault| damages(&fault.action));
+    let counts: &[u64] = if case.options.masterless.is_some() { &[1, 2, 3, 4, 5] } else { &[1, 3] };
+    let fewer = |count: &u64| *count < case.options.node_count && (*count > 1 || !is_damaged);
+    counts.iter().copied().filter(fewer).collect()
+}
+
 /// Returns the case with fewer nodes; faults of the others are gone.
 pub(super) fn with_nodes(case: &Case, count: u64) -> Case {
     let mut case = case.clone();
@@ -146,13 +161,14 @@ pub(super) fn with_nodes(case: &Case, count: u64) -> Case {
         masterless.replication_factor = masterless.replication_factor.min(nodes);
     }
     for fault in case.faults.iter_mut().flatten() {
-        match &mut fault.action {
-            Action::PowerLoss { nodes, .. } => nodes.retain(|node| *node <= count),
-            Action::Partition { links, .. } | Action::Clog { links, .. } => {
-                links.retain(|(from, to)| *from <= count && *to <= count);
-            }
-            Action::Swizzle { clogs } => clogs.retain(|held| held.node <= count),
-            _ => {}
+        if let Action::PowerLoss { nodes, .. } = &mut fault.action {
+            nodes.retain(|node| *node <= count);
+        }
+        if let Action::Partition { links, .. } | Action::Clog { links, .. } = &mut fault.action {
+            links.retain(|(from, to)| *from <= count && *to <= count);
+        }
+        if let Action::Swizzle { clogs } = &mut fault.action {
+            clogs.retain(|held| held.node <= count);
         }
     }
     let fits = |action: &Action| action.nodes().iter().all(|node| *node <= count);

@@ -113,7 +113,6 @@ fn of_fault(fault: &Fault) -> String {
 
 /// Tells an action in words.
 pub fn of_action(action: &Action) -> String {
-    let or = |is: bool, yes: &str, no: &str| if is { yes.to_owned() } else { no.to_owned() };
     match action {
         Action::Crash { node, while_busy, down } => {
             let busy = or(*while_busy, " while its disk is busy", "");
@@ -128,49 +127,6 @@ pub fn of_action(action: &Action) -> String {
             format!("{} power{busy}, {left}, for {down:?} each", named(nodes, "loses", "lose"))
         }
         Action::Pause { node, length } => format!("node {node} is frozen for {length:?}"),
-        Action::Partition { links, length } => {
-            format!("the network is cut {} for {length:?}", linked(links))
-        }
-        Action::Clog { links, length } => {
-            format!("the network holds everything {} for {length:?}", linked(links))
-        }
-        Action::Swizzle { clogs } => {
-            let each = clogs.iter().map(|held| {
-                format!("node {} from {:?} to {:?} after this", held.node, held.from, held.until)
-            });
-            format!("the network holds everything at {}", each.collect::<Vec<_>>().join(", "))
-        }
-        Action::Weather { weather, length } => {
-            format!("the network is bad for {length:?}: {}", of_weather(weather))
-        }
-        Action::Reset { a, b, one_end } => {
-            let told = or(*one_end, ", and only the first learns of it", "");
-            format!("connections between node {a} and node {b} break{told}")
-        }
-        Action::ClientCut { node, answers_only, length } => {
-            let what = or(*answers_only, "answers of", "links of clients to");
-            format!("{what} node {node} are cut for {length:?}")
-        }
-        Action::Stall { node, length } => format!("the disk of node {node} stalls for {length:?}"),
-        Action::Slow { node, factor, length } => {
-            format!("the disk of node {node} is {factor} times slower for {length:?}")
-        }
-        Action::DiskError { node, write } => {
-            format!("{} of node {node} fails", or(*write, "a write", "an fsync"))
-        }
-        Action::DiskFull { node, room_bytes, length } => {
-            format!("the disk of node {node} has {room_bytes} bytes left for {length:?}")
-        }
-        Action::Rot { node, tables, down } => {
-            let place = or(*tables, "tables", "log");
-            format!("node {node} crashes for {down:?}, and a bit of its {place} flips")
-        }
-        Action::Lie { node, length } => {
-            format!("the disk of node {node} lies about fsyncs for {length:?}, then loses power")
-        }
-        Action::OldDisk { node, age, down } => {
-            format!("{age:?} from now node {node} gets its disk of now back, after {down:?}")
-        }
         Action::Absence { node, is_cut_off, length } => {
             let how = or(*is_cut_off, "cut off", "away");
             format!("node {node} is {how} for {length:?}")
@@ -181,7 +137,80 @@ pub fn of_action(action: &Action) -> String {
         Action::ClockDrift { node, rate_ppb } => {
             format!("the clocks of node {node} run {rate_ppb} ppb too fast")
         }
+        Action::Partition { .. }
+        | Action::Clog { .. }
+        | Action::Swizzle { .. }
+        | Action::Weather { .. }
+        | Action::Reset { .. }
+        | Action::ClientCut { .. } => of_network(action),
+        Action::Stall { .. }
+        | Action::Slow { .. }
+        | Action::DiskError { .. }
+        | Action::DiskFull { .. }
+        | Action::Rot { .. }
+        | Action::Lie { .. }
+        | Action::OldDisk { .. } => of_disk(action),
     }
+}
+
+fn or(is: bool, yes: &'static str, no: &'static str) -> &'static str {
+    if is { yes } else { no }
+}
+
+fn of_network(action: &Action) -> String {
+    if let Action::Partition { links, length } = action {
+        return format!("the network is cut {} for {length:?}", linked(links));
+    }
+    if let Action::Clog { links, length } = action {
+        return format!("the network holds everything {} for {length:?}", linked(links));
+    }
+    if let Action::Swizzle { clogs } = action {
+        let each = clogs.iter().map(|held| {
+            format!("node {} from {:?} to {:?} after this", held.node, held.from, held.until)
+        });
+        let each: Vec<String> = each.collect();
+        return format!("the network holds everything at {}", each.join(", "));
+    }
+    if let Action::Weather { weather, length } = action {
+        return format!("the network is bad for {length:?}: {}", of_weather(weather));
+    }
+    if let Action::Reset { a, b, one_end } = action {
+        let told = or(*one_end, ", and only the first learns of it", "");
+        return format!("connections between node {a} and node {b} break{told}");
+    }
+    if let Action::ClientCut { node, answers_only, length } = action {
+        let what = or(*answers_only, "answers of", "links of clients to");
+        return format!("{what} node {node} are cut for {length:?}");
+    }
+    format!("{action:?}")
+}
+
+fn of_disk(action: &Action) -> String {
+    if let Action::Stall { node, length } = action {
+        return format!("the disk of node {node} stalls for {length:?}");
+    }
+    if let Action::Slow { node, factor, length } = action {
+        return format!("the disk of node {node} is {factor} times slower for {length:?}");
+    }
+    if let Action::DiskError { node, write } = action {
+        return format!("{} of node {node} fails", or(*write, "a write", "an fsync"));
+    }
+    if let Action::DiskFull { node, room_bytes, length } = action {
+        return format!("the disk of node {node} has {room_bytes} bytes left for {length:?}");
+    }
+    if let Action::Rot { node, tables, down } = action {
+        let place = or(*tables, "tables", "log");
+        return format!("node {node} crashes for {down:?}, and a bit of its {place} flips");
+    }
+    if let Action::Lie { node, length } = action {
+        return format!(
+            "the disk of node {node} lies about fsyncs for {length:?}, then loses power"
+        );
+    }
+    if let Action::OldDisk { node, age, down } = action {
+        return format!("{age:?} from now node {node} gets its disk of now back, after {down:?}");
+    }
+    format!("{action:?}")
 }
 
 fn named(nodes: &[u64], one: &str, many: &str) -> String {

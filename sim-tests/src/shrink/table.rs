@@ -16,6 +16,9 @@ use crate::swarm::percentile;
 /// Seeds among which a failure of a bug is looked for.
 const SEEDS: u64 = 60;
 
+/// Processor seconds after which a failure is small enough.
+const CPU_SECONDS_MAX: f64 = 50.0;
+
 /// One failure that was shrunk.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -35,6 +38,8 @@ pub struct Row {
     pub cpu_seconds: f64,
     /// Whether the same checker speaks when what was written is read and run again.
     pub is_shown_again: bool,
+    /// Whether it breaks no promise without the bug.
+    pub holds_without: bool,
 }
 
 impl Row {
@@ -75,14 +80,17 @@ pub fn shrink_first(bug: Bug, mode: Mode, jobs: usize) -> Option<Row> {
     let draw = |seed| Case::drawn(Options { planted: Some(bug.code), ..plan.draw(seed) });
     let fails = |seed: &u64| run_case(&draw(*seed), Keep::default()).violation.is_some();
     let seed = (1..=SEEDS).find(fails)?;
-    let budget = Budget { jobs, runs_max: 4000, cpu_seconds_max: 60.0 };
+    let budget = Budget { jobs, runs_max: 4000, cpu_seconds_max: CPU_SECONDS_MAX };
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     let shrunk = shrink(&draw(seed), budget, &bar).ok()?;
     let checker = |violation: &Violation| violation.checker;
     let spoke = shrunk.report.violation.as_ref().map(checker)?;
     let again = Case::from_json(&shrunk.case.to_json()).ok()?;
+    let mut sound = again.clone();
+    sound.options.planted = None;
     let again = run_case(&again, Keep::default());
     Some(Row {
+        holds_without: run_case(&sound, Keep::default()).violation.is_none(),
         bug,
         seed,
         checker: spoke,
@@ -97,7 +105,18 @@ pub fn shrink_first(bug: Bug, mode: Mode, jobs: usize) -> Option<Row> {
 /// Returns the rows for people.
 pub fn rows_to_table(rows: &[Row]) -> String {
     let mut table = comfy_table::Table::new();
-    table.set_header(["bug", "seed", "checker", "decisions", "left", "runs", "CPU s", "again"]);
+    // "again": what was written fails in the same way; "holds": not so without the bug.
+    table.set_header([
+        "bug",
+        "seed",
+        "checker",
+        "decisions",
+        "left",
+        "runs",
+        "CPU s",
+        "again",
+        "holds",
+    ]);
     for row in rows {
         table.add_row([
             row.bug.code.to_owned(),
@@ -108,6 +127,7 @@ pub fn rows_to_table(rows: &[Row]) -> String {
             row.runs.to_string(),
             format!("{:.1}", row.cpu_seconds),
             (if row.is_shown_again { "yes" } else { "NO" }).to_owned(),
+            (if row.holds_without { "yes" } else { "NO" }).to_owned(),
         ]);
     }
     let left: Vec<u64> = rows.iter().map(|row| u64::try_from(row.after).unwrap_or(0)).collect();
@@ -136,6 +156,7 @@ pub fn rows_to_json(rows: &[Row]) -> String {
                 "bug": row.bug.code, "seed": row.seed, "checker": row.checker,
                 "before": row.before, "after": row.after, "runs": row.runs,
                 "cpu_seconds": row.cpu_seconds, "again": row.is_shown_again,
+                "holds_without": row.holds_without,
             })
         })
         .collect();
