@@ -312,6 +312,43 @@ impl Action {
         named
     }
 
+    /// Shows every length of time in it, to be changed.
+    pub fn visit_lengths(&mut self, visit: &mut dyn FnMut(&mut Duration)) {
+        match self {
+            Self::Crash { down, .. } | Self::PowerLoss { down, .. } | Self::Rot { down, .. } => {
+                visit(down);
+            }
+            Self::CrashLoop { lives, .. } => lives.iter_mut().for_each(visit),
+            Self::Pause { length, .. }
+            | Self::Partition { length, .. }
+            | Self::Clog { length, .. }
+            | Self::ClientCut { length, .. }
+            | Self::Stall { length, .. }
+            | Self::Slow { length, .. }
+            | Self::DiskFull { length, .. }
+            | Self::Lie { length, .. }
+            | Self::Absence { length, .. } => visit(length),
+            Self::Swizzle { clogs } => {
+                for held in clogs {
+                    visit(&mut held.from);
+                    visit(&mut held.until);
+                }
+            }
+            Self::Weather { weather, length } => {
+                visit(&mut weather.latency);
+                visit(length);
+            }
+            Self::OldDisk { age, down, .. } => {
+                visit(age);
+                visit(down);
+            }
+            Self::Reset { .. }
+            | Self::DiskError { .. }
+            | Self::ClockJump { .. }
+            | Self::ClockDrift { .. } => {}
+        }
+    }
+
     fn visit_nodes(&mut self, visit: &mut dyn FnMut(&mut u64)) {
         match self {
             Self::Crash { node, .. }

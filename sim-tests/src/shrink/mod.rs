@@ -53,6 +53,10 @@ const ROUNDS_MAX: u32 = 4;
 /// Parts of a time that may do instead of it, the shortest first.
 const EIGHTHS: [u32; 5] = [1, 2, 4, 6, 7];
 
+/// Steps of time that are easy to read, the longest first.
+const GRIDS: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(1), Duration::from_micros(100)];
+
 /// How much is spent on a case.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
@@ -178,6 +182,7 @@ impl Shrinker {
             self.leave_out("fates", fates_of);
             self.simpler_faults();
             self.squeeze();
+            self.round();
             let after = (self.best.decision_count(), self.best.options.fault_phase);
             if after == before || self.is_spent() {
                 return;
@@ -306,6 +311,16 @@ impl Shrinker {
         self.say("pauses");
         self.take_first(EIGHTHS.len(), |case, at| {
             simpler::squeezed(case, EIGHTHS.get(at).copied().unwrap_or(8), 8)
+        });
+    }
+}
+
+impl Shrinker {
+    /// Gives everything a time that is easy to read.
+    fn round(&mut self) {
+        self.say("round times");
+        self.take_first(GRIDS.len(), |case, at| {
+            simpler::rounded(case, GRIDS.get(at).copied().unwrap_or(Duration::from_nanos(1)))
         });
     }
 }

@@ -30,38 +30,35 @@ pub fn to_rust(case: &Case, report: &Report) -> Option<String> {
             writeln!(text, "{}", format!("//! {line}").trim_end()).ok();
         }
     }
-    text.push_str(
-        "\nuse mangrove::dynamo::Level;\nuse sim_tests::nemesis::{Action, Held, Weather};\n\
-         use sim_tests::operation::Request;\nuse sim_tests::options::Mode;\n\n\
-         use super::{at, case, cell, ms};\n",
-    );
-    let used = body(case, &failure);
-    let unused = |name: &str| !used.contains(name);
-    for (name, line) in [
-        ("Level::", "use mangrove::dynamo::Level;\n"),
-        ("Request::", "use sim_tests::operation::Request;\n"),
+    let body = body(case, &failure);
+    text.push_str(&imports(&body));
+    text.push_str(&body);
+    Some(text)
+}
+
+/// Returns the imports that a body needs.
+fn imports(body: &str) -> String {
+    let used = |names: &[(&'static str, &str)]| -> Vec<&'static str> {
+        names.iter().filter(|(_, call)| body.contains(*call)).map(|(name, _)| *name).collect()
+    };
+    let mut text = String::from("\n");
+    let nemesis = [("Action", "Action::"), ("Held", "Held {"), ("Weather", "Weather {")];
+    let helpers = [("at", " at("), ("case", "case("), ("cell", "cell("), ("ms", " ms(")];
+    for (path, names) in [
+        ("mangrove::dynamo", used(&[("Level", "Level::")])),
+        ("sim_tests::nemesis", used(&nemesis)),
+        ("sim_tests::operation", used(&[("Request", "Request::")])),
+        ("sim_tests::options", vec!["Mode"]),
+        ("super", used(&helpers)),
     ] {
-        if unused(name) {
-            text = text.replace(line, "");
+        let gap = if path == "super" { "\n" } else { "" };
+        match names.as_slice() {
+            [] => {}
+            [one] => text.push_str(&format!("{gap}use {path}::{one};\n")),
+            many => text.push_str(&format!("{gap}use {path}::{{{}}};\n", many.join(", "))),
         }
     }
-    let nemesis: Vec<&str> =
-        ["Action", "Held", "Weather"].into_iter().filter(|name| used.contains(*name)).collect();
-    let line = "use sim_tests::nemesis::{Action, Held, Weather};\n";
-    text = match nemesis.as_slice() {
-        [] => text.replace(line, ""),
-        [one] => text.replace(line, &format!("use sim_tests::nemesis::{one};\n")),
-        many => text.replace(line, &format!("use sim_tests::nemesis::{{{}}};\n", many.join(", "))),
-    };
-    let helpers = [("at", " at("), ("case", "case("), ("cell", "cell("), ("ms", "ms(")];
-    let helpers: Vec<&str> = helpers
-        .into_iter()
-        .filter(|(_, call)| used.contains(*call))
-        .map(|(name, _)| name)
-        .collect();
-    text = text.replace("{at, case, cell, ms}", &format!("{{{}}}", helpers.join(", ")));
-    text.push_str(&used);
-    Some(text)
+    text
 }
 
 fn body(case: &Case, failure: &Failure) -> String {
@@ -71,21 +68,22 @@ fn body(case: &Case, failure: &Failure) -> String {
         Mode::Masterless => "Masterless",
     };
     let mut text = format!("\n#[test]\nfn {}() {{\n", name_of(case, failure));
-    writeln!(text, "    let mut case = case(Mode::{mode}, {});", options.seed).ok();
+    let seed = grouped(&options.seed.to_string());
+    writeln!(text, "    let mut case = case(Mode::{mode}, {seed});").ok();
     for (name, value) in settings::unlike_plain(options) {
-        writeln!(text, "    case.set({name:?}, {value});").ok();
+        writeln!(text, "    case.set({name:?}, {});", grouped(&value.to_string())).ok();
     }
     for operation in case.operations.iter().flatten() {
         let level = operation.level.map_or("None".to_owned(), |level| format!("Some({level:?})"));
         let level = level.replace("Some(", "Some(Level::");
-        let (id, time) = (operation.id, ms::number(operation.at));
+        let (id, time) = (operation.id, grouped(&format!("{:?}", ms::number(operation.at))));
         let request = mended(&format!("{:?}", operation.request));
-        writeln!(text, "    case.ask(\"{id}\", at({time:?}), {level}, Request::{request});").ok();
+        writeln!(text, "    case.ask(\"{id}\", at({time}), {level}, Request::{request});").ok();
     }
     for fault in case.faults.iter().flatten() {
-        let (id, time) = (fault.id, ms::number(fault.at));
+        let (id, time) = (fault.id, grouped(&format!("{:?}", ms::number(fault.at))));
         let action = mended(&format!("{:?}", fault.action));
-        writeln!(text, "    case.strike(\"{id}\", at({time:?}), Action::{action});").ok();
+        writeln!(text, "    case.strike(\"{id}\", at({time}), Action::{action});").ok();
     }
     let checker = failure.checker;
     match options.planted {
@@ -112,7 +110,7 @@ fn mended(debug: &str) -> String {
             word.push(letter);
             continue;
         }
-        mended.push_str(&millis(&word).unwrap_or_else(|| word.clone()));
+        mended.push_str(&millis(&word).unwrap_or_else(|| grouped(&word)));
         word.clear();
         mended.push(letter);
     }
@@ -128,7 +126,38 @@ fn millis(word: &str) -> Option<String> {
     // To the nanosecond, and no longer than it must be.
     let text = format!("{:.6}", number * factor);
     let text = text.trim_end_matches('0');
-    Some(format!("ms({}{})", text, if text.ends_with('.') { "0" } else { "" }))
+    let zero = if text.ends_with('.') { "0" } else { "" };
+    Some(format!("ms({})", grouped(&format!("{text}{zero}"))))
+}
+
+/// Sets the digits of a long number in groups of three; anything else stays as it is.
+fn grouped(text: &str) -> String {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let (whole, part) =
+        digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole)
+        || !part.is_none_or(is_number)
+        || whole.len() < 5 && part.is_none_or(|p| p.len() < 5)
+    {
+        return text.to_owned();
+    }
+    let mut groups: Vec<&str> = Vec::new();
+    let mut rest = whole;
+    while rest.len() > 3 {
+        let (front, group) = rest.split_at(rest.len() - 3);
+        groups.push(group);
+        rest = front;
+    }
+    groups.push(rest);
+    groups.reverse();
+    let part = part.map_or(String::new(), |part| {
+        let groups: Vec<&str> = (0..part.len().div_ceil(3))
+            .filter_map(|at| part.get(at * 3..part.len().min(at * 3 + 3)))
+            .collect();
+        format!(".{}", groups.join("_"))
+    });
+    format!("{sign}{}{part}", groups.join("_"))
 }
 
 fn wrapped(line: &str) -> Vec<String> {
@@ -166,6 +195,9 @@ mod tests {
             mended("Set { cell: Cell(\"k0-1/a\"), bytes: 8 }"),
             "Set { cell: cell(\"k0-1/a\"), bytes: 8 }"
         );
+        let jump = "ClockJump { node: 1, by_ms: -1234567 }";
+        assert_eq!(mended(jump), "ClockJump { node: 1, by_ms: -1_234_567 }");
+        assert_eq!(grouped("12345.123456"), "12_345.123_456");
         assert_eq!(mended("Row(\"k0-1\")"), "Row(\"k0-1\".to_owned())");
     }
 }

@@ -190,6 +190,23 @@ pub(super) fn squeezed(case: &Case, part: u32, whole: u32) -> Case {
     case
 }
 
+/// Returns the case with all times in whole steps of a grid.
+pub(super) fn rounded(case: &Case, step: Duration) -> Case {
+    let mut case = case.clone();
+    let step = step.as_nanos().max(1);
+    let mut round = |time: &mut Duration| {
+        let steps = (time.as_nanos() + step / 2) / step;
+        *time = Duration::from_nanos(u64::try_from(steps.max(1) * step).unwrap_or(u64::MAX));
+    };
+    round(&mut case.options.fault_phase);
+    for fault in case.faults.iter_mut().flatten() {
+        round(&mut fault.at);
+        fault.action.visit_lengths(&mut round);
+    }
+    case.operations.iter_mut().flatten().for_each(|operation| round(&mut operation.at));
+    case
+}
+
 /// Returns the highest number of a client that has something to do.
 pub(super) fn last_client(case: &Case) -> u64 {
     let clients = case.operations.iter().flatten().map(|operation| operation.id.client);
