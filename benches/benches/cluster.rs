@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S] [--no-pin]`
 //!
+//! `cargo bench -p benches --bench cluster -- masterless` measures that mode beside the other.
+//!
 //! The nodes get a processor each, in turn ([`spread`] says why); `--no-pin` leaves them to the
 //! kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -11,7 +13,10 @@ use std::time::Duration;
 use benches::load::{self, Kind, Load, Outcome};
 use benches::machine::{cpu_ms, fdatasync_median, median, memory_bytes, spread};
 use benches::redis::{Figures, Redis};
+use mangrove::client::Level;
 use real_tests::{RealCluster, block_on};
+
+mod masterless;
 
 const CONNECTIONS: usize = 64;
 const VALUE_BYTES: usize = 100;
@@ -25,7 +30,12 @@ fn main() {
         value.and_then(|value| value.parse().ok()).unwrap_or(default)
     };
     let is_pinned = !arguments.iter().any(|argument| argument == "--no-pin");
-    block_on(measure(number("--rounds", 5), number("--seconds", 4), is_pinned));
+    let (rounds, seconds) = (number("--rounds", 5), number("--seconds", 4));
+    if arguments.iter().any(|argument| argument == "masterless") {
+        block_on(masterless::measure(rounds, seconds, is_pinned));
+    } else {
+        block_on(measure(rounds, seconds, is_pinned));
+    }
 }
 
 /// Medians over the rounds of one kind of request.
@@ -104,6 +114,7 @@ async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     }
     let load = |kind, connection_count, seed| Load {
         kind,
+        level: Level::Quorum,
         connection_count,
         duration: Duration::from_secs(seconds),
         key_count: KEY_COUNT,

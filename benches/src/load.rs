@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use mangrove::base::Rng;
-use mangrove::client::{BatchBuilder, Client, connect};
+use mangrove::client::{BatchBuilder, Client, Level, connect};
 use mangrove::env::real::RealEnv;
 
 /// Longest latency that is told apart, in microseconds.
@@ -27,6 +27,8 @@ pub enum Kind {
 pub struct Load {
     /// What is asked.
     pub kind: Kind,
+    /// How many replicas must have answered; means nothing in the primary-backup mode.
+    pub level: Level,
     /// Clients, each with a connection of its own and one request in flight.
     pub connection_count: usize,
     /// How long.
@@ -68,7 +70,10 @@ pub async fn run(addresses: &[String], load: Load) -> Outcome {
     let stopped = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for number in 0..load.connection_count {
-        let client = connect(addresses.to_vec());
+        // A client asks the first node that answers, so each begins with another one.
+        let mut addresses = addresses.to_vec();
+        addresses.rotate_left(number % addresses.len().max(1));
+        let client = connect(addresses).with_level(load.level);
         let rng = Rng::new(load.seed).split(&format!("client.{number}"));
         tasks.push(tokio::spawn(one_client(client, rng, load, Arc::clone(&stopped))));
     }
@@ -87,6 +92,14 @@ pub async fn run(addresses: &[String], load: Load) -> Outcome {
     Outcome { per_second: answered / elapsed.as_secs_f64(), latencies, error_count }
 }
 
+/// Makes one request; tells whether it was answered.
+pub async fn ask(client: &Client<RealEnv>, kind: Kind, key: Bytes, value: &Bytes) -> bool {
+    match kind {
+        Kind::Set => client.set(key, value.clone()).await.is_ok(),
+        Kind::Get => client.get(key).await.is_ok(),
+    }
+}
+
 async fn one_client(
     client: Client<RealEnv>,
     mut rng: Rng,
@@ -99,10 +112,7 @@ async fn one_client(
     while !stopped.load(Ordering::Relaxed) {
         let key = key(rng.range(0, load.key_count));
         let begin = Instant::now();
-        let answered = match load.kind {
-            Kind::Set => client.set(key, value.clone()).await.is_ok(),
-            Kind::Get => client.get(key).await.is_ok(),
-        };
+        let answered = ask(&client, load.kind, key, &value).await;
         let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(LATENCY_US_MAX);
         if answered {
             latencies.saturating_record(micros);

@@ -56,6 +56,8 @@ enum Undo {
     DiskSpace(u64),
     DiskErrors(u64),
     PowerAfterLie(u64),
+    /// Sets a wall clock by so many milliseconds.
+    Clock(u64, i64),
     /// Takes a node down and puts its old disk back; it starts after that time.
     OldDisk(u64, KeptDisk, Duration),
 }
@@ -397,6 +399,7 @@ impl Cluster {
                 }
                 self.start_node(node).await;
             }
+            Undo::Clock(node, by_ms) => self.jump(node, by_ms),
             Undo::OldDisk(node, kept, down) => {
                 self.keeping = false;
                 let host = self.server(node);
@@ -514,6 +517,10 @@ impl Cluster {
             Action::OldDisk { node, age, down } => self.keep_disk(node, age, down),
             Action::Absence { node, is_cut_off, length } => self.absent(node, is_cut_off, length),
             Action::ClockJump { node, by_ms } => self.jump(node, by_ms),
+            Action::ClockFar { node, by_ms, length } => {
+                self.jump(node, by_ms);
+                self.later(length, Undo::Clock(node, -by_ms));
+            }
             Action::ClockDrift { node, rate_ppb } => {
                 self.world.set_drift(self.server(node), rate_ppb);
             }
@@ -580,6 +587,7 @@ impl Cluster {
             | Action::OldDisk { .. }
             | Action::Absence { .. }
             | Action::ClockJump { .. }
+            | Action::ClockFar { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
         }
     }
@@ -740,7 +748,8 @@ impl Cluster {
         self.watch.check_disks(acknowledged, &disks, &excused)
     }
 
-    /// Ends all faults and starts every node; those in `frozen` stay as they are instead.
+    /// Ends all faults and starts every node. A clock that is far away stays there: what is to be
+    /// well again after healing is so with one such clock, too.
     pub async fn heal(&mut self) {
         // A disk that has lied must have lost what it lied about: nothing else makes it honest.
         let lying = self.undo.values().find(|undo| matches!(undo, Undo::PowerAfterLie(_)));

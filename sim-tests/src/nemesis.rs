@@ -5,8 +5,9 @@
 //! - disks that *damage* data (rot D10, a lying fsync D6) belong to one node of the run, the
 //!   *victim*, so that every quorum has another good copy of each record. The victim is never the
 //!   only node;
-//! - in the masterless mode the victim may also come back with an old disk, and wall clocks stay
-//!   within the bound that the mode states;
+//! - in the masterless mode the victim may also come back with an old disk;
+//! - there the wall clocks of most nodes stay within the bound that the mode states. One node's may
+//!   be hours away from the others, for a while or to the end of the run;
 //! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
 //!   forget and its catching up, nothing else goes wrong and it is not asked for a vote: the lie
 //!   is done as one composite step, in a calm world with another node leading.
@@ -34,7 +35,11 @@ const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
 
 /// Most milliseconds that the jumps of one clock add up to in the masterless mode: two clocks that
 /// have jumped apart as far as that are still within the two hours that a node bears.
-const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
+pub const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
+
+/// Least and most milliseconds by which the clock that is far away is far away: beyond everything
+/// that nodes bear, however the other clocks have jumped.
+const FAR_MS: (u64, u64) = (4 * 3_600_000, 20 * 3_600_000);
 
 /// Something that goes wrong. Nodes are numbered from 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -207,6 +212,16 @@ pub enum Action {
         /// By how many milliseconds, forward or back.
         by_ms: i64,
     },
+    /// A wall clock jumps far away from the others' (C3), and back later.
+    ClockFar {
+        /// The node.
+        node: u64,
+        /// By how many milliseconds, forward or back.
+        by_ms: i64,
+        /// Until it is set right.
+        #[serde(rename = "length_ms", with = "ms")]
+        length: Duration,
+    },
     /// A node's clocks run at another rate from now on (C2).
     ClockDrift {
         /// The node.
@@ -327,6 +342,7 @@ impl Action {
             | Self::Slow { length, .. }
             | Self::DiskFull { length, .. }
             | Self::Lie { length, .. }
+            | Self::ClockFar { length, .. }
             | Self::Absence { length, .. } => visit(length),
             Self::Swizzle { clogs } => {
                 for held in clogs {
@@ -364,6 +380,7 @@ impl Action {
             | Self::OldDisk { node, .. }
             | Self::Absence { node, .. }
             | Self::ClockJump { node, .. }
+            | Self::ClockFar { node, .. }
             | Self::ClockDrift { node, .. } => visit(node),
             Self::PowerLoss { nodes, .. } => nodes.iter_mut().for_each(visit),
             Self::Partition { links, .. } | Self::Clog { links, .. } => {
@@ -410,6 +427,8 @@ pub struct Nemesis {
     faults: FaultClasses,
     table_rot_chance: f64,
     victim: u64,
+    /// The node whose clock may be far away: always the same one, so that it is a minority.
+    far_clock: u64,
     root: Rng,
     clock_guard: ClockGuard,
     pause_mean: Duration,
@@ -461,6 +480,7 @@ enum Class {
     Rot,
     Lie,
     Clock,
+    ClockFar,
     OldDisk,
     Absence,
 }
@@ -483,6 +503,7 @@ impl Nemesis {
                 Profile::Storage => TABLE_ROT_CHANCE.1,
             },
             victim: victim.range(1, options.node_count + 1),
+            far_clock: root.split("far_clock").range(1, options.node_count + 1),
             root,
             clock_guard: ClockGuard {
                 sum_max: options.masterless.as_ref().map(|_| MASTERLESS_JUMPS_MAX_MS),
@@ -512,6 +533,7 @@ impl Nemesis {
             (Class::Rot, faults.rot && several),
             (Class::Lie, faults.lying_fsync && several),
             (Class::Clock, faults.clock),
+            (Class::ClockFar, faults.clock_far && several),
             (Class::OldDisk, faults.old_disk && several),
             (Class::Absence, faults.absence && several),
         ];
@@ -574,6 +596,7 @@ impl Draw<'_> {
             },
             Class::Lie => Action::Lie { node: victim, length: millis(&mut self.rng, 200, 2000) },
             Class::Clock => self.clock(),
+            Class::ClockFar => self.clock_far(),
             Class::OldDisk => Action::OldDisk {
                 node: victim,
                 age: millis(&mut self.rng, 500, 15_000),
@@ -702,6 +725,22 @@ impl Draw<'_> {
         }
         // Up to five per cent: far beyond any real clock.
         Action::ClockDrift { node, rate_ppb: signed(rng, 50_000_000) }
+    }
+}
+
+impl Draw<'_> {
+    /// Draws how a clock goes far away. Of two nodes only forward: nobody knows which of the two
+    /// is right, and the one that is ahead gives way.
+    fn clock_far(&mut self) -> Action {
+        let rng = &mut self.rng;
+        let by_ms = i64::try_from(rng.range(FAR_MS.0, FAR_MS.1)).unwrap_or_default();
+        let is_back = self.nemesis.node_count > 2 && rng.chance(0.3);
+        let length = millis(rng, 500, 15_000);
+        Action::ClockFar {
+            node: self.nemesis.far_clock,
+            by_ms: if is_back { -by_ms } else { by_ms },
+            length,
+        }
     }
 }
 

@@ -144,6 +144,8 @@ pub struct FaultClasses {
     pub client_link: bool,
     /// Clock offset, drift and steps (C1, C2, C3).
     pub clock: bool,
+    /// One clock hours away from the others (C3). Masterless mode only.
+    pub clock_far: bool,
     /// A node comes back with its disk as it was some time ago (P7). Masterless mode only.
     pub old_disk: bool,
     /// A node is away for long. Masterless mode only.
@@ -166,6 +168,7 @@ impl FaultClasses {
         connection: true,
         client_link: true,
         clock: true,
+        clock_far: true,
         old_disk: true,
         absence: true,
     };
@@ -185,6 +188,7 @@ impl FaultClasses {
         connection: false,
         client_link: false,
         clock: false,
+        clock_far: false,
         old_disk: false,
         absence: false,
     };
@@ -207,6 +211,7 @@ impl FaultClasses {
             connection: rarely("connection"),
             client_link: rarely("client_link"),
             clock: rarely("clock"),
+            clock_far: false,
             old_disk: false,
             absence: false,
         }
@@ -229,6 +234,7 @@ impl FaultClasses {
             connection: keep("connection", 0.5),
             client_link: keep("client_link", 0.4),
             clock: keep("clock", 0.5),
+            clock_far: false,
             old_disk: false,
             absence: false,
         }
@@ -242,7 +248,7 @@ pub struct Options {
     pub seed: u64,
     /// What the run is mostly about.
     pub profile: Profile,
-    /// Nodes: 1, 3 or 5; in the masterless mode also 2, 4 and 7.
+    /// Nodes: 1, 3 or 5; in the masterless mode also 2, 4, 6 and 7.
     pub node_count: u64,
     /// Client processes, each with one request in flight.
     pub client_count: u64,
@@ -405,7 +411,7 @@ impl Options {
 
 impl FaultClasses {
     /// Returns each class with its name.
-    pub fn named(&self) -> [(&'static str, bool); 15] {
+    pub fn named(&self) -> [(&'static str, bool); 16] {
         [
             ("crash", self.crash),
             ("power", self.power),
@@ -420,6 +426,7 @@ impl FaultClasses {
             ("connection", self.connection),
             ("client_link", self.client_link),
             ("clock", self.clock),
+            ("clock_far", self.clock_far),
             ("old_disk", self.old_disk),
             ("absence", self.absence),
         ]

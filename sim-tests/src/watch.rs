@@ -20,13 +20,10 @@ use crate::check::Violation;
 use crate::check::invariants::{Invariants, Observation, Restart};
 use crate::check::liveness::Deadlines;
 use crate::check::mirror::{Log, Stamp};
-use crate::world::{Happening, Host, World};
+use crate::world::{EPOCH_MS, Happening, Host, World};
 
 /// Roles by the number that stands for them in a [log](crate::world::Log).
 pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"];
-
-/// When every world begins, in milliseconds since 1970.
-const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// See the [module](self).
 pub struct Watch {

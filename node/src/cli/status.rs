@@ -9,7 +9,7 @@ use super::client_commands::client;
 use super::output::{Output, new_table};
 use crate::client::{Client, ClientError};
 use crate::env::real::RealEnv;
-use crate::wire::{HintStatus, MasterlessStatus, Status};
+use crate::wire::{HintStatus, MasterlessStatus, MemoryStatus, Status};
 
 /// `mangrove status`
 pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
@@ -172,6 +172,17 @@ fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), C
                 status.node
             ))?;
         }
+        for memory in masterless.memory.iter().filter(|memory| memory.is_nearly_full()) {
+            output.line(&format!("{}: {}", status.node, memory_line(memory)))?;
+        }
+        if let Some(ahead_ms) = masterless.clock_ahead_ms {
+            output.line(&format!(
+                "{}: its clock is {} s ahead of the other nodes': it takes no writes until it is \
+                 set",
+                status.node,
+                ahead_ms / 1000
+            ))?;
+        }
         if !masterless.is_whole {
             output.line(&format!(
                 "{}: its disk lost something; it answers no reads until it has got that from the \
@@ -181,6 +192,15 @@ fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// Says how much of something is held in memory, and how much that may be.
+fn memory_line(memory: &MemoryStatus) -> String {
+    let count_max = memory.count_max.map_or(String::new(), |max| format!(" of at most {max}"));
+    let bytes_max = memory
+        .bytes_max
+        .map_or(String::new(), |max| format!(" ({} of at most {})", size(memory.bytes), size(max)));
+    format!("{}: {}{count_max}{bytes_max}", memory.what, memory.count)
 }
 
 fn add_masterless_row(table: &mut Table, address: &str, status: Option<&Status>) {

@@ -31,7 +31,20 @@ pub struct ClientOptions {
     /// the primary-backup mode always answers linearizably.
     pub level: Level,
     /// Whether the client reads its own writes, and never an older state than it has read before,
-    /// whatever the level. Of the masterless mode; see [`super::Client`].
+    /// whatever the level. Of the masterless mode.
+    ///
+    /// What is promised is promised of each cell that the client has written, or has been shown
+    /// by a read, through this client or a clone of it: no later answer shows the cell as it was
+    /// before, and none leaves it out unless it was deleted since. What a page of
+    /// [`slice`](super::Client::slice), [`keys`](super::Client::keys) or
+    /// [`scan`](super::Client::scan) did *not* show is not remembered, for a range has no end of
+    /// cells: a cell that was missing in one page because it was deleted may be back in a later one
+    /// that is read from a replica which has not heard of it, unless the client itself has deleted
+    /// it, or has read just that cell and found it missing. Who needs that reads at
+    /// [`Level::Quorum`] and writes at it.
+    ///
+    /// Beyond ten thousand cells the client forgets them all and reads from all replicas what it
+    /// does not know any more; the promise holds, and costs more.
     pub session: bool,
 }
 

@@ -21,6 +21,7 @@
 //!
 //! # Left out
 //! That something was *missing* in a range: marks are of places, and a range has infinitely many.
+//! [`ClientOptions::session`](super::ClientOptions::session) says what that means for a caller.
 //!
 //! # Sources
 //! The two guarantees are those of \[Session '94\].

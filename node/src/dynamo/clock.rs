@@ -8,12 +8,34 @@
 //! back meanwhile. So stamps are given below a *ceiling* only, which is durable; it is raised well
 //! before it is reached, and a restart begins at it.
 //!
-//! A stamp that lies far ahead of the own wall clock is not believed: it would take this node, and
-//! through it all others, into a future in which nobody's wall clock counts any more.
+//! # A wall clock that is far ahead
+//! Ten hours ahead, say, and set right an hour later. A stamp from that future would win over
+//! every write for ten hours, wherever it got to; and once somebody was told that the write is
+//! done, nobody may drop it. So it must never be given. The rule has two halves.
+//!
+//! *Who gives a stamp is careful.* Heartbeats tell what each node's wall clock shows. The **common
+//! time** is the latest time that the clocks of a majority of all nodes have reached, nodes not
+//! heard of since the start counting as having reached none. While fewer than half of the clocks
+//! are ahead, one of any majority is not; so the common time is not ahead, whoever is up. A node
+//! whose own clock lies more than [`clock_ahead_max`](Config::clock_ahead_max) ahead of it gives
+//! no stamp, at any level, and says why; nothing was done, so the client asks another node. It
+//! goes on as a replica, to which its own clock is of no importance. Nor does it raise its ceiling
+//! there: a restart would begin in that future. A node that has not heard from a majority since
+//! its start takes for the common time the ceiling that it begins with, the last that it knows.
+//!
+//! *Who is given a stamp believes it*, whether it comes with a write, a hint, a batch, a repair or
+//! an exchange: by the first half it was near the common time when it was given, and whoever
+//! refused it would lose a write, or differ for ever. Only a client's word for what it has seen is
+//! that of a stranger, and is refused like the own clock, before anything is done.
+//!
+//! If a *majority* of clocks is wrong together nobody can know better. Then stamps follow them,
+//! and when the clocks are set back the nodes go on from the latest stamp, not from the clock: no
+//! write is lost or beaten by an older one, and wall time means nothing until it has caught up.
+//! The same holds of a cluster of one.
 //!
 //! # Sources
-//! \[HLC §3\]. Unlike there, the bound on what is believed is compared with the own wall clock
-//! alone, and the ceiling is an addition.
+//! \[HLC §3\]. Unlike there, the bound is on what is given and not on what is believed, and what it
+//! is compared with is not the own clock alone; the ceiling is an addition.
 
 use super::config::Config;
 use crate::base::{NodeId, Stamp};
@@ -24,6 +46,11 @@ const WALL_MS_MAX: u64 = Stamp::MS_MAX - (1 << 36);
 /// Latest time of a stamp that is believed, whatever the configuration says.
 const SEEN_MS_MAX: u64 = Stamp::MS_MAX - (1 << 35);
 
+/// Milliseconds by which the ceiling is raised while stamps come from it and not from a clock:
+/// room for a million stamps. A larger step would put the node, at each restart, that much further
+/// into the future.
+const STEP_AT_CEILING_MS: u64 = 16;
+
 /// Gives stamps; see the [module](self).
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -33,6 +60,10 @@ pub(super) struct Clock {
     /// Latest stamp given.
     given: Stamp,
     wall_ms: Option<u64>,
+    /// The time that a majority of the nodes has reached, if enough were heard of.
+    common_ms: Option<u64>,
+    /// The ceiling that the node began with.
+    begun_ms: u64,
     /// Stamps may be given before this millisecond: it is durable.
     ceiling_ms: u64,
     /// The largest ceiling that the disk was asked for.
@@ -53,6 +84,8 @@ impl Clock {
             last: Stamp::new(ceiling_ms, 0, NodeId(0)),
             given: Stamp::ZERO,
             wall_ms: None,
+            common_ms: None,
+            begun_ms: ceiling_ms,
             ceiling_ms,
             asked_ms: ceiling_ms,
             step_ms: millis(config.ceiling_step).max(2),
@@ -61,14 +94,20 @@ impl Clock {
         }
     }
 
-    /// Takes what the wall clock shows.
-    pub(super) fn on_wall(&mut self, ms: u64) {
+    /// Takes what the wall clock shows, and the common time if it is known.
+    pub(super) fn on_wall(&mut self, ms: u64, common_ms: Option<u64>) {
         self.wall_ms = Some(ms.min(WALL_MS_MAX));
+        self.common_ms = common_ms;
     }
 
     /// Returns what the wall clock showed last; 0 before the first time.
     pub(super) fn wall_ms(&self) -> u64 {
         self.wall_ms.unwrap_or_default()
+    }
+
+    /// Returns the time that a majority of the nodes has reached, if enough were heard of.
+    pub(super) fn common_ms(&self) -> Option<u64> {
+        self.common_ms
     }
 
     /// Returns the latest stamp given or seen.
@@ -88,7 +127,9 @@ impl Clock {
 
     /// Moves up to the wall clock, so that [`low`](Self::low) follows it without writes.
     pub(super) fn follow_wall(&mut self) {
-        self.last = self.last.max(Stamp::new(self.wall_ms(), 0, NodeId(0)));
+        if self.wall_ms() > self.last.ms() && self.ahead_ms() <= self.ahead_ms_max {
+            self.last = Stamp::new(self.wall_ms(), 0, NodeId(0));
+        }
     }
 
     /// Gives no stamps until [`release`](Self::release).
@@ -101,28 +142,56 @@ impl Clock {
         self.is_held = false;
     }
 
-    /// Takes note of a stamp that was met; false if it lies too far ahead to be believed.
+    /// Takes note of a stamp that a node has given; false if it cannot be one.
     pub(super) fn observe(&mut self, stamp: Stamp) -> bool {
-        if stamp <= self.last {
-            return true;
+        let is_possible = stamp.ms() <= SEEN_MS_MAX;
+        if is_possible {
+            self.last = self.last.max(stamp);
         }
-        let is_believed = self.ahead_ms(stamp) <= self.ahead_ms_max && stamp.ms() <= SEEN_MS_MAX;
-        if is_believed {
-            self.last = stamp;
-        } else {
-            probe!("dynamo.stamp_too_far_ahead");
-        }
-        is_believed
+        is_possible
     }
 
-    /// Returns how many milliseconds a stamp lies ahead of the wall clock.
-    pub(super) fn ahead_ms(&self, stamp: Stamp) -> u64 {
-        stamp.ms().saturating_sub(self.wall_ms())
+    /// Takes note of a stamp that a client says it has seen.
+    ///
+    /// # Errors
+    /// It lies too far ahead to be believed: by so many milliseconds.
+    pub(super) fn observe_client(&mut self, stamp: Stamp) -> Result<(), u64> {
+        if stamp <= self.last {
+            return Ok(());
+        }
+        let ahead_ms = stamp.ms().saturating_sub(self.reference_ms());
+        if ahead_ms > self.ahead_ms_max || stamp.ms() > SEEN_MS_MAX {
+            probe!("dynamo.stamp_too_far_ahead");
+            return Err(ahead_ms);
+        }
+        self.last = stamp;
+        Ok(())
+    }
+
+    /// What the own clock, and clients, are compared with.
+    fn reference_ms(&self) -> u64 {
+        self.common_ms.unwrap_or(self.begun_ms)
+    }
+
+    /// Returns how many milliseconds the wall clock is ahead of the others, as far as that matters:
+    /// not if stamps are beyond it anyway.
+    pub(super) fn ahead_ms(&self) -> u64 {
+        let is_used = self.wall_ms() > self.last.ms() && !planted!("D52");
+        if is_used { self.wall_ms().saturating_sub(self.reference_ms()) } else { 0 }
+    }
+
+    /// Returns how many milliseconds the wall clock is ahead of the others if that is too much to
+    /// give a stamp.
+    pub(super) fn too_far_ahead_ms(&self) -> Option<u64> {
+        Some(self.ahead_ms()).filter(|ahead_ms| *ahead_ms > self.ahead_ms_max)
     }
 
     /// Tells whether a stamp can be given now.
     pub(super) fn can_give(&self) -> bool {
-        self.wall_ms.is_some() && !self.is_held && self.next().ms() < self.ceiling_ms
+        self.wall_ms.is_some()
+            && !self.is_held
+            && self.too_far_ahead_ms().is_none()
+            && self.next().ms() < self.ceiling_ms
     }
 
     /// Gives a stamp; `None` until the next ceiling is durable.
@@ -160,11 +229,17 @@ impl Clock {
 
     /// Returns the ceiling that should be made durable next, each once, if it is time.
     pub(super) fn take_wanted_ceiling(&mut self) -> Option<u64> {
-        let now_ms = self.wall_ms?.max(self.last.ms());
-        if now_ms + self.step_ms / 2 < self.asked_ms {
+        let wall_ms = self.wall_ms?;
+        let is_ahead = self.too_far_ahead_ms().is_some();
+        let now_ms = if is_ahead { self.last.ms() } else { wall_ms.max(self.last.ms()) };
+        let is_at_ceiling =
+            (is_ahead || now_ms > wall_ms) && now_ms <= self.begun_ms + STEP_AT_CEILING_MS;
+        let step_ms =
+            if is_at_ceiling { self.step_ms.min(STEP_AT_CEILING_MS) } else { self.step_ms };
+        if now_ms + step_ms / 2 < self.asked_ms {
             return None;
         }
-        self.asked_ms = now_ms + self.step_ms;
+        self.asked_ms = now_ms + step_ms;
         Some(self.asked_ms)
     }
 
@@ -202,7 +277,7 @@ mod tests {
     #[test]
     fn clock_before_its_ceiling_is_durable_gives_nothing() {
         let mut clock = Clock::new(&config(1), 0);
-        clock.on_wall(5_000);
+        clock.on_wall(5_000, Some(5_000));
         assert_eq!(clock.give(false), None);
         assert!(clock.take_wanted_ceiling().is_some());
         assert_eq!((clock.take_wanted_ceiling(), clock.give(false)), (None, None));
@@ -214,22 +289,51 @@ mod tests {
     #[test]
     fn counter_that_overflows_goes_to_the_next_millisecond() {
         let mut clock = Clock::new(&config(1), 0);
-        clock.on_wall(5_000);
+        clock.on_wall(5_000, Some(5_000));
         raise(&mut clock);
         assert!(clock.observe(Stamp::new(5_000, Stamp::LOGICAL_MAX, NodeId(2))));
         assert_eq!(clock.give(false), Some(Stamp::new(5_001, 0, NodeId(1))));
     }
 
     #[test]
-    fn stamp_too_far_ahead_is_not_believed() {
+    fn clients_word_is_believed_up_to_the_bound_and_a_nodes_beyond() {
         let mut clock = Clock::new(&config(1), 0);
-        clock.on_wall(5_000);
+        clock.on_wall(5_000, Some(5_000));
         let ahead_ms = u64::try_from(config(1).clock_ahead_max.as_millis()).unwrap();
-        assert!(clock.observe(Stamp::new(5_000 + ahead_ms, 0, NodeId(2))));
-        assert!(!clock.observe(Stamp::new(5_001 + ahead_ms, 0, NodeId(2))));
-        clock.on_wall(0);
-        assert!(clock.observe(Stamp::new(5_000 + ahead_ms, 0, NodeId(2))), "it was seen before");
+        let stamp = |ms| Stamp::new(ms, 0, NodeId(2));
+        assert_eq!(clock.observe_client(stamp(5_000 + ahead_ms)), Ok(()));
+        assert_eq!(clock.observe_client(stamp(5_001 + ahead_ms)), Err(1 + ahead_ms));
+        assert!(clock.observe(stamp(9_000 + ahead_ms)));
+        assert_eq!(clock.observe_client(stamp(9_000 + ahead_ms)), Ok(()), "it was seen before");
         assert!(!clock.observe(Stamp::from_version(u64::MAX)));
+        assert!(clock.observe_client(Stamp::from_version(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn clock_too_far_ahead_of_the_others_gives_nothing_and_raises_no_ceiling() {
+        let mut clock = Clock::new(&config(1), 0);
+        clock.on_wall(5_000, Some(5_000));
+        raise(&mut clock);
+        let ahead_ms = clock.ahead_ms_max;
+        clock.on_wall(5_000 + ahead_ms, Some(5_000));
+        assert_eq!(clock.too_far_ahead_ms(), None);
+        clock.on_wall(5_001 + ahead_ms, Some(5_000));
+        assert_eq!(clock.too_far_ahead_ms(), Some(ahead_ms + 1));
+        clock.follow_wall();
+        assert_eq!((clock.give(false), clock.take_wanted_ceiling()), (None, None));
+        clock.on_wall(5_001, Some(5_001));
+        assert_eq!(clock.give(false), Some(Stamp::new(5_001, 0, NodeId(1))));
+    }
+
+    #[test]
+    fn clock_that_has_heard_nobody_is_compared_with_its_ceiling() {
+        let mut clock = Clock::new(&config(1), 40_000);
+        clock.on_wall(40_000 + clock.ahead_ms_max, None);
+        assert_eq!(clock.too_far_ahead_ms(), None);
+        clock.on_wall(40_001 + clock.ahead_ms_max, None);
+        assert!(clock.too_far_ahead_ms().is_some());
+        clock.observe(Stamp::new(50_000 + clock.ahead_ms_max, 0, NodeId(2)));
+        assert_eq!(clock.too_far_ahead_ms(), None, "stamps do not come from the wall clock now");
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -260,7 +364,7 @@ mod tests {
             let (mut last, mut durable_ms, mut asked_ms) = (Stamp::ZERO, 0, None);
             for event in events {
                 match event {
-                    Event::Wall(ms) => clock.on_wall(ms),
+                    Event::Wall(ms) => clock.on_wall(ms, Some(ms)),
                     Event::Observe(ms, logical) => {
                         let stamp = Stamp::new(ms, logical, NodeId(5));
                         if clock.observe(stamp) { last = last.max(stamp); }
@@ -281,7 +385,7 @@ mod tests {
                         clock = Clock::new(&config, durable_ms);
                         // What it only saw may be forgotten; what it gave may not.
                         last = last.min(Stamp::new(durable_ms, 0, NodeId(0)));
-                        if let Some(ms) = wall_ms { clock.on_wall(ms); }
+                        if let Some(ms) = wall_ms { clock.on_wall(ms, Some(ms)); }
                         asked_ms = None;
                     }
                 }

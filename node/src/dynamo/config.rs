@@ -7,6 +7,10 @@ use super::ready::Level;
 use crate::base::{NodeId, Stamp};
 use crate::planted;
 
+/// How far a wall clock may be ahead of the others', unless it is configured otherwise: far
+/// more than clocks that somebody looks after are apart, and as long as a wrong order may last.
+pub const CLOCK_AHEAD_MAX: Duration = Duration::from_hours(2);
+
 /// How one node behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,8 +23,10 @@ pub struct Config {
     /// How replicas that missed a write are brought up to date besides anti-entropy.
     pub repair: Repair,
 
-    /// How far ahead of the own wall clock a stamp may lie to be believed. Too small: nodes whose
-    /// clocks differ refuse each other's writes. Too large: a broken clock takes all with it.
+    /// How far the own wall clock may be ahead of what a majority of the nodes' clocks have reached
+    /// for the node to take writes; see `clock`. Too small: nodes with good clocks refuse writes,
+    /// and one that restarts alone after that time waits for the others. Too large: what a broken
+    /// clock has stamped wins for so long.
     pub clock_ahead_max: Duration,
     /// By how much the durable ceiling of stamps is raised at a time. Too small: a note on disk
     /// every moment. Too large: a restart jumps that far ahead of the wall clock.
@@ -89,8 +95,8 @@ pub struct Config {
     pub read_timeout: Duration,
     /// Reads under way; above it [`Reply::Overloaded`](super::Reply::Overloaded).
     pub pending_reads_max: usize,
-    /// Bytes of answers kept of the reads under way; above it
-    /// [`Reply::Overloaded`](super::Reply::Overloaded).
+    /// Bytes of answers kept of the reads under way; above it, and for those whose answers exceed
+    /// it, [`Reply::Overloaded`](super::Reply::Overloaded). One read alone may exceed it.
     pub pending_read_bytes_max: usize,
     /// How often a read asks again because a replica refused a repair as deleted meanwhile.
     pub rereads_max: u32,
@@ -121,8 +127,10 @@ pub struct Config {
     pub sync_bytes_per_second: u64,
     /// Partitions that one session looks at; the next one goes on from there.
     pub sync_partitions_max: usize,
-    /// Time between two trees that are read from the store.
+    /// Time between two pages of the store that are read for a tree.
     pub tree_interval: Duration,
+    /// Bytes of entries of such a page. The node does nothing else while it reads one.
+    pub tree_bytes_max: usize,
 
     /// How long every write is left alone before it can come under a floor; more than twice the
     /// write time-out and the delay of hints.
@@ -163,7 +171,7 @@ impl Config {
             nodes,
             placement,
             repair: Repair { hints: true, reads: true },
-            clock_ahead_max: Duration::from_hours(2),
+            clock_ahead_max: CLOCK_AHEAD_MAX,
             ceiling_step: Duration::from_secs(4),
             waiting_count_max: 1024,
             waiting_bytes_max: 16 << 20,
@@ -208,6 +216,7 @@ impl Config {
             sync_bytes_per_second: 16 << 20,
             sync_partitions_max: 1024,
             tree_interval: Duration::from_millis(5),
+            tree_bytes_max: 256 << 10,
             floor_age: Duration::from_secs(10),
             floor_interval: Duration::from_secs(5),
             check_invariants: false,

@@ -32,6 +32,9 @@ pub struct DynamoStatus {
     pub up: Vec<NodeId>,
     /// The latest stamp given or seen.
     pub clock: Stamp,
+    /// Milliseconds by which the own wall clock is ahead of the others', if that is too much to
+    /// take writes.
+    pub too_far_ahead_ms: Option<u64>,
     /// Whether the node has all it ever acknowledged.
     pub is_whole: bool,
     /// Whether there is no space on its disk.
@@ -64,8 +67,14 @@ pub struct DynamoStatus {
     pub pending_reads: usize,
     /// Background comparisons under way.
     pub background_reads: usize,
+    /// Bytes of answers kept of the reads under way.
+    pub pending_read_bytes: usize,
+    /// Merkle trees, known or not.
+    pub merkle_count: usize,
     /// Bytes of Merkle trees.
     pub merkle_bytes: usize,
+    /// Bytes of them if all are known: what they can take.
+    pub merkle_bytes_max: usize,
     /// Partitions whose tree is not known yet.
     pub merkle_unknown: usize,
     /// Sessions of anti-entropy that were completed since the start.
@@ -181,8 +190,14 @@ impl Dynamo {
         }
     }
 
+    /// Learns what the own wall clock shows, and what the others' do by now.
+    fn read_clocks(&mut self, own_ms: u64) {
+        let common_ms = self.context.detector.common_ms(own_ms, self.context.now);
+        self.context.clock.on_wall(own_ms, common_ms);
+    }
+
     fn on_wall(&mut self, ms: u64) {
-        self.context.clock.on_wall(ms);
+        self.read_clocks(ms);
         let Startup::NoWall { generation_min, is_damaged } = self.startup else { return };
         // A disk that lost the generation would begin with a small one, and the others would take
         // every word for a late one of an earlier start.
@@ -208,7 +223,6 @@ impl Dynamo {
         if !is_known || self.startup != Startup::Started {
             return;
         }
-        let low_water = self.low_water();
         let context = &mut self.context;
         match message {
             Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat),
@@ -235,7 +249,10 @@ impl Dynamo {
                 message @ (SyncMessage::Fence { .. }
                 | SyncMessage::Fenced { .. }
                 | SyncMessage::Floor { .. }),
-            ) => self.floors.on_sync_message(context, low_water, from, message),
+            ) => {
+                let low_water = self.low_water();
+                self.floors.on_sync_message(&mut self.context, low_water, from, message);
+            }
             Message::Sync(message) => {
                 let (trees, floors) = (&self.trees, &mut self.floors);
                 self.sync.on_sync_message(context, trees, floors, from, message);
@@ -248,22 +265,41 @@ impl Dynamo {
             probe!("dynamo.peer_with_another_placement");
             return;
         }
+        let heard = heartbeat.heard;
         let context = &mut self.context;
         context.clock.observe(heartbeat.clock);
         let is_new = context.detector.on_heartbeat(from, heartbeat, context.now);
         if context.detector.heard_count() + 1 > context.config.nodes.len() / 2 {
             context.clock.release();
         }
+        self.read_clocks(self.context.clock.wall_ms());
         if is_new {
-            let heartbeat = self.heartbeat();
+            let heartbeat = self.heartbeat(from);
             self.context.send(from, Message::Heartbeat(heartbeat));
         }
         self.hints.on_peer_heard(&mut self.context, from, is_new);
+        if heard > self.context.generation {
+            self.begin_again(heard);
+        }
     }
 
-    fn heartbeat(&self) -> Heartbeat {
+    /// The disk has forgotten some starts: begins one that is later than all that others know of,
+    /// or they would take every word for a late one of an earlier start. What was asked meanwhile
+    /// and is not answered counts as lost.
+    fn begin_again(&mut self, heard: u64) {
+        probe!("dynamo.generation_was_forgotten");
+        self.context.generation = heard.saturating_add(1);
+        let note = notes::keep_number(Kind::Generation, self.context.generation);
+        self.context.persist(note, Then::Generation);
+        self.startup = Startup::Silent;
+    }
+
+    fn heartbeat(&self, to: NodeId) -> Heartbeat {
+        let known = self.context.detector.heartbeat(to);
         Heartbeat {
             generation: self.context.generation,
+            heard: known.map_or(0, |heartbeat| heartbeat.generation),
+            wall_ms: self.context.clock.wall_ms(),
             clock: self.context.clock.last(),
             placement: self.placement_hash,
             low_water: self.low_water(),
@@ -315,12 +351,28 @@ impl Dynamo {
 impl Dynamo {
     fn on_client_write(&mut self, write: ClientWrite) {
         let is_first = !self.waiting.iter().any(|(_, w)| matches!(w, Waiting::Write(_)));
-        if self.startup == Startup::Started && is_first && self.context.clock.can_give() {
-            let Self { context, writes, hints, batches, .. } = self;
-            writes.on_client_write(context, hints, batches, write);
+        if self.can_serve() && is_first {
+            self.serve_write(write);
         } else {
             self.wait(Waiting::Write(write));
         }
+    }
+
+    /// Tells whether a write can be done or refused now. A clock that seems too far ahead is given
+    /// time to hear from a majority of the nodes.
+    fn can_serve(&self) -> bool {
+        let clock = &self.context.clock;
+        let is_ahead = clock.too_far_ahead_ms().is_some() && clock.common_ms().is_some();
+        self.startup == Startup::Started && (is_ahead || clock.can_give())
+    }
+
+    fn serve_write(&mut self, write: ClientWrite) {
+        if let Some(ahead_ms) = self.context.clock.too_far_ahead_ms() {
+            probe!("dynamo.own_clock_too_far_ahead");
+            return self.context.reply(write.token, Reply::ClockSkew { ahead_ms });
+        }
+        let Self { context, writes, hints, batches, .. } = self;
+        writes.on_client_write(context, hints, batches, write);
     }
 
     fn on_client_read(&mut self, input: Input) {
@@ -349,14 +401,11 @@ impl Dynamo {
 
     /// Serves what waited, as far as it can be.
     fn serve_waiting(&mut self) {
-        while self.startup == Startup::Started && self.context.clock.can_give() {
+        while self.can_serve() {
             let Some((_, waiting)) = self.waiting.pop_front() else { return };
             self.waiting_bytes -= waiting.bytes();
             match waiting {
-                Waiting::Write(write) => {
-                    let Self { context, writes, hints, batches, .. } = self;
-                    writes.on_client_write(context, hints, batches, write);
-                }
+                Waiting::Write(write) => self.serve_write(write),
                 Waiting::Read(_, input) => self.on_client_read(input),
             }
         }
@@ -371,7 +420,11 @@ impl Dynamo {
         {
             probe!("dynamo.waited_too_long_for_the_clock");
             self.waiting_bytes -= waiting.bytes();
-            self.context.reply(waiting.token(), Reply::Overloaded);
+            let ahead_ms = self.context.clock.too_far_ahead_ms();
+            let is_write = matches!(waiting, Waiting::Write(_));
+            let reply = ahead_ms.filter(|_| is_write && self.startup == Startup::Started);
+            let reply = reply.map_or(Reply::Overloaded, |ahead_ms| Reply::ClockSkew { ahead_ms });
+            self.context.reply(waiting.token(), reply);
         }
     }
 
@@ -423,7 +476,7 @@ impl Dynamo {
             Owner::Hints => hints.on_store_read(context, id, found),
             Owner::Batches => batches.on_store_read(context, id, found),
             Owner::Reads => reads.on_store_read(context, id, found),
-            Owner::Trees => trees.on_store_read(context, id, found),
+            Owner::Trees => trees.on_store_read(id, found),
             Owner::Sync => sync.on_store_read(context, id, found),
             Owner::Writes | Owner::Floors => {
                 assert!(owner == Owner::Reads, "D4: {owner:?} read {id}, and never reads");
@@ -465,10 +518,10 @@ impl Dynamo {
 
     fn send_heartbeats(&mut self) {
         self.context.clock.follow_wall();
-        let heartbeat = self.heartbeat();
         let peers: Vec<NodeId> = self.context.config.peers().collect();
         for peer in peers {
-            self.context.send(peer, Message::Heartbeat(heartbeat.clone()));
+            let heartbeat = self.heartbeat(peer);
+            self.context.send(peer, Message::Heartbeat(heartbeat));
         }
         self.heartbeat_at = self.context.now + self.context.config.heartbeat_interval;
     }
@@ -528,6 +581,7 @@ impl Dynamo {
             generation: context.generation,
             up: context.config.peers().filter(|&peer| self.is_up(peer)).collect(),
             clock: context.clock.last(),
+            too_far_ahead_ms: context.clock.too_far_ahead_ms(),
             is_whole: context.is_whole,
             is_disk_full: context.is_disk_full,
             waiting: self.waiting.len(),

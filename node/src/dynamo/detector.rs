@@ -21,6 +21,7 @@ use crate::probe;
 #[derive(Debug)]
 pub(super) struct Detector {
     id: NodeId,
+    node_count: usize,
     peers: BTreeMap<NodeId, Peer>,
     interval: Duration,
     window: usize,
@@ -44,6 +45,7 @@ impl Detector {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             id: config.id,
+            node_count: config.nodes.len(),
             peers: BTreeMap::new(),
             interval: config.heartbeat_interval,
             window: config.detector_window,
@@ -66,6 +68,20 @@ impl Detector {
     /// Returns how many peers were ever heard of.
     pub(super) fn heard_count(&self) -> usize {
         self.peers.len()
+    }
+
+    /// Returns the latest time that the wall clocks of a majority of the nodes have reached, the
+    /// own one showing `own_ms`; `None` if too few were heard of. Clocks of nodes that are down go
+    /// on from their last word.
+    pub(super) fn common_ms(&self, own_ms: u64, now: Instant) -> Option<u64> {
+        let shown_ms = |peer: &Peer| {
+            let since = u64::try_from(now.since(peer.arrived).as_millis()).unwrap_or(u64::MAX);
+            peer.heartbeat.wall_ms.saturating_add(since)
+        };
+        let all = || self.peers.values().map(shown_ms).chain([own_ms]);
+        let majority = self.node_count / 2 + 1;
+        let is_reached = |ms: &u64| all().filter(|other| other >= ms).count() >= majority;
+        all().filter(is_reached).max()
     }
 
     /// A heartbeat arrived; tells whether it is the first one of that start of the peer. One of
@@ -142,6 +158,8 @@ mod tests {
         Heartbeat {
             generation,
             clock: Stamp::ZERO,
+            wall_ms: 0,
+            heard: 0,
             placement: 0,
             low_water: Stamp::ZERO,
             is_whole: true,
@@ -209,6 +227,23 @@ mod tests {
         assert!(!detector.on_heartbeat(PEER, heartbeat(1), at(20_700)));
         assert!(!detector.is_up(PEER, at(20_800)));
         assert_eq!(detector.heartbeat(PEER), Some(&heartbeat(2)));
+    }
+
+    #[test]
+    fn common_time_is_what_a_majority_has_reached() {
+        let nodes: Vec<NodeId> = (1..=5).map(NodeId).collect();
+        let placement = Placement::new(&nodes, 3, 1);
+        let mut detector = Detector::new(&Config::new(NodeId(1), nodes, placement));
+        let mut hear = |node, wall_ms, ms| {
+            let told = Heartbeat { wall_ms, ..heartbeat(1) };
+            detector.on_heartbeat(NodeId(node), told, at(ms));
+            detector.common_ms(50_000, at(1_000))
+        };
+        assert_eq!(hear(2, 90_000, 1_000), None, "two of five are no majority");
+        assert_eq!(hear(3, 10_000, 1_000), Some(10_000), "of these three one may be right");
+        assert_eq!(hear(4, 20_000, 1_000), Some(20_000));
+        assert_eq!(hear(5, 60_000, 900), Some(50_000), "two ahead, two behind");
+        assert_eq!(hear(3, 59_000, 500), Some(59_500), "its clock goes on");
     }
 
     #[test]

@@ -346,7 +346,9 @@ impl Hints {
 
     fn drop_old(&mut self, context: &mut Context, node: NodeId) {
         let age_ms = u64::try_from(context.config.hint_age_max.as_millis()).unwrap_or(u64::MAX);
-        let oldest_ms = context.clock.wall_ms().saturating_sub(age_ms);
+        // By the own clock alone, one that jumps ahead would make all of them old.
+        let now_ms = context.clock.common_ms().unwrap_or_default();
+        let oldest_ms = now_ms.saturating_sub(age_ms);
         while let Some(target) = self.targets.get(&node) {
             let oldest = target.by_stamp.first().filter(|(stamp, _)| stamp.ms() < oldest_ms);
             let Some(&(_, number)) = oldest else { return };

@@ -10,6 +10,9 @@
 //! old floor and the new one: then the tree is unknown until the store has read the partition
 //! again. A partition that nobody deletes in is read once, when the node starts.
 //!
+//! A partition is read in pages, with pauses, while writes go on. What a write changes behind the
+//! pages that were read is found by a later one, so the store reports only what it changes before.
+//!
 //! # Invariants
 //! - **D10** A tree never leaves out tombstones above the floor.
 
@@ -17,10 +20,10 @@ use std::collections::BTreeMap;
 
 use super::context::{Context, Owner};
 use super::core::DynamoStatus;
-use super::placement::Partition;
+use super::placement::{Partition, place_in};
 use super::ready::{Found, ReadId, StoreRead};
 use crate::base::hash::{hash64, mix64};
-use crate::base::{Instant, Stamp};
+use crate::base::{Instant, Payload, Stamp};
 use crate::codec::keycode;
 
 /// Leaves of a partition: a difference of one row costs reading a sixty-fourth of it.
@@ -50,11 +53,26 @@ pub fn entry_hash(place: &[u8], is_row: bool, stamp: Stamp, is_tombstone: bool) 
 #[derive(Debug)]
 pub(super) struct Trees {
     partitions: BTreeMap<Partition, Tree>,
-    /// What the own store is asked for: of which partition, with which floor.
-    building: Option<(ReadId, Partition, Stamp)>,
+    building: Option<Building>,
     /// Whether some tree was not known when it was looked for last.
     is_unknown: bool,
     next_build: Instant,
+}
+
+/// The tree that is being built.
+#[derive(Debug)]
+struct Building {
+    partition: Partition,
+    /// The floor when it was begun.
+    floor: Stamp,
+    /// The clock when it was begun.
+    begun: Stamp,
+    /// The page that the own store is asked for; `None` in a pause.
+    read: Option<ReadId>,
+    /// Of the pages so far; none before the first.
+    leaves: Vec<u64>,
+    /// Where the next page begins.
+    next: Payload,
 }
 
 /// What is known of one partition.
@@ -114,38 +132,72 @@ impl Trees {
     /// Applying changed leaves.
     pub(super) fn on_applied(&mut self, deltas: Vec<(Partition, u16, u64)>) {
         for (partition, leaf, delta) in deltas {
-            let Some(tree) = self.partitions.get_mut(&partition) else { continue };
-            if let Some(leaf) = tree.leaves.get_mut(usize::from(leaf)) {
+            let building = self.building.as_mut().filter(|b| b.partition == partition);
+            let leaves = match building {
+                // Before the first page the store reports for the old tree, which is void.
+                Some(building) => &mut building.leaves,
+                None => match self.partitions.get_mut(&partition) {
+                    Some(tree) => &mut tree.leaves,
+                    None => continue,
+                },
+            };
+            if let Some(leaf) = leaves.get_mut(usize::from(leaf)) {
                 *leaf ^= delta;
             }
         }
     }
 
     /// The own store answers.
-    pub(super) fn on_store_read(&mut self, context: &mut Context, id: ReadId, found: Found) {
-        let Some((_, partition, floor)) = self.building.take_if(|(read, ..)| *read == id) else {
-            return;
-        };
-        let Found::Leaves(leaves) = found else { return };
+    pub(super) fn on_store_read(&mut self, id: ReadId, found: Found) {
+        let Some(building) = self.building.as_mut().filter(|b| b.read == Some(id)) else { return };
+        let Found::Leaves { leaves, next } = found else { return };
+        let partition = building.partition;
         assert!(
             leaves.len() == usize::from(LEAF_COUNT),
             "the store found {} leaves of partition {partition}",
             leaves.len()
         );
+        building.read = None;
+        if building.leaves.is_empty() {
+            building.leaves = leaves;
+        } else {
+            building.leaves.iter_mut().zip(leaves).for_each(|(leaf, page)| *leaf ^= page);
+        }
+        if let Some(next) = next {
+            building.next = next;
+            return;
+        }
+        let Some(built) = self.building.take() else { return };
         let Some(tree) = self.partitions.get_mut(&partition) else { return };
         if tree.leaves.is_empty() {
-            tree.tombstones = context.clock.last();
+            tree.tombstones = built.begun;
         }
-        tree.leaves = leaves;
-        tree.floor = floor;
+        (tree.leaves, tree.floor) = (built.leaves, built.floor);
     }
 
     /// Has one tree at a time built, with pauses, so that the store does other things as well.
     pub(super) fn tick(&mut self, context: &mut Context) {
-        if context.now < self.next_build || self.building.is_some() {
+        let is_reading = self.building.as_ref().is_some_and(|building| building.read.is_some());
+        if context.now < self.next_build || is_reading {
             return;
         }
         self.next_build = context.now + context.config.tree_interval;
+        if self.building.is_none() {
+            self.begin(context);
+        }
+        if let Some(building) = &mut self.building {
+            let read = StoreRead::Leaves {
+                partition: building.partition,
+                floor: building.floor,
+                start: building.next.clone(),
+                bytes_max: context.config.tree_bytes_max,
+            };
+            building.read = Some(context.read_store(Owner::Trees, read));
+        }
+    }
+
+    /// Looks for a tree that is not known.
+    fn begin(&mut self, context: &Context) {
         let mut unknown = None;
         for (partition, tree) in &mut self.partitions {
             if tree.is_known(*partition, context) {
@@ -155,16 +207,20 @@ impl Trees {
             }
         }
         self.is_unknown = unknown.is_some();
-        if let Some(partition) = unknown {
-            let floor = context.floor(partition);
-            let read = context.read_store(Owner::Trees, StoreRead::Leaves { partition, floor });
-            self.building = Some((read, partition, floor));
-        }
+        self.building = unknown.map(|partition| Building {
+            partition,
+            floor: context.floor(partition),
+            begun: context.clock.last(),
+            read: None,
+            leaves: Vec::new(),
+            next: place_in(partition, &[]),
+        });
     }
 
     /// Returns when it must be ticked, if ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (self.is_unknown && self.building.is_none()).then_some(self.next_build)
+        let is_reading = self.building.as_ref().is_some_and(|building| building.read.is_some());
+        (self.is_unknown && !is_reading).then_some(self.next_build)
     }
 
     /// Checks its invariants.
@@ -180,7 +236,12 @@ impl Trees {
         let unknown = self.partitions.iter().filter(|(of, tree)| !tree.is_known(**of, context));
         status.merkle_unknown = unknown.count();
         let leaves: usize = self.partitions.values().map(|tree| tree.leaves.len()).sum();
-        status.merkle_bytes = leaves * size_of::<u64>() + self.partitions.len() * size_of::<Tree>();
+        let building = self.building.as_ref().map_or(0, |building| building.leaves.len());
+        let count = self.partitions.len();
+        status.merkle_count = count;
+        status.merkle_bytes = (leaves + building) * size_of::<u64>() + count * size_of::<Tree>();
+        status.merkle_bytes_max =
+            (count + 1) * usize::from(LEAF_COUNT) * size_of::<u64>() + count * size_of::<Tree>();
     }
 }
 

@@ -84,6 +84,23 @@ pub enum Message {
     Sync(SyncMessage),
 }
 
+impl Message {
+    /// Tells whether it asks the receiver to store something, which it may ignore: then the sender
+    /// sends it again, or keeps it.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Self::Write { .. } | Self::Repair { .. } | Self::BatchStore { .. } => true,
+            Self::Heartbeat(_)
+            | Self::WriteReply { .. }
+            | Self::Read { .. }
+            | Self::ReadReply { .. }
+            | Self::BatchStored { .. }
+            | Self::BatchDone { .. }
+            | Self::Sync(_) => false,
+        }
+    }
+}
+
 /// "I live."
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Heartbeat {
@@ -91,6 +108,11 @@ pub struct Heartbeat {
     pub generation: u64,
     /// Latest stamp that the sender has given or seen.
     pub clock: Stamp,
+    /// What the sender's wall clock shows, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// The latest start of the receiver that the sender has heard of; 0 if it has of none. One that
+    /// the receiver does not know of was forgotten by its disk.
+    pub heard: u64,
     /// Hash of the sender's placement: another one means another configuration.
     pub placement: u64,
     /// No write that the sender coordinates, keeps a hint of or a batch of is older than this.
@@ -107,7 +129,8 @@ pub enum WriteOutcome {
     Stored,
     /// Not stored: no space on the disk.
     DiskFull,
-    /// Not stored: the stamp is too far in the future, or the place is not the receiver's.
+    /// Not stored, and never will be: the place is not the receiver's, the stamp cannot be one, or
+    /// a floor or a fence has passed it.
     Refused,
 }
 

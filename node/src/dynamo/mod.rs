@@ -49,11 +49,18 @@
 //! A disk that lost what it had acknowledged is a different matter: the node says so to others,
 //! takes writes, and answers no reads until it has compared everything with everybody.
 //!
+//! # Clocks
+//! Stamps order writes, and clocks make stamps, so a clock that is hours ahead could have its
+//! writes win for hours. Heartbeats tell what all clocks show, and a node whose own is far ahead of
+//! what a majority has reached gives no stamps; what was given is believed by everybody, so that
+//! nothing that was acknowledged is ever refused. `clock.rs` has the rule and what it rests on.
+//!
 //! # Invariants
 //! Checked after every step where debug assertions are on (`invariants.rs`), and where they are
 //! about to be broken. What several nodes promise together is checked from outside (`harness`).
 //! - **D1** A node gives no stamp twice, and each larger than all it gave or saw; over restarts,
-//!   too, because none reaches the durable ceiling.
+//!   too, because none reaches the durable ceiling. None is given while the own wall clock is too
+//!   far ahead of the others'.
 //! - **D2** What follows from a record follows after it is durable and handed out to be applied;
 //!   persist requests are numbered in the order they are made, and few are under way.
 //! - **D3** A write is answered once, `Written` only if of each set of replicas it touches as many

@@ -72,6 +72,8 @@ pub(super) struct Reads {
 struct Client {
     /// The answer to each range, as far as there is one.
     answers: Vec<Chunk>,
+    /// Bytes of these, as counted in [`Reads::bytes`].
+    bytes: usize,
     /// The questions that are not answered yet.
     open: BTreeSet<u64>,
     /// The largest stamp met.
@@ -177,7 +179,7 @@ impl Reads {
         }
         let answers = vec![Chunk::default(); count];
         let open = BTreeSet::new();
-        self.clients.insert(token, Client { answers, open, seen: Stamp::ZERO });
+        self.clients.insert(token, Client { answers, bytes: 0, open, seen: Stamp::ZERO });
         for planned in groups {
             self.begin(context, token, planned);
         }
@@ -256,7 +258,6 @@ impl Reads {
         let is_told = !matches!(reply, ReadReply::NotReady);
         if let ReadReply::Data(chunks) = &reply {
             let stamps = chunks.iter().map(merge::largest_stamp);
-            // A stamp too far ahead is no reason not to show what it is of.
             context.clock.observe(stamps.max().unwrap_or_default());
         }
         if !question.group.on_reply(from, reply) {
@@ -266,6 +267,10 @@ impl Reads {
             self.measure(from, context.now.since(asked_at));
         }
         self.recount(id.number);
+        if self.bytes > context.config.pending_read_bytes_max && self.is_one_of_many(id.number) {
+            probe!("dynamo.read_answers_are_too_many");
+            return self.fail(context, id.number, Reply::Overloaded);
+        }
         if !is_told {
             probe!("dynamo.read_replica_not_ready");
             if !self.ask_next(context, id.number, false) {
@@ -388,6 +393,12 @@ impl Reads {
         }
     }
 
+    /// Tells whether others' answers are kept besides those of a question: it alone may exceed the
+    /// limit, by what the replicas' answers to one read can be.
+    fn is_one_of_many(&self, number: u64) -> bool {
+        self.questions.get(&number).is_some_and(|question| question.bytes < self.bytes)
+    }
+
     fn fail(&mut self, context: &mut Context, number: u64, reply: Reply) {
         let Some(question) = self.take(context, number) else { return };
         let Some((token, _)) = question.client else { return };
@@ -402,15 +413,20 @@ impl Reads {
         let seen = question.group.largest_stamp();
         let Some(client) = self.clients.get_mut(&token) else { return };
         client.seen = client.seen.max(seen);
+        let mut bytes = 0;
         for (position, chunk) in positions.into_iter().zip(chunks) {
             if let Some(answer) = client.answers.get_mut(position) {
                 *answer = chunk;
                 merge::strip(answer);
+                bytes += answer.entries.iter().map(Entry::bytes).sum::<usize>();
             }
         }
+        client.bytes += bytes;
+        self.bytes += bytes;
         if client.open.is_empty()
             && let Some(client) = self.clients.remove(&token)
         {
+            self.bytes -= client.bytes;
             let reply = Reply::Read { chunks: client.answers, seen: client.seen };
             context.reply(token, reply);
         }
@@ -445,6 +461,7 @@ impl Reads {
 
     fn drop_client(&mut self, context: &mut Context, token: Token) {
         let Some(client) = self.clients.remove(&token) else { return };
+        self.bytes -= client.bytes;
         for number in client.open {
             self.take(context, number);
         }
@@ -583,7 +600,9 @@ impl Reads {
 
     /// Checks its invariants.
     pub(super) fn check(&self, context: &Context) {
-        let bytes: usize = self.questions.values().map(|question| question.bytes).sum();
+        let asked: usize = self.questions.values().map(|question| question.bytes).sum();
+        let answered: usize = self.clients.values().map(|client| client.bytes).sum();
+        let bytes = asked + answered;
         assert!(bytes == self.bytes, "D11: {bytes} bytes of answers, {} counted", self.bytes);
         let background = self.questions.values().filter(|q| q.client.is_none()).count();
         assert!(
@@ -605,6 +624,7 @@ impl Reads {
     pub(super) fn status(&self, status: &mut DynamoStatus) {
         status.pending_reads = self.clients.len();
         status.background_reads = self.background.under_way;
+        status.pending_read_bytes = self.bytes;
     }
 }
 

@@ -176,13 +176,18 @@ pub enum StoreRead {
         /// Bytes.
         bytes_max: usize,
     },
-    /// The leaves of a partition's tree from scratch, without tombstones up to the floor.
-    /// Answered by [`Found::Leaves`].
+    /// The leaves of a partition's tree from scratch, without tombstones up to the floor, a page
+    /// at a time. Answered by [`Found::Leaves`]. Until the last page is read, what applying reports
+    /// of this partition concerns the places before the next page only: the rest is found there.
     Leaves {
-        /// Which.
+        /// Which; one at a time.
         partition: Partition,
         /// The floor.
         floor: Stamp,
+        /// First place of the page; the partition's prefix begins anew.
+        start: Payload,
+        /// Bytes of entries, about.
+        bytes_max: usize,
     },
     /// Entries of some leaves of a partition from a place on. Answered by [`Found::Chunks`] with
     /// one chunk.
@@ -210,8 +215,13 @@ pub enum Found {
         /// Whether more follow.
         is_more: bool,
     },
-    /// Leaf hashes.
-    Leaves(Vec<u64>),
+    /// What a page contributes to each leaf.
+    Leaves {
+        /// Hashes, to be xored to those of the pages before.
+        leaves: Vec<u64>,
+        /// Where the next page begins; `None` after the last one.
+        next: Option<Payload>,
+    },
 }
 
 /// An answer to a client's request.
@@ -244,9 +254,10 @@ pub enum Reply {
     DiskFull,
     /// The request makes no sense here; nothing was done.
     Invalid(&'static str),
-    /// The own clock is too far from the others'; nothing was done.
+    /// The own clock, or what the client says it has seen, is too far ahead of what is known of the
+    /// other nodes' clocks; nothing was done.
     ClockSkew {
-        /// Milliseconds that a stamp would lie ahead of this node's wall clock.
+        /// Milliseconds.
         ahead_ms: u64,
     },
 }

@@ -213,8 +213,8 @@ impl Writes {
             probe!("dynamo.batch_without_holder");
             return Err(Reply::Unavailable { needed: 2, alive: 1 });
         }
-        if !context.clock.observe(seen) {
-            return Err(Reply::ClockSkew { ahead_ms: context.clock.ahead_ms(seen) });
+        if let Err(ahead_ms) = context.clock.observe_client(seen) {
+            return Err(Reply::ClockSkew { ahead_ms });
         }
         let stamp = context.clock.give(is_delete).ok_or(Reply::Overloaded)?;
         for entry in &mut entries {
@@ -658,7 +658,7 @@ fn entries_of(pending: &Pending) -> Vec<Entry> {
     entries
 }
 
-/// Tells whether an entry may be stored here: the place is this node's, and its stamp is believed.
+/// Tells whether an entry may be stored here: the place is this node's, and its stamp can be one.
 fn is_fit(context: &mut Context, entry: &Entry) -> bool {
     let Some(partition) = partition_of_place(entry.place.as_bytes()) else { return false };
     let is_here = context.config.placement.replicas(partition).contains(&context.config.id);

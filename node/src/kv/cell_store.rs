@@ -18,7 +18,7 @@
 //! 1. What is visible is a function of the set of entries that were applied, whatever their order
 //!    and however often they came.
 //! 2. The deltas that [`apply`](CellStore::apply) returns, put together, are the leaves of what is
-//!    visible.
+//!    visible; while the leaves of a partition are read in pages, of what lies before the next one.
 //! 3. No tombstone above its partition's floor goes away.
 //!
 //! # Left out
@@ -52,6 +52,8 @@ pub struct CellStore<E: Engine> {
     engine: E,
     floors: BTreeMap<Partition, Stamp>,
     purge: PurgeFloors,
+    /// The partition whose leaves are being read, and where the next page begins.
+    pub(super) unread: Option<(Partition, Vec<u8>)>,
 }
 
 impl<E: Engine> CellStore<E> {
@@ -62,7 +64,7 @@ impl<E: Engine> CellStore<E> {
         let mut purge = PurgeFloors::none();
         purge.raise(NOTE_PREFIX, u64::MAX);
         engine.set_purge_floors(purge.clone());
-        Self { engine, floors: BTreeMap::new(), purge }
+        Self { engine, floors: BTreeMap::new(), purge, unread: None }
     }
 
     /// Returns the last persist request that was applied.
@@ -150,8 +152,10 @@ impl<E: Engine> CellStore<E> {
             return Ok(());
         };
         let raw = self.engine.get_raw(entry.place.as_bytes())?;
-        let mut leaf =
-            Leaf { deltas, partition, floor: self.floor(partition), place: entry.place.as_bytes() };
+        let unread = self.unread.as_ref().filter(|(unread, _)| *unread == partition);
+        let unread = unread.map(|(_, from)| from.as_slice());
+        let floor = self.floor(partition);
+        let mut leaf = Leaf { deltas, partition, floor, unread, place: entry.place.as_bytes() };
         if entry.written == Written::RowDeleted {
             if raw.row_deleted.is_some_and(|deleted| deleted >= entry.stamp.version()) {
                 probe!("cell_store.row_is_deleted_later");
@@ -246,6 +250,8 @@ struct Leaf<'d> {
     deltas: &'d mut Deltas,
     partition: Partition,
     floor: Stamp,
+    /// From there on the leaves are still to be read.
+    unread: Option<&'d [u8]>,
     /// Some place of the row.
     place: &'d [u8],
 }
@@ -254,7 +260,8 @@ impl Leaf<'_> {
     /// Takes account of an entry of the row that becomes visible, or ceases to be.
     fn toggle(&mut self, place: &[u8], is_row: bool, version: u64, is_tombstone: bool) {
         let stamp = Stamp::from_version(version);
-        if is_tombstone && stamp <= self.floor {
+        let is_unread = self.unread.is_some_and(|unread| place >= unread);
+        if is_unread || is_tombstone && stamp <= self.floor {
             return;
         }
         let hash = merkle::entry_hash(place, is_row, stamp, is_tombstone);

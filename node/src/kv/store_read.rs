@@ -31,14 +31,17 @@ impl<E: Engine> CellStore<E> {
     ///
     /// # Errors
     /// The own storage failed.
-    pub fn read(&self, read: &StoreRead) -> Result<Found, StorageError> {
+    pub fn read(&mut self, read: &StoreRead) -> Result<Found, StorageError> {
         match read {
             StoreRead::Ranges(ranges) => self.chunks(ranges).map(Found::Chunks),
             StoreRead::Notes { prefix, start, bytes_max } => {
                 self.notes(prefix.as_bytes(), start.as_bytes(), *bytes_max)
             }
-            StoreRead::Leaves { partition, floor } => {
-                self.leaves(*partition, *floor).map(Found::Leaves)
+            StoreRead::Leaves { partition, floor, start, bytes_max } => {
+                let (leaves, next) =
+                    self.leaves(*partition, *floor, start.as_bytes(), *bytes_max)?;
+                self.unread = next.as_ref().map(|next| (*partition, next.as_bytes().to_vec()));
+                Ok(Found::Leaves { leaves, next })
             }
             StoreRead::LeafEntries { partition, leaves, start, bytes_max } => {
                 let limit = Limit { count: usize::MAX, bytes: *bytes_max };
@@ -155,11 +158,28 @@ impl<E: Engine> CellStore<E> {
         Ok(Found::Notes { notes, is_more })
     }
 
-    fn leaves(&self, partition: Partition, floor: Stamp) -> Result<Vec<u64>, StorageError> {
+    /// Reads a page of a partition for its leaves. The tombstone of a row and the cell at the same
+    /// place stay together.
+    fn leaves(
+        &self,
+        partition: Partition,
+        floor: Stamp,
+        start: &[u8],
+        bytes_max: usize,
+    ) -> Result<(Vec<u64>, Option<Payload>), StorageError> {
         let mut hashes = vec![0; usize::from(merkle::LEAF_COUNT)];
         let prefix = placement::prefix(partition);
         let end = after_prefix(&prefix);
-        self.engine().scan_raw(&prefix, end.as_deref(), &mut |cell| {
+        let (mut bytes, mut last, mut next) = (0_usize, Vec::new(), None);
+        self.engine().scan_raw(start.max(&prefix), end.as_deref(), &mut |cell| {
+            if bytes >= bytes_max && last != cell.place {
+                next = Some(payload(cell.place));
+                return ControlFlow::Break(());
+            }
+            let value = if let Content::Value(value) = cell.content { value.len() } else { 0 };
+            bytes = bytes.saturating_add(cell.place.len() + value + 1);
+            last.clear();
+            last.extend_from_slice(cell.place);
             let stamp = Stamp::from_version(cell.version);
             let is_tombstone = !matches!(cell.content, Content::Value(_));
             let is_row = cell.content == Content::RowDeleted;
@@ -170,7 +190,7 @@ impl<E: Engine> CellStore<E> {
             }
             ControlFlow::Continue(())
         })?;
-        Ok(hashes)
+        Ok((hashes, next.transpose()?))
     }
 }
 

@@ -1,5 +1,8 @@
 //! Writes that gather while the log syncs: larger batches at no cost in time.
 //!
+//! Both modes have one: what is said of a leader here is true of every node of the masterless mode
+//! for the writes that it coordinates.
+//!
 //! A leader that proposes each write as it comes sends its followers a message for each, which
 //! they can do nothing with: like the leader's own, their disks still sync the batch before. So
 //! while a persist request is under way the writes wait here, and then leave together, as one
@@ -20,8 +23,8 @@
 
 use std::time::Duration;
 
-use crate::base::{Instant, Payload};
-use crate::raft::{PersistId, Token};
+use crate::base::Instant;
+use crate::raft::PersistId;
 
 /// Longest wait of a write for others: the fsync of a common disk. Too small: no batches on slow
 /// disks. Too large: the leader's disk sets the pace for the cluster.
@@ -31,10 +34,10 @@ const GATHER_MAX: Duration = Duration::from_millis(2);
 /// trickle of writes delays the first of them.
 const TURNS_MAX: u32 = 10;
 
-/// See the [module](self).
-#[derive(Debug, Default)]
-pub(super) struct Gathering {
-    waiting: Vec<(Token, Payload)>,
+/// Writes of one kind; see the [module](self).
+#[derive(Debug)]
+pub(super) struct Gathering<W> {
+    waiting: Vec<W>,
     /// When the first of them came.
     since: Instant,
     /// The last persist request, unless it is durable.
@@ -47,13 +50,31 @@ pub(super) struct Gathering {
     turns: u32,
 }
 
-impl Gathering {
+impl<W> Default for Gathering<W> {
+    fn default() -> Self {
+        Self {
+            waiting: Vec::new(),
+            since: Instant::default(),
+            syncing: None,
+            usual: 0,
+            waiting_before: 0,
+            turns: 0,
+        }
+    }
+}
+
+impl<W> Gathering<W> {
     /// Adds a write.
-    pub(super) fn add(&mut self, now: Instant, token: Token, command: Payload) {
+    pub(super) fn add(&mut self, now: Instant, write: W) {
         if self.waiting.is_empty() {
             self.since = now;
         }
-        self.waiting.push((token, command));
+        self.waiting.push(write);
+    }
+
+    /// Forgets the writes that wait.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
     }
 
     /// Takes note that a persist request has been handed to the log.
@@ -72,7 +93,7 @@ impl Gathering {
     }
 
     /// Takes the writes that leave now; `leads` tells whether there is anything to gather for.
-    pub(super) fn take(&mut self, now: Instant, leads: bool) -> Vec<(Token, Payload)> {
+    pub(super) fn take(&mut self, now: Instant, leads: bool) -> Vec<W> {
         let is_early = self.deadline().is_some_and(|deadline| now < deadline);
         if leads && self.syncing.is_some() && is_early {
             return Vec::new();
@@ -105,23 +126,19 @@ impl Gathering {
 mod tests {
     use super::*;
 
-    fn gathering() -> Gathering {
+    fn gathering() -> Gathering<u64> {
         let mut gathering = Gathering::default();
         gathering.on_persist(3);
-        gathering.add(Instant::default(), 7, Payload::default());
-        gathering.add(Instant::default() + GATHER_MAX, 8, Payload::default());
+        gathering.add(Instant::default(), 7);
+        gathering.add(Instant::default() + GATHER_MAX, 8);
         gathering
-    }
-
-    fn tokens(taken: &[(Token, Payload)]) -> Vec<Token> {
-        taken.iter().map(|(token, _)| *token).collect()
     }
 
     #[test]
     fn lone_write_leaves_at_once() {
         let mut gathering = Gathering::default();
-        gathering.add(Instant::default(), 1, Payload::default());
-        assert_eq!(tokens(&gathering.take(Instant::default(), true)), [1]);
+        gathering.add(Instant::default(), 1);
+        assert_eq!(gathering.take(Instant::default(), true), [1]);
         assert_eq!(gathering.deadline(), None);
     }
 
@@ -131,7 +148,7 @@ mod tests {
         gathering.on_persisted(2);
         assert!(gathering.take(Instant::default(), true).is_empty());
         gathering.on_persisted(3);
-        assert_eq!(tokens(&gathering.take(Instant::default(), true)), [7, 8]);
+        assert_eq!(gathering.take(Instant::default(), true), [7, 8]);
     }
 
     #[test]
@@ -139,14 +156,14 @@ mod tests {
         let mut gathering = gathering();
         let deadline = gathering.deadline().unwrap();
         assert_eq!(deadline, Instant::default() + GATHER_MAX);
-        assert_eq!(tokens(&gathering.take(deadline, true)), [7, 8]);
+        assert_eq!(gathering.take(deadline, true), [7, 8]);
     }
 
     /// A gathering that has seen batches of 16.
-    fn busy() -> Gathering {
+    fn busy() -> Gathering<u64> {
         let mut gathering = Gathering::default();
         for token in 0..16 {
-            gathering.add(Instant::default(), token, Payload::default());
+            gathering.add(Instant::default(), token);
         }
         for _ in 0..=TURNS_MAX {
             gathering.take(Instant::default(), true);
@@ -159,12 +176,12 @@ mod tests {
     fn writes_wait_for_more_while_each_turn_brings_some() {
         let mut gathering = busy();
         for token in 0..3 {
-            gathering.add(Instant::default(), token, Payload::default());
+            gathering.add(Instant::default(), token);
             assert!(gathering.take(Instant::default(), true).is_empty());
             assert!(gathering.wants_turn());
         }
         // The next turn brings none.
-        assert_eq!(tokens(&gathering.take(Instant::default(), true)), [0, 1, 2]);
+        assert_eq!(gathering.take(Instant::default(), true), [0, 1, 2]);
         assert!(!gathering.wants_turn());
     }
 
@@ -173,13 +190,13 @@ mod tests {
         let mut gathering = busy();
         let usual = u64::try_from(gathering.usual).unwrap();
         for token in 0..usual {
-            gathering.add(Instant::default(), token, Payload::default());
+            gathering.add(Instant::default(), token);
         }
         assert_eq!(gathering.take(Instant::default(), true).len(), gathering.usual);
     }
 
     #[test]
     fn node_that_does_not_lead_holds_nothing() {
-        assert_eq!(tokens(&gathering().take(Instant::default(), false)), [7, 8]);
+        assert_eq!(gathering().take(Instant::default(), false), [7, 8]);
     }
 }

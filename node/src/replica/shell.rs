@@ -16,7 +16,7 @@ use super::pending::{Asks, PendingRequest, PendingRequests};
 use super::persist::{LogJob, LogQueue, PersistEvent};
 use super::saving::Saving;
 use super::state::{StateEvent, StateJob, StateQueue, meta};
-use crate::base::{Core as _, Index, Instant, NodeId};
+use crate::base::{Core as _, Index, Instant, NodeId, Payload};
 use crate::env::Env;
 use crate::kv::{Machine, QueryError};
 use crate::planted;
@@ -45,7 +45,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) state: Arc<StateQueue<E::Disk>>,
     pub(super) peers: Vec<(NodeId, Arc<PeerOutbox>)>,
     pub(super) pending: PendingRequests,
-    pub(super) gathering: Gathering,
+    pub(super) gathering: Gathering<(Token, Payload)>,
     pub(super) observer: O,
     pub(super) flush: FlushProgress,
     pub(super) saving: Saving,
@@ -214,7 +214,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
                     return;
                 }
                 let token = self.pending.insert(now, outbox, id, Asks::Outcome);
-                self.gathering.add(now, token, command);
+                self.gathering.add(now, (token, command));
             }
             RequestBody::Query(query) => {
                 let token = self.pending.insert(now, outbox, id, Asks::Answer(query));

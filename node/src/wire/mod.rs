@@ -19,4 +19,4 @@ pub use handshake::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, Welcome};
 pub use peer::{PeerMessage, PeerMessageRef};
 pub use request::{Consistency, Request, RequestBody, SavedState};
 pub use response::{Outcome, RequestError, Response, ResponseBody, SavedPiece};
-pub use status::{HintStatus, MasterlessStatus, PeerStatus, Status, SyncStatus};
+pub use status::{HintStatus, MasterlessStatus, MemoryStatus, PeerStatus, Status, SyncStatus};

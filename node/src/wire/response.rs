@@ -90,10 +90,11 @@ pub enum RequestError {
         /// How many are believed to be up.
         alive: u32,
     },
-    /// A stamp would be too far ahead of the node's wall clock.
+    /// The wall clock of the node, or what the client says it has seen, is too far ahead of what
+    /// the node knows of the other nodes' clocks.
     #[error(
-        "a write would be stamped {ahead_ms} ms ahead of the clock of this node: set the clocks of \
-         the nodes"
+        "a write would be stamped {ahead_ms} ms ahead of the clocks of the other nodes: set the \
+         clock of this node, or ask another one"
     )]
     ClockSkew {
         /// How far.

@@ -109,6 +109,27 @@ pub struct MasterlessStatus {
     pub floor_ms: u64,
     /// The node's hybrid clock, in milliseconds since 1970: the latest stamp given or seen.
     pub clock_ms: u64,
+    /// Milliseconds by which the node's wall clock is ahead of the other nodes', if that is so much
+    /// that it takes no writes.
+    pub clock_ahead_ms: Option<u64>,
+    /// What the node holds in memory for requests and for repair, each with its limit. Hints have
+    /// theirs for each node: [`hints`](Self::hints).
+    pub memory: Vec<MemoryStatus>,
+}
+
+/// Something that a node holds in memory, and how much of it that may be.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct MemoryStatus {
+    /// What: "writes", "reads", …
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// Limit of their number; `None` if only their bytes are limited.
+    pub count_max: Option<u64>,
+    /// Their bytes; 0 if only their number is limited.
+    pub bytes: u64,
+    /// Limit of their bytes; `None` if only their number is limited.
+    pub bytes_max: Option<u64>,
 }
 
 /// The hints that wait for one node.
@@ -133,6 +154,14 @@ pub struct SyncStatus {
     pub peer: NodeId,
     /// Milliseconds since the last one; `None` if there was none.
     pub last_ms_ago: Option<u64>,
+}
+
+impl MemoryStatus {
+    /// Tells whether three quarters of a limit are reached.
+    pub fn is_nearly_full(&self) -> bool {
+        let is_near = |now: u64, max: Option<u64>| max.is_some_and(|max| now > max / 4 * 3);
+        is_near(self.count, self.count_max) || is_near(self.bytes, self.bytes_max)
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]

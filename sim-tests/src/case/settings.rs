@@ -108,7 +108,7 @@ macro_rules! masterless_settings {
 }
 
 /// Every option.
-const SETTINGS: [Setting; 46] = settings! {
+const SETTINGS: [Setting; 47] = settings! {
     "nodes": node_count,
     "clients": client_count,
     "keys": key_count,
@@ -130,6 +130,7 @@ const SETTINGS: [Setting; 46] = settings! {
     "faults.connection": faults.connection,
     "faults.client_link": faults.client_link,
     "faults.clock": faults.clock,
+    "faults.clock_far": faults.clock_far,
     "faults.old_disk": faults.old_disk,
     "faults.absence": faults.absence,
     "election_timeout_ms": tuning.election_timeout,

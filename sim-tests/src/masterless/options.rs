@@ -107,7 +107,9 @@ pub fn draw(run: RunOptions) -> RunOptions {
         1 => (2, 2),
         2..=3 => (7, 3),
         4..=7 => (5, 3),
-        8..=9 => (4, 4),
+        8 => (4, 4),
+        9..=11 => (4, 3),
+        12 => (6, 2),
         _ => (3, 3),
     };
     let mut choice = root.split("mechanism");
@@ -190,7 +192,8 @@ fn faults(drawn: FaultClasses, mechanism: Mechanism, node_count: u64, rng: &Rng)
     let clock = drawn.clock || rng.split("clock").chance(0.7);
     let all = FaultClasses {
         clock,
-        old_disk: keep("old_disk", 0.2),
+        clock_far: keep("clock_far", 0.25),
+        old_disk: keep("old_disk", 0.3),
         absence: keep("absence", 0.35),
         ..drawn
     };

@@ -13,20 +13,23 @@ use std::time::Duration;
 
 use mangrove::base::NodeId;
 use mangrove::dynamo::Level;
+use mangrove::dynamo::config::CLOCK_AHEAD_MAX;
 
 use super::disks::{self, Look};
 use super::options::{Mechanism, Options as MasterlessOptions};
 use crate::check::Violation;
 use crate::check::masterless::hint_accounting::{Coordinator, Inquiry};
 use crate::check::masterless::{
-    Ledger, Loss, Setting, check_healed, check_history, convergence, durability, hint_accounting,
+    Lead, Ledger, Loss, Setting, check_healed, check_history, convergence, durability,
+    hint_accounting,
 };
 use crate::cluster::Cluster;
 use crate::history::History;
+use crate::nemesis::MASTERLESS_JUMPS_MAX_MS;
 use crate::options::Options;
 use crate::run::clock;
 use crate::workload::{ClientProcess, Helper, Shared};
-use crate::world::World;
+use crate::world::{EPOCH_MS, World};
 
 /// Longest time after healing until the replicas are equal: that of the slowest mechanism, with
 /// the takeover of batches and a steward's rounds in it, and as much again.
@@ -34,8 +37,12 @@ const CONVERGE_MAX: Duration = Duration::from_mins(1);
 /// First and longest pause between two looks at whether they are.
 const CONVERGE_POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// Age from which on an acknowledged write must be accounted for: the longest that a fault holds a
-/// coordinator's disk up, and what the coordinator takes after that.
-const HINT_DEADLINE: Duration = Duration::from_secs(15);
+/// coordinator's disk up, and what the coordinator takes after that. First while faults go on, when
+/// one may follow the other, then when they are over.
+const HINT_DEADLINES: [Duration; 2] = [Duration::from_secs(25), Duration::from_secs(15)];
+/// Most that a clock of the run is off besides its jumps, drift included, and that restarts put
+/// stamps ahead.
+const CLOCKS_OFF: Duration = Duration::from_mins(15);
 /// Tries of a write after convergence, and of each read.
 const SERVE_ATTEMPTS: u32 = 40;
 const READ_ATTEMPTS: u32 = 10;
@@ -91,7 +98,16 @@ impl Phases<'_> {
             (false, true) => Loss::Noticed { until },
             (false, false) => Loss::None,
         };
-        Setting { replicas: self.replicas(), loss }
+        let lead_ms_max =
+            CLOCKS_OFF + Duration::from_millis(MASTERLESS_JUMPS_MAX_MS.unsigned_abs());
+        let lead_ms_max = lead_ms_max + CLOCK_AHEAD_MAX;
+        let lead = Lead {
+            begin_ms: EPOCH_MS,
+            lead_ms_max: u64::try_from(lead_ms_max.as_millis()).unwrap_or(u64::MAX),
+        };
+        // A clock of one has nobody to be compared with.
+        let lead = if self.options.node_count > 1 { lead } else { Lead::ANY };
+        Setting { replicas: self.replicas(), loss, lead }
     }
 
     async fn look(&self) -> Result<Look, Violation> {
@@ -112,19 +128,28 @@ impl Phases<'_> {
         let mut ledger = Ledger::new(&history, self.setting(u32::MAX));
         ledger.learn(&look.stores);
         let missing = u32::from(self.cluster.disk_losses().any());
-        durability::check(&ledger, &look.stores, self.now_ns(), missing)
+        durability::check(&ledger, &look.stores, self.now_ns(), missing)?;
+        self.check_hints_of(&ledger, &look, HINT_DEADLINES[0])
     }
 
     /// Asks, before anything is healed, whether whoever missed a write is owed a hint.
     pub async fn check_hints(&self) -> Result<(), Violation> {
-        let faults = &self.options.faults;
-        // A disk without space has no space for hints either.
-        if !self.masterless().repair.hints || faults.disk_full {
-            return Ok(());
-        }
         let history = self.shared.history();
         let look = self.look().await?;
         let ledger = Ledger::new(&history, self.setting(u32::MAX));
+        self.check_hints_of(&ledger, &look, HINT_DEADLINES[1])
+    }
+
+    fn check_hints_of(
+        &self,
+        ledger: &Ledger<'_>,
+        look: &Look,
+        deadline: Duration,
+    ) -> Result<(), Violation> {
+        // A disk without space has no space for hints either.
+        if !self.masterless().repair.hints || self.options.faults.disk_full {
+            return Ok(());
+        }
         let victims = self.cluster.nodes().filter(|node| self.cluster.is_victim(*node));
         let forgetful: BTreeSet<NodeId> =
             victims.filter(|_| self.cluster.disk_losses().any()).map(NodeId).collect();
@@ -134,9 +159,9 @@ impl Phases<'_> {
             .filter(|node| !forgetful.contains(&NodeId(*node)))
             .map(|node| (NodeId(node), self.coordinator(node)))
             .collect();
-        let deadline_ns = u64::try_from(HINT_DEADLINE.as_nanos()).unwrap_or(u64::MAX);
+        let deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         let inquiry = Inquiry { at: self.now_ns(), deadline_ns, coordinators, forgetful };
-        hint_accounting::check(&ledger, &look.stores, &inquiry)
+        hint_accounting::check(ledger, &look.stores, &inquiry)
     }
 
     fn coordinator(&self, node: u64) -> Coordinator {

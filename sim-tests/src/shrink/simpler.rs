@@ -61,6 +61,7 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
         | Action::DiskFull { .. }
         | Action::Lie { .. }
         | Action::ClockJump { .. }
+        | Action::ClockFar { .. }
         | Action::ClockDrift { .. } => Vec::new(),
     };
     all.into_iter().filter(|simpler| simpler != action && length_of(simpler) >= SHORT / 2).collect()
@@ -141,14 +142,15 @@ pub(super) fn with_action(case: &Case, at: usize, action: Action) -> Case {
 
 /// Returns how many nodes may do instead, the fewest first.
 ///
-/// A disk that damages data belongs to one node of several: alone, it proves nothing.
+/// A disk that damages data belongs to one node of several: alone, it proves nothing. A clock that
+/// is far away is one against a majority.
 pub(super) fn node_counts(case: &Case) -> Vec<u64> {
     let damages = |action: &Action| {
         matches!(action, Action::Rot { .. } | Action::Lie { .. } | Action::OldDisk { .. })
     };
     let is_damaged = case.faults.iter().flatten().any(|fault| damages(&fault.action));
-    let counts: &[u64] = if case.options.masterless.is_some() { &[1, 2, 3, 4, 5] } else { &[1, 3] };
-    let fewer = |count: &u64| *count < case.options.node_count && (*count > 1 || !is_damaged);
+    let counts: &[u64] = if case.options.masterless.is_some() { &[1, 2, 3, 4, 5, 6] } else { &[1, 3] };
+    let fewer = |count: &u64| (least..case.options.node_count).contains(count);
     counts.iter().copied().filter(fewer).collect()
 }
 

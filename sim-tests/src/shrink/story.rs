@@ -134,6 +134,9 @@ pub fn of_action(action: &Action) -> String {
         Action::ClockJump { node, by_ms } => {
             format!("the wall clock of node {node} jumps by {by_ms} ms")
         }
+        Action::ClockFar { node, by_ms, length } => {
+            format!("the wall clock of node {node} is {by_ms} ms off for {length:?}")
+        }
         Action::ClockDrift { node, rate_ppb } => {
             format!("the clocks of node {node} run {rate_ppb} ppb too fast")
         }

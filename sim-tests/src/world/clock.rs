@@ -11,8 +11,10 @@ use std::task::{Context, Poll};
 use super::core::{Event, TimerKey};
 use super::{Host, Shared};
 
-/// Nanoseconds since 1970 at the beginning of every world: 14 November 2023.
-const EPOCH: u64 = 1_700_000_000_000_000_000;
+/// Milliseconds since 1970 at the beginning of every world: 14 November 2023.
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+/// The same in nanoseconds.
+const EPOCH: u64 = EPOCH_MS * 1_000_000;
 
 /// Parts per thousand million in one.
 const BILLION: i128 = 1_000_000_000;

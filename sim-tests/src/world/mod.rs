@@ -55,6 +55,7 @@ use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::{JoinHandle, NodeId};
 use mangrove::base::Rng;
 
+pub use self::clock::EPOCH_MS;
 use self::clock::{Clock, Sleep, Until};
 pub use self::control::KeptDisk;
 use self::core::{Core, Event, nanos};

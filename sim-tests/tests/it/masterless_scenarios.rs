@@ -4,6 +4,7 @@
 
 use mangrove::dynamo::Level;
 use mangrove::replica::Repair;
+use sim_tests::bugs::{self, MASTERLESS_BUGS};
 use sim_tests::masterless::options::{self, LevelMix, Mechanism, NEVER};
 use sim_tests::nemesis::Action;
 use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile, RequestMix};
@@ -172,6 +173,65 @@ fn clock_an_hour_ahead_loses_no_write() {
         }
     });
     assert!(observable(&report, "C3") > 0, "{:?}", report.faults.get("C3"));
+}
+
+/// A clock is ten hours ahead, at one level and mechanism after the other, and back again before
+/// and after a restart. What was acknowledged meanwhile stays, and nothing is stamped in that
+/// future: `stamp_lead` looks for it in answers and on disks.
+#[test]
+fn clock_hours_ahead_and_back_stamps_nothing_in_its_future() {
+    let mut refused = 0;
+    for (seed, level) in [(1, Level::One), (2, Level::Quorum), (3, Level::All)] {
+        for mechanism in [Mechanism::All, Mechanism::AntiEntropy, Mechanism::Reads] {
+            let mut options = busy(seed, mechanism);
+            options.mix = RequestMix { delete: 2, bulk_set: 1, ..PLAIN };
+            masterless(&mut options).levels = LevelMix::only(level);
+            let report = holds(&options, async |scene| {
+                scene.pass(2000 * MS).await;
+                let far = |length| Action::ClockFar { node: 1, by_ms: 36_000_000, length };
+                scene.perform(far(4000 * MS)).await;
+                scene.pass(2000 * MS).await;
+                scene.perform(crash(1)).await;
+                scene.pass(4000 * MS).await;
+                // Not set right before the others are gone for a while, one after the other.
+                scene.perform(far(60_000 * MS)).await;
+                scene.perform(crash(2)).await;
+                scene.pass(1500 * MS).await;
+                scene.perform(crash(3)).await;
+                scene.pass(2000 * MS).await;
+            });
+            assert!(report.acknowledged > 200, "{mechanism:?}: {} answered", report.acknowledged);
+            refused += hits(&report, "dynamo.own_clock_too_far_ahead");
+        }
+    }
+    assert!(refused > 0, "the node with the wrong clock was never asked to write");
+}
+
+#[test]
+fn clock_hours_behind_is_as_good_as_any() {
+    let mut options = busy(5, Mechanism::All);
+    options.mix = RequestMix { delete: 2, ..PLAIN };
+    masterless(&mut options).levels = LevelMix::only(Level::All);
+    let report = holds(&options, async |scene| {
+        scene.pass(2000 * MS).await;
+        let length = 60_000 * MS;
+        scene.perform(Action::ClockFar { node: 2, by_ms: -36_000_000, length }).await;
+        scene.pass(3000 * MS).await;
+        scene.perform(crash(2)).await;
+        scene.pass(4000 * MS).await;
+    });
+    assert!(report.acknowledged > 300, "{} answered", report.acknowledged);
+    assert_eq!(hits(&report, "dynamo.own_clock_too_far_ahead"), 0);
+}
+
+/// With the guard off, the checker must see what gets through.
+#[test]
+fn clock_hours_ahead_without_the_guard_is_noticed() {
+    let bug = MASTERLESS_BUGS.iter().find(|bug| bug.code == "D52");
+    let bug = bug.unwrap_or_else(|| panic!("D52 is not a planted bug"));
+    let hunt = bugs::hunt(*bug, Mode::Masterless, 1, 60, 2);
+    let (_, what) = hunt.found.unwrap_or_else(|| panic!("D52 was not found"));
+    assert!(what.starts_with("stamp_lead"), "{what}");
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl Store {
             StoreRead::Notes { prefix, start, bytes_max } => {
                 self.read_notes(prefix, start, *bytes_max)
             }
-            StoreRead::Leaves { partition, floor } => {
+            StoreRead::Leaves { partition, floor, .. } => {
                 let mut leaves = vec![0; usize::from(LEAF_COUNT)];
                 let mut deltas = Deltas::new();
                 let entries = self.partition(*partition);
@@ -152,7 +152,7 @@ impl Store {
                 for ((_, leaf), hash) in deltas {
                     leaves[usize::from(leaf)] = hash;
                 }
-                Found::Leaves(leaves)
+                Found::Leaves { leaves, next: None }
             }
             StoreRead::LeafEntries { partition, leaves, start, bytes_max } => {
                 let mut wanted = self.partition(*partition).filter(|entry| {

@@ -144,3 +144,37 @@ fn persist_request_keeps_to_its_bytes() {
     }
     assert_eq!(counts, [1, 2, 2, 1]);
 }
+
+#[test]
+fn answers_of_reads_keep_to_their_bytes() {
+    fn small(config: &mut Config, seed: u64) {
+        plain(config, seed);
+        config.pending_read_bytes_max = 70;
+    }
+    let mut cluster = Cluster::new(THREE, 1, small);
+    cluster.put(N1, Level::All, &["k"]);
+    cluster.settle(nothing_cut);
+    let tokens: Vec<Token> = (0..4).map(|_| cluster.read(N1, Level::Quorum, &["k"])).collect();
+    let status = cluster.core(N1).status();
+    assert!(status.pending_reads == 2 && status.pending_read_bytes <= 70, "{status:?}");
+    cluster.settle(nothing_cut);
+    let replies = &cluster.readers.replies;
+    let is_refused = |token: &&Token| replies.get(token) == Some(&Reply::Overloaded);
+    assert_eq!(tokens.iter().filter(is_refused).count(), 2, "{replies:?}");
+    let status = cluster.core(N1).status();
+    assert_eq!((status.pending_reads, status.pending_read_bytes), (0, 0));
+}
+
+#[test]
+fn trees_take_what_they_can_take_at_most() {
+    let mut cluster = Cluster::new(FOUR, 1, |config, seed| {
+        plain(config, seed);
+        config.tree_interval = millis(1);
+    });
+    let status = cluster.core(N1).status();
+    assert!(status.merkle_bytes < status.merkle_bytes_max && status.merkle_unknown > 0);
+    cluster.run(millis(200), nothing_cut);
+    let status = cluster.core(N1).status();
+    assert_eq!((status.merkle_count, status.merkle_unknown), (4, 0), "{status:?}");
+    assert!(status.merkle_bytes <= status.merkle_bytes_max, "{status:?}");
+}

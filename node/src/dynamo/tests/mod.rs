@@ -1,6 +1,7 @@
 //! The rules of the write side, one by one.
 
 mod batches;
+mod clocks;
 mod hints;
 mod limits;
 mod start;

@@ -91,6 +91,8 @@ fn peer_of_another_placement_is_never_up() {
     let heartbeat = Heartbeat {
         generation: 9,
         clock: Stamp::ZERO,
+        wall_ms: 10_000,
+        heard: 0,
         placement: 123,
         low_water: Stamp::ZERO,
         is_whole: true,

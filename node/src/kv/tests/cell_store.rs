@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 #[cfg(feature = "testing")]
 use crate::base::planted::loses_only_with;
-use crate::dynamo::placement::{NOTE_PREFIX, partition_of_place};
+use crate::dynamo::placement::{NOTE_PREFIX, partition_of_place, place_in};
 use crate::dynamo::{Chunk, Found, Partition, Range, Record, StoreRead, merkle};
 
 /// What counts of a set of entries, by place and by whether it is a row's tombstone.
@@ -62,15 +62,30 @@ fn leaves_of(entries: &[Entry], floor: Stamp) -> Leaves {
     leaves
 }
 
-fn read_leaves(node: &Node, floor: Stamp) -> Leaves {
-    let read = |partition| match node.store.read(&StoreRead::Leaves { partition, floor }) {
-        Ok(Found::Leaves(leaves)) => (partition, leaves),
-        other => panic!("{other:?}"),
+fn read_leaves(node: &mut Node, floor: Stamp) -> Leaves {
+    let read = |partition| {
+        let start = place_in(partition, &[]);
+        let (leaves, next) = node.read_leaves_page(partition, floor, start, usize::MAX);
+        assert_eq!(next, None);
+        (partition, leaves)
     };
     (0..PARTITIONS).map(read).collect()
 }
 
 impl Node {
+    fn read_leaves_page(
+        &mut self,
+        partition: Partition,
+        floor: Stamp,
+        start: Payload,
+        bytes_max: usize,
+    ) -> (Vec<u64>, Option<Payload>) {
+        match self.store.read(&StoreRead::Leaves { partition, floor, start, bytes_max }) {
+            Ok(Found::Leaves { leaves, next }) => (leaves, next),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn apply(&mut self, entries: &[Entry], leaves: &mut Leaves) {
         self.apply_records(&[Record::Entries(entries.to_vec())], leaves);
     }
@@ -192,7 +207,31 @@ proptest! {
             prop_assert_eq!(visible(&life.node.store), &expected[..]);
             prop_assert_eq!(&life.leaves, &leaves_of(&expected, Stamp::ZERO));
         }
-        prop_assert_eq!(&life.leaves, &read_leaves(&life.node, Stamp::ZERO));
+        prop_assert_eq!(&life.leaves, &read_leaves(&mut life.node, Stamp::ZERO));
+    }
+
+    /// Page by page, while writes and flushes go on: what each of these reports, and what each page
+    /// finds, are together what one reading finds in the end.
+    #[test]
+    fn leaves_read_in_pages_while_writes_go_on_are_those_of_the_end(
+        before in prop::collection::vec(step(), 1..20),
+        between in prop::collection::vec(step(), 1..20),
+        bytes_max in 1_usize..120,
+    ) {
+        let mut life = Life::new();
+        before.iter().for_each(|step| life.run(step));
+        let mut between = between.iter().filter(|step| !matches!(step, Step::Restart));
+        let mut start = place_in(0, &[]);
+        life.leaves.insert(0, vec![0; 64]);
+        loop {
+            let (page, next) = life.node.read_leaves_page(0, Stamp::ZERO, start, bytes_max);
+            let leaves = life.leaves.get_mut(&0).unwrap();
+            leaves.iter_mut().zip(page).for_each(|(leaf, hash)| *leaf ^= hash);
+            between.by_ref().take(2).for_each(|step| life.run(step));
+            let Some(next) = next else { break };
+            start = next;
+        }
+        prop_assert_eq!(&life.leaves, &read_leaves(&mut life.node, Stamp::ZERO));
     }
 
     #[test]
@@ -278,7 +317,7 @@ proptest! {
             let found = visible(&life.node.store);
             prop_assert!(found.iter().all(|entry| expected.contains(entry)), "{:?}", found);
             prop_assert_eq!(without(found), without(expected.clone()));
-            prop_assert_eq!(read_leaves(&life.node, floor), leaves_of(&expected, floor));
+            prop_assert_eq!(read_leaves(&mut life.node, floor), leaves_of(&expected, floor));
         }
     }
 
@@ -304,7 +343,7 @@ proptest! {
         let (mut found, mut start) = (Vec::new(), first.clone());
         loop {
             let range = Range { partition, start: start.clone(), end: end.clone(), limit };
-            let mut chunk = one_chunk(&node, range);
+            let mut chunk = one_chunk(&mut node, range);
             if let Some(above) = chunk.entries.first().filter(|entry| entry.place < start) {
                 prop_assert_eq!(above.written.clone(), Written::RowDeleted);
                 prop_assert_eq!(&above.place, &row_of(&start));
@@ -358,7 +397,7 @@ fn only(found: Found) -> Chunk {
     chunks.into_iter().next().unwrap_or_default()
 }
 
-fn one_chunk(node: &Node, range: Range) -> Chunk {
+fn one_chunk(node: &mut Node, range: Range) -> Chunk {
     only(node.store.read(&StoreRead::Ranges(vec![range])).unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -430,7 +469,7 @@ fn note(name: &str, content: Option<&str>) -> Record {
     Record::Note { place: Payload::new(place).unwrap_or_default(), content }
 }
 
-fn notes(node: &Node, prefix: &str, bytes_max: usize) -> (Vec<String>, bool) {
+fn notes(node: &mut Node, prefix: &str, bytes_max: usize) -> (Vec<String>, bool) {
     let prefix = [&NOTE_PREFIX[..], prefix.as_bytes()].concat();
     let prefix = Payload::new(prefix).unwrap_or_default();
     let mut start = prefix.clone();
@@ -459,15 +498,15 @@ fn notes_come_back_in_pages_and_after_a_restart() {
     life.apply(vec![note("a1", None), note("a3", Some("three")), note("a3", Some("3"))]);
     for _ in 0..2 {
         let expected = vec!["two".to_owned(), "3".to_owned()];
-        assert_eq!(notes(&life.node, "a", 1), (expected.clone(), true));
-        assert_eq!(notes(&life.node, "a", 1000), (expected, false));
-        assert_eq!(notes(&life.node, "b", 1).0, ["other"]);
+        assert_eq!(notes(&mut life.node, "a", 1), (expected.clone(), true));
+        assert_eq!(notes(&mut life.node, "a", 1000), (expected, false));
+        assert_eq!(notes(&mut life.node, "b", 1).0, ["other"]);
         life.restart(&BTreeMap::new());
     }
     life.node.flush();
     life.node.settle();
     let entries = life.node.keeper.version().level_sizes();
-    assert_eq!(notes(&life.node, "", 1).0.len(), 3, "{entries:?}");
+    assert_eq!(notes(&mut life.node, "", 1).0.len(), 3, "{entries:?}");
 }
 
 /// Tombstones in tables that wait to be merged; then an older cell, which is hidden, and the proof

@@ -26,6 +26,7 @@ use super::alarm::Alarm;
 use super::config::NodeConfig;
 use super::disk_full::DiskFull;
 use super::ending::{Ending, StopReason};
+use super::gathering::Gathering;
 use super::inbox::{Arrivals, Event, Inbox};
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
@@ -36,11 +37,15 @@ use crate::base::{Core as _, Entry, Instant, NodeId, Payload};
 use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, notes};
 use crate::env::Env;
 use crate::kv::CellStore;
-use crate::storage::{Engine, StorageError, Tree};
+use crate::storage::{Engine, StorageError, Tree, let_others_run};
 use crate::wire::{PeerMessage, PeerMessageRef, RequestError};
 
 /// Nanoseconds of a millisecond.
 const NANOS_PER_MS: u64 = 1_000_000;
+/// Memtables that other nodes' writes may fill beyond those that wait to be flushed: the one that
+/// is being filled, and one more. Fewer: writes are dropped whenever a flush takes long. More:
+/// memory.
+const MEMTABLES_OVER: u64 = 2;
 /// What a persist request costs in the log besides its records, for the trigger of a flush.
 const PERSIST_OVERHEAD_BYTES: u64 = 48;
 
@@ -56,8 +61,8 @@ pub struct MasterlessReplica<E: Env, O: Observer> {
     state: Arc<StateQueue<E::Disk>>,
     peers: Vec<(NodeId, Arc<PeerOutbox>)>,
     pending: PendingRequests,
-    /// Writes that wait because the tables do not keep up.
-    held: Vec<HeldWrite>,
+    /// Writes that wait for others, or for the tables.
+    held: Gathering<HeldWrite>,
     observer: O,
     flush: FlushProgress,
     persists: PersistProgress,
@@ -119,9 +124,16 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
                 let reason = ending.condemn_if_damaged(reason, is_over).await;
                 return ending.finish(reason);
             }
+            let is_stalled = self.store.engine().is_stalled();
+            if self.held.wants_turn() && !is_stalled {
+                let_others_run().await;
+                continue;
+            }
+            // Writes that wait for the tables wait for no time.
+            let gathered = self.held.deadline().filter(|_| !is_stalled);
+            let deadlines = [self.pending.next_deadline(), gathered];
             let core_deadline = self.core.deadline();
-            let deadline =
-                self.pending.next_deadline().map_or(core_deadline, |at| at.min(core_deadline));
+            let deadline = deadlines.into_iter().flatten().fold(core_deadline, Instant::min);
             alarm.until(&self.env, now, deadline);
             if self.inbox.wait(alarm.future.as_mut()).await {
                 alarm.over = true;
@@ -137,14 +149,31 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         for event in arrivals.events.drain(..) {
             self.on_event(now, event);
         }
+        let is_overfull = self.is_overfull();
         for (from, message) in arrivals.messages.drain(..) {
             // The handshake lets in peers of the own mode only.
             let PeerMessage::Dynamo(message) = message else { continue };
+            if is_overfull && message.is_write() {
+                crate::probe!("replica.masterless_peer_write_waits_for_tables");
+                continue;
+            }
             self.step(now, Input::Peer { from, message });
         }
         for request in arrivals.requests.drain(..) {
             self.on_request(now, request);
         }
+    }
+
+    /// Tells whether the tables are so far behind that not even other nodes' writes are taken in:
+    /// those are dropped as if they were lost, and their senders keep hints of them. Clients' own
+    /// writes wait much earlier, so that this is rare.
+    fn is_overfull(&self) -> bool {
+        let tree = self.store.engine();
+        let options = &self.config.tree;
+        let memtables = u64::try_from(options.frozen_max.max(1)).unwrap_or(u64::MAX);
+        let bytes_max =
+            memtables.saturating_add(MEMTABLES_OVER).saturating_mul(options.memtable_bytes);
+        tree.is_stalled() && tree.memtable_bytes() > bytes_max
     }
 
     fn step(&mut self, now: Instant, input: Input) {
@@ -172,6 +201,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         match event {
             PersistEvent::Persisted(through) => {
                 self.persists.durable = through;
+                self.held.on_persisted(through);
                 self.step(now, Input::Persisted { through });
             }
             PersistEvent::DiskFull(full) => {
@@ -213,6 +243,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     fn execute(&mut self, now: Instant, ready: Ready) -> Result<(), StorageError> {
         if let Some(persist) = ready.persist {
             self.persists.last = persist.id;
+            self.held.on_persist(persist.id);
             self.flush.log_bytes += bytes_of(&persist.records);
             self.log.push(LogJob::Records(persist));
         }

@@ -70,19 +70,20 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             }
         };
         let token = self.pending.insert(now, outbox, id, Asks::Outcome);
-        self.held.push(HeldWrite { token, consistency, changes });
+        self.held.add(now, HeldWrite { token, consistency, changes });
     }
 
-    /// Gives the core the writes that came, unless the tables do not keep up with them.
+    /// Gives the core the writes that have gathered, unless more are worth waiting for or the
+    /// tables do not keep up with them.
     pub(super) fn release_held(&mut self, now: Instant) {
-        if self.held.is_empty() {
+        if self.held.deadline().is_none() {
             return;
         }
         if self.store.engine().is_stalled() {
             crate::probe!("replica.masterless_writes_wait_for_tables");
             return;
         }
-        for HeldWrite { token, consistency, changes } in std::mem::take(&mut self.held) {
+        for HeldWrite { token, consistency, changes } in self.held.take(now, true) {
             // A request that has been answered meanwhile shall not take effect.
             if self.pending.contains(token) {
                 let Consistency { level, seen } = consistency;

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::super::config::{NodeConfig, Replication};
 use super::super::disk_full::DiskFull;
+use super::super::gathering::Gathering;
 use super::super::identity::{self, Identity};
 use super::super::inbox::Inbox;
 use super::super::observer::Observer;
@@ -91,7 +92,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             state,
             peers: peer_outboxes(&config),
             pending: PendingRequests::new(config.request_timeout),
-            held: Vec::new(),
+            held: Gathering::default(),
             observer,
             flush: FlushProgress { durable, log_bytes, ..FlushProgress::default() },
             persists: PersistProgress { last: judged.persisted, durable: judged.persisted },
@@ -159,10 +160,6 @@ fn reload<E: Env>(
     let mut store = CellStore::new(tree);
     let durable = store.applied();
     let mut apply = || -> Result<(u64, Recovered), StartError> {
-        for (place, content) in read_notes(&store)? {
-            note_floors(&mut store, &[Record::Note { place, content: Some(content) }]);
-        }
-        keeper.set_purge_floors(store.purge_floors().clone());
         let mut log_bytes = 0;
         for record in log.records.iter().filter(|record| record.kind == KIND_RECORDS) {
             if record.tag > store.applied() {
@@ -170,12 +167,22 @@ fn reload<E: Env>(
                     codec::decode(&record.payload).map_err(foreign_record)?;
                 // Nobody asks for leaves before the core has read them.
                 let _deltas = store.apply(record.tag, &records)?;
-                note_floors(&mut store, &records);
                 observer.on_masterless_applied(now, record.tag, &records);
                 log_bytes += bytes_of(&records);
             }
         }
-        Ok((log_bytes, recovered(&store, judged)?))
+        let recovered = recovered(&mut store, judged)?;
+        // The core forgets the floors of a damaged disk; they must not count here, either: what
+        // they let go, and leave out of the leaves, nobody has proven.
+        let was_damaged =
+            recovered.notes.iter().any(|(place, _)| notes::is_damaged(place.as_bytes()));
+        if !recovered.is_damaged && !was_damaged {
+            for (place, content) in recovered.notes.clone() {
+                note_floors(&mut store, &[Record::Note { place, content: Some(content) }]);
+            }
+        }
+        keeper.set_purge_floors(store.purge_floors().clone());
+        Ok((log_bytes, recovered))
     };
     match apply() {
         Ok((log_bytes, recovered)) => {
@@ -213,7 +220,10 @@ async fn open<E: Env>(env: &E, config: &NodeConfig) -> Result<Opened<E>, StartEr
 }
 
 /// Puts together what the core starts with.
-fn recovered<S: Engine>(store: &CellStore<S>, judged: Judged) -> Result<Recovered, StorageError> {
+fn recovered<S: Engine>(
+    store: &mut CellStore<S>,
+    judged: Judged,
+) -> Result<Recovered, StorageError> {
     let mut notes = Vec::new();
     for (place, content) in read_notes(store)? {
         let needed = notes::recovered_content(place.as_bytes(), content.as_bytes());
@@ -227,7 +237,9 @@ fn recovered<S: Engine>(store: &CellStore<S>, judged: Judged) -> Result<Recovere
 }
 
 /// Reads all of the node's own notes.
-fn read_notes<S: Engine>(store: &CellStore<S>) -> Result<Vec<(Payload, Payload)>, StorageError> {
+fn read_notes<S: Engine>(
+    store: &mut CellStore<S>,
+) -> Result<Vec<(Payload, Payload)>, StorageError> {
     let prefix = Payload::new(NOTE_PREFIX.to_vec()).unwrap_or_default();
     let (mut all, mut start) = (Vec::new(), prefix.clone());
     loop {

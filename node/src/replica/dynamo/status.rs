@@ -4,10 +4,12 @@ use super::super::config::{Masterless, Replication};
 use super::super::observer::Observer;
 use super::{MasterlessReplica, PersistId};
 use crate::base::{Instant, NodeId};
-use crate::dynamo::DynamoStatus;
+use crate::dynamo::{self, DynamoStatus};
 use crate::env::Env;
 use crate::storage::Engine as _;
-use crate::wire::{HintStatus, MasterlessStatus, Mode, PeerStatus, Status, SyncStatus};
+use crate::wire::{
+    HintStatus, MasterlessStatus, MemoryStatus, Mode, PeerStatus, Status, SyncStatus,
+};
 
 impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     pub(super) fn status(&self, now: Instant) -> Status {
@@ -56,7 +58,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             Replication::Masterless(masterless) => masterless,
             Replication::PrimaryBackup => &defaults,
         };
-        let mut up = core.up;
+        let mut up = core.up.clone();
         up.push(self.config.node);
         up.sort_unstable();
         up.dedup();
@@ -90,8 +92,56 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             syncs: self.peers.iter().map(sync).collect(),
             floor_ms: core.floor_min.ms(),
             clock_ms: core.clock.ms(),
+            clock_ahead_ms: core.too_far_ahead_ms,
+            memory: memory(&core, limits),
         }
     }
+}
+
+/// Lists everything that is held in memory and grows with use.
+fn memory(core: &DynamoStatus, limits: &dynamo::Config) -> Vec<MemoryStatus> {
+    let row = |what: &str, counts: (usize, Option<usize>), bytes: (usize, Option<usize>)| {
+        let (count, count_max) = (wide(counts.0), counts.1.map(wide));
+        let (bytes, bytes_max) = (wide(bytes.0), bytes.1.map(wide));
+        MemoryStatus { what: what.to_owned(), count, count_max, bytes, bytes_max }
+    };
+    vec![
+        row(
+            "requests that wait for the start or the clock",
+            (core.waiting, Some(limits.waiting_count_max)),
+            (core.waiting_bytes, Some(limits.waiting_bytes_max)),
+        ),
+        row(
+            "writes under way",
+            (core.pending_writes, Some(limits.pending_writes_max)),
+            (core.pending_write_bytes, Some(limits.pending_write_bytes_max)),
+        ),
+        row(
+            "records that wait for the disk",
+            (core.records_waiting + core.records_in_flight, None),
+            (core.replica_bytes, Some(limits.replica_bytes_max)),
+        ),
+        row(
+            "reads under way",
+            (core.pending_reads, Some(limits.pending_reads_max)),
+            (core.pending_read_bytes, Some(limits.pending_read_bytes_max)),
+        ),
+        row(
+            "comparisons after reads",
+            (core.background_reads, Some(limits.background_reads_max)),
+            (0, None),
+        ),
+        row(
+            "batches",
+            (core.batches, Some(limits.batch_count_max)),
+            (core.batch_bytes, Some(limits.batch_bytes_max)),
+        ),
+        row(
+            "Merkle trees",
+            (core.merkle_count, None),
+            (core.merkle_bytes, Some(core.merkle_bytes_max)),
+        ),
+    ]
 }
 
 fn count(count: usize) -> u32 {

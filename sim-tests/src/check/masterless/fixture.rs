@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mangrove::base::{NodeId, Stamp};
 use mangrove::dynamo::Level;
 
-use super::ledger::{Ledger, Loss, Setting};
+use super::ledger::{Lead, Ledger, Loss, Setting};
 use crate::history::{Answer, Bulk, Call, CellId, History, OpId, Process, Session, Terms, ValueId};
 
 /// Returns the stamp that a test means by a number: that millisecond, given by node 1.
@@ -27,7 +27,7 @@ impl Script {
     pub(super) fn new() -> Self {
         Self {
             history: History::new(),
-            setting: Setting { replicas: 3, loss: Loss::None },
+            setting: Setting { replicas: 3, loss: Loss::None, lead: Lead::ANY },
             is_bound: false,
             time_ns: 0,
             session: Session(0),

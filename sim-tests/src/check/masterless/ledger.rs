@@ -43,6 +43,29 @@ pub struct Setting {
     pub replicas: u32,
     /// Whether a disk lost anything.
     pub loss: Loss,
+    /// How far into the future stamps may lie.
+    pub lead: Lead,
+}
+
+/// How far into the future stamps may lie: what most clocks are off, and what a node bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lead {
+    /// What a right clock shows at the beginning of the history, in milliseconds.
+    pub begin_ms: u64,
+    /// Most milliseconds that a stamp may be ahead of a right clock.
+    pub lead_ms_max: u64,
+}
+
+impl Lead {
+    /// No bound.
+    pub const ANY: Self = Self { begin_ms: 0, lead_ms_max: u64::MAX };
+
+    /// Returns how many milliseconds a stamp that exists at `time_ns` is ahead of a right clock, if
+    /// that is too many.
+    pub fn exceeded_ms(&self, stamp: Stamp, time_ns: u64) -> Option<u64> {
+        let lead_ms = stamp.ms().saturating_sub(self.begin_ms + time_ns / 1_000_000);
+        (lead_ms > self.lead_ms_max).then_some(lead_ms)
+    }
 }
 
 impl Setting {

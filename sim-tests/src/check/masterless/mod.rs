@@ -16,6 +16,7 @@
 //! | quorum reads that do not overlap never go back | [`monotonic_reads`] |
 //! | a session reads its writes, and writes after what it read | [`session_order`] |
 //! | what is read was written, once, with one stamp | [`origin`] |
+//! | no stamp lies far in the future, whatever one clock shows | [`stamp_lead`] |
 //! | deleted stays deleted | [`no_resurrection`] |
 //! | acknowledged at W is on W disks | [`durability`] |
 //! | replicas become equal | [`convergence`] |
@@ -35,9 +36,10 @@ pub mod monotonic_reads;
 pub mod no_resurrection;
 pub mod origin;
 pub mod session_order;
+pub mod stamp_lead;
 pub mod stores;
 
-pub use ledger::{Ledger, Loss, Setting};
+pub use ledger::{Lead, Ledger, Loss, Setting};
 pub use stores::{Store, Stores};
 
 use super::Violation;
@@ -48,6 +50,7 @@ use super::Violation;
 /// every floor.
 pub fn check_history(ledger: &Ledger<'_>) -> Result<(), Violation> {
     origin::check(ledger)?;
+    stamp_lead::check(ledger)?;
     no_resurrection::check_reads(ledger)?;
     session_order::check(ledger)?;
     acknowledged_floor::check(ledger)?;
@@ -58,6 +61,7 @@ pub fn check_history(ledger: &Ledger<'_>) -> Result<(), Violation> {
 pub fn check_healed(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(), Violation> {
     convergence::check(stores, at)?;
     origin::check_stores(ledger, stores, at)?;
+    stamp_lead::check_stores(ledger, stores, at)?;
     no_resurrection::check_stores(ledger, stores, at)?;
     batch_atomicity::check(ledger, stores, at)?;
     durability::check(ledger, stores, at, 0)

@@ -169,6 +169,15 @@ impl Stores {
         visible
     }
 
+    /// Returns the latest stamp on each disk, of anything.
+    pub fn latest(&self) -> impl Iterator<Item = (NodeId, Stamp)> {
+        self.nodes.iter().map(|(node, store)| {
+            let stamps =
+                store.cells.values().map(|entry| entry.stamp).chain(store.rows.values().copied());
+            (*node, stamps.max().unwrap_or_default())
+        })
+    }
+
     /// Returns the first place at which two replicas of a partition do not hold the same:
     /// values, and tombstones above the floors of both.
     pub fn difference(&self, one: NodeId, other: NodeId) -> Option<Difference> {
