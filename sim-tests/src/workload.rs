@@ -1,8 +1,8 @@
 //! The load: client processes that use the shipped client library and record what they are told.
 //!
-//! Each process asks one request after the other, by a timetable: the [operations](crate::operation)
-//! that the seed draws for it, or those that a [case](crate::case) lists. Written values are unique
-//! within a run, so that every read tells which write it saw.
+//! Each process asks one request after the other, by a timetable: the
+//! [operations](crate::operation) that the seed draws for it, or those that a [case](crate::case)
+//! lists. Written values are unique within a run, so that every read tells which write it saw.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -149,7 +149,8 @@ pub(super) fn node_counts(case: &Case) -> Vec<u64> {
         matches!(action, Action::Rot { .. } | Action::Lie { .. } | Action::OldDisk { .. })
     };
     let is_damaged = case.faults.iter().flatten().any(|fault| damages(&fault.action));
-    let counts: &[u64] = if case.options.masterless.is_some() { &[1, 2, 3, 4, 5, 6] } else { &[1, 3] };
+    let counts: &[u64] =
+        if case.options.masterless.is_some() { &[1, 2, 3, 4, 5, 6] } else { &[1, 3] };
     let fewer = |count: &u64| (least..case.options.node_count).contains(count);
     counts.iter().copied().filter(fewer).collect()
 }
