@@ -4,8 +4,8 @@
 //!
 //! `cargo bench -p benches --bench cluster -- masterless` measures that mode beside the other.
 //!
-//! The nodes get a processor each, in turn ([`spread`] says why); `--no-pin` leaves them to the
-//! kernel.
+//! The nodes get a processor each, in turn, the leader first ([`spread`] says why); `--no-pin`
+//! leaves them to the kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::time::Duration;
@@ -98,7 +98,10 @@ async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     let mut cluster = RealCluster::start(3).await;
     let addresses = cluster.addresses().to_vec();
     let scratch = cluster.scratch();
-    let numbers: Vec<_> = cluster.numbers().collect();
+    // The leader first: who shares its processor is the same in every run.
+    let leader = cluster.wait_for_leader().await;
+    let followers = cluster.numbers().filter(|node| *node != leader);
+    let numbers: Vec<_> = std::iter::once(leader).chain(followers).collect();
     let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
     if is_pinned {
         match spread(&nodes) {

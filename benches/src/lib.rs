@@ -13,6 +13,7 @@
 
 pub mod load;
 pub mod machine;
+pub mod mourning;
 pub mod plot;
 pub mod redis;
 

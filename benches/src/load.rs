@@ -72,7 +72,8 @@ pub async fn run(addresses: &[String], load: Load) -> Outcome {
     for number in 0..load.connection_count {
         // A client asks the first node that answers, so each begins with another one.
         let mut addresses = addresses.to_vec();
-        addresses.rotate_left(number % addresses.len().max(1));
+        let first = number % addresses.len().max(1);
+        addresses.rotate_left(first);
         let client = connect(addresses).with_level(load.level);
         let rng = Rng::new(load.seed).split(&format!("client.{number}"));
         tasks.push(tokio::spawn(one_client(client, rng, load, Arc::clone(&stopped))));

@@ -3,22 +3,15 @@
 //!
 //! Then what the death of a coordinator costs its clients, and what the nodes hold in memory.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use benches::load::{self, Kind, Load};
 use benches::machine::{fdatasync_median, median, memory_bytes, spread};
-use bytes::Bytes;
-use mangrove::base::Rng;
-use mangrove::client::{ClientOptions, Level, connect};
+use benches::mourning::{self, Mourning};
+use mangrove::client::{ClientOptions, Level};
 use real_tests::RealCluster;
 
 use super::{CONNECTIONS, KEY_COUNT, Series, VALUE_BYTES};
-
-/// Clients in the measurement of a death: enough for a third of them to matter.
-const MOURNERS: usize = 48;
-/// How long they ask before the death, and after it.
-const BEFORE_DEATH: Duration = Duration::from_secs(2);
-const AFTER_DEATH: Duration = Duration::from_secs(4);
 
 /// A cluster and the processes of its nodes.
 struct Running {
@@ -97,66 +90,25 @@ async fn memory(mut running: Running) {
     }
 }
 
-/// What one client met around the death of a node.
-struct Mourner {
-    /// Longest time from one answer to the next.
-    gap: Duration,
-    error_count: u64,
-}
-
 /// Kills a node that coordinates for a third of all clients.
 async fn death(is_pinned: bool) {
     let mut running = Running::new(RealCluster::start_masterless(3, &[]).await, is_pinned);
     for kind in [Kind::Set, Kind::Get] {
-        let end = Instant::now() + BEFORE_DEATH + AFTER_DEATH;
-        let begin = |number| {
-            let mut addresses = running.addresses.clone();
-            addresses.rotate_left(number % 3);
-            tokio::spawn(mourn(addresses, kind, number, end))
-        };
-        let mourners: Vec<_> = (0..MOURNERS).map(begin).collect();
-        tokio::time::sleep(BEFORE_DEATH).await;
-        running.cluster.kill(1);
-        let (mut widowed, mut others, mut errors) = (Vec::new(), Vec::new(), 0);
-        for (number, mourner) in mourners.into_iter().enumerate() {
-            let Mourner { gap, error_count } = mourner.await.expect("a client does not panic");
-            if number % 3 == 0 {
-                widowed.push(gap)
-            } else {
-                others.push(gap)
-            }
-            errors += error_count;
-        }
+        let mourning = Mourning { kind, key_count: KEY_COUNT, value_bytes: VALUE_BYTES };
+        let addresses = running.addresses.clone();
+        let mut gaps = mourning::measure(&addresses, mourning, || running.cluster.kill(1)).await;
         println!(
-            "a coordinator dies, {kind:?} at quorum: longest gap of its clients p50 {} ms, max {} ms, \
-             of the others max {} ms; requests in doubt {errors} of {MOURNERS} clients; \
-             one time-out is {} ms",
-            median(&mut widowed).unwrap_or_default().as_millis(),
-            widowed.iter().max().map_or(0, Duration::as_millis),
-            others.iter().max().map_or(0, Duration::as_millis),
+            "a coordinator dies, {kind:?} at quorum: longest gap of its clients p50 {} ms, max {} \
+             ms, of the others max {} ms; {} of {} clients had a request that failed; one time-out \
+             is {} ms",
+            median(&mut gaps.widowed).unwrap_or_default().as_millis(),
+            gaps.widowed.iter().max().map_or(0, Duration::as_millis),
+            gaps.others.iter().max().map_or(0, Duration::as_millis),
+            gaps.failed_count,
+            gaps.widowed.len() + gaps.others.len(),
             ClientOptions::default().try_timeout.as_millis(),
         );
         running.cluster.start_node(1);
         running.cluster.wait_until_converged().await;
     }
-}
-
-/// Asks until `end`, and takes note of how long nothing was answered.
-async fn mourn(addresses: Vec<String>, kind: Kind, number: usize, end: Instant) -> Mourner {
-    let client = connect(addresses).with_level(Level::Quorum);
-    let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
-    let mut rng = Rng::new(5).split(&format!("mourner.{number}"));
-    let mut mourner = Mourner { gap: Duration::ZERO, error_count: 0 };
-    let mut answered = Instant::now();
-    while Instant::now() < end {
-        let key = load::key(rng.range(0, KEY_COUNT));
-        if load::ask(&client, kind, key, &value).await {
-            mourner.gap = mourner.gap.max(answered.elapsed());
-            answered = Instant::now();
-        } else {
-            mourner.error_count += 1;
-        }
-    }
-    mourner.gap = mourner.gap.max(answered.elapsed());
-    mourner
 }

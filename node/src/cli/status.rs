@@ -172,9 +172,9 @@ fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), C
                 status.node
             ))?;
         }
-        for memory in masterless.memory.iter().filter(|memory| memory.is_nearly_full()) {
-            output.line(&format!("{}: {}", status.node, memory_line(memory)))?;
-        }
+        let in_use = masterless.memory.iter().filter(|memory| memory.count > 0);
+        let in_use: Vec<String> = in_use.map(memory_line).collect();
+        output.line(&format!("{} holds in memory {}", status.node, in_use.join("; ")))?;
         if let Some(ahead_ms) = masterless.clock_ahead_ms {
             output.line(&format!(
                 "{}: its clock is {} s ahead of the other nodes': it takes no writes until it is \

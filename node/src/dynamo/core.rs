@@ -329,7 +329,11 @@ impl Dynamo {
         let Self { context, writes, hints, batches, reads, sync, floors, .. } = self;
         match owner {
             Owner::Writes => writes.on_write_reply(context, hints, batches, id, outcome),
-            Owner::Hints => hints.on_write_reply(context, id, outcome),
+            Owner::Hints => {
+                if let Some((node, number)) = hints.on_write_reply(context, id, outcome) {
+                    writes.on_hint_delivered(context, batches, node, number);
+                }
+            }
             Owner::Batches => batches.on_write_reply(context, id, outcome),
             Owner::Reads => reads.on_write_reply(context, from, id, outcome),
             Owner::Sync => sync.on_write_reply(context, floors, from, id, outcome),

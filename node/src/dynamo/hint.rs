@@ -263,15 +263,15 @@ impl Hints {
         }
     }
 
-    /// The target answers a hint.
+    /// The target answers a hint; returns which, if the target has it now.
     pub(super) fn on_write_reply(
         &mut self,
         context: &mut Context,
         id: RequestId,
         outcome: WriteOutcome,
-    ) {
-        let Some((node, number)) = self.sent.remove(&id.number) else { return };
-        let Some(target) = self.targets.get_mut(&node) else { return };
+    ) -> Option<(NodeId, u64)> {
+        let (node, number) = self.sent.remove(&id.number)?;
+        let target = self.targets.get_mut(&node)?;
         target.land(number);
         match outcome {
             WriteOutcome::Stored => self.erase(context, node, number),
@@ -283,10 +283,11 @@ impl Hints {
             WriteOutcome::DiskFull => {
                 probe!("dynamo.hint_meets_full_disk");
                 self.recall(context, node);
-                return;
+                return None;
             }
         }
         self.deliver(context, node);
+        (outcome == WriteOutcome::Stored).then_some((node, number))
     }
 
     /// Gives up what is in flight to a node, to send it again after a while.

@@ -6,7 +6,8 @@
 //! that is touched. The own share goes to the own disk like anybody else's.
 //!
 //! A request stays under way until each share is *settled*: acknowledged, or durably hinted, or
-//! dropped and counted. A hint is never an acknowledgement. After the time-out nobody knows
+//! dropped and counted. A hint is never an acknowledgement; the target's answer to it is one: a
+//! node that was only believed down, for a moment, then counts like the others. After the time-out nobody knows
 //! whether the write happened, and the client is told just that.
 //!
 //! If the shares differ, all or nothing needs more than a log record: see `batch.rs`, which keeps
@@ -50,8 +51,8 @@ pub(super) struct Writes {
     tokens: BTreeMap<Token, Stamp>,
     /// Of the messages without an answer.
     sent: BTreeMap<u64, (Stamp, NodeId)>,
-    /// Of the hints that are not durable yet.
-    hinting: BTreeMap<(NodeId, u64), Stamp>,
+    /// Of the hints of the requests under way, delivered ones excepted.
+    hints: BTreeMap<(NodeId, u64), Stamp>,
     /// Bytes of entries of the requests under way.
     bytes: usize,
     /// Bytes of others' writes that wait for the disk.
@@ -108,8 +109,8 @@ enum ShareState {
     Acknowledged,
     /// A hint of that number is on its way to the disk.
     Hinting(u64),
-    /// A hint is durable.
-    Hinted,
+    /// A hint of that number is durable.
+    Hinted(u64),
     /// The replica does not want it, and never will.
     Refused,
     /// There is no room for a hint, or there are no hints.
@@ -288,7 +289,7 @@ impl Writes {
         }
         share.state = match hints.add(context, node, stamp, &share.entries) {
             Some(number) => {
-                self.hinting.insert((node, number), stamp);
+                self.hints.insert((node, number), stamp);
                 ShareState::Hinting(number)
             }
             None => ShareState::GivenUp,
@@ -303,12 +304,28 @@ impl Writes {
         target: NodeId,
         number: u64,
     ) {
-        let Some(stamp) = self.hinting.remove(&(target, number)) else { return };
+        let Some(&stamp) = self.hints.get(&(target, number)) else { return };
         let Some(pending) = self.pending.get_mut(&stamp) else { return };
         let Some(share) = pending.shares.get_mut(&target) else { return };
         if share.state == ShareState::Hinting(number) {
-            share.state = ShareState::Hinted;
+            share.state = ShareState::Hinted(number);
         }
+        self.look_at(context, batches, stamp);
+    }
+
+    /// The target of a hint has acknowledged it.
+    pub(super) fn on_hint_delivered(
+        &mut self,
+        context: &mut Context,
+        batches: &mut Batches,
+        target: NodeId,
+        number: u64,
+    ) {
+        let Some(stamp) = self.hints.remove(&(target, number)) else { return };
+        let Some(pending) = self.pending.get_mut(&stamp) else { return };
+        let Some(share) = pending.shares.get_mut(&target) else { return };
+        probe!("dynamo.hint_delivered_while_the_write_waits");
+        share.state = ShareState::Acknowledged;
         self.look_at(context, batches, stamp);
     }
 
@@ -327,8 +344,8 @@ impl Writes {
         share.id = None;
         match outcome {
             WriteOutcome::Stored => {
-                if let ShareState::Hinting(number) = share.state {
-                    self.hinting.remove(&(node, number));
+                if let Some(number) = share.hint() {
+                    self.hints.remove(&(node, number));
                 }
                 share.state = ShareState::Acknowledged;
             }
@@ -463,8 +480,8 @@ impl Writes {
                 self.sent.remove(&id.number);
                 context.forget(id);
             }
-            if let ShareState::Hinting(number) = share.state {
-                self.hinting.remove(&(node, number));
+            if let Some(number) = share.hint() {
+                self.hints.remove(&(node, number));
             }
         }
     }
@@ -593,7 +610,7 @@ impl Writes {
             let id = share.and_then(|share| share.id).map(|id| id.number);
             assert!(id == Some(number), "D4: message {number} of {stamp} to {node}: {id:?}");
         }
-        for ((node, number), stamp) in &self.hinting {
+        for ((node, number), stamp) in &self.hints {
             let share = self.pending.get(stamp).and_then(|pending| pending.shares.get(node));
             assert!(share.is_some(), "D4: hint {number} for {node} of {stamp}, which is no more");
         }
@@ -618,6 +635,17 @@ impl Share {
     fn is_acknowledged(&self) -> bool {
         self.state == ShareState::Acknowledged
             || (planted!("D1") && self.state != ShareState::Waiting)
+    }
+
+    /// Returns the number of its hint, if there is one.
+    fn hint(&self) -> Option<u64> {
+        match self.state {
+            ShareState::Hinting(number) | ShareState::Hinted(number) => Some(number),
+            ShareState::Waiting
+            | ShareState::Acknowledged
+            | ShareState::Refused
+            | ShareState::GivenUp => None,
+        }
     }
 
     /// Tells whether it is not settled yet.

@@ -120,6 +120,10 @@ pub trait File: Send + Sync + 'static {
         bytes: &[u8],
     ) -> impl Future<Output = Result<(), DiskError>> + Send;
 
+    /// Tells that whole sectors will be written from now on, each synced at once, and seldom read:
+    /// a log. A hint that changes no promise; the file may be written past its cache.
+    fn expect_syncs(&mut self) {}
+
     /// Cuts the file, or grows it with zeros, to `len` bytes.
     fn truncate(&self, len: u64) -> impl Future<Output = Result<(), DiskError>> + Send;
 

@@ -87,6 +87,11 @@ impl<W> Gathering<W> {
         self.syncing = self.syncing.filter(|id| *id > through);
     }
 
+    /// Tells whether a persist request is under way.
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
     /// Returns when the writes that wait must leave, if there are any.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.waiting.is_empty() { None } else { Some(self.since + GATHER_MAX) }

@@ -23,6 +23,7 @@
 //! Votes, commit rules, quorums: see [`crate::raft`]. Bytes on the wire: see [`crate::server`].
 
 mod alarm;
+mod applying;
 pub mod config;
 mod disk_full;
 mod dynamo;

@@ -38,8 +38,8 @@ use crate::dynamo;
 use crate::env::{self, Env};
 use crate::planted;
 use crate::raft::{HardState, Persist, PersistId, SnapshotMeta};
-use crate::storage::StorageError;
 use crate::storage::wal::{Record, Writer};
+use crate::storage::{StorageError, let_others_run};
 
 /// Record kind of a hard state.
 pub const KIND_HARD_STATE: u8 = 1;
@@ -183,12 +183,16 @@ impl<E: Env> LogTask<E> {
 
     /// Syncs before every report.
     async fn run_always(&mut self) -> Result<(), StorageError> {
+        self.writer.expect_syncs();
         let mut jobs = Vec::new();
         loop {
             if env::timeout(&self.env, MARK_DELAY, self.queue.wait()).await.is_none() {
                 self.mark().await?;
                 self.queue.wait().await;
             }
+            // The sync may be made in place, and what is ready for peers and clients had better
+            // leave before: they work meanwhile.
+            let_others_run().await;
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
             self.write().await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{debug, error, info};
 
 use super::alarm::Alarm;
+use super::applying::Applying;
 use super::config::NodeConfig;
 use super::disk_full::DiskFull;
 use super::ending::{Ending, StopReason};
@@ -54,6 +55,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
     pub(super) role: Role,
+    pub(super) applying: Applying,
 }
 
 /// How far the state is on disk.
@@ -93,6 +95,13 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 self.core.tick(now);
             }
             self.drive(now);
+            let leads = self.core.role() == Role::Leader;
+            let puts_off = self.applying.puts_off(leads, self.gathering.is_syncing());
+            if puts_off && self.stop.is_none() {
+                let_others_run().await;
+                continue;
+            }
+            self.apply_committed(now);
             self.expire(now);
             self.maybe_flush(now);
             if let Some(reason) = self.stop.take() {
@@ -253,7 +262,32 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
+    /// Applies all that is committed, and does what follows from it.
+    fn apply_committed(&mut self, now: Instant) {
+        while self.stop.is_none() && self.apply_all(now) {
+            self.drive(now);
+        }
+    }
+
+    /// Applies what is committed so far; tells whether that was anything.
+    fn apply_all(&mut self, now: Instant) -> bool {
+        let entries = self.applying.take();
+        let Some(through) = entries.last().map(|last| last.entry.index) else { return false };
+        for committed in entries {
+            self.apply(now, committed);
+            if self.stop.is_some() {
+                // What comes next would be applied to half a state.
+                return false;
+            }
+        }
+        self.step(now, Input::Applied { through });
+        true
+    }
+
     fn execute(&mut self, now: Instant, ready: Ready) {
+        if ready.persist.is_some() || !ready.send.is_empty() {
+            self.applying.press();
+        }
         // First what has the longer way: the followers' disks and this one's work side by side.
         for (to, message) in &ready.send {
             if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {
@@ -264,16 +298,13 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.gathering.on_persist(persist.id);
             self.log.push(LogJob::Persist(persist));
         }
-        let applied = ready.apply.last().map(|committed| committed.entry.index);
-        for committed in ready.apply {
-            self.apply(now, committed);
+        self.applying.add(ready.apply);
+        if !ready.snapshot_writes.is_empty() {
+            // The last of them replaces the state that these belong to.
+            self.apply_all(now);
             if self.stop.is_some() {
-                // What comes next would be applied to half a state.
                 return;
             }
-        }
-        if let Some(through) = applied {
-            self.step(now, Input::Applied { through });
         }
         for (token, reply) in ready.replies {
             self.on_reply(token, reply);

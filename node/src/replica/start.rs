@@ -136,6 +136,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         env.spawn("state", state_task.run());
         Ok(Self {
             role: core.role(),
+            applying: super::applying::Applying::default(),
             core,
             machine,
             inbox,

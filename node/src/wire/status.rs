@@ -156,14 +156,6 @@ pub struct SyncStatus {
     pub last_ms_ago: Option<u64>,
 }
 
-impl MemoryStatus {
-    /// Tells whether three quarters of a limit are reached.
-    pub fn is_nearly_full(&self) -> bool {
-        let is_near = |now: u64, max: Option<u64>| max.is_some_and(|max| now > max / 4 * 3);
-        is_near(self.count, self.count_max) || is_near(self.bytes, self.bytes_max)
-    }
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 fn cluster_as_text<S: serde::Serializer>(
     cluster: &ClusterId,

@@ -15,7 +15,8 @@ fn stamp(cluster: &Cluster, token: Token) -> Stamp {
 }
 
 fn is_refused(cluster: &Cluster, token: Token) -> bool {
-    matches!(cluster.oracle.reply(token), Some(Reply::ClockSkew { ahead_ms }) if *ahead_ms > 30_000_000)
+    let is_far = |ahead_ms: u64| ahead_ms > 30_000_000;
+    matches!(cluster.oracle.reply(token), Some(Reply::ClockSkew { ahead_ms }) if is_far(*ahead_ms))
 }
 
 /// Has each node write the same key at a level, everything done in between.
@@ -25,7 +26,7 @@ fn each_writes(cluster: &mut Cluster, level: Level) -> Vec<Token> {
         cluster.settle(nothing_cut);
         token
     };
-    vec![N1, N2, N3].into_iter().map(write).collect()
+    [N1, N2, N3].into_iter().map(write).collect()
 }
 
 #[test]

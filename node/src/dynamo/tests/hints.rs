@@ -184,3 +184,16 @@ fn answer_of_a_hint_that_nobody_waits_for_changes_nothing() {
     cluster.step(N1, Input::Peer { from: N3, message });
     assert_eq!(hints(&cluster), 1);
 }
+
+#[test]
+fn hint_that_is_delivered_in_time_counts_as_the_answer_of_its_target() {
+    let mut cluster = cluster(THREE);
+    cluster.run(millis(1_500), without(N3));
+    assert!(!cluster.core(N1).is_up(N3));
+    cluster.slow_disks.insert(N2);
+    let token = cluster.put(N1, Level::Quorum, &["k"]);
+    cluster.run(millis(300), without(N3));
+    assert_eq!(cluster.oracle.reply(token), None, "a hint alone is none");
+    cluster.run(millis(700), nothing_cut);
+    assert!(is_written(&cluster, token), "{:?}", cluster.oracle.reply(token));
+}

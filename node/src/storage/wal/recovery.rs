@@ -311,7 +311,7 @@ async fn take_over<D: Disk>(
     let first_bytes = options.segment_bytes.min(segment::FIRST_SEGMENT_BYTES_MAX);
     open.capacity = first_bytes.max(open.end());
 
-    let mut spare = Spare::create(disk, dir, open.capacity).await?;
+    let mut spare = Spare::create(disk, dir, open.capacity, false).await?;
     while !spare.is_ready() {
         spare.fill_step().await?;
     }

@@ -171,8 +171,12 @@ impl<F: File> Spare<F> {
         disk: &D,
         dir: &str,
         target_bytes: u64,
+        expects_syncs: bool,
     ) -> Result<Self, StorageError> {
-        let file = disk.create(&spare_path(dir)).await?;
+        let mut file = disk.create(&spare_path(dir)).await?;
+        if expects_syncs {
+            file.expect_syncs();
+        }
         let zeros = vec![0; to_usize(FILL_STEP_BYTES.min(target_bytes))];
         Ok(Self { file, filled_bytes: 0, target_bytes, zeros })
     }

@@ -8,6 +8,7 @@ use super::record::{HEADER_BYTES, Role};
 use super::segment::{self, Spare, never_retry};
 use super::{Options, Record, Sequence, StorageError};
 use crate::env::{Disk, File};
+use crate::storage::let_others_run;
 use crate::{planted, probe};
 
 /// Appends to a log. See the [module](super) for the order of calls.
@@ -24,6 +25,8 @@ pub struct Writer<D: Disk> {
     active: D::File,
     segments: VecDeque<Segment>,
     spare: Option<Spare<D::File>>,
+    /// Every write is synced at once.
+    expects_syncs: bool,
     /// Chunks that end their segments, waiting to be written before `open`.
     full: VecDeque<Chunk>,
     /// The chunk that takes the next record.
@@ -65,6 +68,7 @@ impl<D: Disk> Writer<D> {
             active: start.active,
             segments: start.segments.into(),
             spare: None,
+            expects_syncs: false,
             full: VecDeque::new(),
             open: start.open,
             next: start.next,
@@ -75,6 +79,12 @@ impl<D: Disk> Writer<D> {
             told_durable: last,
             poison: None,
         }
+    }
+
+    /// Tells that every [`write`](Self::write) will be followed by a [`sync`](Self::sync) at once.
+    pub fn expect_syncs(&mut self) {
+        self.expects_syncs = true;
+        self.active.expect_syncs();
     }
 
     /// Returns the last sequence that was handed to the disk.
@@ -268,7 +278,7 @@ impl<D: Disk> Writer<D> {
     /// Makes the next segment a little readier than the active one is full, in a small step.
     ///
     /// To be called after every [`sync`](Self::sync), once those who wait for it have been told:
-    /// a step has a sync of its own.
+    /// a step has a sync of its own, which may be made in place, so the others have a turn before.
     ///
     /// # Errors
     /// Final; a full disk is none, because the segment is not needed yet.
@@ -281,6 +291,7 @@ impl<D: Disk> Writer<D> {
         if filled >= target || !is_behind {
             return Ok(());
         }
+        let_others_run().await;
         match self.fill_spare().await {
             Err(error) if error.is_no_space() => {
                 probe!("wal.has_no_space_for_next_segment");
@@ -292,7 +303,8 @@ impl<D: Disk> Writer<D> {
 
     async fn fill_spare(&mut self) -> Result<(), StorageError> {
         if self.spare.is_none() {
-            self.spare = Some(Spare::create(&self.disk, &self.dir, self.segment_bytes).await?);
+            let (bytes, expects_syncs) = (self.segment_bytes, self.expects_syncs);
+            self.spare = Some(Spare::create(&self.disk, &self.dir, bytes, expects_syncs).await?);
         }
         match &mut self.spare {
             Some(spare) if !spare.is_ready() => spare.fill_step().await,
