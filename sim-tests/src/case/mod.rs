@@ -33,6 +33,7 @@
 //! (see `world::fate`), so a case that leaves something out is near the one that it came from, and
 //! not beside it in every nanosecond.
 
+pub mod directed;
 mod file;
 mod serial;
 pub mod settings;

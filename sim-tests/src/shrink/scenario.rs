@@ -43,19 +43,18 @@ fn imports(body: &str) -> String {
     };
     let mut text = String::from("\n");
     let nemesis = [("Action", "Action::"), ("Held", "Held {"), ("Weather", "Weather {")];
-    let helpers = [("at", " at("), ("case", "case("), ("cell", "cell("), ("ms", " ms(")];
+    let helpers = [("Scenario", "Scenario::"), ("at", " at("), ("cell", "cell("), ("ms", " ms(")];
     for (path, names) in [
         ("mangrove::dynamo", used(&[("Level", "Level::")])),
+        ("sim_tests::case::directed", used(&helpers)),
         ("sim_tests::nemesis", used(&nemesis)),
         ("sim_tests::operation", used(&[("Request", "Request::")])),
         ("sim_tests::options", vec!["Mode"]),
-        ("super", used(&helpers)),
     ] {
-        let gap = if path == "super" { "\n" } else { "" };
         match names.as_slice() {
             [] => {}
-            [one] => text.push_str(&format!("{gap}use {path}::{one};\n")),
-            many => text.push_str(&format!("{gap}use {path}::{{{}}};\n", many.join(", "))),
+            [one] => text.push_str(&format!("use {path}::{one};\n")),
+            many => text.push_str(&format!("use {path}::{{{}}};\n", many.join(", "))),
         }
     }
     text
@@ -69,7 +68,7 @@ fn body(case: &Case, failure: &Failure) -> String {
     };
     let mut text = format!("\n#[test]\nfn {}() {{\n", name_of(case, failure));
     let seed = grouped(&options.seed.to_string());
-    writeln!(text, "    let mut case = case(Mode::{mode}, {seed});").ok();
+    writeln!(text, "    let mut case = Scenario::new(Mode::{mode}, {seed});").ok();
     for (name, value) in settings::unlike_plain(options) {
         writeln!(text, "    case.set({name:?}, {});", grouped(&value.to_string())).ok();
     }

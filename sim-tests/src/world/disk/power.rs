@@ -153,8 +153,9 @@ impl DiskState {
         for inode in self.inodes.values_mut() {
             let rotten = std::mem::take(&mut inode.rotten);
             let durable = std::mem::take(&mut inode.durable);
-            let fate = inode.fate;
-            *inode = Inode { cached: durable.clone(), durable, rotten, ..Inode::new(fate) };
+            let (fate, passing) = (inode.fate, std::mem::take(&mut inode.passing));
+            *inode =
+                Inode { cached: durable.clone(), durable, rotten, passing, ..Inode::new(fate) };
         }
         self.sync_count = 0;
         self.stalled_until = 0;
