@@ -149,6 +149,9 @@ pub(super) fn node_counts(case: &Case) -> Vec<u64> {
         matches!(action, Action::Rot { .. } | Action::Lie { .. } | Action::OldDisk { .. })
     };
     let is_damaged = case.faults.iter().flatten().any(|fault| damages(&fault.action));
+    let is_far = |action: &Action| matches!(action, Action::ClockFar { .. });
+    let has_far = case.faults.iter().flatten().any(|fault| is_far(&fault.action));
+    let least = if has_far { 3 } else { 1 + u64::from(is_damaged) };
     let counts: &[u64] =
         if case.options.masterless.is_some() { &[1, 2, 3, 4, 5, 6] } else { &[1, 3] };
     let fewer = |count: &u64| (least..case.options.node_count).contains(count);
