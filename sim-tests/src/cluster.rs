@@ -23,7 +23,7 @@ use mangrove::storage::wal;
 use crate::check::Violation;
 use crate::check::liveness::Deadlines;
 use crate::masterless;
-use crate::nemesis::{Action, Weather};
+use crate::nemesis::{Action, Held, Weather};
 use crate::options::Options;
 use crate::watch::{NodeWatch, Watch, log_of};
 use crate::world::{Fault, Host, KeptDisk, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
@@ -490,13 +490,7 @@ impl Cluster {
                 self.each_of(&links, World::clog);
                 self.later(length, Undo::Unclog(links));
             }
-            Action::Swizzle { clogs } => {
-                let bursts = self.burst_count();
-                for held in clogs {
-                    self.later(held.from, Undo::Clog(held.node));
-                    self.later(held.until, Undo::UnclogNode(held.node, bursts));
-                }
-            }
+            Action::Swizzle { clogs } => self.swizzle(&clogs),
             Action::Weather { weather, length } => {
                 self.set_weather(&weather);
                 self.later(length, Undo::Weather);
@@ -589,6 +583,14 @@ impl Cluster {
             | Action::ClockJump { .. }
             | Action::ClockFar { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
+        }
+    }
+
+    fn swizzle(&mut self, clogs: &[Held]) {
+        let bursts = self.burst_count();
+        for held in clogs {
+            self.later(held.from, Undo::Clog(held.node));
+            self.later(held.until, Undo::UnclogNode(held.node, bursts));
         }
     }
 

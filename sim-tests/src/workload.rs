@@ -471,10 +471,10 @@ impl<E: Env> ClientProcess<E> {
 
     /// Makes a value that nobody else writes; returns its name and its bytes.
     fn value(&self, position: u32, len: u64) -> (ValueId, String) {
-        let mut bytes = self.doing.to_string();
-        if position > 0 {
-            bytes.push_str(&format!("+{position}"));
-        }
+        let mut bytes = match position {
+            0 => self.doing.to_string(),
+            position => format!("{}+{position}", self.doing),
+        };
         let id = self.shared.lock().history.value(&bytes);
         let len = usize::try_from(len).unwrap_or(bytes.len());
         while bytes.len() < len {

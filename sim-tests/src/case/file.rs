@@ -189,7 +189,12 @@ fn laid_out(value: &Json, depth: usize) -> String {
             };
             ("{", "}", all.iter().map(field).collect())
         }
-        other => return other.to_string(),
+        Json::Null
+        | Json::Bool(_)
+        | Json::Number(_)
+        | Json::String(_)
+        | Json::Array(_)
+        | Json::Object(_) => return value.to_string(),
     };
     let (indent, outer) = (" ".repeat(depth + 2), " ".repeat(depth));
     format!("{open}\n{indent}{}\n{outer}{close}", inner.join(&format!(",\n{indent}")))

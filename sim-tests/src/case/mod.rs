@@ -124,14 +124,12 @@ impl Case {
 
     /// Returns the faults, in the order of their times.
     pub fn faults(&self) -> Vec<Fault> {
-        match &self.faults {
-            Some(listed) => listed.clone(),
-            None => {
-                let mut drawn = nemesis::faults(&self.options);
-                drawn.retain(|fault| !self.without_faults.contains(&fault.id));
-                drawn
-            }
+        if let Some(listed) = &self.faults {
+            return listed.clone();
         }
+        let mut drawn = nemesis::faults(&self.options);
+        drawn.retain(|fault| !self.without_faults.contains(&fault.id));
+        drawn
     }
 
     /// Returns the operations of a client until the faults are over, in the order of their times.

@@ -70,6 +70,11 @@ pub(crate) mod level {
         NAMES.iter().find(|(known, _)| *known == level).map_or("quorum", |(_, name)| name)
     }
 
+    #[expect(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde calls it with a reference to the field"
+    )]
     pub(crate) fn serialize<S: Serializer>(of: &Option<Level>, to: S) -> Result<S::Ok, S::Error> {
         match of {
             Some(level) => to.serialize_some(name(*level)),

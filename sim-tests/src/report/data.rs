@@ -13,6 +13,9 @@ use crate::shrink::{of_action, turns};
 use crate::watch::ROLES;
 use crate::world::{Happening, LogEntry};
 
+/// When, the length of a file, and how many bytes of writes are not durable; -1: it is gone.
+type FilePoint = (u64, i64, u64);
+
 /// Longest text of one message.
 const TEXT_CHARS: usize = 200;
 
@@ -273,7 +276,7 @@ impl<'a> Drawing<'a> {
     }
 
     fn files(&self, lane: usize) -> Vec<Json> {
-        let mut files: BTreeMap<&str, Vec<(u64, i64, u64)>> = BTreeMap::new();
+        let mut files: BTreeMap<&str, Vec<FilePoint>> = BTreeMap::new();
         for entry in self.report.log.iter().filter(|entry| self.lane_of(entry) == Some(lane)) {
             match &entry.what {
                 Happening::File { path, cached, pending } => {
@@ -287,11 +290,11 @@ impl<'a> Drawing<'a> {
                 Happening::Event { .. } | Happening::Sent { .. } | Happening::Status(_) => {}
             }
         }
-        let mut busiest: Vec<(&str, Vec<(u64, i64, u64)>)> = files.into_iter().collect();
+        let mut busiest: Vec<(&str, Vec<FilePoint>)> = files.into_iter().collect();
         busiest.sort_by_key(|(_, points)| std::cmp::Reverse(points.len()));
         busiest.truncate(FILES_MAX);
         busiest.sort_by_key(|(path, _)| *path);
-        let file = |(path, points): (&str, Vec<(u64, i64, u64)>)| {
+        let file = |(path, points): (&str, Vec<FilePoint>)| {
             let most = points.iter().map(|(_, _, pending)| *pending).max();
             json!({ "path": path, "points": points, "most": most })
         };

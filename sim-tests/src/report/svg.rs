@@ -36,7 +36,9 @@ pub fn last_moments(case: &Case, report: &Report) -> String {
     for (lane, name) in drawing.lanes.iter().enumerate() {
         text.push_str(&frame.lane(lane, name));
     }
-    last.iter().for_each(|arrow| text.push_str(&frame.arrow(arrow)));
+    for arrow in last {
+        text.push_str(&frame.arrow(arrow));
+    }
     drawing.bars().iter().for_each(|bar| text.push_str(&frame.bar(bar)));
     let x = frame.x(until);
     // Writing to a string cannot fail.

@@ -52,10 +52,10 @@ fn imports(body: &str) -> String {
         ("sim_tests::options", vec!["Mode"]),
     ] {
         match names.as_slice() {
-            [] => {}
-            [one] => text.push_str(&format!("use {path}::{one};\n")),
-            many => text.push_str(&format!("use {path}::{{{}}};\n", many.join(", "))),
-        }
+            [] => None,
+            [one] => writeln!(text, "use {path}::{one};").ok(),
+            many => writeln!(text, "use {path}::{{{}}};", many.join(", ")).ok(),
+        };
     }
     text
 }

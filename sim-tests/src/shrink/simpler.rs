@@ -188,7 +188,7 @@ pub(super) fn squeezed(case: &Case, part: u32, whole: u32) -> Case {
     // Leaders are elected before anything happens.
     let first = Duration::from_secs(1).min(case.options.fault_phase);
     let squeeze = |at: &mut Duration| {
-        *at = if *at <= first { *at } else { first + (*at - first) * part / whole };
+        *at = if *at <= first { *at } else { first + at.saturating_sub(first) * part / whole };
     };
     squeeze(&mut case.options.fault_phase);
     case.faults.iter_mut().flatten().for_each(|fault| squeeze(&mut fault.at));

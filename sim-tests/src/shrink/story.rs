@@ -76,9 +76,9 @@ fn beginning(case: &Case) -> String {
         write!(text, " with the planted bug {code}").ok();
     }
     let mut odd = settings::unlike_plain(options);
-    ["nodes", "clients", "fault_phase_ms"].into_iter().for_each(|name| {
+    for name in ["nodes", "clients", "fault_phase_ms"] {
         odd.remove(name);
-    });
+    }
     if !odd.is_empty() {
         let odd: Vec<String> = odd.iter().map(|(name, value)| format!("{name} {value}")).collect();
         write!(text, " ({})", odd.join(", ")).ok();
@@ -91,7 +91,7 @@ fn beginning(case: &Case) -> String {
 /// Returns what became of an operation of a client.
 fn became(report: &Report, id: OperationId) -> String {
     let own = |(_, name): &(&OpId, &OperationId)| **name == id;
-    let Some((op, _)) = report.names.iter().filter(own).next_back() else {
+    let Some((op, _)) = report.names.iter().rfind(own) else {
         return String::new();
     };
     match &report.history.op(*op).outcome {

@@ -30,7 +30,7 @@
 //! election time-outs: those streams belong to its process, one per purpose.
 //!
 //! # Sources
-//! \[SplitMix\] (Steele, Lea & Flood 2014); counter-based generators: [Salmon et al. 2011].
+//! `SplitMix64` (Steele, Lea & Flood 2014); counter-based generators: [Salmon et al. 2011].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
