@@ -19,9 +19,9 @@ fn failure(mode: Mode, code: &'static str) -> (Case, Report) {
 }
 
 fn data(page: &str) -> serde_json::Value {
-    let (_, rest) = page.split_once("id=\"data\">").unwrap();
-    let (json, _) = rest.split_once("</script>").unwrap();
-    serde_json::from_str(json).unwrap()
+    let data = page.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>"));
+    let Some((json, _)) = data else { panic!("the page has no data") };
+    serde_json::from_str(json).unwrap_or_else(|error| panic!("the data is no JSON: {error}"))
 }
 
 #[test]
