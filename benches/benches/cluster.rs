@@ -102,7 +102,7 @@ async fn measure(rounds: u64, seconds: u64, is_pinned: bool) {
     let leader = cluster.wait_for_leader().await;
     let followers = cluster.numbers().filter(|node| *node != leader);
     let numbers: Vec<_> = std::iter::once(leader).chain(followers).collect();
-    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
+    let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.process_id(node)).collect();
     if is_pinned {
         match spread(&nodes) {
             Ok(given) => println!("nodes pinned to processors {given:?}"),
@@ -169,7 +169,7 @@ async fn memory(cluster: &mut RealCluster) {
     load::fill(cluster.addresses(), KEY_COUNT, VALUE_BYTES).await;
     cluster.wait_until_caught_up().await;
     for node in cluster.numbers() {
-        let process = cluster.node(node).process_id();
+        let process = cluster.process_id(node);
         let (now, peak) = memory_bytes(process);
         println!("node {node}: {} MB for 1 M cells of 100 B (peak {} MB)", now >> 20, peak >> 20);
     }

@@ -14,8 +14,9 @@
 pub mod load;
 pub mod machine;
 pub mod mourning;
-pub mod plot;
 pub mod redis;
+
+pub use mangrove::trial::chart as plot;
 
 /// Returns a count as a number to reckon with; exact up to 2^53.
 pub fn float(count: u64) -> f64 {

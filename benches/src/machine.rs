@@ -5,7 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mangrove::trial::usage::disk_bytes;
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
+
+pub use mangrove::trial::usage::{cpu_ms, memory_bytes};
 
 /// Returns the median time of an fdatasync after a small overwrite, in the given directory.
 pub fn fdatasync_median(directory: &Path) -> Duration {
@@ -50,35 +53,9 @@ pub fn spread(processes: &[u32]) -> std::io::Result<Vec<usize>> {
     Ok(given)
 }
 
-/// Returns the resident memory of a process in bytes, and its peak.
-pub fn memory_bytes(process: u32) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib << 10)
-    };
-    (field("VmRSS:").unwrap_or(0), field("VmHWM:").unwrap_or(0))
-}
-
 /// Returns the bytes that this process has caused to be written to disks so far.
 pub fn written_bytes() -> u64 {
-    let counts = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let written = counts.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    written.and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-/// Returns the processor time that the given processes have used so far, in milliseconds.
-pub fn cpu_ms(processes: &[u32]) -> f64 {
-    // The unit of these fields is the same on every Linux: USER_HZ is 100.
-    const TICK_MS: f64 = 10.0;
-    let of = |process: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        // The name in parentheses may contain anything; user and system time come 11 fields later.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>()
-    };
-    processes.iter().map(of).sum::<f64>() * TICK_MS
+    disk_bytes(std::process::id())
 }
 
 /// Returns the median; the upper one of two.

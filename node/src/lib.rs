@@ -16,7 +16,7 @@
 //! | F3 | [`kv`] | which mode replicates it |
 //! | F4 | [`wire`] | sockets |
 //! | F5 | [`replica`], [`client`] | (replica) sockets; (client) storage |
-//! | F6 | [`server`] | how replication works |
+//! | F6 | [`server`], [`trial`] | how replication works |
 //! | top | [`cli`], `main` | |
 //!
 //! # Sources
@@ -62,5 +62,7 @@ pub mod client;
 pub mod replica;
 
 pub mod server;
+
+pub mod trial;
 
 pub mod cli;

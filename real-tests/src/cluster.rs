@@ -1,15 +1,17 @@
 //! Several nodes on this machine, and who leads them.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use mangrove::base::{ClusterId, Index, NodeId};
 use mangrove::client::{self, Client};
 use mangrove::env::real::RealEnv;
+use mangrove::trial::{LocalCluster, Signal};
 use mangrove::wire::{MasterlessStatus, Status};
 use tempfile::TempDir;
 
-use crate::{NodeProcess, Stranger, eventually, free_address};
+use crate::{Stranger, eventually, node, program};
 
 /// Longest time to a leader, to a caught-up follower, to anything that a healthy cluster does by
 /// itself; far above what it takes, because test machines are busy.
@@ -20,9 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Nodes are numbered from 1, as their ids are.
 #[derive(Debug)]
 pub struct RealCluster {
-    nodes: Vec<NodeProcess>,
-    addresses: Vec<String>,
-    cluster: ClusterId,
+    local: LocalCluster,
     directory: TempDir,
 }
 
@@ -55,27 +55,15 @@ impl RealCluster {
     /// Makes `count` nodes that are not running, each with more arguments than it needs.
     pub fn prepare(count: usize, more_arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let addresses: Vec<String> = (0..count).map(|_| free_address()).collect();
-        let cluster = ClusterId(0x0123_4567_89ab_cdef);
-        let members: Vec<String> = addresses
-            .iter()
-            .enumerate()
-            .map(|(at, address)| format!("{}={address}", at + 1))
-            .collect();
-        let mut nodes = Vec::new();
-        for (at, address) in addresses.iter().enumerate() {
-            let id = at + 1;
-            let data = directory.path().join(format!("n{id}"));
-            let mut arguments = serve_arguments(id, address, cluster, &members, &data);
-            arguments.extend(more_arguments.iter().map(ToString::to_string));
-            nodes.push(NodeProcess::new(arguments, &directory.path().join(format!("n{id}.log"))));
-        }
-        Self { nodes, addresses, cluster, directory }
+        let more: Vec<String> = more_arguments.iter().map(ToString::to_string).collect();
+        let id = ClusterId(0x0123_4567_89ab_cdef);
+        let local = LocalCluster::prepare(program(), directory.path(), count, id, &more);
+        Self { local, directory }
     }
 
     /// Returns a new client that knows all nodes.
     pub fn client(&self) -> Client<RealEnv> {
-        client::connect(self.addresses.iter().cloned())
+        client::connect(self.addresses().iter().cloned())
     }
 
     /// Returns a new client that knows one node only.
@@ -85,22 +73,22 @@ impl RealCluster {
 
     /// Returns the id of the cluster.
     pub fn id(&self) -> ClusterId {
-        self.cluster
+        self.local.id()
     }
 
     /// Returns the addresses of all nodes, in the order of their ids.
     pub fn addresses(&self) -> &[String] {
-        &self.addresses
+        self.local.addresses()
     }
 
     /// Returns the address of one node.
     pub fn address(&self, node: usize) -> &str {
-        self.addresses.get(node - 1).expect("the node exists")
+        self.addresses().get(node - 1).expect("the node exists")
     }
 
     /// Returns the data directory of one node.
     pub fn data(&self, node: usize) -> PathBuf {
-        self.directory.path().join(format!("n{node}"))
+        self.local.data(node)
     }
 
     /// Returns a directory for what else a test writes.
@@ -108,24 +96,35 @@ impl RealCluster {
         self.directory.path().to_owned()
     }
 
-    /// Returns the process of one node.
-    pub fn node(&mut self, node: usize) -> &mut NodeProcess {
-        self.nodes.get_mut(node - 1).expect("the node exists")
+    /// Returns the id of the process of a node that runs.
+    pub fn process_id(&mut self, node: usize) -> u32 {
+        self.local.node(node).process_id().expect("it is running")
+    }
+
+    /// Sends a signal to one node.
+    pub fn signal(&mut self, node: usize, signal: Signal) {
+        self.local.node(node).signal(signal).expect("the signal can be sent");
+    }
+
+    /// Asks one node to stop and returns how it ended.
+    pub async fn stop(&mut self, node: usize) -> ExitStatus {
+        node::stop(self.local.node(node)).await
     }
 
     /// Returns the numbers of all nodes.
     pub fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
-        1..=self.nodes.len()
+        self.local.numbers()
     }
 
     /// Starts one node; it is not ready yet when this returns.
     pub fn start_node(&mut self, node: usize) {
-        self.node(node).start();
+        self.local.node(node).start().expect("the program starts");
     }
 
     /// Kills one node as `kill -9` does.
     pub fn kill(&mut self, node: usize) {
-        self.node(node).kill();
+        let ended = self.local.node(node).kill().expect("it can be killed");
+        assert!(ended.is_none(), "node {node} had ended by itself: {ended:?}");
     }
 
     /// Kills one node and starts it again.
@@ -142,7 +141,7 @@ impl RealCluster {
     /// Waits until some running node leads and all running nodes agree on it; returns its number.
     pub async fn wait_for_leader(&mut self) -> usize {
         let running: Vec<usize> =
-            self.numbers().filter(|node| self.node(*node).is_running()).collect();
+            self.numbers().filter(|node| self.local.node(*node).is_running()).collect();
         self.wait_for_leader_among(&running).await
     }
 
@@ -159,6 +158,15 @@ impl RealCluster {
             nodes.iter().copied().find(|node| agreed && is_node(*leader, *node))
         })
         .await
+    }
+
+    /// Waits until a node says that it has this role.
+    pub async fn wait_for_role(&self, node: usize, role: &str) {
+        eventually(LIMIT, &format!("node {node} is a {role}"), async || {
+            let status = self.status(node).await?;
+            (status.role == role).then_some(())
+        })
+        .await;
     }
 
     /// Waits until a node has applied everything up to `index`.
@@ -220,33 +228,12 @@ impl Drop for RealCluster {
     #[expect(clippy::print_stderr, reason = "the logs are for the reader of a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for (at, node) in self.nodes.iter().enumerate() {
-                eprintln!("---- end of the log of node {} ----\n{}", at + 1, node.log_tail());
+            for node in self.numbers() {
+                let tail = self.local.node(node).log_tail();
+                eprintln!("---- end of the log of node {node} ----\n{tail}");
             }
         }
     }
-}
-
-/// Returns the command line of one node.
-fn serve_arguments(
-    id: usize,
-    address: &str,
-    cluster: ClusterId,
-    members: &[String],
-    data: &std::path::Path,
-) -> Vec<String> {
-    let mut arguments = vec!["serve".to_owned()];
-    for (flag, value) in [
-        ("--node", id.to_string()),
-        ("--listen", address.to_owned()),
-        ("--cluster-id", cluster.to_string()),
-        ("--members", members.join(",")),
-        ("--data", data.display().to_string()),
-    ] {
-        arguments.push(flag.to_owned());
-        arguments.push(value);
-    }
-    arguments
 }
 
 fn is_node(id: NodeId, number: usize) -> bool {

@@ -13,9 +13,11 @@
 //! ```text
 //! program   builds the shipped program, once        cluster   nodes together, and who leads
 //! node      one process, its directory and its log  stranger  a connection that obeys nobody
-//! load      writers that remember promises          ports     addresses that stay ours
-//! wait      eventually, with a limit
+//! load      writers that remember promises          wait      eventually, with a limit
 //! ```
+//!
+//! Processes and clusters of them are those of [`mangrove::trial`], which `mangrove crash-test` is
+//! made of, too; here is what a test wants on top.
 //!
 //! # Left out
 //! Power loss: a killed process loses nothing that the kernel already has. The simulated disk in
@@ -30,15 +32,15 @@
 mod cluster;
 mod load;
 mod node;
-mod ports;
 mod program;
 mod stranger;
 mod wait;
 
+pub use mangrove::trial::free_address;
+
 pub use cluster::RealCluster;
 pub use load::{Load, Promises};
 pub use node::{NodeProcess, Signal};
-pub use ports::free_address;
 pub use program::{program, run_program};
 pub use stranger::{Received, Stranger};
 pub use wait::{block_on, eventually};

@@ -23,7 +23,7 @@ struct Running {
 impl Running {
     fn new(mut cluster: RealCluster, is_pinned: bool) -> Self {
         let numbers: Vec<_> = cluster.numbers().collect();
-        let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.node(node).process_id()).collect();
+        let nodes: Vec<u32> = numbers.iter().map(|&node| cluster.process_id(node)).collect();
         if is_pinned && let Err(error) = spread(&nodes) {
             println!("nodes not pinned: {error}");
         }
@@ -85,7 +85,7 @@ async fn memory(mut running: Running) {
     load::fill(&running.addresses, KEY_COUNT, VALUE_BYTES).await;
     running.cluster.wait_until_converged().await;
     for node in running.cluster.numbers() {
-        let (now, peak) = memory_bytes(running.cluster.node(node).process_id());
+        let (now, peak) = memory_bytes(running.cluster.process_id(node));
         println!("node {node}: {} MB for 1 M cells of 100 B (peak {} MB)", now >> 20, peak >> 20);
     }
 }

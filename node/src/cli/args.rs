@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::config::{ModeSetting, RepairSetting, Settings, parse_duration};
+use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs};
 use crate::wire::Level;
 
 /// Where `mangrove cluster` listens unless told otherwise, hence where clients look.
@@ -110,6 +111,12 @@ pub(super) enum Command {
     /// Look into the write-ahead log of a node that does not run
     #[command(subcommand)]
     Wal(WalCommand),
+    /// Kill nodes under load, and see whether anything that was promised is missing
+    CrashTest(CrashTestArgs),
+    /// Put a load on a cluster and measure
+    Bench(BenchArgs),
+    /// Measure both modes side by side on this machine, and other stores with them
+    Compare(CompareArgs),
 }
 
 /// Which cluster, and how to print the answer.
@@ -192,6 +199,21 @@ pub(super) struct EncodingArgs {
     pub(super) base64: bool,
 }
 
+/// Faults on request.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct DebugArgs {
+    /// For tests: how likely it is that the node loses what it writes to its tables from now on
+    /// when it is killed, 0 to 1. Of nodes that run with --debug-faults; others refuse the write.
+    #[arg(
+        long,
+        value_name = "PROBABILITY",
+        default_value = "0",
+        value_parser = super::trial_args::parse_share,
+        hide_default_value = true
+    )]
+    pub(super) debug_table_loss: f64,
+}
+
 const SERVE_HELP: &str = "\
 Examples:
   # one of three nodes, on a machine of its own
@@ -239,6 +261,10 @@ pub(super) struct ServeArgs {
     /// Stop in good order when standard input ends: the node then never outlives its parent.
     #[arg(long, hide = true)]
     pub(super) stop_with_input: bool,
+    /// Take requests that make the node lose what it writes to its tables when it is killed, as a
+    /// power cut would (`set --debug-table-loss`). For tests: the log grows until the node ends.
+    #[arg(long)]
+    pub(super) debug_faults: bool,
     /// Everything that can be chosen.
     #[command(flatten)]
     pub(super) settings: Settings,
@@ -358,6 +384,8 @@ pub(super) struct SetArgs {
     pub(super) column: String,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
+    #[command(flatten)]
+    pub(super) debug: DebugArgs,
     #[command(flatten)]
     pub(super) level: LevelArgs,
     #[command(flatten)]
@@ -527,6 +555,8 @@ The whole file is one atomic batch: at most 10000 changes and 4 MiB. For more, s
 pub(super) struct BulkArgs {
     /// File of JSON Lines, or - for standard input.
     pub(super) file: String,
+    #[command(flatten)]
+    pub(super) debug: DebugArgs,
     #[command(flatten)]
     pub(super) level: LevelArgs,
     #[command(flatten)]

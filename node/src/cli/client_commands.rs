@@ -83,7 +83,9 @@ pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?.into_bytes();
     let column = args.encoding.column(&args.column)?.into_bytes();
     let value = args.encoding.value(&args.value)?.into_bytes();
-    let version = client_at(&args.connection, args.level).set_cell(key, column, value).await?;
+    let client =
+        client_at(&args.connection, args.level).with_debug_table_loss(args.debug.debug_table_loss);
+    let version = client.set_cell(key, column, value).await?;
     written(args.connection.output, version.0)
 }
 
@@ -187,7 +189,9 @@ pub(super) async fn bulk(args: BulkArgs) -> Result<(), CliError> {
             batch.mutations.push(mutation);
         }
     }
-    let version = client_at(&args.connection, args.level).bulk_set(batch).await?;
+    let client =
+        client_at(&args.connection, args.level).with_debug_table_loss(args.debug.debug_table_loss);
+    let version = client.bulk_set(batch).await?;
     written(args.connection.output, version.0)
 }
 

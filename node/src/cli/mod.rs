@@ -3,8 +3,8 @@
 //! `main` calls `run` and exits with what it returns. Each file is one subject: what can be
 //! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
 //! a cluster of them on one machine (`cluster`), what clients do (`client_commands`, `status`,
-//! `import`, `export`), backup and repair (`snapshot`, `store`, `wal`), and how all that is printed
-//! (`output`).
+//! `import`, `export`), backup and repair (`snapshot`, `store`, `wal`), trials on real processes
+//! (`crash_test`, `bench`, `compare`), and how all that is printed (`output`).
 //!
 //! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
 //!
@@ -13,10 +13,13 @@
 //! 2. The exit code says what became of the request (`error`).
 
 mod args;
+mod bench;
 mod client_commands;
 mod cluster;
 mod cluster_file;
+mod compare;
 mod config;
+mod crash_test;
 mod error;
 mod export;
 mod import;
@@ -26,6 +29,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod store;
+mod trial_args;
 mod wal;
 
 use std::future::Future;
@@ -82,6 +86,9 @@ fn dispatch(command: Command) -> Result<(), CliError> {
             block_on(None, store::salvage(dir, to))
         }
         Command::Wal(WalCommand::Dump { dir }) => block_on(None, wal::dump(dir)),
+        Command::CrashTest(args) => block_on(None, crash_test::crash_test(args)),
+        Command::Bench(args) => block_on(None, bench::bench(args)),
+        Command::Compare(args) => block_on(None, compare::compare(args)),
     }
 }
 

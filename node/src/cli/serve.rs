@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::args::ServeArgs;
 use super::config::Settings;
 use super::{CliError, block_on, output, stop_signal};
-use crate::env::real::RealEnv;
-use crate::env::{DiskErrorKind, Env as _, First, race};
-use crate::replica::{NodeConfig, StopReason};
+use crate::env::real::{HoldingPlaces, RealEnv};
+use crate::env::{DiskError, DiskErrorKind, Env as _, First, race};
+use crate::replica::{NodeConfig, STATE_DIR, StopReason, TRANSFER_DIR, WAL_DIR};
 use crate::server;
 
 /// Pause before a node starts again in the same process.
@@ -26,7 +26,11 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
         output::say(&format!("{config:#?}"));
         return Ok(());
     }
-    block_on(threads, async move { run(open_data(&data)?, config, args.stop_with_input).await })
+    let (faulty, stop_with_input) = (args.debug_faults, args.stop_with_input);
+    block_on(threads, async move {
+        // A large value: it is the whole node.
+        Box::pin(run(open_node(&data, faulty)?, config, stop_with_input)).await
+    })
 }
 
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
@@ -103,14 +107,30 @@ async fn end_of_input() {
     drop(receiver.await);
 }
 
+/// Opens the data directory of a node that is to run, with faults on request if it is `faulty`.
+fn open_node(dir: &Path, faulty: bool) -> Result<RealEnv, CliError> {
+    let places = HoldingPlaces { data: STATE_DIR, log: WAL_DIR, received: TRANSFER_DIR };
+    let opened = RealEnv::open_with_holding(dir, places, faulty);
+    let (env, was_held) = opened.map_err(|error| explain(&error))?;
+    if was_held {
+        tracing::warn!("what was written to tables is lost since a client had asked for it");
+    }
+    if faulty {
+        tracing::warn!("clients may ask this node to lose what it writes to its tables");
+    }
+    Ok(env)
+}
+
 /// Opens the data directory of a node; says what to do if that does not work.
 pub(super) fn open_data(dir: &Path) -> Result<RealEnv, CliError> {
-    RealEnv::open(dir).map_err(|error| {
-        let advice = match error.kind {
-            DiskErrorKind::Locked => "a node runs on this directory: stop it, or name another one",
-            DiskErrorKind::NoSpace => "the disk is full: free some space",
-            DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",
-        };
-        CliError::Failed(error.to_string()).advise(advice.to_owned())
-    })
+    RealEnv::open(dir).map_err(|error| explain(&error))
+}
+
+fn explain(error: &DiskError) -> CliError {
+    let advice = match error.kind {
+        DiskErrorKind::Locked => "a node runs on this directory: stop it, or name another one",
+        DiskErrorKind::NoSpace => "the disk is full: free some space",
+        DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",
+    };
+    CliError::Failed(error.to_string()).advise(advice.to_owned())
 }

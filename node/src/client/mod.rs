@@ -104,11 +104,14 @@ type Stream<E> = <<E as Env>::Net as Net>::Stream;
 pub struct Client<E: Env> {
     inner: Arc<Inner<E>>,
     level: Level,
+    /// How likely it is that a write makes its node lose what it writes to tables, in millionths.
+    loss_ppm: u32,
 }
 
 impl<E: Env> Clone for Client<E> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), level: self.level }
+        let Self { inner, level, loss_ppm } = self;
+        Self { inner: Arc::clone(inner), level: *level, loss_ppm: *loss_ppm }
     }
 }
 
@@ -164,13 +167,25 @@ impl<E: Env> Client<E> {
             options,
             env,
         };
-        Self { inner: Arc::new(inner), level }
+        Self { inner: Arc::new(inner), level, loss_ppm: 0 }
     }
 
     /// Returns the same client, which asks for answers of another level from now on.
     #[must_use]
     pub fn with_level(&self, level: Level) -> Self {
-        Self { inner: Arc::clone(&self.inner), level }
+        Self { level, ..self.clone() }
+    }
+
+    /// Returns the same client, whose writes are now accompanied by a fault: with this probability
+    /// each, the node that takes the write loses, when it is killed, whatever it writes to its
+    /// *tables* from then on, as in a power cut; never what it writes to its log. Nothing that is
+    /// acknowledged may be lost by that.
+    ///
+    /// For tests. A node that was not started with `--debug-faults` refuses such writes with
+    /// [`ClientError::Invalid`]: not applied. A probability of 0 asks for nothing.
+    #[must_use]
+    pub fn with_debug_table_loss(&self, probability: f64) -> Self {
+        Self { loss_ppm: ppm(probability), ..self.clone() }
     }
 
     /// Returns how the cluster replicates. Connects to a node if need be.
@@ -366,7 +381,7 @@ impl<E: Env> Client<E> {
         }
         let mut ticket = inner.ticket(&mut tries).await?;
         loop {
-            let body = encode_write(&ticket, &mut batch)?;
+            let body = self.with_fault(encode_write(&ticket, &mut batch)?);
             let answer = inner.call(&body, &mut tries).await?;
             let now = inner.env.now();
             let ResponseBody::Command(reply) = answer.body else {
@@ -417,7 +432,7 @@ impl<E: Env> Client<E> {
         tries.consistency = self.consistency();
         let (session, seq, acked_below) = (SessionId(0), RequestSeq(0), RequestSeq(0));
         let command = Command::Write { session, seq, acked_below, batch };
-        let body = RequestBody::Command(Payload::new(codec::encode(&command))?);
+        let body = self.with_fault(Payload::new(codec::encode(&command))?);
         let inner = &*self.inner;
         let answer = inner.call(&body, &mut tries).await?;
         let ResponseBody::Command(CommandReply::Applied(version)) = answer.body else {
@@ -490,6 +505,14 @@ impl<E: Env> Client<E> {
         Consistency { level: self.level, seen: self.inner.seen() }
     }
 
+    /// Makes a request of a command, with the fault that is asked for.
+    fn with_fault(&self, command: Payload) -> RequestBody {
+        match self.loss_ppm {
+            0 => RequestBody::Command(command),
+            loss_ppm => RequestBody::FaultyCommand { command, loss_ppm },
+        }
+    }
+
     async fn mutate(&self, mutation: Mutation) -> Result<Version, ClientError> {
         self.bulk_set(Batch { conditions: Vec::new(), mutations: vec![mutation] }).await
     }
@@ -547,7 +570,7 @@ impl<E: Env> Inner<E> {
 }
 
 /// Encodes a write; the batch is lent, not copied.
-fn encode_write(ticket: &Ticket<'_>, batch: &mut Batch) -> Result<RequestBody, ClientError> {
+fn encode_write(ticket: &Ticket<'_>, batch: &mut Batch) -> Result<Payload, ClientError> {
     let &Ticket { session, seq, acked_below, .. } = ticket;
     let lent = std::mem::take(batch);
     let command = Command::Write { session, seq, acked_below, batch: lent };
@@ -555,7 +578,18 @@ fn encode_write(ticket: &Ticket<'_>, batch: &mut Batch) -> Result<RequestBody, C
     if let Command::Write { batch: returned, .. } = command {
         *batch = returned;
     }
-    Ok(RequestBody::Command(Payload::new(encoded)?))
+    Ok(Payload::new(encoded)?)
+}
+
+/// Returns a probability in millionths.
+fn ppm(probability: f64) -> u32 {
+    const MILLION: u32 = 1_000_000;
+    // The largest whole number that is not more, bit by bit; what is no number is none.
+    let wanted = probability.clamp(0.0, 1.0) * f64::from(MILLION);
+    (0..=20)
+        .rev()
+        .map(|bit| 1_u32 << bit)
+        .fold(0, |sum, bit| if f64::from(sum + bit) <= wanted { sum + bit } else { sum })
 }
 
 /// The error for an answer of the wrong kind; such answers are refused before they come here.

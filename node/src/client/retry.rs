@@ -447,7 +447,7 @@ where
     let fits = match (body, &answer.body) {
         (RequestBody::Query(query), ResponseBody::Query(reply)) => is_answer(query, reply),
         (_, ResponseBody::Error(_))
-        | (RequestBody::Command(_), ResponseBody::Command(_))
+        | (RequestBody::Command(_) | RequestBody::FaultyCommand { .. }, ResponseBody::Command(_))
         | (RequestBody::Status, ResponseBody::Status(_)) => true,
         (RequestBody::Snapshot { wanted, offset, bytes_max }, ResponseBody::Snapshot(piece)) => {
             piece.as_ref().map_or(wanted.is_some(), |piece| {
@@ -458,6 +458,7 @@ where
         }
         (
             RequestBody::Command(_)
+            | RequestBody::FaultyCommand { .. }
             | RequestBody::Query(_)
             | RequestBody::Status
             | RequestBody::Snapshot { .. },

@@ -95,6 +95,22 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &str) -> impl Future<Output = Result<(), DiskError>> + Send;
+
+    /// Tells whether [`hold_back`](Self::hold_back) does anything: only where faults were asked
+    /// for when the node was started.
+    fn can_hold_back(&self) -> bool {
+        false
+    }
+
+    /// Keeps whatever is written to data files from now on from the medium, as if a power cut were
+    /// to hit a disk that lies about its cache when the process ends. The log is not concerned, and
+    /// keeps what the data files will lack. For tests of a whole node.
+    ///
+    /// # Errors
+    /// The disk refuses; nothing is held back then.
+    fn hold_back(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
 }
 
 /// An open file. Positioned reads are plain calls: they are served from the page cache.

@@ -43,6 +43,7 @@ mod start;
 mod state;
 
 pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
+pub use crate::storage::snapshot::DIRECTORY as TRANSFER_DIR;
 pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
 pub use dynamo::MasterlessReplica;
 pub use ending::StopReason;

@@ -213,7 +213,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn on_request(&mut self, now: Instant, request: Submitted) {
         let Submitted { outbox, id, body, .. } = request;
         match body {
-            RequestBody::Command(command) => {
+            // The fault has been seen to where the request came in.
+            RequestBody::Command(command) | RequestBody::FaultyCommand { command, .. } => {
                 // A follower sends its clients to the leader, whose disk may have space.
                 if self.disk_full.any() && self.core.role() == Role::Leader {
                     crate::probe!("replica.write_refused_disk_full");

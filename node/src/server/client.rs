@@ -14,8 +14,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::base::limits::{FRAME_BYTES_MAX, SESSION_INFLIGHT_MAX, SNAPSHOT_PIECE_BYTES_MAX};
+use crate::base::{Payload, Rng};
 use crate::codec::{self, DecodeError, FrameDecoder};
-use crate::env::{Env, Net};
+use crate::env::{Disk, Env, Net};
 use crate::kv::{validate, validate_query};
 use crate::replica::{ClientOutbox, Inbox, Submitted};
 use crate::wire::{Request, RequestBody, RequestError, ResponseBody};
@@ -25,6 +26,9 @@ const OUTBOX_BYTES_MAX: usize = 4 << 20;
 
 /// Longest time for the rest of a frame to arrive once it has begun.
 const PARTIAL_FRAME_MAX: Duration = Duration::from_secs(30);
+
+/// Certainty, in millionths.
+const MILLION: u32 = 1_000_000;
 
 /// Bytes asked from the stream at once.
 const READ_BYTES: usize = 16 << 10;
@@ -55,6 +59,8 @@ pub(super) struct ClientConnection<E: Env> {
     written: usize,
     flushed: bool,
     partial_deadline: Option<Sleep>,
+    /// Draws whether a fault that was asked for happens; made when the first one is.
+    faults: Option<Rng>,
 }
 
 impl<E: Env> ClientConnection<E> {
@@ -71,6 +77,7 @@ impl<E: Env> ClientConnection<E> {
             written: 0,
             flushed: true,
             partial_deadline: None,
+            faults: None,
         }
     }
 
@@ -147,7 +154,7 @@ impl<E: Env> ClientConnection<E> {
             self.partial_deadline = None;
             let request: Request = codec::decode(&frame)?;
             self.outbox.expect_reply();
-            match check(&request.body) {
+            match check(&request.body).and_then(|()| self.fail_on_request(&request.body)) {
                 Ok(()) => self.inbox.submit(Submitted {
                     outbox: Arc::clone(&self.outbox),
                     id: request.id,
@@ -162,14 +169,37 @@ impl<E: Env> ClientConnection<E> {
         }
         Ok(())
     }
+
+    /// Lets a fault happen that a request asks for, if this node was started to have any.
+    fn fail_on_request(&mut self, body: &RequestBody) -> Result<(), String> {
+        let RequestBody::FaultyCommand { loss_ppm, .. } = body else { return Ok(()) };
+        let disk = self.env.disk();
+        if !disk.can_hold_back() {
+            return Err("it asks for a fault, and this node was started without --debug-faults; \
+                        nothing was written"
+                .to_owned());
+        }
+        let faults = self.faults.get_or_insert_with(|| self.env.rng("faults"));
+        if faults.range(0, u64::from(MILLION)) < u64::from(*loss_ppm) {
+            disk.hold_back().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// Says what is wrong with an encoded command.
+fn check_command(bytes: &Payload) -> Result<(), String> {
+    let command = codec::decode(bytes.as_bytes()).map_err(|error| error.to_string())?;
+    validate(&command).map_err(|error| error.to_string())
 }
 
 /// Says what is wrong with a request before it costs the replica anything.
 fn check(body: &RequestBody) -> Result<(), String> {
     match body {
-        RequestBody::Command(bytes) => {
-            let command = codec::decode(bytes.as_bytes()).map_err(|error| error.to_string())?;
-            validate(&command).map_err(|error| error.to_string())
+        RequestBody::Command(bytes) => check_command(bytes),
+        RequestBody::FaultyCommand { command, loss_ppm: 0..=MILLION } => check_command(command),
+        RequestBody::FaultyCommand { .. } => {
+            Err("a probability in millionths is at most one million".to_owned())
         }
         RequestBody::Query(query) => validate_query(query).map_err(|error| error.to_string()),
         RequestBody::Status => Ok(()),

@@ -50,6 +50,15 @@ pub enum RequestBody {
         /// [`SNAPSHOT_PIECE_BYTES_MAX`](crate::base::limits::SNAPSHOT_PIECE_BYTES_MAX).
         bytes_max: u32,
     },
+    /// Put a command into the log, as [`Self::Command`], and maybe lose what is written to data
+    /// files from then on when the node ends. Of nodes that were started with that fault switched
+    /// on; others refuse it, and the command is not applied.
+    FaultyCommand {
+        /// The encoded command.
+        command: Payload,
+        /// How likely it is that data files are held back, in millionths.
+        loss_ppm: u32,
+    },
 }
 
 /// A state of the store that is being saved, by its position in the log.

@@ -57,6 +57,7 @@ fn leader_killed_loses_nothing_and_catches_up_when_back() {
         let promises = load.stop().await;
         promises.check(&client).await;
         cluster.wait_until_caught_up().await;
+        cluster.wait_for_role(old, "follower").await;
     });
 }
 
@@ -125,7 +126,7 @@ fn nodes_asked_to_stop_end_with_success_and_keep_their_data() {
         acknowledge(&load, 50).await;
         let promises = load.stop().await;
         for node in cluster.numbers() {
-            let status = cluster.node(node).stop().await;
+            let status = cluster.stop(node).await;
             assert!(status.success(), "node {node} ended with {status}");
         }
         for node in cluster.numbers() {
@@ -143,10 +144,10 @@ fn leader_paused_is_replaced_and_never_answers_from_the_past() {
         client.set("k", "old").await.unwrap();
         let old = cluster.wait_for_leader().await;
         let others: Vec<usize> = cluster.numbers().filter(|node| *node != old).collect();
-        cluster.node(old).signal(Signal::Pause);
+        cluster.signal(old, Signal::Pause);
         cluster.wait_for_leader_among(&others).await;
         client.set("k", "new").await.unwrap();
-        cluster.node(old).signal(Signal::Resume);
+        cluster.signal(old, Signal::Resume);
 
         // It believes to lead until it hears otherwise; what it says meanwhile must not be old.
         let query = Query::Get { key: Key::new("k").unwrap(), column: Column::default() };
@@ -156,5 +157,6 @@ fn leader_paused_is_replaced_and_never_answers_from_the_past() {
             assert_eq!(cell.value.as_bytes(), b"new", "a stale read");
         }
         cluster.wait_until_caught_up().await;
+        cluster.wait_for_role(old, "follower").await;
     });
 }

@@ -6,8 +6,10 @@
 )]
 #![expect(clippy::expect_used, reason = "helpers of tests stop the test they help")]
 
+mod acid;
 mod backup;
 mod cli;
+mod crash_test;
 mod directory;
 mod env_conformance;
 mod failover;
@@ -15,4 +17,6 @@ mod hostile;
 mod import;
 mod kill_restart;
 mod masterless;
+mod partition;
+mod power_loss;
 mod smoke;

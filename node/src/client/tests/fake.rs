@@ -215,7 +215,9 @@ impl FakeEnv {
 /// Returns the command that a request carries.
 pub(super) fn command(body: &RequestBody) -> Option<Command> {
     match body {
-        RequestBody::Command(payload) => codec::decode(payload.as_bytes()).ok(),
+        RequestBody::Command(payload) | RequestBody::FaultyCommand { command: payload, .. } => {
+            codec::decode(payload.as_bytes()).ok()
+        }
         RequestBody::Query(_) | RequestBody::Status | RequestBody::Snapshot { .. } => None,
     }
 }

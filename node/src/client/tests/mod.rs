@@ -314,7 +314,9 @@ fn silent_connection_is_closed_but_a_busy_one_is_kept() {
     run(async {
         let env = FakeEnv::new(|_, body| match body {
             RequestBody::Status | RequestBody::Snapshot { .. } => error(RequestError::Overloaded),
-            RequestBody::Command(_) | RequestBody::Query(_) => Reaction::Silence,
+            RequestBody::Command(_) | RequestBody::FaultyCommand { .. } | RequestBody::Query(_) => {
+                Reaction::Silence
+            }
         });
         let client = client(&env);
         let options =
@@ -493,9 +495,10 @@ fn snapshot_is_taken_from_one_node_although_the_connection_is_lost() {
                 Reaction::HangUp
             }
             RequestBody::Snapshot { offset, .. } => give(7, b"0123456789", *offset),
-            RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
-                error(RequestError::Overloaded)
-            }
+            RequestBody::Command(_)
+            | RequestBody::FaultyCommand { .. }
+            | RequestBody::Query(_)
+            | RequestBody::Status => error(RequestError::Overloaded),
         });
         let client = client(&env);
         assert_eq!(saved(&client).await, Ok(b"0123456789".to_vec()));
@@ -515,9 +518,10 @@ fn snapshot_that_is_gone_is_begun_anew_but_not_for_ever() {
                     Reaction::Answer(ResponseBody::Snapshot(None))
                 }
                 RequestBody::Snapshot { offset, .. } => give(count + 1, b"012345", *offset),
-                RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
-                    error(RequestError::Overloaded)
-                }
+                RequestBody::Command(_)
+                | RequestBody::FaultyCommand { .. }
+                | RequestBody::Query(_)
+                | RequestBody::Status => error(RequestError::Overloaded),
             });
             let saved = saved(&client(&env)).await;
             assert_eq!(saved.is_ok(), gone_count == 2, "{saved:?}");
@@ -531,10 +535,48 @@ fn piece_of_another_place_is_no_answer() {
         let env = FakeEnv::new(move |_, body| match body {
             RequestBody::Snapshot { wanted: None, .. } => give(7, b"012345", 0),
             RequestBody::Snapshot { offset, .. } => give(7, b"0123456789", offset + 1),
-            RequestBody::Command(_) | RequestBody::Query(_) | RequestBody::Status => {
-                error(RequestError::Overloaded)
-            }
+            RequestBody::Command(_)
+            | RequestBody::FaultyCommand { .. }
+            | RequestBody::Query(_)
+            | RequestBody::Status => error(RequestError::Overloaded),
         });
         assert!(saved(&client(&env)).await.is_err());
     });
+}
+
+#[test]
+fn fault_that_is_asked_for_accompanies_writes_alone_and_ends_with_its_client() {
+    run(async {
+        let asked = Arc::<Mutex<Vec<Option<u32>>>>::default();
+        let heard = Arc::clone(&asked);
+        let mut sessions = with_sessions(|_, _| applied(1));
+        let env = FakeEnv::new(move |address, body| {
+            let loss = match body {
+                RequestBody::FaultyCommand { loss_ppm, .. } => Some(*loss_ppm),
+                RequestBody::Command(_)
+                | RequestBody::Query(_)
+                | RequestBody::Status
+                | RequestBody::Snapshot { .. } => None,
+            };
+            heard.lock().unwrap().push(loss);
+            sessions(address, body)
+        });
+        let client = client(&env);
+        let faulty = client.with_debug_table_loss(0.25);
+        faulty.set("k", "v").await.unwrap();
+        faulty.get("k").await.unwrap();
+        client.set("k", "v").await.unwrap();
+        faulty.with_debug_table_loss(0.0).set("k", "v").await.unwrap();
+        // The first is the registration of the session.
+        assert_eq!(*asked.lock().unwrap(), [None, Some(250_000), None, None, None]);
+    });
+}
+
+#[test]
+fn probability_is_counted_in_millionths() {
+    let wanted = [(0.0, 0), (0.5, 500_000), (1.0, 1_000_000), (7.0, 1_000_000), (-1.0, 0)];
+    for (probability, millionths) in wanted {
+        assert_eq!(ppm(probability), millionths, "{probability}");
+    }
+    assert_eq!(ppm(f64::NAN), 0);
 }

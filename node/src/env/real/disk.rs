@@ -32,6 +32,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::holding::{Holding, HoldingPlaces};
+use crate::base::Rng;
 use crate::env::{Disk, DiskError, DiskErrorKind, File};
 
 /// Name of the file whose lock says that a process works in the directory.
@@ -66,6 +68,8 @@ const DIRECT_ALIGN: usize = 4096;
 pub struct RealDisk {
     held: Option<Arc<Held>>,
     pace: Arc<Pace>,
+    /// Faults on request, if any can be asked for.
+    holding: Option<Arc<Holding>>,
 }
 
 /// Whether the disk is quick enough to be waited for in place.
@@ -104,6 +108,8 @@ pub struct RealFile {
     unsynced: AtomicU64,
     /// The way past the page cache.
     direct: Option<Direct>,
+    /// Of a data file that may be held back from the medium.
+    holding: Option<Arc<Holding>>,
 }
 
 /// A second handle of a file, for writes past the page cache.
@@ -156,8 +162,9 @@ impl Direct {
 }
 
 impl RealFile {
-    fn new(file: fs::File, path: Arc<str>, pace: Arc<Pace>) -> Self {
-        Self { file: Arc::new(file), path, pace, unsynced: AtomicU64::new(0), direct: None }
+    fn new(file: fs::File, path: Arc<str>, pace: Arc<Pace>, holding: Option<Arc<Holding>>) -> Self {
+        let (file, unsynced) = (Arc::new(file), AtomicU64::new(0));
+        Self { file, path, pace, unsynced, direct: None, holding }
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -186,7 +193,7 @@ impl RealFile {
         let shown = path.display().to_string();
         let file = fs::OpenOptions::new().read(true).open(path);
         let file = file.map_err(|error| failed("open", &shown, &error))?;
-        Ok(Self::new(file, Arc::from(shown), Arc::default()))
+        Ok(Self::new(file, Arc::from(shown), Arc::default(), None))
     }
 }
 
@@ -204,7 +211,7 @@ impl RealDisk {
         match lock.try_lock() {
             Ok(()) => {
                 let held = Held { root: root.to_owned(), _lock: lock };
-                Ok(Self { held: Some(Arc::new(held)), pace: Arc::default() })
+                Ok(Self { held: Some(Arc::new(held)), pace: Arc::default(), holding: None })
             }
             Err(fs::TryLockError::WouldBlock) => Err(DiskError {
                 kind: DiskErrorKind::Locked,
@@ -218,7 +225,29 @@ impl RealDisk {
 
     /// Makes a disk on which every operation fails: that of a client.
     pub(super) fn absent() -> Self {
-        Self { held: None, pace: Arc::default() }
+        Self { held: None, pace: Arc::default(), holding: None }
+    }
+
+    /// Lets happen to the data files what was asked for in the last life of the node; may be asked
+    /// for it in this one if there is randomness for it.
+    pub(super) fn with_holding(
+        mut self,
+        places: HoldingPlaces,
+        rng: Option<Rng>,
+    ) -> Result<(Self, bool), DiskError> {
+        let Some(held) = &self.held else { return Ok((self, false)) };
+        let recovered = Holding::recover(&held.root, places);
+        let was_held = recovered.map_err(|error| failed("recover", places.data, &error))?;
+        self.holding = rng.map(|rng| Arc::new(Holding::new(&held.root, places, rng)));
+        Ok((self, was_held))
+    }
+
+    /// Runs a change of names, which must not happen while data files are copied.
+    fn change(&self, path: &str, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match &self.holding {
+            Some(holding) if holding.is_data(path) => holding.change(change),
+            Some(_) | None => change(),
+        }
     }
 
     /// Returns the absolute place of a caller's path, which must lie below the directory.
@@ -249,8 +278,13 @@ impl RealDisk {
         options: &fs::OpenOptions,
     ) -> Result<RealFile, DiskError> {
         let place = self.file_place(operation, path)?;
-        let file = options.open(place).map_err(|error| failed(operation, path, &error))?;
-        Ok(RealFile::new(file, path.into(), Arc::clone(&self.pace)))
+        let holding = self.holding.as_ref().filter(|holding| holding.is_data(path));
+        let opened = match holding {
+            Some(holding) => holding.change(|| options.open(place)),
+            None => options.open(place),
+        };
+        let file = opened.map_err(|error| failed(operation, path, &error))?;
+        Ok(RealFile::new(file, path.into(), Arc::clone(&self.pace), holding.map(Arc::clone)))
     }
 }
 
@@ -262,18 +296,30 @@ impl Disk for RealDisk {
     }
 
     async fn create(&self, path: &str) -> Result<RealFile, DiskError> {
+        if let Some(holding) = &self.holding {
+            holding.end_for(path).map_err(|error| failed("create", path, &error))?;
+        }
         let mut options = fs::OpenOptions::new();
         self.open_with("create", path, options.read(true).write(true).create(true).truncate(true))
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let (old, new) = (self.file_place("rename", from)?, self.file_place("rename", to)?);
-        fs::rename(old, new).map_err(|error| failed("rename", from, &error))
+        let renamed = self.change(from, || fs::rename(old, new));
+        renamed.map_err(|error| failed("rename", from, &error))?;
+        if let Some(holding) = &self.holding {
+            holding.on_renamed(from, to);
+        }
+        Ok(())
     }
 
     async fn remove(&self, path: &str) -> Result<(), DiskError> {
         let place = self.file_place("remove", path)?;
-        fs::remove_file(place).map_err(|error| failed("remove", path, &error))
+        if self.holding.as_ref().is_some_and(|holding| holding.keeps(path, &place)) {
+            return Ok(());
+        }
+        let removed = self.change(path, || fs::remove_file(place));
+        removed.map_err(|error| failed("remove", path, &error))
     }
 
     async fn create_dir(&self, path: &str) -> Result<(), DiskError> {
@@ -290,6 +336,17 @@ impl Disk for RealDisk {
         let place = self.place("sync directory", path)?;
         blocking("sync directory", path, move || fs::File::open(place)?.sync_all()).await
     }
+
+    fn can_hold_back(&self) -> bool {
+        self.holding.is_some()
+    }
+
+    fn hold_back(&self) -> Result<(), DiskError> {
+        let Some(holding) = &self.holding else { return Ok(()) };
+        let begun = holding.begin().map_err(|error| failed("hold back", "", &error))?;
+        tracing::debug!(is_holding = begun, "data files are held back from the medium");
+        Ok(())
+    }
 }
 
 impl File for RealFile {
@@ -304,7 +361,11 @@ impl File for RealFile {
 
     async fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.unsynced.fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
-        self.write(offset, bytes).map_err(|error| failed("write", &self.path, &error))
+        let written = match &self.holding {
+            Some(holding) => holding.write(&self.path, || self.write(offset, bytes)),
+            None => self.write(offset, bytes),
+        };
+        written.map_err(|error| failed("write", &self.path, &error))
     }
 
     fn expect_syncs(&mut self) {
@@ -328,6 +389,9 @@ impl File for RealFile {
         };
         if unsynced <= IN_PLACE_BYTES_MAX {
             self.pace.note(begin.elapsed());
+        }
+        if let (Some(holding), Ok(())) = (&self.holding, &done) {
+            holding.on_synced(&self.path);
         }
         done
     }

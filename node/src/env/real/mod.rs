@@ -14,6 +14,7 @@
 //! ```text
 //! clock  monotonic and wall time      disk  files, locks, fsync
 //! net    TCP                          mod   tasks, randomness, the bundle
+//! holding  faults on request: data files that a cut takes
 //! ```
 //!
 //! # Left out
@@ -25,6 +26,7 @@
 
 mod clock;
 mod disk;
+mod holding;
 mod net;
 
 use std::future::Future;
@@ -36,6 +38,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 pub use disk::{RealDisk, RealFile};
+pub use holding::HoldingPlaces;
 pub use net::{RealListener, RealNet};
 
 use self::clock::RealClock;
@@ -61,6 +64,23 @@ impl RealEnv {
     /// cannot be created or written.
     pub fn open(directory: &Path) -> Result<Self, DiskError> {
         Ok(Self::with_disk(RealDisk::open(directory)?))
+    }
+
+    /// Opens the directory of a node as [`open`](Self::open) does, lets those writes to data files
+    /// be lost that were held back in its last life, and lets more be held back in this one if it
+    /// is to be `faulty` ([`Disk::hold_back`](super::Disk::hold_back)). Tells whether something was
+    /// lost.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_with_holding(
+        directory: &Path,
+        places: HoldingPlaces,
+        faulty: bool,
+    ) -> Result<(Self, bool), DiskError> {
+        let rng = faulty.then(|| Rng::new(system_seed()));
+        let (disk, was_held) = RealDisk::open(directory)?.with_holding(places, rng)?;
+        Ok((Self::with_disk(disk), was_held))
     }
 
     /// Makes the environment of a client: every operation on its disk fails.

@@ -219,7 +219,9 @@ proptest! {
         bytes_max in 1_usize..120,
     ) {
         let mut life = Life::new();
-        before.iter().for_each(|step| life.run(step));
+        for step in &before {
+            life.run(step);
+        }
         let mut between = between.iter().filter(|step| !matches!(step, Step::Restart));
         let mut start = place_in(0, &[]);
         life.leaves.insert(0, vec![0; 64]);
@@ -227,7 +229,9 @@ proptest! {
             let (page, next) = life.node.read_leaves_page(0, Stamp::ZERO, start, bytes_max);
             let leaves = life.leaves.get_mut(&0).unwrap();
             leaves.iter_mut().zip(page).for_each(|(leaf, hash)| *leaf ^= hash);
-            between.by_ref().take(2).for_each(|step| life.run(step));
+            for step in between.by_ref().take(2) {
+                life.run(step);
+            }
             let Some(next) = next else { break };
             start = next;
         }

@@ -27,7 +27,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     pub(super) fn on_request(&mut self, now: Instant, request: Submitted) {
         let Submitted { outbox, id, consistency, body } = request;
         match body {
-            RequestBody::Command(command) => {
+            // The fault has been seen to where the request came in.
+            RequestBody::Command(command) | RequestBody::FaultyCommand { command, .. } => {
                 self.on_command(now, (outbox, id), consistency, &command);
             }
             RequestBody::Query(query) => self.on_query(now, (outbox, id), consistency, &query),

@@ -36,7 +36,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             disk_full: self.disk_full.any(),
             wall_ms: self.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            masterless: Some(self.masterless_status(now, core)),
+            masterless: Some(self.masterless_status(now, &core)),
         }
     }
 
@@ -52,7 +52,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         peers.map(status).collect()
     }
 
-    fn masterless_status(&self, now: Instant, core: DynamoStatus) -> MasterlessStatus {
+    fn masterless_status(&self, now: Instant, core: &DynamoStatus) -> MasterlessStatus {
         let defaults = Masterless::default();
         let masterless = match &self.config.replication {
             Replication::Masterless(masterless) => masterless,
@@ -93,7 +93,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             floor_ms: core.floor_min.ms(),
             clock_ms: core.clock.ms(),
             clock_ahead_ms: core.too_far_ahead_ms,
-            memory: memory(&core, limits),
+            memory: memory(core, limits),
         }
     }
 }

@@ -20,15 +20,24 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("client", &["base", "codec", "env", "kv", "wire"]),
     ("server", &["base", "codec", "env", "kv", "wire", "replica"]),
     ("http", &["base", "codec", "env", "kv", "wire", "replica"]),
-    ("cli", &["base", "codec", "env", "kv", "wire", "replica", "client", "server", "http"]),
+    ("trial", &["base", "env", "kv", "wire", "client"]),
+    (
+        "cli",
+        &["base", "codec", "env", "kv", "wire", "replica", "client", "server", "http", "trial"],
+    ),
 ];
 
 /// Macros of `base` that are imported; they stand at the root of the crate.
 const MACROS: &[&str] = &["probe", "planted"];
 
 /// The files that wire a node or a client to the real world, besides that world itself.
-const WIRING: &[&str] =
-    &["node/src/env/", "node/src/cli/", "node/src/main.rs", "node/src/client/connect.rs"];
+const WIRING: &[&str] = &[
+    "node/src/env/",
+    "node/src/trial/",
+    "node/src/cli/",
+    "node/src/main.rs",
+    "node/src/client/connect.rs",
+];
 
 /// The floors without I/O, clock, tasks or log lines, and what would bring those in.
 const PURE: &[&str] = &["base", "codec", "raft", "dynamo"];

@@ -9,9 +9,12 @@ const FIRST: u32 = 16_000;
 const COUNT: u32 = 16_000;
 
 /// Returns an address on the loopback interface that is free now and given out once per process.
+///
+/// # Panics
+/// If all of them are in use.
 pub fn free_address() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test processes that run at the same time start far from one another.
+    // Processes that run at the same time start far from one another.
     let start = std::process::id().wrapping_mul(997);
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,83 @@
+//! `mangrove compare`: stores side by side, a table and a page. The measuring itself is
+//! [`crate::trial::compare`].
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::Format;
+use super::crash_test::{remove, trial_directory};
+use super::output::{Output, new_table, say};
+use super::trial_args::CompareArgs;
+use super::{CliError, stop_signal};
+use crate::env::{First, race};
+use crate::trial::compare::{self, Comparison, Options, page, ratios, rows};
+
+/// Time between two pictures of the spinner.
+const TICK: Duration = Duration::from_millis(120);
+
+/// `mangrove compare`
+pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
+    let (directory, is_own) = trial_directory(args.data, "compare", args.load.seed)?;
+    let program = std::env::current_exe();
+    let options = Options {
+        program: program.map_err(|error| CliError::io("cannot find this program", &error))?,
+        directory,
+        peers: args.peers,
+        rounds: args.rounds,
+        duration: Duration::from_secs(u64::from(args.seconds)),
+        faults: args.faults,
+        fill: args.fill,
+        load: args.load.load(),
+    };
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
+    let bar =
+        ProgressBar::new_spinner().with_style(style.unwrap_or(ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(TICK);
+    let run = compare::run(&options, |step| bar.set_message(step.to_owned()));
+    let ran = match race(stop_signal(), run).await {
+        First::A(told) => told.and(Err(CliError::Failed("stopped; no figures".to_owned()))),
+        First::B(ran) => ran.map_err(|error| CliError::io("cannot measure", &error)),
+    };
+    bar.finish_and_clear();
+    let hint = || format!("the stores' data and logs are in {}", options.directory.display());
+    let comparison = ran.map_err(|error| error.advise(hint()))?;
+    let shown = args.page.display();
+    std::fs::write(&args.page, page(&comparison))
+        .map_err(|error| CliError::io(format!("cannot write {shown}"), &error))?;
+    print(args.output, &comparison)?;
+    say(&format!("the page is {shown}"));
+    if is_own {
+        remove(&options.directory)?;
+    }
+    Ok(())
+}
+
+fn print(format: Format, comparison: &Comparison) -> Result<(), CliError> {
+    let mut output = Output::new(format);
+    if format == Format::Json {
+        output.json(comparison)?;
+        return output.finish();
+    }
+    let names = comparison.columns.iter().map(|column| column.name.as_str());
+    let mut table = new_table(&std::iter::once("").chain(names).collect::<Vec<_>>());
+    for (head, rows) in rows() {
+        for (name, show) in rows {
+            let mut row = vec![format!("{head}: {name}")];
+            row.extend(comparison.columns.iter().map(show));
+            table.add_row(row);
+        }
+    }
+    output.table(&table)?;
+    let ours = comparison.columns.first().map_or("", |column| column.name.as_str());
+    for (name, ratios) in ratios(comparison) {
+        let ratios: Vec<String> =
+            ratios.iter().map(|(what, ratio)| format!("{what} {ratio:.2} ×")).collect();
+        output.line(&format!("{ours} to {name}: {}", ratios.join(", ")))?;
+    }
+    output.line(&comparison.setup)?;
+    for note in &comparison.notes {
+        output.line(note)?;
+    }
+    output.finish()
+}

@@ -1,0 +1,345 @@
+//! The workers.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{join, join_all};
+
+use super::keys::Keys;
+use super::record::Recorder;
+use super::{Failure, Load, Outcome, Target, key};
+use crate::base::{Instant, Rng};
+use crate::client::{BatchBuilder, Client, ClientError};
+use crate::env::Env;
+
+/// Cells of a batch when a store is filled, and batches at a time.
+const FILL_CELLS: u64 = 500;
+const FILL_BATCHES: u64 = 8;
+
+/// Bytes of the number that begins each value.
+const NUMBER_BYTES: usize = 8;
+
+/// Time between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Pause of a closed loop after a failure: what refuses at once is not to be asked all day.
+const FAILURE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What all workers share.
+struct Common<'a, E> {
+    env: &'a E,
+    load: &'a Load,
+    keys: Keys,
+    recorder: RefCell<Recorder>,
+    /// Requests that were begun.
+    begun: Cell<u64>,
+    start: Instant,
+    end: Instant,
+    /// The highest number acknowledged for each key, if stale reads are to be found.
+    floors: RefCell<Vec<u64>>,
+    workers: u64,
+}
+
+/// Runs a load on these connections to its end; `on_progress` hears now and then how much is
+/// answered.
+pub async fn run<E: Env, T: Target>(
+    env: &E,
+    targets: &[T],
+    load: &Load,
+    mut on_progress: impl FnMut(Duration, u64),
+) -> Outcome {
+    let start = env.now();
+    let begin = start + load.warm_up;
+    let in_flight = load.in_flight.max(1);
+    let workers = u64::try_from(targets.len() * in_flight).unwrap_or(u64::MAX).max(1);
+    let floor_count = if load.finds_stale { usize::try_from(load.key_count) } else { Ok(0) };
+    let common = Common {
+        env,
+        load,
+        keys: Keys::new(load.distribution, load.key_count),
+        recorder: RefCell::new(Recorder::new(begin)),
+        begun: Cell::new(0),
+        start,
+        end: begin + load.duration,
+        floors: RefCell::new(vec![0; floor_count.unwrap_or(0)]),
+        workers,
+    };
+    let done = Cell::new(false);
+    let working = async {
+        let tasks = targets.iter().cycle().zip(0..workers);
+        join_all(tasks.map(|(target, worker)| work(&common, target, worker))).await;
+        done.set(true);
+    };
+    let reporting = async {
+        while !done.get() {
+            env.sleep(REPORT_INTERVAL).await;
+            on_progress(env.now().since(start), common.recorder.borrow().answered());
+        }
+    };
+    join(working, reporting).await;
+    // An answer that came late belongs to the time until it came.
+    let end = env.now().max(begin);
+    common.recorder.into_inner().finish(end)
+}
+
+/// Asks until the time is over.
+async fn work<E: Env, T: Target>(common: &Common<'_, E>, target: &T, worker: u64) {
+    let load = common.load;
+    let mut rng = Rng::new(load.seed).split(&format!("worker.{worker}"));
+    let mut number = 0;
+    while let Some(due) = next_due(common).await {
+        if rng.chance(load.read_share) {
+            read(common, target, due, common.keys.draw(&mut rng)).await;
+        } else {
+            number += 1;
+            let drawn = common.keys.draw(&mut rng);
+            let key = if load.finds_stale { own_key(common, drawn, worker) } else { drawn };
+            write(common, target, due, (key, number)).await;
+        }
+    }
+}
+
+/// Waits until a worker's next request is due; `None` when there are no more.
+async fn next_due<E: Env>(common: &Common<'_, E>) -> Option<Instant> {
+    let number = common.begun.get();
+    if common.load.requests_max.is_some_and(|most| number >= most) {
+        return None;
+    }
+    let now = common.env.now();
+    let due = match common.load.rate {
+        None => now,
+        Some(rate) => {
+            let seconds = super::record::float(number) / rate;
+            common.start + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+        }
+    };
+    if due >= common.end {
+        return None;
+    }
+    common.begun.set(number + 1);
+    let wait = due.since(now);
+    if !wait.is_zero() {
+        common.env.sleep(wait).await;
+    }
+    Some(due)
+}
+
+/// Returns a key near the drawn one that this worker alone writes.
+fn own_key<E>(common: &Common<'_, E>, drawn: u64, worker: u64) -> u64 {
+    let first = drawn - drawn % common.workers;
+    let own = first + worker;
+    if own < u64::from(common.load.key_count) { own } else { worker }
+}
+
+async fn write<E: Env, T: Target>(
+    common: &Common<'_, E>,
+    target: &T,
+    due: Instant,
+    (number_of_key, number): (u64, u64),
+) {
+    let value = value(number, common.load.value_bytes);
+    let written = target.set(key(number_of_key), value).await;
+    let now = common.env.now();
+    match written {
+        Ok(()) => {
+            common.recorder.borrow_mut().on_answered(due, now, true);
+            let at = usize::try_from(number_of_key).unwrap_or(usize::MAX);
+            if let Some(floor) = common.floors.borrow_mut().get_mut(at) {
+                *floor = number;
+            }
+        }
+        Err(failure) => {
+            common.recorder.borrow_mut().on_failed(due, now, &failure);
+            common.env.sleep(FAILURE_PAUSE).await;
+        }
+    }
+}
+
+async fn read<E: Env, T: Target>(
+    common: &Common<'_, E>,
+    target: &T,
+    due: Instant,
+    number_of_key: u64,
+) {
+    let at = usize::try_from(number_of_key).unwrap_or(usize::MAX);
+    let floor = common.floors.borrow().get(at).copied().unwrap_or(0);
+    let found = target.get(key(number_of_key)).await;
+    let now = common.env.now();
+    match found {
+        Ok(found) => {
+            let mut recorder = common.recorder.borrow_mut();
+            recorder.on_answered(due, now, false);
+            if found.as_ref().map_or(0, number_in) < floor {
+                recorder.on_stale();
+            }
+        }
+        Err(failure) => {
+            common.recorder.borrow_mut().on_failed(due, now, &failure);
+            common.env.sleep(FAILURE_PAUSE).await;
+        }
+    }
+}
+
+/// Returns a value that begins with its number.
+fn value(number: u64, bytes: usize) -> Bytes {
+    let mut value = number.to_le_bytes().to_vec();
+    value.resize(bytes, b'x');
+    value.into()
+}
+
+fn number_in(value: &Bytes) -> u64 {
+    value.first_chunk::<NUMBER_BYTES>().map_or(0, |number| u64::from_le_bytes(*number))
+}
+
+/// Writes cells `from..to` in batches, so that a cluster has data; `on_progress` hears how far it
+/// is.
+///
+/// # Errors
+/// A batch was not taken.
+pub async fn fill<E: Env>(
+    client: &Client<E>,
+    (from, to): (u64, u64),
+    value_bytes: usize,
+    mut on_progress: impl FnMut(u64),
+) -> Result<(), ClientError> {
+    let mut next = from;
+    while next < to {
+        let mut batches = Vec::new();
+        for _ in 0..FILL_BATCHES {
+            let end = (next + FILL_CELLS).min(to);
+            let mut batch = BatchBuilder::new();
+            for number in next..end {
+                batch = batch.set(key(number), value(0, value_bytes));
+            }
+            if end > next {
+                batches.push(client.bulk_set(batch.build()?));
+            }
+            next = end;
+        }
+        for written in join_all(batches).await {
+            written?;
+        }
+        on_progress(next);
+    }
+    Ok(())
+}
+
+/// Writes cells one by one through these connections, as any store can.
+///
+/// # Errors
+/// A write was not taken.
+pub async fn fill_each<T: Target>(
+    targets: &[T],
+    count: u32,
+    value_bytes: usize,
+) -> Result<(), Failure> {
+    let workers = (FILL_BATCHES * 2).max(1);
+    let next = Cell::new(0);
+    let write = async |target: &T| -> Result<(), Failure> {
+        while next.get() < u64::from(count) {
+            let number = next.replace(next.get() + 1);
+            target.set(key(number), value(0, value_bytes)).await?;
+        }
+        Ok(())
+    };
+    let tasks = targets.iter().flat_map(|target| (0..workers).map(move |_| target));
+    join_all(tasks.map(write)).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::env::real::RealEnv;
+    use crate::trial::load::Distribution;
+
+    /// A store that stands still for a while, once.
+    struct Stalling {
+        env: RealEnv,
+        until: Rc<Cell<Option<Instant>>>,
+        cells: RefCell<std::collections::BTreeMap<Bytes, Bytes>>,
+        forgets: bool,
+    }
+
+    impl Target for Stalling {
+        async fn set(&self, key: Bytes, value: Bytes) -> Result<(), Failure> {
+            if let Some(until) = self.until.get() {
+                self.env.sleep(until.since(self.env.now())).await;
+            }
+            if !self.forgets {
+                self.cells.borrow_mut().insert(key, value);
+            }
+            Ok(())
+        }
+
+        async fn get(&self, key: Bytes) -> Result<Option<Bytes>, Failure> {
+            Ok(self.cells.borrow().get(&key).cloned())
+        }
+    }
+
+    fn target(env: &RealEnv, stall: Duration, forgets: bool) -> Stalling {
+        let until = Rc::new(Cell::new(Some(env.now() + stall)));
+        Stalling { env: env.clone(), until, cells: RefCell::default(), forgets }
+    }
+
+    fn run_on(env: &RealEnv, targets: &[Stalling], load: &Load) -> Outcome {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(run(env, targets, load, |_, _| {}))
+    }
+
+    #[test]
+    fn open_loop_counts_the_requests_that_waited_for_a_stalled_store() {
+        // The clock is the real one here: wide margins.
+        let env = RealEnv::client();
+        let load = Load {
+            rate: Some(1_000.0),
+            duration: Duration::from_millis(400),
+            key_count: 10,
+            ..Load::default()
+        };
+        let stalled = [target(&env, Duration::from_millis(200), false)];
+        let outcome = run_on(&env, &stalled, &load);
+        assert_eq!(outcome.sets.count(), 400, "one worker catches up with what was due");
+        // Half of the requests were due while it stood still; they waited 100 ms on average.
+        assert!(outcome.sets.percentile_ms(40.0) > 20.0, "{}", outcome.sets.percentile_ms(40.0));
+        assert!(outcome.sets.percentile_ms(100.0) >= 199.0);
+        assert!(outcome.longest_gap >= Duration::from_millis(199), "{:?}", outcome.longest_gap);
+    }
+
+    #[test]
+    fn closed_loop_ends_after_so_many_requests() {
+        let env = RealEnv::client();
+        let load = Load {
+            requests_max: Some(1_000),
+            read_share: 0.5,
+            in_flight: 4,
+            distribution: Distribution::Zipfian,
+            key_count: 100,
+            ..Load::default()
+        };
+        let targets = [(); 3].map(|()| target(&env, Duration::ZERO, false));
+        let outcome = run_on(&env, &targets, &load);
+        assert_eq!(outcome.sets.count() + outcome.gets.count(), 1_000);
+        let share = super::super::record::float(outcome.gets.count()) / 1_000.0;
+        assert!((0.4..0.6).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn forgotten_writes_are_found_as_stale_reads() {
+        let env = RealEnv::client();
+        let load = Load {
+            requests_max: Some(2_000),
+            read_share: 0.5,
+            key_count: 16,
+            finds_stale: true,
+            ..Load::default()
+        };
+        for (forgets, is_stale) in [(false, false), (true, true)] {
+            let targets = [target(&env, Duration::ZERO, forgets)];
+            let outcome = run_on(&env, &targets, &load);
+            assert_eq!(outcome.stale_reads > 0, is_stale, "{}", outcome.stale_reads);
+        }
+    }
+}
