@@ -126,17 +126,16 @@ impl<F: File> TableCursor<F> {
         let len = usize::try_from(located.bytes).ok()?;
         let range = |skipped: usize| skipped..skipped.saturating_add(len);
         let is_there = |skipped: &usize| range(*skipped).end <= frames.len();
-        let skipped = match skipped.filter(is_there) {
-            Some(skipped) => skipped,
-            None => {
-                let bytes = self.table.index.bytes_from(position, AHEAD_BYTES);
-                // The block before is gone, so this is the only one that holds the buffer.
-                let (_, used) = mem::take(&mut self.ahead);
-                let buffer = used.try_into_mut().unwrap_or_default();
-                let frames = self.table.source.read_into(located.offset, bytes, buffer).ok()?;
-                self.ahead = (located.offset, frames);
-                0
-            }
+        let skipped = if let Some(skipped) = skipped.filter(is_there) {
+            skipped
+        } else {
+            let bytes = self.table.index.bytes_from(position, AHEAD_BYTES);
+            // The block before is gone, so this is the only one that holds the buffer.
+            let (_, used) = mem::take(&mut self.ahead);
+            let buffer = used.try_into_mut().unwrap_or_default();
+            let frames = self.table.source.read_into(located.offset, bytes, buffer).ok()?;
+            self.ahead = (located.offset, frames);
+            0
         };
         let frame = self.ahead.1.slice(range(skipped));
         let body = self.table.source.open_frame(Kind::Cells, located.offset, &frame).ok()?;
