@@ -16,12 +16,11 @@ use super::store::{Candidate, KEY_BYTES, Key, Put, VALUE_BYTES};
 /// Changes of a batch.
 const BATCH: u64 = 64;
 
-/// First bytes of the keys that are read again and again: a third of all, which the cache holds.
-const HOT: u8 = u8::MAX / 3;
+/// Memory for blocks of tables, as the node has it.
+const CACHE_BYTES: u64 = 64 << 20;
 
-/// Windows over which the rate into a store of one size is averaged: compactions of a large one
-/// come in waves that are longer than one window.
-const WINDOWS: u64 = 5;
+/// The same where all that is read shall fit into it.
+const CACHE_ALL_BYTES: u64 = 512 << 20;
 
 /// Bytes from which values are cut, so that they cost nothing to make and cannot be packed.
 const NOISE_BYTES: usize = 1 << 20;
@@ -54,7 +53,7 @@ impl Task {
     }
 
     fn puts<C: Candidate>(&self) {
-        let mut store = C::open(&self.directory);
+        let mut store = C::open(&self.directory, CACHE_BYTES);
         let mut load = Load::new();
         let begin = Stopwatch::start();
         load.put(&mut store, 0..self.key_count);
@@ -66,7 +65,7 @@ impl Task {
     }
 
     fn reads<C: Candidate>(&self) {
-        let mut store = C::open(&self.directory);
+        let mut store = C::open(&self.directory, CACHE_ALL_BYTES);
         Load::new().put(&mut store, 0..self.key_count);
         store.settle();
         let count = self.key_count;
@@ -75,100 +74,52 @@ impl Task {
         let begin = Stopwatch::start();
         store.scan();
         figure("scan_per_s", float(cells) / begin.read().wall_s);
-        let any = (0..count).map(|number| key(mix(number) % count));
-        let begin = Stopwatch::start();
-        assert_eq!(store.count_found(any), count, "all keys are there");
-        figure("any_per_s", float(count) / begin.read().wall_s);
-        let hot: Vec<u64> = (0..count).filter(|number| key(*number)[0] < HOT).collect();
-        let some = |count: u64| {
-            let numbers = (0..count).filter_map(|number| {
-                let len = u64::try_from(hot.len()).ok()?;
-                hot.get(usize::try_from(mix(number) % len).ok()?)
-            });
-            numbers.map(|number| key(*number))
-        };
+        let some = || (0..count).map(|number| key(mix(number) % count));
         // The first pass brings it all into the cache.
-        assert_eq!(store.count_found(some(count)), count, "all keys are there");
+        assert_eq!(store.count_found((0..count).map(key)), count, "all keys are there");
         let begin = Stopwatch::start();
-        assert_eq!(store.count_found(some(count)), count, "all keys are there");
+        assert_eq!(store.count_found(some()), count, "all keys are there");
         figure("get_per_s", float(count) / begin.read().wall_s);
         let begin = Stopwatch::start();
         assert_eq!(store.count_found((ABSENT..ABSENT + count).map(key)), 0, "none is there");
         figure("absent_per_s", float(count) / begin.read().wall_s);
     }
 
-    /// Puts again and again a tenth of all keys, new ones, into a store that grows, and then old
-    /// ones into one that does not. Each window ends when nothing is left to be done, so that none
-    /// leaves its work to the next.
+    /// Puts again and again a tenth of all keys.
     fn growth<C: Candidate>(&self) {
+        let mut store = C::open(&self.directory, CACHE_BYTES);
+        let mut load = Load::new();
         let step = self.key_count / 10;
-        let window =
-            |store: &mut C, name: &str, size: u64, numbers: &mut dyn Iterator<Item = u64>| {
-                let mut load = Load::new();
-                let begin = Stopwatch::start();
-                load.put(store, numbers);
-                let accepted = begin.read();
-                store.settle();
-                let settled = begin.read();
-                println!("{name} {size}");
-                report_puts(step, accepted, settled);
-                figure("longest_ms", load.longest.as_secs_f64() * 1000.0);
-                if std::io::stderr().is_terminal() {
-                    eprintln!("{size}: {}", store.describe());
-                }
-            };
-        // The first two sizes leave room for chance: each is there several times.
-        for number in 1..WINDOWS {
-            let directory = self.directory.join(number.to_string());
-            std::fs::create_dir(&directory).expect("a directory");
-            let mut store = C::open(&directory);
-            for size in [0, step] {
-                window(&mut store, "new", size, &mut (size..size + step));
-            }
-            drop(store);
-            std::fs::remove_dir_all(&directory).expect("the directory");
-        }
-        let mut store = C::open(&self.directory);
-        for size in (0..10).map(|number| number * step) {
-            window(&mut store, "new", size, &mut (size..size + step));
-        }
-        for number in 0..WINDOWS {
-            let puts = number * step..(number + 1) * step;
-            let mut any = puts.map(|number| mix(number) % self.key_count);
-            window(&mut store, "old", self.key_count, &mut any);
-        }
-        assert_eq!(store.scan().0, self.key_count, "all keys are there");
-        for number in 0..WINDOWS {
-            let first = self.key_count + number * step;
-            // The store grows a little; they all count for the size that it began with.
-            window(&mut store, "new", self.key_count, &mut (first..first + step));
+        for number in 0..=10 {
+            let size = number * step;
+            let begin = Stopwatch::start();
+            load.put(&mut store, size..size + step);
+            let accepted = begin.read();
+            store.settle();
+            let settled = begin.read();
+            println!("size {size}");
+            report_puts(step, accepted, settled);
         }
     }
 
     fn fill<C: Candidate>(&self) {
-        let mut store = C::open(&self.directory);
+        let mut store = C::open(&self.directory, CACHE_BYTES);
         let mut load = Load::new();
         load.put(&mut store, 0..self.key_count);
         store.settle();
         assert_eq!(store.scan().0, self.key_count, "all keys are there");
         let reads = self.key_count.min(1_000_000);
-        let begin = Stopwatch::start();
-        store.scan();
-        figure("scan_per_s", float(self.key_count) / begin.read().wall_s);
         let some = (0..reads).map(|number| key(mix(number) % self.key_count));
         let begin = Stopwatch::start();
         assert_eq!(store.count_found(some), reads, "all keys are there");
         figure("get_per_s", float(reads) / begin.read().wall_s);
-        let begin = Stopwatch::start();
-        assert_eq!(store.count_found((ABSENT..ABSENT + reads).map(key)), 0, "none is there");
-        figure("absent_per_s", float(reads) / begin.read().wall_s);
         figure("peak_bytes", float(memory_bytes(std::process::id()).1));
         figure("longest_ms", load.longest.as_secs_f64() * 1000.0);
     }
 
     /// Puts all keys, and then twice as many times any of them.
     fn rewrite<C: Candidate>(&self) {
-        let mut store = C::open(&self.directory);
+        let mut store = C::open(&self.directory, CACHE_BYTES);
         let mut load = Load::new();
         let before = written_bytes();
         load.put(&mut store, 0..self.key_count);
@@ -191,7 +142,7 @@ impl Task {
         let entry = u64::try_from(KEY_BYTES + VALUE_BYTES).unwrap_or(u64::MAX);
         let count = (64 << 20) / entry;
         let begin = Stopwatch::start();
-        let mut store = C::open(&self.directory);
+        let mut store = C::open(&self.directory, CACHE_BYTES);
         figure("open_s", begin.read().wall_s);
         Load::new().put(&mut store, (0..count).map(|number| mix(number) % self.key_count));
         let found = store.count_found([key(0), key(self.key_count - 1)].into_iter());

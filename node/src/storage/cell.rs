@@ -28,19 +28,6 @@ pub enum Content<'a> {
     RowDeleted,
 }
 
-/// Returns the first 16 bytes of a place as a number that sorts as they do: most comparisons are
-/// settled by it, and it lies where no pointer has to be followed.
-pub(super) fn head_of(place: &[u8]) -> u128 {
-    if let Some(head) = place.first_chunk::<16>() {
-        return u128::from_be_bytes(*head);
-    }
-    let mut head = [0; 16];
-    for (byte, of_place) in head.iter_mut().zip(place) {
-        *byte = *of_place;
-    }
-    u128::from_be_bytes(head)
-}
-
 impl Cell<'_> {
     /// Returns what entries are sorted by: the place, and a row's tombstone before its cells.
     pub fn order(&self) -> (&[u8], bool) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
-use super::{CACHE_BYTES, Candidate, Key, MEMTABLE_BYTES, Put, VALUE_BYTES};
+use super::{Candidate, Key, MEMTABLE_BYTES, Put, VALUE_BYTES};
 
 /// Time between two looks at whether the threads are done.
 const LOOK: Duration = Duration::from_millis(2);
@@ -23,8 +23,8 @@ pub(crate) struct Fjall {
 }
 
 impl Candidate for Fjall {
-    fn open(directory: &Path) -> Self {
-        let builder = Database::builder(directory.join("fjall")).cache_size(CACHE_BYTES);
+    fn open(directory: &Path, cache_bytes: u64) -> Self {
+        let builder = Database::builder(directory.join("fjall")).cache_size(cache_bytes);
         let database = builder.manual_journal_persist(true).open().expect("a database");
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let cells = database.keyspace("cells", options).expect("a keyspace");

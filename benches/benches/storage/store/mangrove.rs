@@ -21,7 +21,7 @@ use tokio::sync::mpsc::{
     UnboundedReceiver, UnboundedSender, error::TryRecvError, unbounded_channel,
 };
 
-use super::{CACHE_BYTES, Candidate, Key, MEMTABLE_BYTES, Put, VALUE_BYTES};
+use super::{Candidate, Key, MEMTABLE_BYTES, Put, VALUE_BYTES};
 
 /// What the loop asks the other task for.
 enum Order {
@@ -101,13 +101,12 @@ impl LoopSide {
 }
 
 impl Candidate for Mangrove {
-    fn open(directory: &Path) -> Self {
+    fn open(directory: &Path, cache_bytes: u64) -> Self {
         // One turn of the other task between two turns of the loop, neither more nor less.
         let runtime = Builder::new_current_thread().event_interval(1).build().expect("a runtime");
         let disk = RealEnv::open(directory).expect("a directory").disk().clone();
-        let options = TreeOptions::default();
-        let memory = (options.memtable_bytes, options.cache_bytes);
-        assert_eq!(memory, (MEMTABLE_BYTES, CACHE_BYTES), "the others get what the node has");
+        let options =
+            TreeOptions { memtable_bytes: MEMTABLE_BYTES, cache_bytes, ..TreeOptions::default() };
         let opened = runtime.block_on(tree::open(disk, "cells", options));
         let (tree, keeper, recovery) = opened.expect("a disk that works");
         assert!(recovery.damage.is_none(), "{recovery:?}");

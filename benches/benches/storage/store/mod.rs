@@ -16,11 +16,8 @@ pub(crate) const KEY_BYTES: usize = 16;
 /// Bytes of a value.
 pub(crate) const VALUE_BYTES: usize = 100;
 
-/// Bytes that a memtable may take, as the node has it.
+/// Bytes that a memtable may take.
 pub(crate) const MEMTABLE_BYTES: u64 = 32 << 20;
-
-/// Memory for blocks of tables, as the node has it.
-pub(crate) const CACHE_BYTES: u64 = 64 << 20;
 
 /// A key, as users know it.
 pub(crate) type Key = [u8; KEY_BYTES];
@@ -30,8 +27,8 @@ pub(crate) type Put<'a> = (Key, &'a [u8]);
 
 /// A store under measurement. A failure ends the process.
 pub(crate) trait Candidate: Sized {
-    /// Opens the store in a directory.
-    fn open(directory: &Path) -> Self;
+    /// Opens the store in a directory, with so much memory for what it reads.
+    fn open(directory: &Path, cache_bytes: u64) -> Self;
 
     /// Makes these changes at once; waits as long as the store does not take them.
     fn write(&mut self, puts: &[Put<'_>]);

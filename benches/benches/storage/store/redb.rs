@@ -7,7 +7,7 @@ use std::path::Path;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{CACHE_BYTES, Candidate, KEY_BYTES, Key, MEMTABLE_BYTES, Put, VALUE_BYTES};
+use super::{Candidate, KEY_BYTES, Key, MEMTABLE_BYTES, Put, VALUE_BYTES};
 
 const CELLS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("cells");
 
@@ -31,10 +31,10 @@ impl Redb {
 }
 
 impl Candidate for Redb {
-    fn open(directory: &Path) -> Self {
+    fn open(directory: &Path, cache_bytes: u64) -> Self {
         let mut builder = Database::builder();
         // It has no memtables: their memory goes to the cache, which takes what is written, too.
-        let bytes = usize::try_from(CACHE_BYTES + MEMTABLE_BYTES).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(cache_bytes + MEMTABLE_BYTES).unwrap_or(usize::MAX);
         builder.set_cache_size(bytes);
         let database = builder.create(directory.join("redb")).expect("a database");
         let store = Self { database, unsynced_bytes: 0 };

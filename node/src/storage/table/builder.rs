@@ -93,9 +93,7 @@ impl TableBuilder {
 
     /// Returns the bytes that are complete, to be written behind those taken before.
     pub fn take_bytes(&mut self) -> Vec<u8> {
-        // As many will come until the next time.
-        let next = Vec::with_capacity(self.bytes.len());
-        mem::replace(&mut self.bytes, next)
+        mem::take(&mut self.bytes)
     }
 
     /// Returns about how long the file would be if it were finished now.
@@ -103,11 +101,6 @@ impl TableBuilder {
         let index = to_u64(self.index.body().len());
         let filter = self.meta.cell_count * u64::from(self.options.bloom_bits_per_cell) / 8;
         self.meta.bytes + to_u64(self.block.len()) + index + filter
-    }
-
-    /// Returns the place of the last entry; empty before the first.
-    pub(in crate::storage) fn last_place(&self) -> &[u8] {
-        self.block.last()
     }
 
     /// Returns how many entries were pushed.

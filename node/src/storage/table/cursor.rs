@@ -4,17 +4,10 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::block::{Block, BlockCursor, Malformed};
-use super::frame::Kind;
-use super::index::Located;
 use super::reader::{Caching, Table};
 use crate::env::File;
 use crate::storage::{Cell, StorageError};
-
-/// Bytes that are read at a time by who reads around the cache.
-const AHEAD_BYTES: u64 = 64 << 10;
 
 /// A position in a table. Keeps the table open.
 ///
@@ -28,20 +21,17 @@ pub struct TableCursor<F> {
     block: Option<BlockCursor>,
     /// A buffer for the places of the next block.
     buffer: Vec<u8>,
-    /// Frames that were read around the cache, and where the first of them begins.
-    ahead: (u64, Bytes),
     failed: Option<StorageError>,
 }
 
 impl<F: File> TableCursor<F> {
     pub(super) fn new(table: Arc<Table<F>>) -> Self {
         let caching = Caching::Fill;
-        let (block, buffer, ahead) = (None, Vec::new(), (0, Bytes::new()));
-        Self { table, caching, position: 0, block, buffer, ahead, failed: None }
+        Self { table, caching, position: 0, block: None, buffer: Vec::new(), failed: None }
     }
 
-    /// Returns the cursor with the cache left as it is: it reads many blocks at a time, and puts
-    /// none of them there. For those who read every block once.
+    /// Returns the cursor with the cache left as it is: what it reads is not put there. For those
+    /// who read every block once.
     #[must_use]
     pub fn without_cache(mut self) -> Self {
         self.caching = Caching::Bypass;
@@ -102,44 +92,11 @@ impl<F: File> TableCursor<F> {
             self.buffer = left.into_buffer();
         }
         self.position = position;
-        let Some(located) = self.table.index.frame(position).copied() else { return Ok(()) };
-        let ahead = match self.caching {
-            Caching::Fill => None,
-            Caching::Bypass => self.block_ahead(position, &located),
-        };
-        let block = match ahead {
-            Some(block) => block,
-            // By itself: what is wrong with a block shall be said of it alone.
-            None => self.table.block(&located, self.caching)?,
-        };
+        let Some(located) = self.table.index.frame(position) else { return Ok(()) };
+        let block: Block = self.table.block(located, self.caching)?;
         let entered = BlockCursor::new(block, mem::take(&mut self.buffer));
         self.block = Some(self.well_formed(entered)?);
         Ok(())
-    }
-
-    /// Returns a block from what was read ahead, after reading on if need be; `None` if it cannot
-    /// be had that way.
-    fn block_ahead(&mut self, position: usize, located: &Located) -> Option<Block> {
-        let (start, frames) = &self.ahead;
-        let skipped =
-            located.offset.checked_sub(*start).and_then(|skip| usize::try_from(skip).ok());
-        let len = usize::try_from(located.bytes).ok()?;
-        let range = |skipped: usize| skipped..skipped.saturating_add(len);
-        let is_there = |skipped: &usize| range(*skipped).end <= frames.len();
-        let skipped = if let Some(skipped) = skipped.filter(is_there) {
-            skipped
-        } else {
-            let bytes = self.table.index.bytes_from(position, AHEAD_BYTES);
-            // The block before is gone, so this is the only one that holds the buffer.
-            let (_, used) = mem::take(&mut self.ahead);
-            let buffer = used.try_into_mut().unwrap_or_default();
-            let frames = self.table.source.read_into(located.offset, bytes, buffer).ok()?;
-            self.ahead = (located.offset, frames);
-            0
-        };
-        let frame = self.ahead.1.slice(range(skipped));
-        let body = self.table.source.open_frame(Kind::Cells, located.offset, &frame).ok()?;
-        Block::new(body).ok()
     }
 
     fn well_formed<T>(&self, outcome: Result<T, Malformed>) -> Result<T, StorageError> {

@@ -119,19 +119,6 @@ impl Index {
         self.frames.get(position)
     }
 
-    /// Returns how many bytes the frames from a position on take that lie within `bytes_max`; those
-    /// of the first one at least.
-    pub(super) fn bytes_from(&self, position: usize, bytes_max: u64) -> u64 {
-        let frames = self.frames.get(position..).unwrap_or_default();
-        let mut lens = frames.iter().map(|frame| u64::from(frame.bytes));
-        let first = lens.next().unwrap_or(0);
-        let more = lens.scan(first, |sum, len| {
-            *sum += len;
-            Some(*sum)
-        });
-        more.take_while(|sum| *sum <= bytes_max).last().unwrap_or(first)
-    }
-
     /// Returns the position of the one frame that may hold `place`: the first that may hold it or
     /// something after it. At or past the count of frames there is none.
     pub(super) fn find(&self, place: &[u8]) -> usize {

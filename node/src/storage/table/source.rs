@@ -1,6 +1,6 @@
 //! Reads the frames of one table from its file, and believes none that it has not verified.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::frame::{self, Home, Kind};
 use crate::env::File;
@@ -88,24 +88,14 @@ impl<F: File> Source<F> {
 
     /// Reads bytes from the file, all of them.
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Result<Bytes, StorageError> {
-        self.read_into(offset, bytes, BytesMut::new())
-    }
-
-    /// Reads bytes from the file into a buffer that is not used any more; what is in it is lost.
-    pub(super) fn read_into(
-        &self,
-        offset: u64,
-        bytes: u64,
-        mut buffer: BytesMut,
-    ) -> Result<Bytes, StorageError> {
         if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
             return Err(self.corrupt(offset, format!("{bytes} bytes reach past the end")));
         }
-        buffer.resize(usize::try_from(bytes).unwrap_or(0), 0);
+        let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(0)];
         let read = self.file.read_at(offset, &mut buffer)?;
         if read != buffer.len() {
             return Err(self.corrupt(offset, format!("{read} bytes where {bytes} should be")));
         }
-        Ok(buffer.freeze())
+        Ok(Bytes::from(buffer))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::LEVEL_COUNT;
 use super::manifest::Manifest;
 use super::merge::{LastPlace, Merge, RowTombstone, Source};
 use super::output::Output;
 use super::picker::Plan;
 use super::version::{LevelCursor, Levels, Version};
-use super::{LAST_LEVEL, LEVEL_COUNT};
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::probe;
@@ -23,10 +23,6 @@ pub(super) struct Compaction<D: Disk> {
     tombstone: RowTombstone,
     last: LastPlace,
     output: Output<D>,
-    /// Entries of the input that are still to be read.
-    rest_cells: u64,
-    /// How many bytes of the input an entry takes on average.
-    cell_bytes: u64,
 }
 
 /// Why a stretch of a compaction ended.
@@ -63,10 +59,6 @@ impl<D: Disk> Compaction<D> {
         }
         let lower = version.levels.get(plan.target).map(|tables| chosen(tables, &plan.lower));
         sources.push(LevelCursor::new(lower.unwrap_or_default(), false));
-        let metas = || sources.iter().flat_map(LevelCursor::metas);
-        let rest_cells = metas().map(|meta| meta.cell_count).sum();
-        let bytes: u64 = metas().map(|meta| meta.bytes).sum();
-        let cell_bytes = bytes.checked_div(rest_cells).unwrap_or(0);
         for source in &mut sources {
             source.seek(&[])?;
         }
@@ -77,8 +69,6 @@ impl<D: Disk> Compaction<D> {
             tombstone: RowTombstone::default(),
             last: LastPlace::default(),
             output,
-            rest_cells,
-            cell_bytes,
             plan,
         })
     }
@@ -112,12 +102,10 @@ impl<D: Disk> Compaction<D> {
             if *bytes_left == 0 {
                 return Ok(Stop::Step);
             }
-            let rest_bytes = self.rest_cells.saturating_mul(self.cell_bytes);
-            if self.output.is_full_before(cell.place, rest_bytes) {
+            if self.output.is_full_before(cell.place) {
                 return Ok(Stop::Full);
             }
             *bytes_left = bytes_left.saturating_sub(bytes_of(&cell));
-            self.rest_cells = self.rest_cells.saturating_sub(1);
             let is_kept = match cell.content {
                 Content::RowDeleted => {
                     self.tombstone.note(cell.place, cell.version)
@@ -187,15 +175,7 @@ fn replace<D: Disk>(
         target.extend(tables);
         target.sort_by(|a, b| a.meta().first.cmp(&b.meta().first));
     }
-    pack(&mut levels);
     levels
-}
-
-/// Moves the runs down to where no level is empty between them and the last one.
-fn pack<F: File>(levels: &mut Levels<F>) {
-    let Some(between) = levels.get_mut(1..LAST_LEVEL) else { return };
-    // Stable: runs keep their order.
-    between.sort_by_key(|tables| !tables.is_empty());
 }
 
 /// Returns the levels after tables were moved down as they are.

@@ -18,10 +18,10 @@ use super::recovery::Damage;
 use super::scrub::Scrubber;
 use super::verdict::{self, Verdict};
 use super::version::{Levels, Version};
-use super::{LAST_LEVEL, LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
+use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
 use crate::env::{Disk, DiskError, DiskErrorKind};
 use crate::storage::table::{BlockCache, Table};
-use crate::storage::{Cell, PurgeFloors, SnapshotPoint, StorageError, let_others_run};
+use crate::storage::{Cell, PurgeFloors, SnapshotPoint, StorageError};
 use crate::{planted, probe};
 
 /// The table store as the task that writes sees it; see the [module](super).
@@ -148,7 +148,7 @@ impl<D: Disk> Keeper<D> {
         self.compaction.is_some() || self.plan.is_some()
     }
 
-    /// Goes on with the most urgent compaction, by [`TreeOptions::step_bytes`]. Returns the
+    /// Goes on with the most urgent compaction, by about 256 KiB of what it reads. Returns the
     /// new version when it is complete; `None` before, or if there is nothing to do.
     ///
     /// # Errors
@@ -172,7 +172,7 @@ impl<D: Disk> Keeper<D> {
                 let levels = moved(&plan, &self.version);
                 return self.publish_levels(levels).await.map(Some);
             }
-            let output = Output::new(self.place.clone()).with_borders(self.borders(&plan));
+            let output = Output::new(self.place.clone());
             let floors = self.floors.clone();
             self.compaction = Some(Compaction::begin(plan, &self.version, output, floors)?);
         }
@@ -191,14 +191,6 @@ impl<D: Disk> Keeper<D> {
         }
         self.plan = self.next_plan();
         Ok(Some(version))
-    }
-
-    /// Returns where tables that a plan makes shall end: those of a run where tables of the last
-    /// level do, so that both can be merged slice by slice.
-    fn borders(&self, plan: &Plan) -> Vec<Vec<u8>> {
-        let last = self.version.levels.get(LAST_LEVEL).filter(|_| plan.target < LAST_LEVEL);
-        let tables = last.into_iter().flatten();
-        tables.map(|table| table.meta().last.clone()).collect()
     }
 
     /// Begins to take a whole new state, which replaces everything once it is complete; one that
@@ -233,7 +225,7 @@ impl<D: Disk> Keeper<D> {
         let next_number = &mut self.next_number;
         let push_all = async {
             for cell in cells {
-                if output.is_full_before(cell.place, u64::MAX) {
+                if output.is_full_before(cell.place) {
                     output.close_table().await?;
                 }
                 output.push(cell, next_number);
@@ -297,8 +289,7 @@ impl<D: Disk> Keeper<D> {
             probe!("tree.damage_is_replaced");
             // Before anybody relies on the new state.
             Verdict::withdraw(&self.place.disk, &self.place.dir).await?;
-            let unnamed = self.unnamed_paths().await?;
-            self.obsolete_paths.extend(unnamed);
+            self.obsolete_paths.extend(self.unnamed_paths().await?);
         }
         Ok(version)
     }
@@ -318,8 +309,6 @@ impl<D: Disk> Keeper<D> {
         self.obsolete = used;
         for table in free {
             remove(&self.place.disk, table.path()).await;
-            // The kernel takes some milliseconds to free a large file.
-            let_others_run().await;
         }
         for path in std::mem::take(&mut self.obsolete_paths) {
             remove(&self.place.disk, &path).await;
@@ -437,14 +426,14 @@ impl<D: Disk> Keeper<D> {
 
     /// Removes tables that were not published. After a failure that left open whether they are,
     /// they stay: the next start knows.
-    pub(super) async fn discard(&mut self, output: Output<D>) {
+    pub(super) async fn discard(&self, output: Output<D>) {
         if !self.is_poisoned {
             output.discard().await;
         }
     }
 
     /// Returns the files of the directory that are ours, and that nothing names.
-    async fn unnamed_paths(&mut self) -> Result<Vec<String>, StorageError> {
+    async fn unnamed_paths(&self) -> Result<Vec<String>, StorageError> {
         let named = self.version.levels.iter().flatten().chain(&self.obsolete);
         let mut numbers: Vec<u64> = named.map(|table| table.meta().number).collect();
         numbers.extend(self.extra.map(|extra| extra.number));

@@ -20,7 +20,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::merge::Source;
-use crate::storage::cell::head_of;
 use crate::storage::{Cell, Content, StorageError};
 
 /// Bytes of an entry besides its place and its value: the allocation's header, its share of a
@@ -51,6 +50,16 @@ struct Entry {
 struct Probe<'a> {
     head: u128,
     place: &'a [u8],
+}
+
+/// Returns the first 16 bytes of a place as a number that sorts as they do.
+fn head_of(place: &[u8]) -> u128 {
+    let mut head = [0; 16];
+    let len = place.len().min(head.len());
+    if let (Some(to), Some(from)) = (head.get_mut(..len), place.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    u128::from_be_bytes(head)
 }
 
 impl Entry {

@@ -15,7 +15,6 @@ use std::cmp::{Ordering, Reverse};
 
 use crate::codec::keycode;
 use crate::probe;
-use crate::storage::cell::head_of;
 use crate::storage::{Cell, Content, StorageError};
 
 /// Hidden cells of a row that are passed one by one before the rest of the row is jumped over.
@@ -41,15 +40,7 @@ pub(super) struct Merge<S> {
     /// The newest source first.
     sources: Vec<S>,
     /// Sources that are not at their end, as a binary heap by their entry at hand.
-    heap: Vec<Ranked>,
-}
-
-/// A source in the heap.
-#[derive(Debug, Clone, Copy)]
-struct Ranked {
-    /// The head of its entry's place.
-    head: u128,
-    source: usize,
+    heap: Vec<usize>,
 }
 
 impl<S: Source> Merge<S> {
@@ -62,19 +53,16 @@ impl<S: Source> Merge<S> {
 
     /// Returns the entry at hand; `None` after the last.
     pub(super) fn current(&self) -> Option<Cell<'_>> {
-        self.heap.first().and_then(|first| self.sources.get(first.source)?.current())
+        self.heap.first().and_then(|first| self.sources.get(*first)?.current())
     }
 
     /// Goes on to the next entry.
     pub(super) fn advance(&mut self) -> Result<(), StorageError> {
-        let Some(first) = self.heap.first_mut() else { return Ok(()) };
-        let Some(source) = self.sources.get_mut(first.source) else { return Ok(()) };
+        let Some(&first) = self.heap.first() else { return Ok(()) };
+        let Some(source) = self.sources.get_mut(first) else { return Ok(()) };
         source.advance()?;
-        match source.current() {
-            Some(cell) => first.head = head_of(cell.place),
-            None => {
-                self.heap.swap_remove(0);
-            }
+        if source.current().is_none() {
+            self.heap.swap_remove(0);
         }
         self.sink(0);
         Ok(())
@@ -96,10 +84,8 @@ impl<S: Source> Merge<S> {
     /// Builds the heap anew.
     fn order(&mut self) {
         self.heap.clear();
-        let ranked = self.sources.iter().enumerate().filter_map(|(source, entries)| {
-            Some(Ranked { head: head_of(entries.current()?.place), source })
-        });
-        self.heap.extend(ranked);
+        let sources = self.sources.iter().enumerate();
+        self.heap.extend(sources.filter(|(_, source)| source.current().is_some()).map(|(i, _)| i));
         for position in (0..self.heap.len() / 2).rev() {
             self.sink(position);
         }
@@ -125,18 +111,11 @@ impl<S: Source> Merge<S> {
 
     /// Tells whether the source at one position of the heap comes before that at another.
     fn is_before(&self, a: usize, b: usize) -> bool {
-        let (Some(a), Some(b)) = (self.heap.get(a), self.heap.get(b)) else { return false };
-        match a.head.cmp(&b.head) {
-            Ordering::Less => true,
-            Ordering::Equal => self.is_before_in_full(a.source, b.source),
-            Ordering::Greater => false,
-        }
-    }
-
-    /// Tells whether one source comes before another where the heads of their places are the same.
-    fn is_before_in_full(&self, a_index: usize, b_index: usize) -> bool {
-        let at = |index: usize| self.sources.get(index)?.current();
-        let (Some(a), Some(b)) = (at(a_index), at(b_index)) else { return false };
+        let at = |position: usize| {
+            let index = *self.heap.get(position)?;
+            Some((self.sources.get(index)?.current()?, index))
+        };
+        let (Some((a, a_index)), Some((b, b_index))) = (at(a), at(b)) else { return false };
         let order = a.order().cmp(&b.order());
         let order =
             order.then_with(|| (Reverse(a.version), a_index).cmp(&(Reverse(b.version), b_index)));

@@ -1,57 +1,44 @@
 //! Chooses what to compact: a plain function of the tables.
 //!
-//! What is above the last level may be superfluous, all of it: that is what may be more than
-//! [`ABOVE_SHARE`] of the last level for a while, and not for long. And level 0 may hold
-//! [`TreeOptions::level0_tables`] tables, since every read asks all of them. The store is as full
-//! as it may be where one of the two has a *score* of 1000.
+//! Every level has a *score*, 1000 where it is as full as it may be, and the fullest is compacted
+//! into the next level in use. Level 0 is full with [`TreeOptions::level0_tables`] tables, and
+//! already when what it may make superfluous below is three tenths of it, or with the levels in
+//! between 45 hundredths of the last one, so that a store takes at most half as much more space
+//! than its cells. A tombstone counts there as much as a cell that
+//! it may hide; a table of any level that is mostly tombstones goes down at once.
 //!
-//! - A small store, up to [`TreeOptions::base_bytes`], has its last level alone: everything above
-//!   is merged into it.
-//! - In a larger one level 0 becomes a *run*, one sorted sequence in a level of its own, and is
-//!   written once for that, whatever the size of the store. Where it is but a short stretch of the
-//!   places, it goes to the last level at once; where nothing is below, as it is.
-//! - Runs are merged into the last level *slice* by slice: always the slice that has most above
-//!   it for what has to be written again. So slices take turns, and the one whose turn it is has
-//!   twice as much above it as there is on average. A run is cut where tables of the last level
-//!   end, so that a slice is one or two of those.
-//! - There are five levels for runs. When all are taken, the two neighbours are merged with each
-//!   other that are smallest.
-//!
-//! A tombstone counts with what it may hide, for that may be superfluous, too; a table of a run
-//! that is mostly tombstones goes down at once. Tables of the last level are taken where the
-//! *rows* of the input reach, so that a row's tombstone meets the row's cells; and small
-//! neighbours are taken along, so that the level does not fall to pieces.
+//! From level 0 all tables are taken, since they overlap; from another level the one table that
+//! has least below it, for what is below is written again. Tables of the target level are taken
+//! where the *rows* of the input reach, so that a row's tombstone meets the row's cells; and small
+//! neighbours are taken along, so that no level falls to pieces. A table with nothing below it is
+//! not written again, but only named in its new level.
 //!
 //! Where tombstones are kept until a [floor](PurgeFloors) lets them go, they come to rest in the
 //! last level, and a table of it that holds many is merged with itself once they may go.
 
 use std::collections::BTreeSet;
 
-use super::slice::{Slice, bytes_of, extent, overlapping, reached};
-use super::{LAST_LEVEL, TreeOptions};
+use super::version::{rows_end, rows_start};
+use super::{LEVEL_COUNT, TreeOptions};
 use crate::storage::PurgeFloors;
 use crate::storage::table::TableMeta;
 
-/// Score at which something is full.
+/// Score at which a level is full.
 const FULL: u64 = 1000;
 
-/// What all levels above the last may hold, in thousandths of the last: with the 7 % that cells of
-/// 116 B take in a table besides, a store takes at most half as much more space than its cells.
-const ABOVE_SHARE: u64 = 380;
+/// What level 0 may hold, in thousandths of what is below it, before its bytes demand compaction.
+const LEVEL0_SHARE: u64 = 300;
 
-/// What a hidden cell weighs, in thousandths of its bytes: it makes as much superfluous above as
-/// half of what is live may be.
-const HIDDEN_WEIGHT: u64 = 1500;
+/// What all levels above the last may hold, in thousandths of the last, before level 0 is
+/// compacted earlier than its count demands: all of that may be superfluous.
+const ABOVE_LAST_SHARE: u64 = 450;
+
+/// What level 0 may always hold, in thousandths of the last level.
+const LEVEL0_SHARE_MIN: u64 = 100;
 
 /// How many cells a row tombstone is taken to hide. How many it does, only the compaction finds
 /// out; too few leave a deleted row's space in use for longer, too many make for more writing.
 const CELLS_PER_ROW: u64 = 32;
-
-/// Most that a slice has, in tables of the usual size, if there is a choice.
-const SLICE_TABLES_MAX: u64 = 8;
-
-/// Most slices that are compared with one another, for the sake of stores of terabytes.
-const SLICES_MAX: usize = 1000;
 
 /// A compaction to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,177 +55,113 @@ pub(super) struct Plan {
 
 /// Returns the most urgent compaction; `None` if all is well.
 pub(super) fn pick(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan> {
-    let last = levels.get(LAST_LEVEL).map_or(&[][..], Vec::as_slice);
-    let cell_count: u64 = last.iter().map(|table| table.cell_count).sum();
-    let cell_bytes = bytes_of(last).checked_div(cell_count).unwrap_or(0);
-    Picker { levels, options, cell_bytes }.pick()
+    let scored = (0..LEVEL_COUNT - 1).map(|level| (score(levels, level, options), level));
+    // Among equal scores the highest level: it is the one that is read most.
+    let fullest =
+        scored.filter(|(score, _)| *score >= FULL).max_by_key(|(s, l)| (*s, LEVEL_COUNT - l));
+    match fullest {
+        Some((_, 0)) => Some(plan_level0(levels, options)),
+        Some((_, level)) => least_below(levels, level, options),
+        None => tombstones(levels, options),
+    }
 }
 
-/// The tables that there are, and what is wanted of them.
-struct Picker<'l, 'm> {
-    levels: &'l [Vec<&'m TableMeta>],
-    options: &'l TreeOptions,
-    /// How many bytes a cell of the last level takes on average.
-    cell_bytes: u64,
+fn bytes_of(tables: &[&TableMeta]) -> u64 {
+    tables.iter().map(|table| table.bytes).sum()
 }
 
-impl<'l, 'm> Picker<'l, 'm> {
-    fn level(&self, index: usize) -> &'l [&'m TableMeta] {
-        self.levels.get(index).map_or(&[], Vec::as_slice)
-    }
+fn level<'l, 'm>(levels: &'l [Vec<&'m TableMeta>], index: usize) -> &'l [&'m TableMeta] {
+    levels.get(index).map_or(&[], Vec::as_slice)
+}
 
-    /// Returns the levels that hold runs, the newest first.
-    fn runs(&self) -> impl Iterator<Item = (usize, &'l [&'m TableMeta])> {
-        let runs = (1..LAST_LEVEL).map(|index| (index, self.level(index)));
-        runs.filter(|(_, tables)| !tables.is_empty())
+fn score(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> u64 {
+    let tables = level(levels, index);
+    if tables.is_empty() {
+        return 0;
     }
+    if index == 0 {
+        return level0_score(levels, options);
+    }
+    let wanted = wanted_bytes(levels, index, options);
+    bytes_of(tables).saturating_mul(FULL).checked_div(wanted).unwrap_or(u64::MAX)
+}
 
-    fn pick(&self) -> Option<Plan> {
-        let flushed = self.level(0);
-        let has_runs = self.runs().next().is_some();
-        if self.level(LAST_LEVEL).is_empty() && !has_runs {
-            // The first table is no burden.
-            return (flushed.len() >= 2).then(|| self.everything());
+fn level0_score(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> u64 {
+    let tables = level(levels, 0);
+    let count = u64::try_from(tables.len()).unwrap_or(u64::MAX);
+    let count_max = u64::try_from(options.level0_tables.max(1)).unwrap_or(u64::MAX);
+    let by_count = count.saturating_mul(FULL) / count_max;
+    let below = levels.get(1..).unwrap_or_default();
+    let below_bytes: u64 = below.iter().map(|tables| bytes_of(tables)).sum();
+    let below_cells: u64 = below.iter().flatten().map(|table| table.cell_count).sum();
+    if below_cells == 0 {
+        return if count >= 2 { by_count.max(FULL) } else { by_count };
+    }
+    let hidden = |table: &&TableMeta| {
+        table.tombstone_count + table.row_tombstone_count.saturating_mul(CELLS_PER_ROW)
+    };
+    let tombstones: u64 = tables.iter().map(hidden).sum();
+    let hidden_bytes = tombstones.saturating_mul(below_bytes / below_cells);
+    let weight = bytes_of(tables).saturating_add(hidden_bytes);
+    let allowed = level0_bytes_allowed(below_bytes, bytes_of(level(levels, LEVEL_COUNT - 1)));
+    by_count.max(weight.saturating_mul(FULL) / allowed)
+}
+
+/// Returns what level 0 may hold, of what is below it, and what of that is in the last level.
+fn level0_bytes_allowed(below_bytes: u64, last_bytes: u64) -> u64 {
+    let share = |bytes: u64, share: u64| bytes.saturating_mul(share) / 1000;
+    let between_bytes = below_bytes.saturating_sub(last_bytes);
+    let rest = share(last_bytes, ABOVE_LAST_SHARE).saturating_sub(between_bytes);
+    let allowed = rest.max(share(last_bytes, LEVEL0_SHARE_MIN));
+    allowed.min(share(below_bytes, LEVEL0_SHARE)).max(1)
+}
+
+/// Returns how much a level below level 0 should hold; 0 if it is not in use.
+fn wanted_bytes(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> u64 {
+    let mut wanted = bytes_of(level(levels, LEVEL_COUNT - 1));
+    for below in (index + 1..LEVEL_COUNT).rev() {
+        if wanted <= options.base_bytes {
+            return 0;
         }
-        let (by_count, by_weight) = (self.count_score(), self.weight_score());
-        if by_count.max(by_weight) < FULL {
-            return self.tombstones();
-        }
-        if bytes_of(self.level(LAST_LEVEL)) <= self.options.base_bytes {
-            return Some(self.everything());
-        }
-        let is_mostly_flushed = self.weight(flushed) * 2 > self.weight_above();
-        if by_count >= by_weight || is_mostly_flushed { Some(self.flushed()) } else { self.slice() }
+        wanted /= options.fanout.max(2);
+        assert!(below > index, "level {below} is not below {index}");
     }
+    wanted.max(1)
+}
 
-    fn count_score(&self) -> u64 {
-        let count_max = to_u64(self.options.level0_tables.max(1));
-        to_u64(self.level(0).len()).saturating_mul(FULL) / count_max
-    }
+/// Returns the first level that level 0 may be merged into: nothing older lies above it.
+fn first_level(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> usize {
+    let is_in_use = |index: &usize| {
+        !level(levels, *index).is_empty() || wanted_bytes(levels, *index, options) > 0
+    };
+    (1..LEVEL_COUNT - 1).find(is_in_use).unwrap_or(LEVEL_COUNT - 1)
+}
 
-    fn weight_score(&self) -> u64 {
-        let allowed = bytes_of(self.level(LAST_LEVEL)).saturating_mul(ABOVE_SHARE) / 1000;
-        self.weight_above().saturating_mul(FULL) / allowed.max(1)
-    }
+fn plan_level0(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Plan {
+    plan(levels, level(levels, 0), first_level(levels, options), options)
+}
 
-    /// Returns how many bytes tables may make superfluous: their own, and those of what they hide.
-    fn weight(&self, tables: &[&TableMeta]) -> u64 {
-        let hidden = |table: &&TableMeta| {
-            table.tombstone_count + table.row_tombstone_count.saturating_mul(CELLS_PER_ROW)
-        };
-        let hidden_count: u64 = tables.iter().map(hidden).sum();
-        let hidden_bytes = hidden_count.saturating_mul(self.cell_bytes);
-        bytes_of(tables).saturating_add(hidden_bytes.saturating_mul(HIDDEN_WEIGHT) / 1000)
-    }
+/// Plans for the table of a level that overlaps least, for its size, with the next level in use.
+fn least_below(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> Option<Plan> {
+    let cost = |table: &&TableMeta| {
+        let below = bytes_of(&reached(level(levels, index + 1), &[*table]));
+        below.saturating_mul(1000) / table.bytes.max(1)
+    };
+    let table = level(levels, index).iter().copied().min_by_key(cost)?;
+    Some(plan(levels, &[table], index + 1, options))
+}
 
-    fn weight_above(&self) -> u64 {
-        (0..LAST_LEVEL).map(|index| self.weight(self.level(index))).sum()
-    }
-
-    /// Plans to merge all that is above the last level into it.
-    fn everything(&self) -> Plan {
-        let above: Vec<&TableMeta> =
-            self.levels.iter().take(LAST_LEVEL).flatten().copied().collect();
-        let lower = reached(self.level(LAST_LEVEL), &above).to_vec();
-        self.plan_last(Slice { upper: above, lower })
-    }
-
-    /// Plans for level 0, all of it, since its tables overlap.
-    fn flushed(&self) -> Plan {
-        let flushed = self.level(0);
-        let descent = Slice::descent(self.levels, 0, flushed);
-        // As a run it would be written once more, and then with a slice each.
-        if descent.bytes() <= bytes_of(flushed).saturating_mul(3) {
-            return self.plan_last(descent);
-        }
-        let newest = self.runs().next().map_or(LAST_LEVEL, |(index, _)| index);
-        if newest > 1 {
-            return self.plan_run(newest - 1, flushed);
-        }
-        // No level is free: two runs become one, or the newest takes level 0 in.
-        let runs: Vec<(usize, &[&TableMeta])> = self.runs().collect();
-        let cost = |pair: &&[(usize, &[&TableMeta])]| {
-            pair.iter().map(|(_, tables)| bytes_of(tables)).sum::<u64>()
-        };
-        let newest_bytes = bytes_of(self.level(newest));
-        match runs.windows(2).min_by_key(cost) {
-            Some(pair @ [(_, upper), (target, _)]) if cost(&pair) < newest_bytes => {
-                self.plan_run(*target, upper)
-            }
-            _ => self.plan_run(newest, flushed),
-        }
-    }
-
-    /// Plans for the slice of the runs that has most above the last level for what is in it.
-    fn slice(&self) -> Option<Plan> {
-        let mut older: Vec<&[&TableMeta]> = Vec::new();
-        let mut seeds: Vec<(usize, &TableMeta)> = Vec::new();
-        let mut runs: Vec<(usize, &[&TableMeta])> = self.runs().collect();
-        runs.reverse();
-        for (index, tables) in runs {
-            let is_lowest = |table: &&&TableMeta| {
-                older.iter().all(|older| overlapping(older, &table.first, &table.last).is_empty())
-            };
-            seeds.extend(tables.iter().filter(is_lowest).map(|table| (index, *table)));
-            older.push(tables);
-        }
-        let step = seeds.len().div_ceil(SLICES_MAX).max(1);
-        let slices = seeds.into_iter().step_by(step).map(|(index, seed)| {
-            Slice::descent(self.levels, index, &[seed]).with_riders(self.levels)
-        });
-        let bytes_max = self.options.table_bytes.saturating_mul(SLICE_TABLES_MAX);
-        // The one that gains most of those that are small enough, or else the smallest.
-        let rank = |slice: &Slice<'_>| {
-            let lower_bytes = bytes_of(&slice.lower).max(1);
-            let gain = self.weight(&slice.upper).saturating_mul(1000) / lower_bytes;
-            let excess = slice.bytes().saturating_sub(bytes_max);
-            (std::cmp::Reverse(excess), gain)
-        };
-        let best = slices.map(|slice| (rank(&slice), slice)).max_by(|a, b| a.0.cmp(&b.0));
-        best.map(|(_, slice)| self.plan_last(slice))
-    }
-
-    /// Plans for a table that is mostly tombstones, and so keeps space from being given back.
-    fn tombstones(&self) -> Option<Plan> {
+/// Plans for a table that is mostly tombstones, and so keeps space from being given back.
+fn tombstones(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan> {
+    for index in 1..LEVEL_COUNT - 1 {
         let is_heavy = |table: &&&TableMeta| {
             (table.tombstone_count + table.row_tombstone_count) * 2 > table.cell_count
         };
-        let mut heavy = self.runs().filter_map(|(index, tables)| {
-            tables.iter().find(is_heavy).map(|table| (index, *table))
-        });
-        let (index, table) = heavy.next()?;
-        let slice = Slice::descent(self.levels, index, &[table]).with_riders(self.levels);
-        Some(self.plan_last(slice))
-    }
-
-    fn plan_run(&self, target: usize, upper: &[&TableMeta]) -> Plan {
-        let lower = extent(upper).map(|(first, last)| overlapping(self.level(target), first, last));
-        let lower = numbers(lower.unwrap_or_default());
-        Plan { target, upper: numbers(upper), lower, is_move: false }
-    }
-
-    fn plan_last(&self, slice: Slice<'m>) -> Plan {
-        let Slice { upper, mut lower } = slice;
-        let has_tombstones =
-            upper.iter().any(|table| table.tombstone_count + table.row_tombstone_count > 0);
-        let is_small = |table: &TableMeta| table.bytes < self.options.table_bytes / 4;
-        let is_move = lower.is_empty()
-            && !has_tombstones
-            && are_apart(&upper)
-            && !upper.iter().any(|table| is_small(table));
-        if !is_move {
-            take_small_neighbours(self.level(LAST_LEVEL), &upper, &mut lower, is_small);
+        if let Some(table) = level(levels, index).iter().find(is_heavy) {
+            return Some(plan(levels, &[*table], index + 1, options));
         }
-        Plan { target: LAST_LEVEL, upper: numbers(&upper), lower: numbers(&lower), is_move }
     }
-}
-
-fn numbers(tables: &[&TableMeta]) -> Vec<u64> {
-    tables.iter().map(|table| table.number).collect()
-}
-
-fn to_u64(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
+    None
 }
 
 /// Plans for a table of the last level that is written for the tombstones that may go from it,
@@ -256,14 +179,45 @@ pub(super) fn purge(
             && !spared.contains(&table.number)
             && floors.allow_all(&table.first, &table.last, table.version_max)
     };
-    let table = levels.get(LAST_LEVEL)?.iter().find(may_shrink)?;
-    let (target, upper, lower) = (LAST_LEVEL, Vec::new(), vec![table.number]);
+    let table = level(levels, LEVEL_COUNT - 1).iter().find(may_shrink)?;
+    let (target, upper, lower) = (LEVEL_COUNT - 1, Vec::new(), vec![table.number]);
     Some(Plan { target, upper, lower, is_move: false })
 }
 
 /// Tells whether a quarter of a table's entries or more are tombstones.
 pub(super) fn is_worth_a_purge(table: &TableMeta) -> bool {
     (table.tombstone_count + table.row_tombstone_count).saturating_mul(4) >= table.cell_count
+}
+
+/// Returns the tables of a sorted level that share a row's places with any in the range of input.
+fn reached<'m>(tables: &[&'m TableMeta], input: &[&TableMeta]) -> Vec<&'m TableMeta> {
+    let start = input.iter().map(|table| rows_start(table)).min().unwrap_or_default();
+    let end = input.iter().map(|table| rows_end(table)).max().unwrap_or_default();
+    let from = tables.partition_point(|table| *table.last < *start);
+    let ahead = tables.iter().skip(from).take_while(|table| table.first < end);
+    ahead.copied().collect()
+}
+
+fn plan(
+    levels: &[Vec<&TableMeta>],
+    upper: &[&TableMeta],
+    target: usize,
+    options: &TreeOptions,
+) -> Plan {
+    let below = level(levels, target);
+    let mut lower = reached(below, upper);
+    let tombstone_count: u64 =
+        upper.iter().map(|table| table.tombstone_count + table.row_tombstone_count).sum();
+    let is_small = |table: &TableMeta| table.bytes < options.table_bytes / 4;
+    let is_move = lower.is_empty()
+        && (target < LEVEL_COUNT - 1 || tombstone_count == 0)
+        && are_apart(upper)
+        && !upper.iter().any(|table| is_small(table));
+    if !is_move {
+        take_small_neighbours(below, upper, &mut lower, is_small);
+    }
+    let numbers = |tables: &[&TableMeta]| tables.iter().map(|table| table.number).collect();
+    Plan { target, upper: numbers(upper), lower: numbers(&lower), is_move }
 }
 
 /// Tells whether no two tables overlap.
@@ -293,5 +247,160 @@ fn take_small_neighbours<'m>(
     }
     if let Some(after) = after.filter(|table| is_small(table)) {
         lower.push(after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: TreeOptions = TreeOptions {
+        memtable_bytes: 100,
+        frozen_max: 2,
+        table_bytes: 100,
+        level0_tables: 4,
+        level0_tables_max: 12,
+        base_bytes: 1000,
+        fanout: 10,
+        step_bytes: 100,
+        cache_bytes: 0,
+        table: crate::storage::table::TableOptions {
+            block_bytes: 100,
+            bloom_bits_per_cell: 10,
+            compression: crate::storage::table::Compression::None,
+        },
+    };
+
+    /// A table of 100 bytes and ten cells in rows of single letters.
+    fn table(number: u64, first: u8, last: u8) -> TableMeta {
+        TableMeta {
+            number,
+            bytes: 100,
+            cell_count: 10,
+            tombstone_count: 0,
+            row_tombstone_count: 0,
+            first: vec![first, 0, 0],
+            last: vec![last, 0, 0],
+            version_min: 1,
+            version_max: 9,
+        }
+    }
+
+    /// Picks with these tables in levels 0, 5 and 6.
+    fn picked(
+        flushed: &[TableMeta],
+        middle: &[TableMeta],
+        last: &[TableMeta],
+    ) -> Option<(usize, Vec<u64>, Vec<u64>, bool)> {
+        let mut levels: Vec<Vec<&TableMeta>> = vec![Vec::new(); LEVEL_COUNT];
+        for (level, tables) in [(0, flushed), (5, middle), (6, last)] {
+            levels[level] = tables.iter().collect();
+        }
+        let plan = pick(&levels, &OPTIONS)?;
+        Some((plan.target, plan.upper, plan.lower, plan.is_move))
+    }
+
+    fn run_of(count: u8) -> Vec<TableMeta> {
+        (0..count).map(|n| table(100 + u64::from(n), b'a' + 2 * n, b'b' + 2 * n)).collect()
+    }
+
+    #[test]
+    fn small_part_of_the_store_may_wait_in_level_0() {
+        assert_eq!(picked(&[table(1, b'a', b'z')], &[], &run_of(4)), None);
+        assert_eq!(picked(&[], &[], &run_of(4)), None);
+    }
+
+    #[test]
+    fn level_0_may_hold_less_the_more_is_in_between() {
+        let allowed = [1000, 1200, 1400, 2000].map(|below| level0_bytes_allowed(below, 1000));
+        assert_eq!(allowed, [300, 250, 100, 100]);
+    }
+
+    #[test]
+    fn level_0_goes_down_whole_when_it_is_a_large_part() {
+        let flushed = [table(2, b'c', b'd'), table(1, b'c', b'e')];
+        let expected = (6, vec![2, 1], vec![101, 102], false);
+        assert_eq!(picked(&flushed, &[], &run_of(5)), Some(expected));
+    }
+
+    #[test]
+    fn level_0_goes_to_the_level_above_a_large_one() {
+        let flushed = [4, 3, 2, 1].map(|number| table(number, b'a', b'b'));
+        let expected = (5, vec![4, 3, 2, 1], vec![], false);
+        assert_eq!(picked(&flushed, &[], &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn full_level_gives_the_table_that_has_least_below() {
+        let middle = [table(1, b'a', b'g'), table(2, b'h', b'i'), table(3, b'k', b'p')];
+        let expected = (6, vec![2], vec![103, 104], false);
+        assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn table_with_nothing_below_moves_unless_it_is_a_tombstone() {
+        let mut above = [table(1, b'y', b'z')];
+        let below = run_of(3);
+        assert_eq!(picked(&[], &above, &below), Some((6, vec![1], vec![], true)));
+        above[0].tombstone_count = 1;
+        assert_eq!(picked(&[], &above, &below), Some((6, vec![1], vec![], false)));
+    }
+
+    #[test]
+    fn small_neighbours_are_taken_along() {
+        let flushed = [table(2, b'e', b'f'), table(1, b'e', b'f')];
+        let mut below = run_of(5);
+        below[1].bytes = 20;
+        below[3].bytes = 20;
+        let expected = (6, vec![2, 1], vec![101, 102, 103], false);
+        assert_eq!(picked(&flushed, &[], &below), Some(expected));
+    }
+
+    #[test]
+    fn few_row_tombstones_weigh_as_many_cells() {
+        let mut flushed = [table(1, b'a', b'z')];
+        flushed[0].row_tombstone_count = 2;
+        assert!(picked(&flushed, &[], &run_of(9)).is_some_and(|(target, ..)| target == 6));
+    }
+
+    #[test]
+    fn table_of_tombstones_goes_down_at_once() {
+        let mut middle = [table(1, b'a', b'b')];
+        middle[0].tombstone_count = 9;
+        let expected = (6, vec![1], vec![100], false);
+        assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+    }
+
+    #[test]
+    fn table_of_the_last_level_is_purged_once_its_floors_are_above_it() {
+        let mut last = run_of(2);
+        last[1].tombstone_count = 3;
+        let mut levels: Vec<Vec<&TableMeta>> = vec![Vec::new(); LEVEL_COUNT];
+        levels[LEVEL_COUNT - 1] = last.iter().collect();
+        let mut floors = PurgeFloors::none();
+        let (none, number) = (BTreeSet::new(), last[1].number);
+        let purged = |floors: &PurgeFloors, spared: &BTreeSet<u64>| {
+            purge(&levels, floors, spared).map(|plan| (plan.target, plan.upper, plan.lower))
+        };
+        for prefix in [[b'a', 0], [b'c', 0], [b'd', 0]] {
+            floors.raise(prefix, 8);
+        }
+        assert_eq!(purged(&floors, &none), None);
+        for prefix in [[b'c', 0], [b'd', 0]] {
+            floors.raise(prefix, 9);
+        }
+        assert_eq!(purged(&floors, &none), Some((6, vec![], vec![number])));
+        assert_eq!(purged(&floors, &BTreeSet::from([number])), None);
+        assert_eq!(purged(&PurgeFloors::default(), &none), None);
+    }
+
+    #[test]
+    fn rows_that_go_on_in_the_next_table_are_taken_whole() {
+        let flushed = [table(2, b'c', b'c'), table(1, b'c', b'c')];
+        let mut below = run_of(3);
+        below[0].last = vec![b'c', 0, 0, 5];
+        below[1].first = vec![b'c', 0, 0, 7];
+        let expected = (6, vec![2, 1], vec![100, 101], false);
+        assert_eq!(picked(&flushed, &[], &below), Some(expected));
     }
 }

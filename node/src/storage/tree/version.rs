@@ -18,7 +18,6 @@ use super::LEVEL_COUNT;
 use super::merge::{Source, Visible};
 use crate::codec::keycode;
 use crate::env::{Disk, File};
-use crate::storage::cell::head_of;
 use crate::storage::table::{Found, PlaceHash, Table, TableCursor, TableMeta};
 use crate::storage::{Cell, SnapshotPoint, StorageError};
 
@@ -34,8 +33,6 @@ pub struct Version<D: Disk> {
     /// Counts the versions.
     pub(super) generation: u64,
     pub(super) levels: Levels<D::File>,
-    /// The head of the last place of each table.
-    ends: Vec<Vec<u128>>,
     /// Whether any table holds a row tombstone.
     has_rows_deleted: bool,
 }
@@ -50,9 +47,7 @@ impl<D: Disk> Version<D> {
     ) -> Self {
         let mut tables = levels.iter().flatten();
         let has_rows_deleted = tables.any(|table| table.meta().row_tombstone_count > 0);
-        let end = |table: &Arc<Table<D::File>>| head_of(&table.meta().last);
-        let ends = levels.iter().map(|tables| tables.iter().map(end).collect()).collect();
-        Self { applied, extra, generation, levels, ends, has_rows_deleted }
+        Self { applied, extra, generation, levels, has_rows_deleted }
     }
 
     /// Returns how many tables there are.
@@ -112,18 +107,12 @@ impl<D: Disk> Version<D> {
 
     /// Returns the tables that may hold a place, the newest first.
     fn tables_at(&self, place: &[u8]) -> impl Iterator<Item = &Arc<Table<D::File>>> {
-        let head = head_of(place);
-        let mut levels = self.levels.iter().zip(&self.ends);
-        let flushed = levels.next().into_iter().flat_map(|(tables, _)| tables);
+        let mut levels = self.levels.iter();
+        let flushed = levels.next().into_iter().flatten();
         let flushed = flushed
             .filter(move |table| *table.meta().first <= *place && *place <= *table.meta().last);
-        flushed.chain(levels.filter_map(move |(tables, ends)| {
-            let next = ends.partition_point(|end| *end < head);
-            let (tables, ends) = (tables.get(next..)?, ends.get(next..)?);
-            // Tables are looked at only where heads do not tell.
-            let alike = ends.iter().take_while(|end| **end == head).count();
-            let alike = tables.get(..alike)?;
-            let next = alike.partition_point(|table| *table.meta().last < *place);
+        flushed.chain(levels.filter_map(move |tables| {
+            let next = tables.partition_point(|table| *table.meta().last < *place);
             tables.get(next).filter(|table| *table.meta().first <= *place)
         }))
     }
@@ -219,11 +208,6 @@ impl<F: File> LevelCursor<F> {
     pub(super) fn new(tables: Vec<Arc<Table<F>>>, fills_cache: bool) -> Self {
         let version_max = tables.iter().map(|table| table.meta().version_max).max().unwrap_or(0);
         Self { tables, next: 0, cursor: None, version_max, fills_cache }
-    }
-
-    /// Returns what is known of its tables.
-    pub(super) fn metas(&self) -> impl Iterator<Item = &TableMeta> {
-        self.tables.iter().map(|table| table.meta())
     }
 
     /// Opens the next table while the one at hand is at its end.

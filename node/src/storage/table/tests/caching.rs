@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{Entry, Kind, MemoryFile, build, open, options};
 use crate::storage::table::block::{Block, BlockBuilder};
 use crate::storage::table::{BlockCache, Compression, PlaceHash, Table};
-use crate::storage::{Cell, Content, StorageError};
+use crate::storage::{Cell, Content};
 
 fn entries() -> Vec<Entry> {
     let entry = |n: u32| Entry {
@@ -73,44 +73,6 @@ fn cursor_without_cache_leaves_the_cache_as_it_is() {
     }
     drop(table);
     assert_eq!(cache.bytes(), 0, "nobody reads a dropped table");
-}
-
-#[test]
-fn cursor_without_cache_reads_many_blocks_at_a_time() {
-    let entries: Vec<Entry> = (0..4_000_u32)
-        .map(|n| Entry { place: n.to_be_bytes().to_vec(), ..entries()[0].clone() })
-        .collect();
-    let (bytes, meta) = build(7, &options(Compression::None), &entries);
-    let (file, table) = open(&bytes, &meta).unwrap();
-    let opened = file.read_count();
-    let mut cursor = Arc::clone(&table).cursor().without_cache();
-    cursor.seek(b"").unwrap();
-    for entry in &entries {
-        assert_eq!(cursor.current().map(Entry::of).as_ref(), Some(entry));
-        cursor.advance().unwrap();
-    }
-    let (reads, blocks) = (file.read_count() - opened, table.block_count());
-    assert!(reads < 10 && blocks > 50, "{reads} reads of {blocks} blocks");
-}
-
-#[test]
-fn damage_is_told_of_its_own_block_by_a_cursor_that_reads_ahead() {
-    let (mut bytes, meta) = build(7, &options(Compression::None), &entries());
-    let (_, table) = open(&bytes, &meta).unwrap();
-    let third = table.index.frame(2).unwrap().offset;
-    bytes[usize::try_from(third).unwrap() + 40] ^= 1;
-    let (_, table) = open(&bytes, &meta).unwrap();
-    let mut cursor = table.cursor().without_cache();
-    let mut walked = cursor.seek(b"");
-    let mut count = 0;
-    while walked.is_ok() {
-        assert_eq!(cursor.current().map(Entry::of).as_ref(), entries().get(count));
-        count += 1;
-        walked = cursor.advance();
-    }
-    let error = walked.unwrap_err();
-    assert!(matches!(error, StorageError::Corrupt { offset, .. } if offset == third), "{error}");
-    assert_eq!(cursor.advance(), Err(error), "the end is not believed");
 }
 
 #[test]

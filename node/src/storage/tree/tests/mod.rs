@@ -5,7 +5,6 @@ mod directed;
 mod examine;
 mod formats;
 mod model;
-mod picker;
 #[cfg(feature = "testing")]
 mod planted;
 mod power;
@@ -30,6 +29,7 @@ const OPTIONS: TreeOptions = TreeOptions {
     level0_tables: 3,
     level0_tables_max: 6,
     base_bytes: 1 << 10,
+    fanout: 2,
     step_bytes: 600,
     cache_bytes: 8 << 10,
     table: TableOptions {
