@@ -17,7 +17,7 @@ use mangrove::wire::Outcome;
 
 use crate::check::masterless::stores::PADDING;
 use crate::history::{
-    Answer, Bulk, Call, CellId, History, OpId, Process, Session, Slice, Terms, ValueId, text,
+    Answer, Bulk, Call, CellId, History, OpId, Process, RowId, Session, Slice, Terms, ValueId, text,
 };
 use crate::operation::{Cell, Drawn, Operation, OperationId, Request};
 use crate::options::Options;
@@ -274,9 +274,10 @@ impl<E: Env> ClientProcess<E> {
         }
     }
 
-    /// Reads every cell that the history knows, once; retries until `attempts` are used up.
+    /// Reads every cell and every row that the history knows, once; retries until `attempts` are
+    /// used up.
     ///
-    /// Returns false if some cell could not be read.
+    /// Returns false if something could not be read.
     pub async fn read_everything(&mut self, attempts: u32) -> bool {
         let cells: Vec<CellId> = {
             let state = self.shared.lock();
@@ -292,7 +293,26 @@ impl<E: Env> ClientProcess<E> {
                 }
             }
         }
+        // Who reads a cell sees its row's tombstone; a row of which nobody knows a cell may have
+        // one as well.
+        for key in self.rows_without_cells() {
+            let mut left = attempts;
+            while !self.row(&key).await {
+                left -= 1;
+                if left == 0 {
+                    return false;
+                }
+            }
+        }
         true
+    }
+
+    fn rows_without_cells(&self) -> Vec<String> {
+        let state = self.shared.lock();
+        let count = u32::try_from(state.history.row_count()).unwrap_or(u32::MAX);
+        let rows = (0..count).map(RowId);
+        let empty = rows.filter(|row| state.history.cells_of(*row).is_empty());
+        empty.map(|row| state.history.row_text(row).to_owned()).collect()
     }
 
     /// Asks at that level from now on; only the masterless mode has levels.
@@ -332,7 +352,9 @@ impl<E: Env> ClientProcess<E> {
                 let cells = cells.iter().map(|cell| self.id_of(cell)).collect();
                 self.multi_get(cells).await;
             }
-            Request::Row(key) => self.row(key).await,
+            Request::Row(key) => {
+                self.row(key).await;
+            }
             Request::DeleteRow(key) => self.delete_row(key).await,
             Request::Status(node) => self.status(*node).await,
         }
@@ -433,10 +455,12 @@ impl<E: Env> ClientProcess<E> {
         answered
     }
 
-    async fn row(&mut self, key: &str) {
+    /// Reads a row; returns whether that was answered.
+    async fn row(&mut self, key: &str) -> bool {
         let row = self.shared.lock().history.row(key);
         let op = self.invoke(Call::Slice(Box::new(Slice { row, start: None, stop: None })));
         let result = self.client.row(key.to_owned()).await;
+        let answered = result.is_ok();
         self.end(op, result, |state, columns| {
             let cells = columns.iter().map(|(column, cell)| {
                 let id = state.history.cell(&text(key.as_bytes()), &text(column.as_bytes()));
@@ -444,6 +468,7 @@ impl<E: Env> ClientProcess<E> {
             });
             Answer::Page { cells: cells.collect(), next: None }
         });
+        answered
     }
 
     /// Asks one node how it is, as an operator would; it must not claim what cannot be.
