@@ -23,7 +23,7 @@ use mangrove::storage::wal;
 use crate::check::Violation;
 use crate::check::liveness::Deadlines;
 use crate::masterless;
-use crate::nemesis::{Action, Weather};
+use crate::nemesis::{Action, Held, Weather};
 use crate::options::Options;
 use crate::watch::{NodeWatch, Watch, log_of};
 use crate::world::{Fault, Host, KeptDisk, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
@@ -446,6 +446,12 @@ impl Cluster {
         self.lying
     }
 
+    /// Says which decision comes next: what it leaves to chance belongs to that number.
+    pub fn begin(&mut self, decision: u32) {
+        self.world.set_decision(u64::from(decision));
+        self.rot = self.world.rng("rot").split(&decision.to_string());
+    }
+
     /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it.
     pub async fn perform(&mut self, action: Action) {
         self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
@@ -484,13 +490,7 @@ impl Cluster {
                 self.each_of(&links, World::clog);
                 self.later(length, Undo::Unclog(links));
             }
-            Action::Swizzle { clogs } => {
-                let bursts = self.burst_count();
-                for (node, begin, end) in clogs {
-                    self.later(begin, Undo::Clog(node));
-                    self.later(end, Undo::UnclogNode(node, bursts));
-                }
-            }
+            Action::Swizzle { clogs } => self.swizzle(&clogs),
             Action::Weather { weather, length } => {
                 self.set_weather(&weather);
                 self.later(length, Undo::Weather);
@@ -583,6 +583,14 @@ impl Cluster {
             | Action::ClockJump { .. }
             | Action::ClockFar { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
+        }
+    }
+
+    fn swizzle(&mut self, clogs: &[Held]) {
+        let bursts = self.burst_count();
+        for held in clogs {
+            self.later(held.from, Undo::Clog(held.node));
+            self.later(held.until, Undo::UnclogNode(held.node, bursts));
         }
     }
 

@@ -4,7 +4,8 @@
 //! derived from one seed. [`run::run`] is one run: the [`options`] of a seed, a [`cluster`] of
 //! nodes, a [`workload`] that uses the shipped client library, a [`nemesis`], and a [`watch`] that
 //! tells the checkers of [`check`] every step. [`swarm`] runs many seeds; [`bugs`] proves that
-//! planted bugs are found.
+//! planted bugs are found. A run that failed is written down as a [`case`], made small by
+//! [`shrink`], and shown by [`report`].
 #![expect(
     clippy::disallowed_macros,
     reason = "the panic hook of `world::run_seed` knows nothing but its thread"
@@ -19,18 +20,24 @@ compile_error!(
 #[cfg(madsim)]
 pub mod world;
 
+#[cfg(madsim)]
+pub mod case;
 pub mod check;
 pub mod crash;
 pub mod history;
 
 pub mod masterless;
+#[cfg(madsim)]
 pub mod nemesis;
+#[cfg(madsim)]
+pub mod operation;
 pub mod options;
 
 #[cfg(madsim)]
 pub mod cluster;
 #[cfg(madsim)]
 pub mod watch;
+#[cfg(madsim)]
 pub mod workload;
 
 #[cfg(madsim)]
@@ -38,6 +45,10 @@ pub mod bugs;
 #[cfg(madsim)]
 pub mod golden;
 #[cfg(madsim)]
+pub mod report;
+#[cfg(madsim)]
 pub mod run;
+#[cfg(madsim)]
+pub mod shrink;
 #[cfg(madsim)]
 pub mod swarm;

@@ -12,14 +12,19 @@
 //!   forget and its catching up, nothing else goes wrong and it is not asked for a vote: the lie
 //!   is done as one composite step, in a calm world with another node leading.
 //!
-//! Every fault is drawn from a stream of its class, so that switching one class off leaves the
-//! draws of the others as they were.
+//! Faults are data: each has a name, a time and an action, and depends on the seed, the options and
+//! its name alone. `f12` is the twelfth fault of the run; leaving it out, or switching its class
+//! off, leaves the others as they were. Only who leads is known no sooner than the time comes: a
+//! fault that is aimed at the leader is resolved then, and [recorded](crate::case) as it was done.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use mangrove::base::Rng;
+use serde::{Deserialize, Serialize};
 
+use crate::case::{list_ms, ms};
 use crate::options::{FaultClasses, Options, Profile};
 
 /// Chance that a fault of one node is aimed at the leader.
@@ -37,7 +42,8 @@ pub const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
 const FAR_MS: (u64, u64) = (4 * 3_600_000, 20 * 3_600_000);
 
 /// Something that goes wrong. Nodes are numbered from 1.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The process of a node dies (P1) and is started again after a while.
     Crash {
@@ -46,6 +52,7 @@ pub enum Action {
         /// Only once its disk has something under way, for the most of damage.
         while_busy: bool,
         /// Time until it is started again.
+        #[serde(rename = "down_ms", with = "ms")]
         down: Duration,
     },
     /// The process dies again and again while it recovers (P9).
@@ -53,6 +60,7 @@ pub enum Action {
         /// The node.
         node: u64,
         /// Time between a start and the next crash.
+        #[serde(rename = "lives_ms", with = "list_ms")]
         lives: Vec<Duration>,
     },
     /// Nodes lose power at the same moment (P2, P3, P4).
@@ -64,6 +72,7 @@ pub enum Action {
         /// Only once the disk of one of them has something under way.
         while_busy: bool,
         /// Time until each is started again.
+        #[serde(rename = "down_ms", with = "ms")]
         down: Duration,
     },
     /// A node is frozen (P5, C4).
@@ -71,6 +80,7 @@ pub enum Action {
         /// The node.
         node: u64,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// Directed links are cut (N4).
@@ -78,6 +88,7 @@ pub enum Action {
         /// Which: from, to.
         links: Vec<(u64, u64)>,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// Directed links hold everything and then deliver it at once (N5).
@@ -85,18 +96,20 @@ pub enum Action {
         /// Which: from, to.
         links: Vec<(u64, u64)>,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// Nodes are clogged and released at random times (N6).
     Swizzle {
-        /// Node, when its clog begins, when it ends, after the start.
-        clogs: Vec<(u64, Duration, Duration)>,
+        /// Which, and when.
+        clogs: Vec<Held>,
     },
     /// Links between nodes lose, delay and flip (N1, N2, N8).
     Weather {
         /// How bad.
         weather: Weather,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// Connections between two nodes break (N7).
@@ -115,6 +128,7 @@ pub enum Action {
         /// Requests pass, answers do not.
         answers_only: bool,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// A disk does nothing for a while (D15).
@@ -122,6 +136,7 @@ pub enum Action {
         /// The node.
         node: u64,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// A disk is slow (D15).
@@ -131,6 +146,7 @@ pub enum Action {
         /// How many times slower.
         factor: u32,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// The next fsync (D5) or write (D7) of a node fails.
@@ -147,6 +163,7 @@ pub enum Action {
         /// Bytes that still fit.
         room_bytes: u64,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// A durable bit of the victim flips while it is down (D10).
@@ -156,6 +173,7 @@ pub enum Action {
         /// In the tables instead of the log.
         tables: bool,
         /// Time until it is started again.
+        #[serde(rename = "down_ms", with = "ms")]
         down: Duration,
     },
     /// The victim's fsync lies (D6), then it loses power; in a calm world, see the module.
@@ -163,6 +181,7 @@ pub enum Action {
         /// The victim.
         node: u64,
         /// How long it lies before the power is cut.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// A node comes back with its disk as it was before (P7), and does not know it.
@@ -170,8 +189,10 @@ pub enum Action {
         /// The victim.
         node: u64,
         /// How much older its disk is.
+        #[serde(rename = "age_ms", with = "ms")]
         age: Duration,
         /// Time until it is started again.
+        #[serde(rename = "down_ms", with = "ms")]
         down: Duration,
     },
     /// A node is away for so long that the others move on: its process is gone, or it is cut off.
@@ -181,6 +202,7 @@ pub enum Action {
         /// Its process runs on and sees nobody.
         is_cut_off: bool,
         /// How long.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// A wall clock jumps (C3).
@@ -197,6 +219,7 @@ pub enum Action {
         /// By how many milliseconds, forward or back.
         by_ms: i64,
         /// Until it is set right.
+        #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
     /// A node's clocks run at another rate from now on (C2).
@@ -208,14 +231,183 @@ pub enum Action {
     },
 }
 
+/// A node that is clogged for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The node.
+    pub node: u64,
+    /// When it begins, after the start.
+    #[serde(rename = "from_ms", with = "ms")]
+    pub from: Duration,
+    /// When it ends, after the start.
+    #[serde(rename = "until_ms", with = "ms")]
+    pub until: Duration,
+}
+
+/// The name of a fault: its number in the run, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FaultId(pub u32);
+
+impl fmt::Display for FaultId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "f{}", self.0)
+    }
+}
+
+impl std::str::FromStr for FaultId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix('f').and_then(|number| number.parse().ok());
+        number.map(Self).ok_or_else(|| format!("{text:?} does not name a fault, as f12 does"))
+    }
+}
+
+impl Serialize for FaultId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FaultId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One fault of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Its name.
+    pub id: FaultId,
+    /// When, since the world began.
+    #[serde(rename = "at_ms", with = "ms")]
+    pub at: Duration,
+    /// Whether the leader, if there is one when the time comes, takes the place of this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<u64>,
+    /// What happens.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+impl Fault {
+    /// Returns it as it is done while that node leads.
+    #[must_use]
+    pub fn resolved(self, leader: Option<u64>) -> Self {
+        let Self { id, at, instead_of, action } = self;
+        let action = match (instead_of, leader) {
+            (Some(node), Some(leader)) => action.swapped(node, leader),
+            (Some(_) | None, _) => action,
+        };
+        Self { id, at, instead_of: None, action }
+    }
+}
+
+impl Action {
+    /// Returns it with two nodes in each other's place.
+    #[must_use]
+    pub fn swapped(mut self, one: u64, other: u64) -> Self {
+        self.visit_nodes(&mut |node| {
+            if *node == one {
+                *node = other;
+            } else if *node == other {
+                *node = one;
+            }
+        });
+        self
+    }
+
+    /// Returns the nodes that it names.
+    pub fn nodes(&self) -> Vec<u64> {
+        let mut named = Vec::new();
+        self.clone().visit_nodes(&mut |node| named.push(*node));
+        named.sort_unstable();
+        named.dedup();
+        named
+    }
+
+    /// Shows every length of time in it, to be changed.
+    pub fn visit_lengths(&mut self, visit: &mut dyn FnMut(&mut Duration)) {
+        match self {
+            Self::Crash { down, .. } | Self::PowerLoss { down, .. } | Self::Rot { down, .. } => {
+                visit(down);
+            }
+            Self::CrashLoop { lives, .. } => lives.iter_mut().for_each(visit),
+            Self::Pause { length, .. }
+            | Self::Partition { length, .. }
+            | Self::Clog { length, .. }
+            | Self::ClientCut { length, .. }
+            | Self::Stall { length, .. }
+            | Self::Slow { length, .. }
+            | Self::DiskFull { length, .. }
+            | Self::Lie { length, .. }
+            | Self::ClockFar { length, .. }
+            | Self::Absence { length, .. } => visit(length),
+            Self::Swizzle { clogs } => {
+                for held in clogs {
+                    visit(&mut held.from);
+                    visit(&mut held.until);
+                }
+            }
+            Self::Weather { weather, length } => {
+                visit(&mut weather.latency);
+                visit(length);
+            }
+            Self::OldDisk { age, down, .. } => {
+                visit(age);
+                visit(down);
+            }
+            Self::Reset { .. }
+            | Self::DiskError { .. }
+            | Self::ClockJump { .. }
+            | Self::ClockDrift { .. } => {}
+        }
+    }
+
+    fn visit_nodes(&mut self, visit: &mut dyn FnMut(&mut u64)) {
+        match self {
+            Self::Crash { node, .. }
+            | Self::CrashLoop { node, .. }
+            | Self::Pause { node, .. }
+            | Self::ClientCut { node, .. }
+            | Self::Stall { node, .. }
+            | Self::Slow { node, .. }
+            | Self::DiskError { node, .. }
+            | Self::DiskFull { node, .. }
+            | Self::Rot { node, .. }
+            | Self::Lie { node, .. }
+            | Self::OldDisk { node, .. }
+            | Self::Absence { node, .. }
+            | Self::ClockJump { node, .. }
+            | Self::ClockFar { node, .. }
+            | Self::ClockDrift { node, .. } => visit(node),
+            Self::PowerLoss { nodes, .. } => nodes.iter_mut().for_each(visit),
+            Self::Partition { links, .. } | Self::Clog { links, .. } => {
+                for (from, to) in links {
+                    visit(from);
+                    visit(to);
+                }
+            }
+            Self::Swizzle { clogs } => clogs.iter_mut().for_each(|held| visit(&mut held.node)),
+            Self::Reset { a, b, .. } => {
+                visit(a);
+                visit(b);
+            }
+            Self::Weather { .. } => {}
+        }
+    }
+}
+
 /// How bad the network is for a while.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Weather {
     /// Chance of a segment to be lost and sent again later.
     pub loss: f64,
     /// Chance of a burst of losses to begin.
     pub burst: f64,
     /// Mean latency above the floor.
+    #[serde(rename = "latency_ms", with = "ms")]
     pub latency: Duration,
     /// Chance of a flipped bit.
     pub bit_flip: f64,
@@ -224,6 +416,7 @@ pub struct Weather {
     /// Also on links of clients.
     pub clients: bool,
     /// Bytes per second in each direction, if that is limited (N9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
 }
 
@@ -236,16 +429,19 @@ pub struct Nemesis {
     victim: u64,
     /// The node whose clock may be far away: always the same one, so that it is a minority.
     far_clock: u64,
-    leader: Option<u64>,
-    choice: Rng,
-    process: Rng,
-    disk: Rng,
-    network: Rng,
-    clock: Rng,
-    clock_far: Rng,
+    root: Rng,
     clock_guard: ClockGuard,
     pause_mean: Duration,
-    pause: Rng,
+    count: u32,
+    at: Duration,
+}
+
+/// Draws what one fault is.
+struct Draw<'a> {
+    nemesis: &'a mut Nemesis,
+    rng: Rng,
+    /// The node that is to be the leader instead.
+    instead_of: Option<u64>,
 }
 
 /// Keeps wall clocks as close to each other as a mode needs them to be.
@@ -289,6 +485,11 @@ enum Class {
     Absence,
 }
 
+/// Draws all faults of a run.
+pub fn faults(options: &Options) -> Vec<Fault> {
+    Nemesis::new(options).take_while(|fault| fault.at < options.fault_phase).collect()
+}
+
 impl Nemesis {
     /// Starts the nemesis of a run.
     pub fn new(options: &Options) -> Self {
@@ -303,84 +504,18 @@ impl Nemesis {
             },
             victim: victim.range(1, options.node_count + 1),
             far_clock: root.split("far_clock").range(1, options.node_count + 1),
-            leader: None,
-            choice: root.split("choice"),
-            process: root.split("process"),
-            disk: root.split("disk"),
-            network: root.split("network"),
-            clock: root.split("clock"),
-            clock_far: root.split("clock_far"),
+            root,
             clock_guard: ClockGuard {
                 sum_max: options.masterless.as_ref().map(|_| MASTERLESS_JUMPS_MAX_MS),
                 sums: BTreeMap::new(),
             },
             pause_mean: options.fault_pause,
-            pause: root.split("pause"),
+            count: 0,
+            at: Duration::ZERO,
         }
     }
 
-    /// Draws the time until the next fault.
-    pub fn draw_pause(&mut self) -> Duration {
-        self.pause.duration(self.pause_mean / 4, self.pause_mean * 2)
-    }
-
-    /// Draws the next fault; `None` if all classes are off. Who leads at the moment is hit more
-    /// often than by chance.
-    pub fn draw(&mut self, leader: Option<u64>) -> Option<Action> {
-        self.leader = leader;
-        let classes = self.classes();
-        if classes.is_empty() {
-            return None;
-        }
-        let class = *classes.get(self.choice.index(classes.len()))?;
-        Some(match class {
-            Class::Crash => self.crash(),
-            Class::Power => self.power_loss(),
-            Class::Pause => {
-                let node = self.aim(|nemesis| &mut nemesis.process);
-                Action::Pause { node, length: millis(&mut self.process, 50, 4000) }
-            }
-            Class::Partition => self.partition(),
-            Class::Network => self.network(),
-            Class::Connection => self.connection(),
-            Class::ClientLink => Action::ClientCut {
-                node: self.aim(|nemesis| &mut nemesis.network),
-                answers_only: self.network.chance(0.5),
-                length: millis(&mut self.network, 200, 5000),
-            },
-            Class::Stall => self.stall(),
-            Class::DiskError => Action::DiskError {
-                node: self.aim(|nemesis| &mut nemesis.disk),
-                write: self.disk.chance(0.3),
-            },
-            Class::DiskFull => Action::DiskFull {
-                node: self.aim(|nemesis| &mut nemesis.disk),
-                room_bytes: self.disk.range(0, 20_000),
-                length: millis(&mut self.disk, 500, 8000),
-            },
-            Class::Rot => Action::Rot {
-                node: self.victim,
-                tables: self.disk.chance(self.table_rot_chance),
-                down: millis(&mut self.disk, 10, 2000),
-            },
-            Class::Lie => {
-                Action::Lie { node: self.victim, length: millis(&mut self.disk, 200, 2000) }
-            }
-            Class::Clock => self.clock(),
-            Class::ClockFar => self.clock_far(),
-            Class::OldDisk => Action::OldDisk {
-                node: self.victim,
-                age: millis(&mut self.disk, 500, 15_000),
-                down: millis(&mut self.disk, 10, 2000),
-            },
-            Class::Absence => Action::Absence {
-                node: self.process.range(1, self.node_count + 1),
-                is_cut_off: self.crashes_are_off() || self.process.chance(0.4),
-                length: millis(&mut self.process, 5000, 20_000),
-            },
-        })
-    }
-
+    /// Returns the classes that are on and make sense, each with what tells its draw apart.
     fn classes(&self) -> Vec<Class> {
         let several = self.node_count > 1;
         let faults = &self.faults;
@@ -409,18 +544,84 @@ impl Nemesis {
     fn crashes_are_off(&self) -> bool {
         !self.faults.crash && !self.faults.power
     }
+}
 
-    /// Draws a node from the given stream: any, or the leader.
-    fn aim(&mut self, stream: impl FnOnce(&mut Self) -> &mut Rng) -> u64 {
-        let (count, leader) = (self.node_count, self.leader);
-        let rng = stream(self);
-        let (any, at_leader) = (rng.range(1, count + 1), rng.chance(LEADER_CHANCE));
-        leader.filter(|_| at_leader).unwrap_or(any)
+impl Iterator for Nemesis {
+    type Item = Fault;
+
+    /// Draws the next fault; `None` if all classes are off.
+    fn next(&mut self) -> Option<Fault> {
+        self.count += 1;
+        let root = self.root.split(&self.count.to_string());
+        self.at += root.split("pause").duration(self.pause_mean / 4, self.pause_mean * 2);
+        // Each class draws a number and the highest has it, so that a class that is off changes
+        // only the faults that would have been its own.
+        let score = |class: &Class| root.split(&format!("{class:?}")).next_u64();
+        let class = self.classes().into_iter().max_by_key(score)?;
+        let (id, at) = (FaultId(self.count), self.at);
+        let mut draw = Draw { nemesis: self, rng: root.split("what"), instead_of: None };
+        let action = draw.action(class);
+        Some(Fault { id, at, instead_of: draw.instead_of, action })
+    }
+}
+
+impl Draw<'_> {
+    fn action(&mut self, class: Class) -> Action {
+        let (victim, node_count) = (self.nemesis.victim, self.nemesis.node_count);
+        match class {
+            Class::Crash => self.crash(),
+            Class::Power => self.power_loss(),
+            Class::Pause => {
+                Action::Pause { node: self.aim(), length: millis(&mut self.rng, 50, 4000) }
+            }
+            Class::Partition => self.partition(),
+            Class::Network => self.network(),
+            Class::Connection => self.connection(),
+            Class::ClientLink => Action::ClientCut {
+                node: self.aim(),
+                answers_only: self.rng.chance(0.5),
+                length: millis(&mut self.rng, 200, 5000),
+            },
+            Class::Stall => self.stall(),
+            Class::DiskError => Action::DiskError { node: self.aim(), write: self.rng.chance(0.3) },
+            Class::DiskFull => Action::DiskFull {
+                node: self.aim(),
+                room_bytes: self.rng.range(0, 20_000),
+                length: millis(&mut self.rng, 500, 8000),
+            },
+            Class::Rot => Action::Rot {
+                node: victim,
+                tables: self.rng.chance(self.nemesis.table_rot_chance),
+                down: millis(&mut self.rng, 10, 2000),
+            },
+            Class::Lie => Action::Lie { node: victim, length: millis(&mut self.rng, 200, 2000) },
+            Class::Clock => self.clock(),
+            Class::ClockFar => self.clock_far(),
+            Class::OldDisk => Action::OldDisk {
+                node: victim,
+                age: millis(&mut self.rng, 500, 15_000),
+                down: millis(&mut self.rng, 10, 2000),
+            },
+            Class::Absence => Action::Absence {
+                node: self.rng.range(1, node_count + 1),
+                is_cut_off: self.nemesis.crashes_are_off() || self.rng.chance(0.4),
+                length: millis(&mut self.rng, 5000, 20_000),
+            },
+        }
+    }
+
+    /// Draws a node: any, or the leader.
+    fn aim(&mut self) -> u64 {
+        let any = self.rng.range(1, self.nemesis.node_count + 1);
+        if self.rng.chance(LEADER_CHANCE) {
+            self.instead_of = Some(any);
+        }
+        any
     }
 
     fn crash(&mut self) -> Action {
-        let node = self.aim(|nemesis| &mut nemesis.process);
-        let rng = &mut self.process;
+        let node = self.aim();
+        let rng = &mut self.rng;
         if rng.chance(0.25) {
             let times = rng.range(2, 5);
             let life_max = if rng.chance(0.5) { 5 } else { 60 };
@@ -431,10 +632,10 @@ impl Nemesis {
     }
 
     fn power_loss(&mut self) -> Action {
-        let first = self.aim(|nemesis| &mut nemesis.process);
-        let rng = &mut self.process;
+        let first = self.aim();
+        let rng = &mut self.rng;
         let everything = rng.chance(0.35);
-        let all = 1..=self.node_count;
+        let all = 1..=self.nemesis.node_count;
         let mut nodes: Vec<u64> = all.filter(|_| everything || rng.chance(0.4)).collect();
         if nodes.is_empty() {
             nodes.push(first);
@@ -444,9 +645,9 @@ impl Nemesis {
     }
 
     fn partition(&mut self) -> Action {
-        let count = self.node_count;
-        let one = self.aim(|nemesis| &mut nemesis.network);
-        let rng = &mut self.network;
+        let count = self.nemesis.node_count;
+        let one = self.aim();
+        let rng = &mut self.rng;
         let others: Vec<u64> = (1..=count).filter(|node| *node != one).collect();
         let mut links = Vec::new();
         match rng.range(0, 5) {
@@ -469,19 +670,24 @@ impl Nemesis {
     }
 
     fn network(&mut self) -> Action {
-        let rng = &mut self.network;
+        let rng = &mut self.rng;
         match rng.range(0, 4) {
             0 => {
-                let nodes: Vec<u64> = (1..=self.node_count).filter(|_| rng.chance(0.5)).collect();
+                let nodes: Vec<u64> =
+                    (1..=self.nemesis.node_count).filter(|_| rng.chance(0.5)).collect();
                 let clogs = nodes
                     .into_iter()
-                    .map(|node| (node, millis(rng, 1, 2000), millis(rng, 2000, 4000)))
+                    .map(|node| Held {
+                        node,
+                        from: millis(rng, 1, 2000),
+                        until: millis(rng, 2000, 4000),
+                    })
                     .collect();
                 Action::Swizzle { clogs }
             }
-            1 if self.node_count > 1 => {
-                let a = rng.range(1, self.node_count + 1);
-                let b = 1 + a % self.node_count;
+            1 if self.nemesis.node_count > 1 => {
+                let a = rng.range(1, self.nemesis.node_count + 1);
+                let b = 1 + a % self.nemesis.node_count;
                 Action::Clog { links: vec![(a, b)], length: millis(rng, 100, 4000) }
             }
             _ => Action::Weather { weather: weather(rng), length: millis(rng, 500, 10_000) },
@@ -489,15 +695,15 @@ impl Nemesis {
     }
 
     fn connection(&mut self) -> Action {
-        let rng = &mut self.network;
-        let a = rng.range(1, self.node_count + 1);
-        let b = 1 + (a - 1 + rng.range(1, self.node_count)) % self.node_count;
+        let rng = &mut self.rng;
+        let a = rng.range(1, self.nemesis.node_count + 1);
+        let b = 1 + (a - 1 + rng.range(1, self.nemesis.node_count)) % self.nemesis.node_count;
         Action::Reset { a, b, one_end: rng.chance(0.4) }
     }
 
     fn stall(&mut self) -> Action {
-        let node = self.aim(|nemesis| &mut nemesis.disk);
-        let rng = &mut self.disk;
+        let node = self.aim();
+        let rng = &mut self.rng;
         let length = millis(rng, 100, 6000);
         if rng.chance(0.5) {
             return Action::Stall { node, length };
@@ -507,14 +713,14 @@ impl Nemesis {
     }
 
     fn clock(&mut self) -> Action {
-        let rng = &mut self.clock;
-        let node = rng.range(1, self.node_count + 1);
+        let rng = &mut self.rng;
+        let node = rng.range(1, self.nemesis.node_count + 1);
         let signed = |rng: &mut Rng, max: u64| {
             let size = i64::try_from(rng.range(1, max)).unwrap_or(1);
             if rng.chance(0.5) { size } else { -size }
         };
         if rng.chance(0.5) {
-            let by_ms = self.clock_guard.limit(node, signed(rng, 3_600_000));
+            let by_ms = self.nemesis.clock_guard.limit(node, signed(rng, 3_600_000));
             return Action::ClockJump { node, by_ms };
         }
         // Up to five per cent: far beyond any real clock.
@@ -522,16 +728,16 @@ impl Nemesis {
     }
 }
 
-impl Nemesis {
+impl Draw<'_> {
     /// Draws how a clock goes far away. Of two nodes only forward: nobody knows which of the two
     /// is right, and the one that is ahead gives way.
     fn clock_far(&mut self) -> Action {
-        let rng = &mut self.clock_far;
+        let rng = &mut self.rng;
         let by_ms = i64::try_from(rng.range(FAR_MS.0, FAR_MS.1)).unwrap_or_default();
-        let is_back = self.node_count > 2 && rng.chance(0.3);
+        let is_back = self.nemesis.node_count > 2 && rng.chance(0.3);
         let length = millis(rng, 500, 15_000);
         Action::ClockFar {
-            node: self.far_clock,
+            node: self.nemesis.far_clock,
             by_ms: if is_back { -by_ms } else { by_ms },
             length,
         }

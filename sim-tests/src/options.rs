@@ -328,6 +328,11 @@ pub struct RequestMix {
 }
 
 impl Options {
+    /// Returns how the cluster replicates.
+    pub fn mode(&self) -> Mode {
+        if self.masterless.is_some() { Mode::Masterless } else { Mode::PrimaryBackup }
+    }
+
     /// Draws the options of a seed.
     pub fn draw(seed: u64) -> Self {
         let root = Rng::new(seed).split("options");

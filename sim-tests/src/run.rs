@@ -11,21 +11,23 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mangrove::base::{planted, probe};
 
+use crate::case::Case;
 use crate::check::Violation;
 use crate::check::{client, linearizable};
 use crate::cluster::Cluster;
-use crate::history::History;
+use crate::history::{History, OpId};
 use crate::masterless::options::Mechanism;
 use crate::masterless::phases::Phases;
-use crate::nemesis::{Action, Nemesis};
+use crate::nemesis::{Action, Fault};
+use crate::operation::{Drawn, OperationId};
 use crate::options::Options;
-use crate::workload::{ClientProcess, Shared};
-use crate::world::{ClockOptions, DiskOptions, World, WorldOptions, run_seed};
+use crate::workload::{ClientProcess, Helper, Shared, Timetable};
+use crate::world::{ClockOptions, DiskOptions, Log, LogEntry, World, WorldOptions, run_seed};
 
 /// Longest time after healing until every replica has applied everything.
 const CONVERGE_MAX: Duration = Duration::from_mins(1);
@@ -74,11 +76,38 @@ pub struct Report {
     pub trace: Vec<String>,
     /// What the clients asked and were told.
     pub history: History,
+    /// Which operation of the timetables each one of the history belongs to.
+    pub names: BTreeMap<OpId, OperationId>,
+    /// Operations that clients were ready for when they were due.
+    pub asked: Vec<OperationId>,
+    /// The faults as they were done; the last one may only have been waited for.
+    pub struck: Vec<Fault>,
+    /// What happened, if it was to be logged.
+    pub log: Vec<LogEntry>,
+}
+
+/// What is to be kept of a run, besides its hash and its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// The lines of the trace.
+    pub trace: bool,
+    /// Typed entries of what happened.
+    pub log: bool,
 }
 
 /// Runs a seed: the ordinary scenario, in which the nemesis decides what goes wrong.
 pub fn run(options: &Options, record_trace: bool) -> Report {
-    direct(options, record_trace, fault_phase)
+    let keep = Keep { trace: record_trace, log: false };
+    run_case(&Case::drawn(options.clone()), keep)
+}
+
+/// Runs a case: the faults and operations that it lists, or those that its seed draws.
+pub fn run_case(case: &Case, keep: Keep) -> Report {
+    let faults = case.faults();
+    let clients = 1..=u32::try_from(case.options.client_count).unwrap_or(u32::MAX);
+    let load = clients.map(|client| Timetable::Listed(case.operations_of(client).into_iter()));
+    let stage = Stage { case, keep, load: load.collect() };
+    stage.play(async move |scene| fault_phase(scene, faults).await)
 }
 
 /// Runs a seed with a script in place of the nemesis; what follows is the same: healing,
@@ -88,45 +117,91 @@ pub fn direct(
     record_trace: bool,
     script: impl AsyncFnOnce(&mut Scene) + Send + 'static,
 ) -> Report {
-    let clock = if options.faults.clock {
-        ClockOptions {
-            wall_offset_max: Duration::from_mins(1),
-            drift_ppb_max: 10_000_000,
-            timer_late_max: Duration::from_millis(1),
-        }
-    } else {
-        ClockOptions::default()
-    };
-    let disk = DiskOptions { torn: options.torn, ..DiskOptions::default() };
-    let world_options = WorldOptions { record_trace, disk, clock, ..WorldOptions::default() };
-    let leaked = if options.leak { foreign_number() } else { 0 };
-    let scene_options = options.clone();
-    let result = run_seed(options.seed, world_options, move |world| async move {
-        planted::turn_on(scene_options.planted);
-        if scene_options.leak {
-            world.trace(None, "leak", (leaked, 0), String::new);
-        }
-        let mut scene = Scene::new(&world, scene_options).await;
-        script(&mut scene).await;
-        let report = scene.finish().await;
-        planted::turn_on(None);
-        report
-    });
-    result.unwrap_or_else(|failure| {
-        let what = match &failure.location {
-            Some(location) => format!("{} ({location})", failure.message),
-            None => failure.message.clone(),
+    let clients = 1..=u32::try_from(options.client_count).unwrap_or(u32::MAX);
+    let load = clients.map(|client| Timetable::Drawn(Box::new(Drawn::new(options, client))));
+    let case = Case::drawn(options.clone());
+    let keep = Keep { trace: record_trace, log: false };
+    Stage { case: &case, keep, load: load.collect() }.play(script)
+}
+
+/// Everything that a run needs but its script.
+struct Stage<'a> {
+    case: &'a Case,
+    keep: Keep,
+    load: Vec<Timetable>,
+}
+
+/// The faults that were done so far, where a panic does not take them along.
+type Done = Arc<Mutex<Vec<Fault>>>;
+
+fn lock(done: &Done) -> MutexGuard<'_, Vec<Fault>> {
+    done.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage<'_> {
+    fn world_options(&self, log: &Log) -> WorldOptions {
+        let options = &self.case.options;
+        let clock = if options.faults.clock {
+            ClockOptions {
+                wall_offset_max: Duration::from_mins(1),
+                drift_ppb_max: 10_000_000,
+                timer_late_max: Duration::from_millis(1),
+            }
+        } else {
+            ClockOptions::default()
         };
-        let at = u64::try_from(failure.at.as_nanos()).unwrap_or(u64::MAX);
-        Report {
-            simulated: failure.at,
-            hash: failure.hash,
-            event_count: failure.event_count,
-            trace: failure.trace,
-            violation: Some(Violation { checker: "assertion", what, at }),
-            ..Report::empty(options.seed)
+        WorldOptions {
+            record_trace: self.keep.trace,
+            log: self.keep.log.then(|| log.clone()),
+            decided: self.case.decided.clone(),
+            disk: DiskOptions { torn: options.torn, ..DiskOptions::default() },
+            clock,
+            ..WorldOptions::default()
         }
-    })
+    }
+
+    fn play(self, script: impl AsyncFnOnce(&mut Scene) + Send + 'static) -> Report {
+        let (log, shared, done) = (Log::default(), Shared::new(), Done::default());
+        let world_options = self.world_options(&log);
+        let options = self.case.options.clone();
+        let leaked = if options.leak { foreign_number() } else { 0 };
+        let (scene_options, load) = (options.clone(), self.load);
+        let (scene_shared, scene_done) = (Arc::clone(&shared), Arc::clone(&done));
+        let result = run_seed(options.seed, world_options, move |world| async move {
+            planted::turn_on(scene_options.planted);
+            if scene_options.leak {
+                world.trace(None, "leak", (leaked, 0), String::new);
+            }
+            let mut scene = Scene::new(&world, scene_options, scene_shared, scene_done, load).await;
+            script(&mut scene).await;
+            let report = scene.finish().await;
+            planted::turn_on(None);
+            report
+        });
+        let report = result.unwrap_or_else(|failure| {
+            let what = match &failure.location {
+                Some(location) => format!("{} ({location})", failure.message),
+                None => failure.message.clone(),
+            };
+            let at = u64::try_from(failure.at.as_nanos()).unwrap_or(u64::MAX);
+            Report {
+                simulated: failure.at,
+                hash: failure.hash,
+                event_count: failure.event_count,
+                trace: failure.trace,
+                violation: Some(Violation { checker: "assertion", what, at }),
+                history: shared.history(),
+                ..Report::empty(options.seed)
+            }
+        });
+        Report {
+            names: shared.names(),
+            asked: shared.asked(),
+            struck: lock(&done).clone(),
+            log: log.take(),
+            ..report
+        }
+    }
 }
 
 /// Returns a number that no seed decides: the standard library draws the keys of its hash tables
@@ -153,6 +228,10 @@ impl Report {
             violation: None,
             trace: Vec::new(),
             history: History::new(),
+            names: BTreeMap::new(),
+            asked: Vec::new(),
+            struck: Vec::new(),
+            log: Vec::new(),
         }
     }
 }
@@ -166,19 +245,28 @@ pub struct Scene {
     /// What the run was told to be.
     pub options: Options,
     shared: Arc<Shared>,
+    done: Done,
     violation: Option<Violation>,
+    /// How many things a script has done.
+    performed: u32,
     /// When the disks of a masterless cluster are to be looked at next.
     next_look: Duration,
 }
 
 impl Scene {
-    async fn new(world: &World, options: Options) -> Self {
+    async fn new(
+        world: &World,
+        options: Options,
+        shared: Arc<Shared>,
+        done: Done,
+        load: Vec<Timetable>,
+    ) -> Self {
         let mut cluster = Cluster::new(world, &options);
         cluster.start().await;
-        let shared = Shared::new(&options);
-        start_clients(world, &cluster, &options, &shared).await;
+        start_clients(world, &cluster, &options, &shared, load).await;
         let next_look = world.now() + LOOK_INTERVAL;
-        Self { world: world.clone(), cluster, options, shared, violation: None, next_look }
+        let world = world.clone();
+        Self { world, cluster, options, shared, done, violation: None, performed: 0, next_look }
     }
 
     /// Lets time pass, in which the clients work and what is due is undone; returns early if a
@@ -230,6 +318,8 @@ impl Scene {
 
     /// Does one thing to the cluster; it is undone as time passes.
     pub async fn perform(&mut self, action: Action) {
+        self.performed += 1;
+        self.cluster.begin(self.performed);
         self.cluster.perform(action).await;
     }
 
@@ -323,13 +413,20 @@ impl Scene {
     }
 }
 
-async fn start_clients(world: &World, cluster: &Cluster, options: &Options, shared: &Arc<Shared>) {
-    for host in cluster.clients() {
+async fn start_clients(
+    world: &World,
+    cluster: &Cluster,
+    options: &Options,
+    shared: &Arc<Shared>,
+    load: Vec<Timetable>,
+) {
+    for ((client, host), timetable) in (1..).zip(cluster.clients()).zip(load) {
         let (addresses, options, shared) =
             (cluster.addresses(), options.clone(), Arc::clone(shared));
         let clock = clock(world);
         let main = move |env| async move {
-            ClientProcess::new(&env, addresses, &options, &shared, clock).run().await;
+            let process = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
+            process.run(timetable).await;
             // The machine stays up, so that late answers have somewhere to go.
             std::future::pending::<()>().await;
         };
@@ -343,21 +440,29 @@ pub(crate) fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
     Arc::new(move || u64::try_from(world.now().as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Lets the nemesis loose until its time is over or a checker speaks.
-async fn fault_phase(scene: &mut Scene) {
-    let mut nemesis = Nemesis::new(&scene.options);
-    let end = scene.world.now() + scene.options.fault_phase;
-    while scene.violation.is_none() && scene.world.now() < end {
-        let rest = end.saturating_sub(scene.world.now());
-        scene.pass(nemesis.draw_pause().min(rest)).await;
-        if scene.violation.is_some() || scene.cluster.wants_quiet() {
+/// Does the faults, each at its time, until the time is over or a checker speaks.
+async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
+    let end = scene.options.fault_phase;
+    for fault in faults {
+        lock(&scene.done).push(fault.clone());
+        let now = scene.world.now();
+        scene.pass(fault.at.min(end).saturating_sub(now)).await;
+        if scene.violation.is_some() {
+            return;
+        }
+        if scene.cluster.wants_quiet() {
             continue;
         }
         let leader = scene.cluster.watch().leader().map(|leader| leader.0);
-        if let Some(action) = nemesis.draw(leader) {
-            scene.cluster.perform(action).await;
+        let fault = fault.resolved(leader);
+        if let Some(last) = lock(&scene.done).last_mut() {
+            last.clone_from(&fault);
         }
+        scene.cluster.begin(fault.id.0);
+        scene.cluster.perform(fault.action).await;
     }
+    let now = scene.world.now();
+    scene.pass(end.saturating_sub(now)).await;
 }
 
 impl Scene {
@@ -392,7 +497,8 @@ impl Scene {
             (cluster.addresses(), options.clone(), Arc::clone(shared));
         let clock = clock(world);
         let main = move |env| async move {
-            let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
+            let client = Helper::Reader.client();
+            let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
             let mut served = false;
             for _ in 0..SERVE_ATTEMPTS {
                 served = reader.set_one().await;

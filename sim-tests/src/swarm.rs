@@ -400,7 +400,7 @@ fn float(number: u64) -> f64 {
 }
 
 /// Returns the processor seconds that this process has used, in steps of 10 ms.
-fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -20,7 +20,10 @@ use crate::check::Violation;
 use crate::check::invariants::{Invariants, Observation, Restart};
 use crate::check::liveness::Deadlines;
 use crate::check::mirror::{Log, Stamp};
-use crate::world::{Host, World};
+use crate::world::{EPOCH_MS, Happening, Host, World};
+
+/// Roles by the number that stands for them in a [log](crate::world::Log).
+pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"];
 
 /// See the [module](self).
 pub struct Watch {
@@ -150,12 +153,34 @@ pub struct NodeWatch {
     host: Host,
     role: Option<Role>,
     term: Term,
+    /// Whether somebody keeps a log.
+    is_logged: bool,
+    /// What the log was told last of how the node is.
+    status: Vec<(&'static str, u64)>,
 }
 
 impl NodeWatch {
     /// Watches a process of `node`.
     pub fn new(watch: &Arc<Watch>, node: NodeId, host: Host) -> Self {
-        Self { watch: Arc::clone(watch), node, host, role: None, term: 0 }
+        let is_logged = watch.world.is_logged();
+        let status = Vec::new();
+        Self { watch: Arc::clone(watch), node, host, role: None, term: 0, is_logged, status }
+    }
+
+    /// Tells the log what the core sends.
+    fn log_sent<M>(&self, sent: &[(NodeId, M)], text: impl Fn(&M) -> String) {
+        for (to, message) in sent {
+            let what = || Happening::Sent { to: to.0, message: text(message) };
+            self.watch.world.note(self.host, what);
+        }
+    }
+
+    /// Tells the log how the node is, if that has changed.
+    fn log_status(&mut self, status: Vec<(&'static str, u64)>) {
+        if self.status != status {
+            self.watch.world.note(self.host, || Happening::Status(status.clone()));
+            self.status = status;
+        }
     }
 
     fn observe(&self, observation: &Observation) {
@@ -260,6 +285,16 @@ impl Observer for NodeWatch {
         let (commit, applied) = (core.commit_index(), core.applied_index());
         self.observe(&Observation::Progress { commit, applied });
         let (role, term) = (core.role(), core.term());
+        if self.is_logged {
+            self.log_sent(&ready.send, ToString::to_string);
+            self.log_status(vec![
+                ("role", number_of(role)),
+                ("term", term),
+                ("log", core.last_index()),
+                ("commit", commit),
+                ("applied", applied),
+            ]);
+        }
         let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
         self.with(|node| {
             node.role = Some(role);
@@ -323,6 +358,10 @@ impl Observer for NodeWatch {
                 .trace(Some(self.host), "reply", (*token, 0), || format!("{token}: {reply:?}"));
         }
         let status = core.status();
+        if self.is_logged {
+            self.log_sent(&ready.send, |message| format!("{message:?}"));
+            self.log_status(masterless_status(&status));
+        }
         self.with(|node| {
             node.damaged &= !status.is_whole;
             node.hints_dropped = status.hints_dropped;
@@ -333,6 +372,32 @@ impl Observer for NodeWatch {
         self.watch
             .world
             .trace(Some(self.host), "applied", (id, 0), || format!("{id}: {records:?}"));
+    }
+}
+
+/// Returns how a masterless node is: its clock and floor in milliseconds since the world began.
+fn masterless_status(status: &dynamo::DynamoStatus) -> Vec<(&'static str, u64)> {
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let hints: usize = status.hints.values().map(|(count, _)| *count).sum();
+    let since = |stamp: mangrove::base::Stamp| stamp.ms().saturating_sub(EPOCH_MS);
+    vec![
+        ("clock ms", since(status.clock)),
+        ("floor ms", since(status.floor_min)),
+        ("hints", number(hints)),
+        ("batches", number(status.batches)),
+        ("to persist", number(status.records_waiting + status.records_in_flight)),
+        ("trees to make", number(status.merkle_unknown)),
+        ("comparing", status.sync_sessions),
+        ("whole", u64::from(status.is_whole)),
+    ]
+}
+
+fn number_of(role: Role) -> u64 {
+    match role {
+        Role::Follower => 0,
+        Role::PreCandidate => 1,
+        Role::Candidate => 2,
+        Role::Leader => 3,
     }
 }
 

@@ -1,9 +1,8 @@
 //! The load: client processes that use the shipped client library and record what they are told.
 //!
-//! Each process asks one request after the other, with random pauses. All share a *window* of a
-//! few keys, so that they meet; the window moves on to new keys every so often, so that the
-//! histories of single keys stay short enough to be checked. Written values are unique within a
-//! run, so that every read tells which write it saw.
+//! Each process asks one request after the other, by a timetable: the
+//! [operations](crate::operation) that the seed draws for it, or those that a [case](crate::case)
+//! lists. Written values are unique within a run, so that every read tells which write it saw.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,35 +12,29 @@ use mangrove::base::{Column, Index, Key, Rng, Stamp, Value};
 use mangrove::client::{BatchBuilder, CasResult, Client, ClientError, ClientOptions};
 use mangrove::dynamo::Level;
 use mangrove::env::Env;
-use mangrove::kv::{Cell, Expectation, Version};
+use mangrove::kv::{Cell as FoundCell, Expectation, Version};
 use mangrove::wire::Outcome;
 
 use crate::check::masterless::stores::PADDING;
 use crate::history::{
-    Answer, Bulk, Call, CellId, History, OpId, Process, Session, Slice, Terms, ValueId, text,
+    Answer, Bulk, Call, CellId, History, OpId, Process, RowId, Session, Slice, Terms, ValueId, text,
 };
-use crate::masterless::options::LevelMix;
-use crate::options::{Options, RequestMix};
-
-/// Operations on one window of keys before it moves on.
-const WINDOW_OPERATIONS: u64 = 250;
-
-/// Columns that cells of one key are spread over; the first is plain key-value data.
-const COLUMNS: [&str; 3] = ["", "a", "b"];
+use crate::operation::{Cell, Drawn, Operation, OperationId, Request};
+use crate::options::Options;
 
 /// What all client processes of a run share.
 #[derive(Debug)]
 pub struct Shared {
     state: Mutex<State>,
-    key_count: u64,
-    value_bytes_max: u64,
 }
 
 #[derive(Debug)]
 struct State {
     history: History,
-    operations: u64,
-    values: u64,
+    /// Which operation of the timetables each one of the history belongs to.
+    names: BTreeMap<OpId, OperationId>,
+    /// Operations that were not missed, in the order in which they were waited for.
+    asked: Vec<OperationId>,
     stopped: bool,
     acknowledged: u64,
     versions: Vec<Index>,
@@ -56,29 +49,30 @@ struct Told {
     found: BTreeMap<CellId, Stamp>,
 }
 
-/// A cell of the current window.
-struct Place {
-    key: String,
-    column: &'static str,
-    id: CellId,
-}
-
 impl Shared {
     /// Starts with an empty history.
-    pub fn new(options: &Options) -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 history: History::new(),
-                operations: 0,
-                values: 0,
+                names: BTreeMap::new(),
+                asked: Vec::new(),
                 stopped: false,
                 acknowledged: 0,
                 versions: Vec::new(),
                 told: Told::default(),
             }),
-            key_count: options.key_count,
-            value_bytes_max: options.tuning.value_bytes_max,
         })
+    }
+
+    /// Returns the operations that were not missed, in the order in which they were waited for.
+    pub fn asked(&self) -> Vec<OperationId> {
+        self.lock().asked.clone()
+    }
+
+    /// Returns which operation of the timetables each one of the history belongs to.
+    pub fn names(&self) -> BTreeMap<OpId, OperationId> {
+        self.lock().names.clone()
     }
 
     /// Tells all processes to end after their current request.
@@ -117,27 +111,6 @@ impl Shared {
 }
 
 impl State {
-    fn place(&mut self, rng: &mut Rng, key_count: u64) -> Place {
-        let window = self.operations / WINDOW_OPERATIONS;
-        let key = format!("k{window}-{}", rng.range(0, key_count));
-        // Most data is plain; columns are for slices and bulks.
-        let column = if rng.chance(0.7) { "" } else { COLUMNS[rng.index(COLUMNS.len())] };
-        let id = self.history.cell(&key, column);
-        Place { key, column, id }
-    }
-
-    /// Draws a value that nobody has written; returns its name and its bytes.
-    fn value(&mut self, rng: &mut Rng, bytes_max: u64) -> (ValueId, String) {
-        self.values += 1;
-        let mut bytes = format!("v{}", self.values);
-        let id = self.history.value(&bytes);
-        let len = usize::try_from(rng.range(8, bytes_max.max(9))).unwrap_or(8);
-        while bytes.len() < len {
-            bytes.push(PADDING);
-        }
-        (id, bytes)
-    }
-
     fn written(&mut self, version: Version) -> Answer {
         self.versions.push(version.0);
         self.told.written = Some(Stamp::from_version(version.0));
@@ -157,14 +130,14 @@ impl State {
     }
 
     /// Takes in what was found in a cell.
-    fn found(&mut self, id: CellId, cell: Option<&Cell>) -> ValueId {
+    fn found(&mut self, id: CellId, cell: Option<&FoundCell>) -> ValueId {
         if let Some(cell) = cell {
             self.told.found.insert(id, Stamp::from_version(cell.version.0));
         }
         self.read(cell)
     }
 
-    fn read(&mut self, cell: Option<&Cell>) -> ValueId {
+    fn read(&mut self, cell: Option<&FoundCell>) -> ValueId {
         match cell {
             Some(cell) => {
                 let read = text(cell.value.as_bytes());
@@ -175,16 +148,54 @@ impl State {
     }
 }
 
+/// What a client does, and when.
+#[derive(Debug, Clone)]
+pub enum Timetable {
+    /// What the seed draws, for ever.
+    Drawn(Box<Drawn>),
+    /// These, in the order of their times.
+    Listed(std::vec::IntoIter<Operation>),
+}
+
+impl Iterator for Timetable {
+    type Item = Operation;
+
+    fn next(&mut self) -> Option<Operation> {
+        match self {
+            Self::Drawn(drawn) => drawn.next(),
+            Self::Listed(listed) => listed.next(),
+        }
+    }
+}
+
+/// Clients that the run itself needs, numbered after all that the options can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Helper {
+    /// Reads everything when all is over.
+    Reader,
+    /// Reads everything again and again, so that reads repair.
+    Repairer,
+}
+
+impl Helper {
+    /// Returns the number of the client.
+    pub fn client(self) -> u32 {
+        match self {
+            Self::Reader => 901,
+            Self::Repairer => 902,
+        }
+    }
+}
+
 /// One client process.
 pub struct ClientProcess<E: Env> {
     env: E,
     client: Client<E>,
     addresses: Vec<String>,
     shared: Arc<Shared>,
-    rng: Rng,
     process: Process,
-    mix: RequestMix,
-    think_time: Duration,
+    /// What it is doing.
+    doing: OperationId,
     /// What the masterless mode adds.
     strength: Option<Strength>,
     /// Returns the time of the run in nanoseconds, the same for all processes.
@@ -193,8 +204,6 @@ pub struct ClientProcess<E: Env> {
 
 /// How strong the answers must be that a process asks for.
 struct Strength {
-    levels: LevelMix,
-    rng: Rng,
     session: Session,
     /// The client promises that it reads its own writes and never goes back, at any level.
     is_bound: bool,
@@ -205,45 +214,30 @@ struct Strength {
 }
 
 impl Strength {
-    fn draw(options: &Options, process: Process) -> Option<Self> {
+    fn draw(options: &Options, client: u32) -> Option<Self> {
         let masterless = options.masterless.as_ref()?;
-        let mut rng = Rng::new(options.seed).split(&format!("client.{}.levels", process.0));
+        let mut rng = Rng::new(options.seed).split(&format!("client.{client}.session"));
         Some(Self {
-            levels: masterless.levels,
             is_bound: rng.chance(masterless.session_chance),
-            rng,
-            session: Session(process.0),
+            session: Session(client),
             token: Stamp::ZERO,
             level: Level::Quorum,
         })
     }
 }
 
-/// Requests that a process may draw.
-#[derive(Clone, Copy)]
-enum Kind {
-    Get,
-    Set,
-    Delete,
-    Cas,
-    BulkSet,
-    MultiGet,
-    Row,
-    DeleteRow,
-    Status,
-}
-
 impl<E: Env> ClientProcess<E> {
     /// Makes a process that talks to the nodes at `addresses`.
     pub fn new(
         env: &E,
+        client: u32,
         addresses: Vec<String>,
         options: &Options,
         shared: &Arc<Shared>,
         clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     ) -> Self {
         let process = shared.lock().history.new_process();
-        let strength = Strength::draw(options, process);
+        let strength = Strength::draw(options, client);
         let limits = ClientOptions {
             connect_timeout: Duration::from_millis(500),
             try_timeout: match &options.masterless {
@@ -260,28 +254,30 @@ impl<E: Env> ClientProcess<E> {
             addresses,
             env: env.clone(),
             shared: Arc::clone(shared),
-            rng: Rng::new(options.seed).split(&format!("client.{}", process.0)),
             process,
-            mix: options.mix,
-            think_time: options.think_time,
+            doing: OperationId { client, number: 0 },
             clock,
         }
     }
 
-    /// Asks until the load is stopped.
-    pub async fn run(mut self) {
-        while !self.shared.lock().stopped {
-            let think = self.think_time;
-            let pause = self.rng.duration(Duration::ZERO, think * 2);
+    /// Asks by the timetable, until the load is stopped; misses what is due while it is busy.
+    pub async fn run(mut self, timetable: Timetable) {
+        for operation in timetable {
+            let since_start = Duration::from_nanos(self.env.now().as_nanos());
+            let Some(pause) = operation.at.checked_sub(since_start) else { continue };
+            self.shared.lock().asked.push(operation.id);
             self.env.sleep(pause).await;
-            let kind = self.draw_kind();
-            self.request(kind).await;
+            if self.shared.lock().stopped {
+                return;
+            }
+            self.perform(&operation).await;
         }
     }
 
-    /// Reads every cell that the history knows, once; retries until `attempts` are used up.
+    /// Reads every cell and every row that the history knows, once; retries until `attempts` are
+    /// used up.
     ///
-    /// Returns false if some cell could not be read.
+    /// Returns false if something could not be read.
     pub async fn read_everything(&mut self, attempts: u32) -> bool {
         let cells: Vec<CellId> = {
             let state = self.shared.lock();
@@ -297,7 +293,26 @@ impl<E: Env> ClientProcess<E> {
                 }
             }
         }
+        // Who reads a cell sees its row's tombstone; a row of which nobody knows a cell may have
+        // one as well.
+        for key in self.rows_without_cells() {
+            let mut left = attempts;
+            while !self.row(&key).await {
+                left -= 1;
+                if left == 0 {
+                    return false;
+                }
+            }
+        }
         true
+    }
+
+    fn rows_without_cells(&self) -> Vec<String> {
+        let state = self.shared.lock();
+        let count = u32::try_from(state.history.row_count()).unwrap_or(u32::MAX);
+        let rows = (0..count).map(RowId);
+        let empty = rows.filter(|row| state.history.cells_of(*row).is_empty());
+        empty.map(|row| state.history.row_text(row).to_owned()).collect()
     }
 
     /// Asks at that level from now on; only the masterless mode has levels.
@@ -315,106 +330,83 @@ impl<E: Env> ClientProcess<E> {
 
     /// Sets one fresh cell; returns whether it was acknowledged.
     pub async fn set_one(&mut self) -> bool {
+        self.doing.number += 1;
         let before = self.shared.acknowledged();
-        self.request(Kind::Set).await;
+        self.set(&Cell::new("served", ""), 8).await;
         self.shared.acknowledged() > before
     }
 
-    fn draw_kind(&mut self) -> Kind {
-        let RequestMix { get, set, delete, delete_row, cas, bulk_set, multi_get, status } =
-            self.mix;
-        let weights = [
-            (Kind::Get, get),
-            (Kind::Set, set),
-            (Kind::Delete, delete),
-            (Kind::Cas, cas),
-            (Kind::BulkSet, bulk_set),
-            (Kind::MultiGet, multi_get),
-            (Kind::Row, multi_get.min(1)),
-            (Kind::DeleteRow, delete_row),
-            (Kind::Status, status),
-        ];
-        let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
-        let mut drawn = self.rng.range(0, total);
-        for (kind, weight) in weights {
-            if drawn < weight {
-                return kind;
-            }
-            drawn -= weight;
-        }
-        Kind::Get
-    }
-
-    async fn request(&mut self, kind: Kind) {
-        self.shared.lock().operations += 1;
-        if let Some(strength) = &mut self.strength {
-            let level = strength.levels.draw(&mut strength.rng);
+    /// Does one operation of the timetable.
+    async fn perform(&mut self, operation: &Operation) {
+        self.doing = operation.id;
+        if let Some(level) = operation.level {
             self.ask_at(level);
         }
-        match kind {
-            Kind::Get => self.get().await,
-            Kind::Set => self.set().await,
-            Kind::Delete => self.delete().await,
-            Kind::Cas => self.compare_and_set().await,
-            Kind::BulkSet => self.bulk_set().await,
-            Kind::MultiGet => {
-                let count = self.rng.range(2, 5);
-                let cells = (0..count).map(|_| self.draw_place().id).collect();
+        match &operation.request {
+            Request::Get(cell) => self.get(cell).await,
+            Request::Set { cell, bytes } => self.set(cell, *bytes).await,
+            Request::Delete(cell) => self.delete(cell).await,
+            Request::CompareAndSet { cell, bytes } => self.compare_and_set(cell, *bytes).await,
+            Request::BulkSet(cells) => self.bulk_set(cells).await,
+            Request::MultiGet(cells) => {
+                let cells = cells.iter().map(|cell| self.id_of(cell)).collect();
                 self.multi_get(cells).await;
             }
-            Kind::Row => self.row().await,
-            Kind::DeleteRow => self.delete_row().await,
-            Kind::Status => self.status().await,
+            Request::Row(key) => {
+                self.row(key).await;
+            }
+            Request::DeleteRow(key) => self.delete_row(key).await,
+            Request::Status(node) => self.status(*node).await,
         }
     }
 
-    async fn get(&mut self) {
-        let place = self.draw_place();
-        let op = self.invoke(Call::Get { cell: place.id });
-        let result = self.client.get_cell(place.key, place.column).await;
-        self.end(op, result, |state, cell| Answer::Value(state.found(place.id, cell.as_ref())));
+    async fn get(&mut self, cell: &Cell) {
+        let id = self.id_of(cell);
+        let op = self.invoke(Call::Get { cell: id });
+        let result = self.client.get_cell(cell.key().to_owned(), cell.column().to_owned()).await;
+        self.end(op, result, |state, cell| Answer::Value(state.found(id, cell.as_ref())));
     }
 
-    async fn set(&mut self) {
-        let place = self.draw_place();
-        let (value, bytes) = self.draw_value();
-        let op = self.invoke(Call::Set { cell: place.id, value });
-        let result = self.client.set_cell(place.key, place.column, bytes).await;
+    async fn set(&mut self, cell: &Cell, bytes: u64) {
+        let (id, (value, bytes)) = (self.id_of(cell), self.value(0, bytes));
+        let op = self.invoke(Call::Set { cell: id, value });
+        let (key, column) = (cell.key().to_owned(), cell.column().to_owned());
+        let result = self.client.set_cell(key, column, bytes).await;
         self.end(op, result, State::written);
     }
 
-    async fn delete(&mut self) {
-        let place = self.draw_place();
-        let op = self.invoke(Call::Delete { cell: place.id });
-        let result = self.client.delete_cell(place.key, place.column).await;
+    async fn delete(&mut self, cell: &Cell) {
+        let op = self.invoke(Call::Delete { cell: self.id_of(cell) });
+        let (key, column) = (cell.key().to_owned(), cell.column().to_owned());
+        let result = self.client.delete_cell(key, column).await;
         self.end(op, result, State::written);
     }
 
-    async fn delete_row(&mut self) {
-        let place = self.draw_place();
-        let row = self.shared.lock().history.row(&place.key);
+    async fn delete_row(&mut self, key: &str) {
+        let row = self.shared.lock().history.row(key);
         let op = self.invoke(Call::DeleteRow { row });
-        let result = self.client.delete_row(place.key).await;
+        let result = self.client.delete_row(key.to_owned()).await;
         self.end(op, result, State::written);
     }
 
-    async fn compare_and_set(&mut self) {
+    async fn compare_and_set(&mut self, cell: &Cell, bytes: u64) {
         // Reads first, so that the expectation has a chance to hold.
-        let place = self.draw_place();
-        let op = self.invoke(Call::Get { cell: place.id });
-        let result = self.client.get_cell(place.key.clone(), place.column).await;
+        let id = self.id_of(cell);
+        let (key, column) = (cell.key().to_owned(), cell.column().to_owned());
+        let op = self.invoke(Call::Get { cell: id });
+        let result = self.client.get_cell(key.clone(), column.clone()).await;
         let seen = result.as_ref().ok().cloned();
         self.end(op, result, |state, cell| Answer::Value(state.read(cell.as_ref())));
         let Some(seen) = seen else { return };
         let old = self.shared.lock().read(seen.as_ref());
-        let (new, bytes) = self.draw_value();
+        let (new, bytes) = self.value(0, bytes);
         let expected = match seen {
             Some(cell) => Expectation::Value(cell.value),
             None => Expectation::Absent,
         };
-        let op = self.invoke(Call::Cas { cell: place.id, old, new });
+        let op = self.invoke(Call::Cas { cell: id, old, new });
         let new = Value::new(bytes).ok();
-        let result = self.client.compare_and_set(place.key, place.column, expected, new).await;
+        let result = self.client.compare_and_set(key, column, expected, new).await;
         self.end(op, result, |state, result| match result {
             CasResult::Applied(version) => {
                 state.versions.push(version.0);
@@ -426,18 +418,19 @@ impl<E: Env> ClientProcess<E> {
         });
     }
 
-    async fn bulk_set(&mut self) {
+    async fn bulk_set(&mut self, cells: &[(Cell, Option<u64>)]) {
         let mut builder = BatchBuilder::new();
         let mut bulk = Bulk::default();
-        for _ in 0..self.rng.range(2, 6) {
-            let place = self.draw_place();
-            if self.rng.chance(0.8) {
-                let (value, bytes) = self.draw_value();
-                bulk.cells.push((place.id, value));
-                builder = builder.set_cell(place.key, place.column, bytes);
+        for (position, (cell, bytes)) in (1..).zip(cells) {
+            let id = self.id_of(cell);
+            let (key, column) = (cell.key().to_owned(), cell.column().to_owned());
+            if let Some(bytes) = bytes {
+                let (value, bytes) = self.value(position, *bytes);
+                bulk.cells.push((id, value));
+                builder = builder.set_cell(key, column, bytes);
             } else {
-                bulk.cells.push((place.id, ValueId::ABSENT));
-                builder = builder.delete_cell(place.key, place.column);
+                bulk.cells.push((id, ValueId::ABSENT));
+                builder = builder.delete_cell(key, column);
             }
         }
         let Ok(batch) = builder.build() else { return };
@@ -462,23 +455,25 @@ impl<E: Env> ClientProcess<E> {
         answered
     }
 
-    async fn row(&mut self) {
-        let place = self.draw_place();
-        let row = self.shared.lock().history.row(&place.key);
+    /// Reads a row; returns whether that was answered.
+    async fn row(&mut self, key: &str) -> bool {
+        let row = self.shared.lock().history.row(key);
         let op = self.invoke(Call::Slice(Box::new(Slice { row, start: None, stop: None })));
-        let result = self.client.row(place.key.clone()).await;
+        let result = self.client.row(key.to_owned()).await;
+        let answered = result.is_ok();
         self.end(op, result, |state, columns| {
             let cells = columns.iter().map(|(column, cell)| {
-                let id = state.history.cell(&text(place.key.as_bytes()), &text(column.as_bytes()));
+                let id = state.history.cell(&text(key.as_bytes()), &text(column.as_bytes()));
                 (id, state.found(id, Some(cell)))
             });
             Answer::Page { cells: cells.collect(), next: None }
         });
+        answered
     }
 
     /// Asks one node how it is, as an operator would; it must not claim what cannot be.
-    async fn status(&mut self) {
-        let at = self.rng.index(self.addresses.len());
+    async fn status(&mut self, node: u64) {
+        let at = usize::try_from(node.saturating_sub(1)).unwrap_or(usize::MAX);
         let Some(address) = self.addresses.get(at) else { return };
         let Ok(status) = self.client.status(address).await else { return };
         assert!(
@@ -495,18 +490,29 @@ impl<E: Env> ClientProcess<E> {
         (key, Column::new(column.to_owned()).unwrap_or_default())
     }
 
-    fn draw_place(&mut self) -> Place {
-        self.shared.lock().place(&mut self.rng, self.shared.key_count)
+    fn id_of(&self, cell: &Cell) -> CellId {
+        self.shared.lock().history.cell(cell.key(), cell.column())
     }
 
-    fn draw_value(&mut self) -> (ValueId, String) {
-        self.shared.lock().value(&mut self.rng, self.shared.value_bytes_max)
+    /// Makes a value that nobody else writes; returns its name and its bytes.
+    fn value(&self, position: u32, len: u64) -> (ValueId, String) {
+        let mut bytes = match position {
+            0 => self.doing.to_string(),
+            position => format!("{}+{position}", self.doing),
+        };
+        let id = self.shared.lock().history.value(&bytes);
+        let len = usize::try_from(len).unwrap_or(bytes.len());
+        while bytes.len() < len {
+            bytes.push(PADDING);
+        }
+        (id, bytes)
     }
 
     fn invoke(&mut self, call: Call) -> OpId {
         let now = (self.clock)();
         let mut state = self.shared.lock();
         let op = state.history.invoke(self.process, call, now);
+        state.names.insert(op, self.doing);
         if let Some(strength) = &self.strength {
             let mut terms = Terms::asked(strength.level, strength.session, strength.token);
             terms.is_bound = strength.is_bound;

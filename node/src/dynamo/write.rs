@@ -7,8 +7,8 @@
 //!
 //! A request stays under way until each share is *settled*: acknowledged, or durably hinted, or
 //! dropped and counted. A hint is never an acknowledgement; the target's answer to it is one: a
-//! node that was only believed down, for a moment, then counts like the others. After the time-out nobody knows
-//! whether the write happened, and the client is told just that.
+//! node that was only believed down, for a moment, then counts like the others. After the time-out
+//! nobody knows whether the write happened, and the client is told just that.
 //!
 //! If the shares differ, all or nothing needs more than a log record: see `batch.rs`, which keeps
 //! the request until it is settled.

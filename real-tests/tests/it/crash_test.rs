@@ -24,7 +24,7 @@ const CELL_COUNT: usize = 600;
 
 /// Runs some rounds of one variant and demands that every promise is kept.
 fn rounds_of(mode: &str, rounds: u32) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a directory can be made");
     let data = directory.path().join("crash").display().to_string();
     let rounds = rounds.to_string();
     let arguments =
@@ -33,7 +33,7 @@ fn rounds_of(mode: &str, rounds: u32) {
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     let errors = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}\n{errors}");
-    let verdict: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let verdict: serde_json::Value = serde_json::from_str(&said).expect("the verdict is JSON");
     assert_eq!(verdict["kept"], true, "{said}");
     assert_eq!(verdict["total"]["rounds"].to_string(), rounds, "{said}");
     for count in ["kills", "sets", "bulks", "loss_requests", "checked_cells"] {
@@ -66,14 +66,14 @@ async fn fill(cluster: &RealCluster) {
     for number in 0..CELL_COUNT {
         let loss = if number == CELL_COUNT / 2 { 1.0 } else { 0.0 };
         let faulty = client.with_debug_table_loss(loss);
-        faulty.set(format!("k{number:05}"), value(number)).await.unwrap();
+        faulty.set(format!("k{number:05}"), value(number)).await.expect("it is taken");
     }
 }
 
 async fn assert_filled(cluster: &RealCluster) {
     let client = cluster.client();
     for number in 0..CELL_COUNT {
-        let cell = client.get(format!("k{number:05}")).await.unwrap();
+        let cell = client.get(format!("k{number:05}")).await.expect("it answers");
         let cell = cell.unwrap_or_else(|| unreachable!("k{number:05} is lost"));
         assert_eq!(cell.value.as_bytes(), value(number).as_bytes(), "k{number:05}");
     }

@@ -17,6 +17,5 @@ mod hostile;
 mod import;
 mod kill_restart;
 mod masterless;
-mod partition;
 mod power_loss;
 mod smoke;

@@ -10,12 +10,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::ProgressBar;
 use sim_tests::bugs::{self, Hunting};
+use sim_tests::case::{Case, Expected};
 use sim_tests::crash::{self, Plan as CrashPlan};
 use sim_tests::golden;
 use sim_tests::history::jsonl;
 use sim_tests::options::{Mode, Options, Plan, Profile};
-use sim_tests::run::{Report, run};
+use sim_tests::report;
+use sim_tests::run::{Keep, Report, run_case};
+use sim_tests::shrink::{self, Budget};
 use sim_tests::swarm::{self, Swarm};
 
 /// A tenth of a run is spent in the allocator, with the system's.
@@ -28,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     name = "sim",
     after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
-                  trace.txt\n  \
+                  trace.txt\n  cargo sim shrink 42 --output small.json\n  \
                   cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n\n\
                   Exit codes: 0 no violation, 1 violation found \
                   or vacuous run, 2 usage."
@@ -61,31 +65,71 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Runs one seed and prints its trace, ending with the hash of everything that happened.
+    /// Runs one seed or replay file and prints its trace, ending with the hash of everything.
     Replay {
-        /// The seed.
-        seed: u64,
-        /// The replication mode in which the seed was run.
-        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-        mode: Mode,
-        /// The profile under which the seed was run.
-        #[arg(long, value_enum, default_value_t = Profile::Standard)]
-        profile: Profile,
+        #[command(flatten)]
+        which: Which,
+        /// Leave out faults and operations by their names, separated by commas, as f12,c2.17.
+        #[arg(long, value_delimiter = ',')]
+        without: Vec<String>,
+        /// Write every decision of the run to this replay file.
+        #[arg(long)]
+        write: Option<PathBuf>,
         /// Write the trace to this file instead of printing it.
         #[arg(long)]
         trace: Option<PathBuf>,
         /// Write the history of the clients to this file, as JSON Lines.
         #[arg(long)]
         history: Option<PathBuf>,
-        /// Switch a planted bug on.
-        #[arg(long)]
-        planted: Option<String>,
         /// Print only the last line.
         #[arg(long)]
         quiet: bool,
         /// Fold something that is not from the seed into the hash, to test the tests.
         #[arg(long, hide = true)]
         leak: bool,
+    },
+    /// Makes a failing run small: few decisions by which the same checker still speaks.
+    Shrink {
+        #[command(flatten)]
+        which: Which,
+        /// Runs at the same time; default: one per processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Stop after so many runs.
+        #[arg(long, default_value_t = 4000)]
+        runs_max: u64,
+        /// Stop after so many processor seconds.
+        #[arg(long, default_value_t = 50.0)]
+        cpu_seconds_max: f64,
+        /// Write what is left to this replay file.
+        #[arg(long)]
+        output: Option<PathBuf>,
+        /// Write it as a test in Rust to this file.
+        #[arg(long)]
+        scenario: Option<PathBuf>,
+    },
+    /// Writes a run as one HTML page to look at.
+    Report {
+        #[command(flatten)]
+        which: Which,
+        /// Where to.
+        #[arg(long, default_value = "report.html")]
+        out: PathBuf,
+        /// Write its last moments as a picture to this file.
+        #[arg(long)]
+        svg: Option<PathBuf>,
+    },
+    /// Shrinks failures of different planted bugs, and tells how small they became.
+    ShrinkAll {
+        /// How many failures.
+        #[arg(long, default_value_t = 20)]
+        failures: usize,
+        /// Runs at the same time; default: one per processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// How to print the table.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
     },
     /// Loses power at every step of a store's life, in every way up to a bound, and recovers.
     CrashPoints {
@@ -131,6 +175,55 @@ enum Command {
     },
 }
 
+/// Which run.
+#[derive(clap::Args)]
+struct Which {
+    /// A seed, or a replay file.
+    #[arg(value_name = "SEED|FILE")]
+    run: String,
+    /// The replication mode in which the seed was run.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// The profile under which the seed was run.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    /// Switch a planted bug on.
+    #[arg(long)]
+    planted: Option<String>,
+}
+
+impl Which {
+    /// Returns a name for files that are made of it.
+    fn stem(&self) -> String {
+        let stem = Path::new(&self.run).file_stem().and_then(|stem| stem.to_str());
+        format!("seed-{}", stem.unwrap_or("run"))
+    }
+
+    /// Draws the case of the seed, or reads the file.
+    fn case(&self) -> Case {
+        let planted = self.planted.as_deref().map(known_bug);
+        if let Ok(seed) = self.run.parse::<u64>() {
+            let plan = Plan { mode: self.mode, profile: self.profile };
+            return Case::drawn(Options { planted, ..plan.draw(seed) });
+        }
+        let text = std::fs::read_to_string(&self.run).unwrap_or_else(|error| {
+            refuse(&format!("{} is no seed, and cannot be read: {error}", self.run))
+        });
+        let case = Case::from_json(&text);
+        let mut case = case.unwrap_or_else(|error| refuse(&format!("{}: {error}", self.run)));
+        if planted.is_some() {
+            case.options.planted = planted;
+        }
+        case
+    }
+}
+
+/// Ends the program with what is wrong with its arguments.
+fn refuse(what: &str) -> ! {
+    eprintln!("{what}");
+    std::process::exit(2);
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// For people.
@@ -152,57 +245,81 @@ fn main() {
             let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
             let jobs = jobs.unwrap_or_else(processors);
             let plan = Plan { mode, profile };
-            let swarm = Swarm { first, end, jobs, progress: true, plan };
-            let summary = swarm::run_seeds(&swarm);
-            if output == Output::Json {
-                println!("{}", summary.to_json());
-            } else {
-                println!("{}", summary.to_table());
-            }
-            if summary.is_vacuous() {
-                eprintln!(
-                    "the run is vacuous: {} seeds and never observable: {}",
-                    end - first,
-                    summary.unobserved().join(", ")
-                );
-            }
-            summary.failures() > 0 || summary.is_vacuous()
+            run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
         }
-        Command::Replay { seed, mode, profile, trace, history, planted, quiet, leak } => {
-            let planted = planted.as_deref().map(known_bug);
-            let options = Options { planted, leak, ..Plan { mode, profile }.draw(seed) };
-            replay(&options, trace, history, quiet)
+        Command::Replay { which, without, write, trace, history, quiet, leak } => {
+            let mut case = which.case();
+            case.options.leak = leak;
+            if let Err(error) = case.leave_out(&without) {
+                refuse(&error.to_string());
+            }
+            replay(&case, &Outputs { write, trace, history, quiet })
+        }
+        Command::Shrink { which, jobs, runs_max, cpu_seconds_max, output, scenario } => {
+            let jobs = jobs.unwrap_or_else(processors);
+            let budget = Budget { jobs, runs_max, cpu_seconds_max };
+            shrink_one(&which, budget, output, scenario)
+        }
+        Command::Report { which, out, svg } => write_report(&which.case(), &out, svg),
+        Command::ShrinkAll { failures, jobs, output } => {
+            shrink_all(failures, jobs.unwrap_or_else(processors), output)
         }
         Command::CrashPoints { operations, images, seed, planted } => {
             let planted = planted.as_deref().map(known_bug);
             let stop_at_first = planted.is_some();
-            let plan = CrashPlan { seed, operations, images_max: images, planted, stop_at_first };
-            let begin = std::time::Instant::now();
-            let exploration = crash::explore(&plan);
-            println!(
-                "{exploration}\n{:.1} s on the clock, on one processor",
-                begin.elapsed().as_secs_f64()
-            );
-            exploration.violation_count > 0
+            explore(&CrashPlan { seed, operations, images_max: images, planted, stop_at_first })
         }
         Command::Golden { directory } => write_golden(&directory),
         Command::Bugs { mode, only, seeds_max, first_seed, ranges, output } => {
             for code in &only {
                 known_bug(code);
             }
-            let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
             let jobs = processors();
-            let hunting = Hunting { mode, only, first_seed, seeds_max, ranges, jobs };
-            let hunts = bugs::hunt_all(&hunting, progress);
-            if output == Output::Json {
-                println!("{}", bugs::to_json(&hunts));
-            } else {
-                println!("{}", bugs::to_table(&hunts));
-            }
-            hunts.iter().any(|hunt| hunt.found.is_none())
+            hunt(&Hunting { mode, only, first_seed, seeds_max, ranges, jobs }, output)
         }
     };
     std::process::exit(i32::from(found));
+}
+
+/// Runs many seeds; tells whether one failed, or all of them prove nothing.
+fn run_swarm(swarm: &Swarm, output: Output) -> bool {
+    let summary = swarm::run_seeds(swarm);
+    if output == Output::Json {
+        println!("{}", summary.to_json());
+    } else {
+        println!("{}", summary.to_table());
+    }
+    if summary.is_vacuous() {
+        eprintln!(
+            "the run is vacuous: {} seeds and never observable: {}",
+            swarm.end - swarm.first,
+            summary.unobserved().join(", ")
+        );
+    }
+    summary.failures() > 0 || summary.is_vacuous()
+}
+
+/// Explores crash points; tells whether one lost something.
+fn explore(plan: &CrashPlan) -> bool {
+    let begin = std::time::Instant::now();
+    let exploration = crash::explore(plan);
+    println!(
+        "{exploration}\n{:.1} s on the clock, on one processor",
+        begin.elapsed().as_secs_f64()
+    );
+    exploration.violation_count > 0
+}
+
+/// Hunts planted bugs; tells whether one was missed.
+fn hunt(hunting: &Hunting, output: Output) -> bool {
+    let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
+    let hunts = bugs::hunt_all(hunting, progress);
+    if output == Output::Json {
+        println!("{}", bugs::to_json(&hunts));
+    } else {
+        println!("{}", bugs::to_table(&hunts));
+    }
+    hunts.iter().any(|hunt| hunt.found.is_none())
 }
 
 /// Writes the golden data directory; tells whether that failed.
@@ -221,24 +338,91 @@ fn write_golden(directory: &Path) -> bool {
 
 fn known_bug(code: &str) -> &'static str {
     bugs::find(code).unwrap_or_else(|| {
-        eprintln!("there is no planted bug {code}; `cargo sim bugs` lists them");
-        std::process::exit(2);
+        refuse(&format!("there is no planted bug {code}; `cargo sim bugs` lists them"))
     })
 }
 
-fn replay(
-    options: &Options,
+/// Shrinks one failure, prints its story, and tells whether there was one.
+fn shrink_one(
+    which: &Which,
+    budget: Budget,
+    output: Option<PathBuf>,
+    scenario: Option<PathBuf>,
+) -> bool {
+    let mut case = which.case();
+    if case.about.is_empty() {
+        let planted = which.planted.as_ref().map(|code| format!(" with the planted bug {code}"));
+        case.about = format!("Shrunk from {}{}.", which.run, planted.unwrap_or_default());
+    }
+    let bar = ProgressBar::new_spinner();
+    let shrunk = shrink::shrink(&case, budget, &bar);
+    bar.finish_and_clear();
+    let shrunk = match shrunk {
+        Ok(shrunk) => shrunk,
+        Err(sound) => {
+            println!("{sound}");
+            return false;
+        }
+    };
+    println!("{}", shrink::in_words(&shrunk.case, &shrunk.report));
+    println!(
+        "{} decisions are left of {}, after {} runs and {:.1} CPU s",
+        shrunk.after, shrunk.before, shrunk.runs, shrunk.cpu_seconds
+    );
+    let path = output.unwrap_or_else(|| format!("{}.shrunk.json", which.stem()).into());
+    write(&path, &shrunk.case.to_json());
+    println!("see it again: cargo sim replay {}", path.display());
+    if let Some(test) = shrink::to_rust(&shrunk.case, &shrunk.report) {
+        match scenario {
+            Some(path) => write(&path, &test),
+            None => println!("\nas a test for sim-tests/tests/it/regress/:\n\n{test}"),
+        }
+    }
+    true
+}
+
+/// Writes a run as a page, and its last moments as a picture; tells whether it broke a promise.
+fn write_report(case: &Case, out: &Path, svg: Option<PathBuf>) -> bool {
+    let report = run_case(case, Keep { trace: false, log: true });
+    write(out, &report::page(case, &report));
+    println!("open {} in a browser", out.display());
+    if let Some(path) = svg {
+        write(&path, &report::last_moments(case, &report));
+    }
+    print_verdict(&report);
+    report.violation.is_some()
+}
+
+/// Shrinks failures of different planted bugs; tells whether one of them could not be.
+fn shrink_all(failures: usize, jobs: usize, output: Output) -> bool {
+    let progress = |row: &shrink::Row| eprintln!("{}", row.to_line());
+    let rows = shrink::shrink_planted(failures, jobs, progress);
+    if output == Output::Json {
+        println!("{}", shrink::rows_to_json(&rows));
+    } else {
+        println!("{}", shrink::rows_to_table(&rows));
+    }
+    rows.len() < failures
+}
+
+/// What becomes of a replay besides its verdict.
+struct Outputs {
+    write: Option<PathBuf>,
     trace: Option<PathBuf>,
     history: Option<PathBuf>,
     quiet: bool,
-) -> bool {
+}
+
+fn replay(case: &Case, outputs: &Outputs) -> bool {
+    let Outputs { write: replay_file, trace, history, quiet } = outputs;
     if !quiet {
-        println!("seed {}: {options}", options.seed);
+        println!("seed {}: {}", case.options.seed, case.options);
     }
-    let report = run(options, !quiet || trace.is_some());
+    let log = replay_file.is_some() || case.expected.is_some();
+    let report = run_case(case, Keep { trace: !quiet || trace.is_some(), log });
     match trace {
-        Some(path) => write(&path, &(report.trace.join("\n") + "\n")),
-        None if quiet => {}
+        Some(path) => write(path, &(report.trace.join("\n") + "\n")),
+        None if *quiet => {}
         None => report.trace.iter().for_each(|line| println!("{line}")),
     }
     if let Some(path) = history {
@@ -246,10 +430,28 @@ fn replay(
         if let Err(error) = jsonl::write(&report.history, &mut lines) {
             eprintln!("cannot encode the history: {error}");
         }
-        write(&path, &String::from_utf8_lossy(&lines));
+        write(path, &String::from_utf8_lossy(&lines));
+    }
+    if let Some(path) = replay_file {
+        write(path, &case.written(&report).to_json());
+    }
+    if let Some(expected) = &case.expected {
+        print_divergence(expected, &report);
     }
     print_verdict(&report);
     report.violation.is_some()
+}
+
+fn print_divergence(expected: &Expected, report: &Report) {
+    let spoke = report.violation.as_ref().map(|violation| violation.checker);
+    if spoke != expected.checker.as_deref() {
+        let name = |checker: Option<&str>| checker.unwrap_or("nobody").to_owned();
+        println!("{} was to speak, and {} did", name(expected.checker.as_deref()), name(spoke));
+    }
+    match expected.divergence(report) {
+        Some(divergence) => println!("this is not the run that was written down: {divergence}"),
+        None => println!("every event is as it was written down"),
+    }
 }
 
 fn print_verdict(report: &Report) {
@@ -269,7 +471,7 @@ fn print_verdict(report: &Report) {
     );
 }
 
-fn write(path: &PathBuf, text: &str) {
+fn write(path: &Path, text: &str) {
     if let Err(error) = std::fs::write(path, text) {
         eprintln!("cannot write {}: {error}", path.display());
         std::process::exit(2);

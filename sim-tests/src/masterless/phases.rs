@@ -28,7 +28,7 @@ use crate::history::History;
 use crate::nemesis::MASTERLESS_JUMPS_MAX_MS;
 use crate::options::Options;
 use crate::run::clock;
-use crate::workload::{ClientProcess, Shared};
+use crate::workload::{ClientProcess, Helper, Shared};
 use crate::world::{EPOCH_MS, World};
 
 /// Longest time after healing until the replicas are equal: that of the slowest mechanism, with
@@ -226,7 +226,8 @@ impl Phases<'_> {
             (self.cluster.addresses(), self.options.clone(), Arc::clone(self.shared));
         let clock = clock(self.world);
         let main = move |env| async move {
-            let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
+            let client = Helper::Repairer.client();
+            let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
             reader.ask_at(Level::Quorum);
             while !enough.load(Ordering::Relaxed) {
                 reader.read_everything(READ_ATTEMPTS).await;
@@ -245,7 +246,8 @@ impl Phases<'_> {
             (self.cluster.addresses(), self.options.clone(), Arc::clone(self.shared));
         let clock = clock(self.world);
         let main = move |env| async move {
-            let mut reader = ClientProcess::new(&env, addresses, &options, &shared, clock);
+            let client = Helper::Reader.client();
+            let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
             let mut served = false;
             for _ in 0..SERVE_ATTEMPTS {
                 served = reader.set_one().await;

@@ -306,10 +306,7 @@ impl World {
 
     /// Keeps a copy of what is durable on a machine's disk, to be [put back](Self::restore_disk).
     pub fn keep_disk(&self, host: Host) -> KeptDisk {
-        let kept = self.shared.with(|state| {
-            let none = DiskId(u64::MAX);
-            state.disk_of(host).durable_copy(none, &Rng::new(0))
-        });
+        let kept = self.shared.with(|state| state.disk_of(host).durable_copy(DiskId(u64::MAX)));
         KeptDisk(Arc::new(kept))
     }
 
@@ -357,8 +354,7 @@ impl World {
         let view = self.shared.with(|state| {
             let view = DiskId(state.disk_count);
             state.disk_count += 1;
-            let rng = Rng::new(0);
-            let copy = state.disk_of(host).durable_copy(view, &rng);
+            let copy = state.disk_of(host).durable_copy(view);
             state.disks.insert(view, copy);
             view
         });

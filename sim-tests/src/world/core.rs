@@ -23,6 +23,7 @@ use madsim::time::TimeHandle;
 use super::Host;
 use super::disk::SyncJob;
 use super::fault::FaultLedger;
+use super::log::{Happening, Log};
 use super::net::{ConnId, Side};
 use super::trace::Trace;
 
@@ -54,10 +55,13 @@ pub(super) struct Core {
     driver: Option<Waker>,
     pub(super) faults: FaultLedger,
     pub(super) trace: Trace,
+    /// Names of the machines, for the log.
+    names: Vec<String>,
+    log: Option<Log>,
 }
 
 impl Core {
-    pub(super) fn new(time: TimeHandle, record_trace: bool) -> Self {
+    pub(super) fn new(time: TimeHandle, record_trace: bool, log: Option<Log>) -> Self {
         Self {
             time,
             timers: BTreeMap::new(),
@@ -66,6 +70,26 @@ impl Core {
             driver: None,
             faults: FaultLedger::default(),
             trace: Trace::new(record_trace),
+            names: Vec::new(),
+            log,
+        }
+    }
+
+    /// Tells the trace and the log how the next machine is called.
+    pub(super) fn name_host(&mut self, name: &str) {
+        self.trace.name_host(name);
+        self.names.push(name.to_owned());
+    }
+
+    /// Tells whether a log is kept.
+    pub(super) fn is_logged(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Notes something in the log, if there is one.
+    pub(super) fn note(&self, host: Host, what: impl FnOnce() -> Happening) {
+        if let Some(log) = &self.log {
+            log.note(self.now(), self.names.get(host.0).cloned(), what());
         }
     }
 
@@ -158,7 +182,13 @@ impl Core {
         text: impl FnOnce() -> String,
     ) {
         let now = self.now();
-        self.trace.event(now, host, kind, numbers, text);
+        let Some(log) = &self.log else {
+            return self.trace.event(now, host, kind, numbers, text);
+        };
+        let text = text();
+        let what = Happening::Event { kind, numbers, text: text.clone() };
+        log.note(now, self.names.get(host.0).cloned(), what);
+        self.trace.event(now, host, kind, numbers, || text);
     }
 }
 
@@ -170,14 +200,4 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 /// Returns a length as the 64-bit number that offsets are made of.
 pub(super) fn bytes_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
-}
-
-/// Draws true with the given probability; draws nothing at all from a stream that is off.
-pub(super) fn roll(rng: &mut mangrove::base::Rng, probability: f64) -> bool {
-    probability > 0.0 && rng.chance(probability)
-}
-
-/// Draws a number of nanoseconds from a range of durations; draws nothing from an empty one.
-pub(super) fn draw(rng: &mut mangrove::base::Rng, range: (Duration, Duration)) -> u64 {
-    if range.0 >= range.1 { nanos(range.0) } else { nanos(rng.duration(range.0, range.1)) }
 }

@@ -9,8 +9,9 @@ use mangrove::base::{Instant, Rng, WallTime};
 use mangrove::env::Env;
 
 use super::clock::{Sleep, Until};
-use super::core::{draw, nanos};
+use super::core::nanos;
 use super::disk::SimDisk;
+use super::fate::For;
 use super::fault::Fault;
 use super::net::SimNet;
 use super::{Fence, Shared};
@@ -82,7 +83,13 @@ impl Env for SimEnv {
             let world = state.core.now();
             // Even the shortest sleep lets others run.
             let length = nanos(duration).max(1);
-            let late = draw(&mut state.timer_rng, (Duration::ZERO, state.timer_late_max));
+            let late_max = state.timer_late_max;
+            let late = if late_max.is_zero() {
+                0
+            } else {
+                let fate = state.host_mut(host).timers.next(world);
+                fate.nanos(For::Late, (Duration::ZERO, late_max))
+            };
             if late > 0 {
                 state.core.faults.injected(Fault::C5);
                 state.core.faults.observed(Fault::C5);

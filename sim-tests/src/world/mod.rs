@@ -22,8 +22,8 @@
 //! for a moment, but whatever they ask of disk or network has no effect.
 //!
 //! # Invariants
-//! 1. Everything that happens is a function of the seed, the options and the scenario. Each
-//!    purpose has its own stream of randomness, and a fault that is off draws nothing.
+//! 1. Everything that happens is a function of the seed, the options and the scenario. Every
+//!    decision has a fate of its own (see `fate`), so none shifts another.
 //! 2. A dead incarnation changes nothing.
 //! 3. After [`World::shutdown`] no task and no timer of the world is left.
 //!
@@ -36,7 +36,9 @@ mod control;
 mod core;
 mod disk;
 mod env;
+mod fate;
 mod fault;
+mod log;
 mod net;
 mod options;
 mod run;
@@ -60,7 +62,10 @@ use self::core::{Core, Event, nanos};
 use self::disk::{DiskId, DiskState};
 pub use self::disk::{FileState, PowerLoss, Rot, SimDisk, SimFile};
 pub use self::env::SimEnv;
+pub use self::fate::{Decided, Moment, SyncEnd};
+use self::fate::{Fate, Passing};
 pub use self::fault::Fault;
+pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
 pub use self::net::{Reset, SimListener, SimNet, SimStream};
 pub use self::options::{
@@ -110,7 +115,12 @@ struct HostState {
     clock: Clock,
     wall_is_off: bool,
     disk: DiskId,
+    /// How many disks the machine has had.
+    disk_count: u64,
     rng: Rng,
+    fate: Fate,
+    /// The fates of its timers.
+    timers: Passing,
 }
 
 struct State {
@@ -121,7 +131,9 @@ struct State {
     disk_count: u64,
     options: WorldOptions,
     rng: Rng,
-    timer_rng: Rng,
+    fate: Fate,
+    /// What the scenario is about to do; the fates of a power loss belong to it.
+    decision: u64,
     timer_late_max: Duration,
     task_count: u64,
 }
@@ -161,8 +173,16 @@ impl State {
     fn add_disk(&mut self, host: Host, options: DiskOptions) -> DiskId {
         let id = DiskId(self.disk_count);
         self.disk_count += 1;
-        let rng = self.host(host).rng.split("disk").split(&id.0.to_string());
-        self.disks.insert(id, DiskState::new(id, host, options, &rng));
+        let decided = self.options.decided.clone();
+        let state = self.host_mut(host);
+        state.disk_count += 1;
+        let fate = state.fate.named("disk").of(state.disk_count);
+        let of_host = |decided: &Decided| {
+            matches!(decided,
+            Decided::Sync { host, .. } if *host == state.name)
+        };
+        let decided = decided.into_iter().filter(of_host).collect();
+        self.disks.insert(id, DiskState::new(id, host, options, fate, decided));
         id
     }
 
@@ -207,9 +227,9 @@ impl State {
                 self.host_mut(host).has_power = false;
                 self.core.event(host, "power_off", (incarnation, 0), || format!("{loss:?}"));
                 self.net.power_lost(&mut self.core, host);
-                let id = self.host(host).disk;
+                let (id, decision) = (self.host(host).disk, self.decision);
                 if let Some(disk) = self.disks.get_mut(&id) {
-                    disk.lose_power(&mut self.core, loss);
+                    disk.lose_power(&mut self.core, loss, decision);
                 }
             }
         }
@@ -252,15 +272,16 @@ impl World {
         let handle = Handle::current();
         let time = madsim::time::TimeHandle::current();
         let state = State {
-            core: Core::new(time, options.record_trace),
-            net: Net::new(options.net.clone(), rng),
+            core: Core::new(time, options.record_trace, options.log.clone()),
+            net: Net::new(options.net.clone(), rng, options.decided.clone()),
             hosts: Vec::new(),
             disks: BTreeMap::new(),
             disk_count: 0,
-            timer_rng: rng.split("clock.late"),
             timer_late_max: options.clock.timer_late_max,
             options,
             rng: rng.clone(),
+            fate: Fate::root(rng).named("host"),
+            decision: 0,
             task_count: 0,
         };
         let shared =
@@ -290,6 +311,7 @@ impl World {
         self.shared.with(|state| {
             let host = Host(state.hosts.len());
             let rng = state.rng.split("host").split(name);
+            let fate = state.fate.named(name);
             state.hosts.push(HostState {
                 name: name.to_owned(),
                 madsim,
@@ -301,13 +323,16 @@ impl World {
                 clock: Clock::new(0),
                 wall_is_off: false,
                 disk: DiskId(state.disk_count),
+                disk_count: 0,
                 rng,
+                fate,
+                timers: Passing::new(fate.named("timers")),
             });
             let options = state.options.disk.clone();
             state.add_disk(host, options);
             state.draw_clock(host);
             state.net.add_host(name, is_client);
-            state.core.trace.name_host(name);
+            state.core.name_host(name);
             host
         })
     }
@@ -382,6 +407,12 @@ impl World {
         })?;
         let disk = SimDisk::new(&self.shared, disk, fence);
         Some(SimEnv::new(&self.shared, fence, node, rng, disk))
+    }
+
+    /// Says what the scenario is about to do, by a number of its own: what a power loss leaves of
+    /// a disk depends on that number, and not on the power losses before it.
+    pub fn set_decision(&self, decision: u64) {
+        self.shared.with(|state| state.decision = decision);
     }
 
     /// Kills the process on a machine (P1); nothing happens if there is none.
@@ -524,6 +555,16 @@ impl World {
     ) {
         let host = host.unwrap_or(Host(usize::MAX));
         self.shared.with(|state| state.core.event(host, kind, numbers, text));
+    }
+
+    /// Tells whether a log is kept.
+    pub fn is_logged(&self) -> bool {
+        self.shared.with(|state| state.core.is_logged())
+    }
+
+    /// Notes something about a machine in the log, if there is one.
+    pub fn note(&self, host: Host, what: impl FnOnce() -> Happening) {
+        self.shared.with(|state| state.core.note(host, what));
     }
 
     /// Returns the hash over everything that has happened: equal for equal runs.

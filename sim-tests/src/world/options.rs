@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use mangrove::base::Rng;
-
-use super::core::{draw, nanos, roll};
+use super::core::nanos;
+use super::fate::{Decided, Fate, For};
+use super::log::Log;
 
 /// Everything that can be chosen about a world.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,10 @@ pub struct WorldOptions {
     pub disk: DiskOptions,
     /// The clocks.
     pub clock: ClockOptions,
+    /// Fates that are not drawn.
+    pub decided: Vec<Decided>,
+    /// Where to note what happens, if anywhere.
+    pub log: Option<Log>,
 }
 
 /// The network: one set of faults among servers, one for links that a client is at (N10).
@@ -104,14 +108,14 @@ impl Latency {
     };
 
     /// Draws one in nanoseconds, and tells whether it is a long delay.
-    pub(super) fn draw(self, rng: &mut Rng) -> (u64, bool) {
+    pub(super) fn draw(self, fate: Fate) -> (u64, bool) {
         match self {
             Self::Bimodal { fast, slow, slow_chance } => {
-                let is_slow = roll(rng, slow_chance);
-                (draw(rng, if is_slow { slow } else { fast }), is_slow)
+                let is_slow = fate.chance(For::Slow, slow_chance);
+                (fate.nanos(For::Latency, if is_slow { slow } else { fast }), is_slow)
             }
             Self::Exponential { floor, mean } => {
-                let times = -(1.0 - rng.unit()).ln();
+                let times = -(1.0 - fate.unit(For::Latency)).ln();
                 (nanos(floor.saturating_add(mean.mul_f64(times))), times > 10.0)
             }
         }

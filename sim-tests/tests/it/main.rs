@@ -1,5 +1,7 @@
 //! Scenarios and suites of the simulation.
 
+#[cfg(all(test, madsim))]
+mod case;
 #[cfg(test)]
 mod check_fuzz;
 #[cfg(test)]
@@ -25,7 +27,11 @@ mod golden;
 #[cfg(all(test, madsim))]
 mod masterless_scenarios;
 #[cfg(all(test, madsim))]
+mod report;
+#[cfg(all(test, madsim))]
 mod scenarios;
+#[cfg(all(test, madsim))]
+mod shrink;
 #[cfg(all(test, madsim))]
 mod storage_scenarios;
 #[cfg(all(test, madsim))]

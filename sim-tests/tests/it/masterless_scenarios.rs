@@ -254,8 +254,9 @@ fn each_mechanism_makes_replicas_equal_by_itself() {
 
 #[test]
 fn tables_that_a_start_finds_damaged_are_got_back_from_the_others() {
+    // Where the bit flips is a matter of the seed: most often in what no start reads.
     let mut condemned = 0;
-    for seed in 1..9 {
+    for seed in 1..33 {
         let mut options = busy(seed, Mechanism::All);
         options.tuning.flush_log_bytes = 2000;
         let report = holds(&options, async |scene| {

@@ -316,18 +316,26 @@ fn disk_that_is_full_when_a_snapshot_comes_gets_it_later() {
 
 #[test]
 fn leader_with_rotten_tables_steps_aside_and_is_refilled() {
-    let report = holds(&scrubbed(160), async |scene| {
-        scene.pass(10_000 * MS).await;
-        let leader = scene.leader().await;
-        assert!(sees(scene, leader, has_table).await, "nothing was ever flushed");
-        rot(scene, leader, Part::Cells);
-        let before = scene.acknowledged();
-        scene.pass(15_000 * MS).await;
-        assert!(scene.acknowledged() > before, "nobody serves after the leader");
-    });
-    assert!(report.elections > 1, "{} elections", report.elections);
-    assert!(hits(&report, "replica.state_is_condemned") > 0, "{:?}", report.probes);
-    assert!(hits(&report, "tree.damage_is_replaced") > 0, "{:?}", report.probes);
+    // A compaction may take the rotten table away before anybody reads it; then nothing happens.
+    let mut condemned = 0;
+    for seed in 160..172 {
+        let report = holds(&scrubbed(seed), async |scene| {
+            scene.pass(10_000 * MS).await;
+            let leader = scene.leader().await;
+            assert!(sees(scene, leader, has_table).await, "nothing was ever flushed");
+            rot(scene, leader, Part::Cells);
+            let before = scene.acknowledged();
+            scene.pass(15_000 * MS).await;
+            assert!(scene.acknowledged() > before, "nobody serves after the leader");
+        });
+        if hits(&report, "replica.state_is_condemned") == 0 {
+            continue;
+        }
+        condemned += 1;
+        assert!(report.elections > 1, "seed {seed}: {} elections", report.elections);
+        assert!(hits(&report, "tree.damage_is_replaced") > 0, "seed {seed}: {:?}", report.probes);
+    }
+    assert!(condemned > 0, "nobody has read the rot");
 }
 
 #[test]

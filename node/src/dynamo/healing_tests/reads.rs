@@ -40,6 +40,7 @@ fn second_read_shows_less(write: impl Fn(&Cluster) -> Entry) -> bool {
 }
 
 /// The oracle of the harness would end the test before we could look.
+#[cfg(feature = "testing")]
 fn is_caught(scenario: impl Fn() -> bool + std::panic::UnwindSafe) -> bool {
     std::panic::catch_unwind(scenario).unwrap_or(true)
 }

@@ -4,7 +4,7 @@
 //! A *round* is one disturbance: writers write; one node, a majority or all are killed with
 //! SIGKILL at a moment drawn from the seed, stay down for a while, and are started again, some of
 //! them to be killed once more while they recover. Then every cell that was ever written is read
-//! back ([`ledger`] says what must be found). A *life* is some rounds on one cluster in a fresh
+//! back (`ledger` says what must be found). A *life* is some rounds on one cluster in a fresh
 //! directory; lives differ in how large logs and tables may grow, how many threads a node has, and
 //! whether its nodes lose what they write to their tables.
 //!

@@ -58,7 +58,7 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
-/// See the [module](self).
+/// A connection to an etcd server; what it understands is in the essay of this file.
 #[derive(Debug)]
 pub struct GrpcConnection {
     connection: Connection<Grpc>,

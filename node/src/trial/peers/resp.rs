@@ -16,7 +16,7 @@ const BYTES_MAX: usize = 16 << 20;
 /// How long `WAIT` waits for a replica, in milliseconds.
 const WAIT_MS: &[u8] = b"1000";
 
-/// See the [module](self).
+/// A connection to a Redis server; what it understands is in the essay of this file.
 #[derive(Debug)]
 pub struct RespConnection {
     connection: Connection<Resp>,

@@ -118,12 +118,12 @@ impl Disk for SimDisk {
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         self.wait().await;
-        self.run(|disk, _| disk.rename(from, to)).await.map_err(error("rename", from))
+        self.run(|disk, core| disk.rename(core, from, to)).await.map_err(error("rename", from))
     }
 
     async fn remove(&self, path: &str) -> Result<(), DiskError> {
         self.wait().await;
-        self.run(|disk, _| disk.remove(path)).await.map_err(error("remove", path))
+        self.run(|disk, core| disk.remove(core, path)).await.map_err(error("remove", path))
     }
 
     async fn create_dir(&self, path: &str) -> Result<(), DiskError> {

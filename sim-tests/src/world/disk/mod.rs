@@ -43,8 +43,10 @@ pub use self::file::{SimDisk, SimFile};
 pub use self::look::FileState;
 pub use self::power::PowerLoss;
 use super::Host;
-use super::core::{Core, Event, bytes_u64, draw, roll};
+use super::core::{Core, Event, bytes_u64};
+use super::fate::{Decided, Fate, For, Passing, SyncEnd};
 use super::fault::Fault;
+use super::log::Happening;
 use super::options::DiskOptions;
 use super::trace::fold_bytes;
 
@@ -148,9 +150,17 @@ struct Inode {
     /// Offsets of flipped bits that no read has met yet.
     rotten: Vec<u64>,
     open_count: u32,
+    /// The fates of what is done to the file.
+    fate: Fate,
+    passing: Passing,
 }
 
 impl Inode {
+    /// Makes an empty file; its fates belong to the name under which it is created.
+    fn new(fate: Fate) -> Self {
+        Self { fate, passing: Passing::new(fate), ..Self::default() }
+    }
+
     fn change(&mut self, order: u64, kind: DataKind) {
         kind.apply(&mut self.cached);
         let (start, len) = kind.range();
@@ -193,6 +203,9 @@ pub(super) struct SyncJob {
     power_loss_count: u64,
     target: SyncTarget,
     before: u64,
+    fate: Fate,
+    /// How it ends, if that was decided.
+    decided: Option<u64>,
     reply: oneshot::Sender<Result<(), Refusal>>,
 }
 
@@ -202,22 +215,15 @@ impl SyncJob {
     }
 }
 
-/// One stream of randomness per purpose.
-struct DiskRngs {
-    sync_time: Rng,
-    sync_error: Rng,
-    sync_lie: Rng,
-    write_time: Rng,
-    write_error: Rng,
-    power: Rng,
-    torn: Rng,
-}
-
 pub(super) struct DiskState {
     id: DiskId,
     host: Host,
     pub(super) options: DiskOptions,
-    rngs: DiskRngs,
+    fate: Fate,
+    /// Syncs that end as was decided.
+    decided: Vec<Decided>,
+    /// The fates of syncs of directories, and of the waits of writes.
+    passing: Passing,
     inodes: BTreeMap<InodeId, Inode>,
     names: BTreeMap<String, Entry>,
     durable_names: BTreeMap<String, Entry>,
@@ -226,6 +232,8 @@ pub(super) struct DiskState {
     change_count: u64,
     sync_count: u32,
     power_loss_count: u64,
+    /// The decision that took the power last, and how often it has.
+    power_decision: (u64, u64),
     stalled_until: u64,
 }
 
@@ -245,20 +253,20 @@ fn directory_of(path: &str) -> &str {
 }
 
 impl DiskState {
-    pub(super) fn new(id: DiskId, host: Host, options: DiskOptions, rng: &Rng) -> Self {
+    pub(super) fn new(
+        id: DiskId,
+        host: Host,
+        options: DiskOptions,
+        fate: Fate,
+        decided: Vec<Decided>,
+    ) -> Self {
         Self {
             id,
             host,
             options,
-            rngs: DiskRngs {
-                sync_time: rng.split("disk.sync_time"),
-                sync_error: rng.split("disk.sync_error"),
-                sync_lie: rng.split("disk.sync_lie"),
-                write_time: rng.split("disk.write_time"),
-                write_error: rng.split("disk.write_error"),
-                power: rng.split("disk.power"),
-                torn: rng.split("disk.torn"),
-            },
+            fate,
+            decided,
+            passing: Passing::new(fate.named("passing")),
             inodes: BTreeMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -267,6 +275,7 @@ impl DiskState {
             change_count: 0,
             sync_count: 0,
             power_loss_count: 0,
+            power_decision: (0, 0),
             stalled_until: 0,
         }
     }
@@ -337,13 +346,28 @@ impl DiskState {
         }
         let inode = self.inode_count;
         self.inode_count += 1;
+        let made = self.make_inode(path);
+        self.inodes.insert(inode, made);
         let (directory, path) = (directory_of(path), path.to_owned());
         self.change_names(directory, NameKind::Create { path, entry: Entry::File(inode) });
-        self.inode(inode).open_count = 1;
         Ok(inode)
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), Refusal> {
+    /// Makes an open file, with what was decided about files of that name.
+    fn make_inode(&self, path: &str) -> Inode {
+        let mut inode = Inode::new(self.fate.named(path));
+        inode.open_count = 1;
+        for decided in &self.decided {
+            if let Decided::Sync { path: wanted, moment, end, .. } = decided
+                && wanted == path
+            {
+                inode.passing.decide(*moment, end.number());
+            }
+        }
+        inode
+    }
+
+    fn rename(&mut self, core: &Core, from: &str, to: &str) -> Result<(), Refusal> {
         let inode = self.inode_of(from)?;
         if !self.is_directory(directory_of(to)) {
             return Err(NOT_FOUND);
@@ -352,14 +376,17 @@ impl DiskState {
             return Err(IS_DIRECTORY);
         }
         if from != to {
+            core.note(self.host, || Happening::Gone { path: from.to_owned() });
             let (from, directory) = (from.to_owned(), directory_of(to));
             self.change_names(directory, NameKind::Rename { from, to: to.to_owned(), inode });
+            self.note_file(core, inode);
         }
         Ok(())
     }
 
-    fn remove(&mut self, path: &str) -> Result<(), Refusal> {
+    fn remove(&mut self, core: &Core, path: &str) -> Result<(), Refusal> {
         self.inode_of(path)?;
+        core.note(self.host, || Happening::Gone { path: path.to_owned() });
         self.change_names(directory_of(path), NameKind::Remove { path: path.to_owned() });
         Ok(())
     }
@@ -415,9 +442,13 @@ impl DiskState {
     ) -> Result<(), Refusal> {
         let mut result = Ok(());
         let mut len = bytes.len();
-        if roll(&mut self.rngs.write_error, self.options.write_error) {
-            len = self.rngs.write_error.index(len + 1);
-            result = Err(self.refuse(core, Fault::D7, IO_ERROR));
+        let error = self.options.write_error;
+        if error > 0.0 {
+            let fate = self.inode(inode).passing.next(core.now());
+            if fate.chance(For::WriteError, error) {
+                len = fate.index(For::WriteLength, len + 1);
+                result = Err(self.refuse(core, Fault::D7, IO_ERROR));
+            }
         }
         if self.options.quota_bytes.is_some() {
             let room = self.len(inode).saturating_add(self.free_bytes()).saturating_sub(offset);
@@ -438,6 +469,7 @@ impl DiskState {
             self.inode(inode).change(order, kind);
         }
         core.fold(self.host, offset, bytes_u64(len) ^ inode.rotate_left(40));
+        self.note_file(core, inode);
         result
     }
 
@@ -448,7 +480,30 @@ impl DiskState {
         }
         let order = self.next_order();
         self.inode(inode).change(order, DataKind::Truncate { len });
+        self.note_file(core, inode);
         Ok(())
+    }
+
+    /// Tells the log how a file is, if there is a log.
+    fn note_file(&self, core: &Core, inode: InodeId) {
+        if !core.is_logged() {
+            return;
+        }
+        let own = |(_, entry): &(&String, &Entry)| **entry == Entry::File(inode);
+        let (Some((path, _)), Some(file)) = (self.names.iter().find(own), self.inodes.get(&inode))
+        else {
+            return;
+        };
+        let pending = file.pending.iter().map(|change| change.kind.range().1).sum();
+        let (path, cached) = (path.clone(), file.cached.len());
+        core.note(self.host, || Happening::File { path, cached, pending });
+    }
+
+    /// Tells the log how every file is, if there is a log.
+    fn note_files(&self, core: &Core) {
+        if core.is_logged() {
+            self.inodes.keys().for_each(|inode| self.note_file(core, *inode));
+        }
     }
 
     fn refuse(&self, core: &mut Core, fault: Fault, refusal: Refusal) -> Refusal {
@@ -462,7 +517,12 @@ impl DiskState {
 
     /// Returns until when the disk makes a write wait; a time in the past if not at all.
     fn write_until(&mut self, core: &mut Core) -> u64 {
-        let time = draw(&mut self.rngs.write_time, self.options.write_time);
+        let range = self.options.write_time;
+        let time = if range.1.is_zero() {
+            0
+        } else {
+            self.passing.next(core.now()).nanos(For::WriteTime, range)
+        };
         self.busy_until(core, time)
     }
 
@@ -487,11 +547,16 @@ impl DiskState {
         target: SyncTarget,
     ) -> oneshot::Receiver<Result<(), Refusal>> {
         let (reply, answer) = oneshot::channel();
-        let time = draw(&mut self.rngs.sync_time, self.options.sync_time);
+        let now = core.now();
+        let (fate, decided) = match &target {
+            SyncTarget::File(inode) => self.inode(*inode).passing.next_decided(now),
+            SyncTarget::Directory(path) => (self.passing.next(now).named(path), None),
+        };
+        let time = fate.nanos(For::SyncTime, self.options.sync_time);
         let at = self.busy_until(core, time);
         let before = self.change_count + 1;
         let power_loss_count = self.power_loss_count;
-        let job = SyncJob { disk: self.id, power_loss_count, target, before, reply };
+        let job = SyncJob { disk: self.id, power_loss_count, target, before, fate, decided, reply };
         self.sync_count += 1;
         if at <= core.now() {
             self.complete_sync(core, job);
@@ -513,28 +578,38 @@ impl DiskState {
         }
         self.sync_count = self.sync_count.saturating_sub(1);
         let result = match &job.target {
-            SyncTarget::File(inode) => self.sync_file(core, *inode, job.before),
-            SyncTarget::Directory(path) => self.sync_directory(core, path, job.before),
+            SyncTarget::File(inode) => self.sync_file(core, *inode, &job),
+            SyncTarget::Directory(path) => self.sync_directory(core, path, &job),
         };
         core.fold(self.host, job.before, u64::from(result.is_ok()));
+        if let SyncTarget::File(inode) = &job.target {
+            self.note_file(core, *inode);
+        }
         if job.reply.send(result).is_err() {
             // Whoever asked has been killed meanwhile; the medium does not care.
         }
     }
 
-    fn sync_file(&mut self, core: &mut Core, inode: InodeId, before: u64) -> Result<(), Refusal> {
-        let fails = roll(&mut self.rngs.sync_error, self.options.sync_error);
-        let lies = !fails && roll(&mut self.rngs.sync_lie, self.options.sync_lie);
+    /// Tells whether a sync fails, and if not, whether it lies.
+    fn sync_end(&self, job: &SyncJob) -> (bool, bool) {
+        if let Some(end) = job.decided {
+            return (end == SyncEnd::Fails.number(), end == SyncEnd::Lies.number());
+        }
+        let fails = job.fate.chance(For::SyncError, self.options.sync_error);
+        (fails, !fails && job.fate.chance(For::SyncLie, self.options.sync_lie))
+    }
+
+    fn sync_file(&mut self, core: &mut Core, inode: InodeId, job: &SyncJob) -> Result<(), Refusal> {
+        let (fails, lies) = self.sync_end(job);
         let host = self.host;
-        let mut changes = self.inode(inode).take_before(before);
+        let mut changes = self.inode(inode).take_before(job.before);
         if lies && !changes.is_empty() {
             let total = changes.len();
-            let rng = &mut self.rngs.sync_lie;
-            let spared = rng.index(total);
+            let spared = bytes_u64(job.fate.index(For::Lie(0), total));
             let mut position = 0;
             changes.retain(|_| {
                 position += 1;
-                position - 1 != spared && rng.chance(0.5)
+                position - 1 != spared && job.fate.chance(For::Lie(position), 0.5)
             });
             let lost = bytes_u64(total - changes.len());
             core.faults.injected(Fault::D6);
@@ -554,18 +629,24 @@ impl DiskState {
         Ok(())
     }
 
-    fn sync_directory(&mut self, core: &mut Core, path: &str, before: u64) -> Result<(), Refusal> {
-        if roll(&mut self.rngs.sync_error, self.options.sync_error) {
+    fn sync_directory(
+        &mut self,
+        core: &mut Core,
+        path: &str,
+        job: &SyncJob,
+    ) -> Result<(), Refusal> {
+        let (fails, lies) = self.sync_end(job);
+        if fails {
             return Err(self.refuse(core, Fault::D5, IO_ERROR));
         }
-        if roll(&mut self.rngs.sync_lie, self.options.sync_lie) {
+        if lies {
             core.faults.injected(Fault::D6);
             core.event(self.host, "disk.lies", (0, 0), || format!("D6: directory {path:?}"));
             return Ok(());
         }
         let durable = &mut self.durable_names;
         self.pending_names.retain(|change| {
-            let covered = change.order < before && change.directory == path;
+            let covered = change.order < job.before && change.directory == path;
             if covered {
                 change.kind.apply(durable);
             }
@@ -641,16 +722,17 @@ impl DiskState {
     }
 
     /// Returns a disk that holds what would be left by a strict power loss now.
-    pub(super) fn durable_copy(&self, id: DiskId, rng: &Rng) -> Self {
+    pub(super) fn durable_copy(&self, id: DiskId) -> Self {
         let options = DiskOptions {
             sync_time: Default::default(),
             write_time: Default::default(),
             ..DiskOptions::default()
         };
-        let mut copy = Self::new(id, self.host, options, rng);
+        let mut copy = Self::new(id, self.host, options, self.fate, Vec::new());
         copy.inode_count = self.inode_count;
         copy.durable_names = self.durable_names.clone();
-        let durable = |inode: &Inode| Inode { durable: inode.durable.clone(), ..Inode::default() };
+        let durable =
+            |inode: &Inode| Inode { durable: inode.durable.clone(), ..Inode::new(inode.fate) };
         copy.inodes = self.inodes.iter().map(|(id, inode)| (*id, durable(inode))).collect();
         copy.settle();
         copy
@@ -658,7 +740,7 @@ impl DiskState {
 
     /// Takes over everything that is durable on another disk, in place of what is here.
     pub(super) fn fill_from(&mut self, other: &Self) {
-        let copy = other.durable_copy(self.id, &Rng::new(0));
+        let copy = other.durable_copy(self.id);
         self.inode_count = copy.inode_count;
         self.durable_names = copy.durable_names;
         self.inodes = copy.inodes;

@@ -2,8 +2,9 @@
 
 use mangrove::base::Rng;
 
-use super::{DataChange, DataKind, DiskState, Entry, Inode, NameKind, directory_of};
-use crate::world::core::{Core, bytes_u64, roll};
+use super::{DataChange, DataKind, DiskState, Entry, Inode, NameChange, NameKind, directory_of};
+use crate::world::core::{Core, bytes_u64};
+use crate::world::fate::{Fate, For};
 use crate::world::fault::Fault;
 
 /// Bytes that the medium writes as one: all of them or none.
@@ -31,18 +32,22 @@ struct Losses {
 
 impl DiskState {
     /// Loses power: decides what is left of every pending change, and forgets the page cache.
-    pub(in crate::world) fn lose_power(&mut self, core: &mut Core, kind: PowerLoss) {
+    ///
+    /// What is left depends on the decision that took the power.
+    pub(in crate::world) fn lose_power(&mut self, core: &mut Core, kind: PowerLoss, decision: u64) {
         let mut losses = Losses::default();
+        let fate = self.power_fate(decision);
         // Now and then everything had just reached the medium.
         let keep = match kind {
             PowerLoss::Strict => 0.0,
-            PowerLoss::Subset if self.rngs.power.chance(0.1) => 1.0,
-            PowerLoss::Subset => self.rngs.power.unit(),
+            PowerLoss::Subset if fate.chance(For::KeepAll, 0.1) => 1.0,
+            PowerLoss::Subset => fate.unit(For::KeepShare),
         };
-        let lost_data = self.lose_data(keep, &mut losses);
-        self.lose_names(keep, &lost_data, &mut losses);
+        let lost_data = self.lose_data(keep, fate, &mut losses);
+        self.lose_names(keep, fate, &lost_data, &mut losses);
         self.power_loss_count += 1;
         self.settle();
+        self.note_files(core);
         let fault = match kind {
             PowerLoss::Strict => Fault::P2,
             PowerLoss::Subset => Fault::P3,
@@ -71,20 +76,29 @@ impl DiskState {
         });
     }
 
+    /// Returns the fate of what a decision leaves of this disk, this time.
+    fn power_fate(&mut self, decision: u64) -> Fate {
+        let (last, count) = self.power_decision;
+        self.power_decision = (decision, if last == decision { count + 1 } else { 0 });
+        self.fate.named("power").of(decision).of(self.power_decision.1)
+    }
+
     /// Decides about the bytes; returns the files that lost some.
-    fn lose_data(&mut self, keep: f64, losses: &mut Losses) -> Vec<u64> {
+    fn lose_data(&mut self, keep: f64, fate: Fate, losses: &mut Losses) -> Vec<u64> {
         let mut files = Vec::new();
         for (id, inode) in &mut self.inodes {
             let mut has_dropped = false;
-            for change in std::mem::take(&mut inode.pending) {
-                if !roll(&mut self.rngs.power, keep) {
+            let fate = fate.of(inode.fate.bits(For::Keep));
+            for (position, change) in (0..).zip(std::mem::take(&mut inode.pending)) {
+                let fate = fate.of(position);
+                if !fate.chance(For::Keep, keep) {
                     losses.dropped += 1;
                     has_dropped = true;
                     continue;
                 }
                 losses.reordered += u64::from(has_dropped);
-                if roll(&mut self.rngs.torn, self.options.torn) {
-                    losses.torn += u64::from(tear(inode, &change, &mut self.rngs.torn));
+                if fate.chance(For::Torn, self.options.torn) {
+                    losses.torn += u64::from(tear(inode, &change, &mut fate.stream(For::Tear)));
                 } else {
                     change.kind.apply(&mut inode.durable);
                 }
@@ -97,12 +111,13 @@ impl DiskState {
         files
     }
 
-    fn lose_names(&mut self, keep: f64, lost_data: &[u64], losses: &mut Losses) {
-        for change in std::mem::take(&mut self.pending_names) {
-            let is_kept = roll(&mut self.rngs.power, keep);
+    fn lose_names(&mut self, keep: f64, fate: Fate, lost_data: &[u64], losses: &mut Losses) {
+        for (position, change) in (0..).zip(std::mem::take(&mut self.pending_names)) {
+            let fate = fate.named(subject_of(&change)).of(position);
+            let is_kept = fate.chance(For::Keep, keep);
             if let NameKind::Rename { from, inode, .. } = &change.kind {
                 // A third of the renames that survive have only written the new name.
-                let is_half = is_kept && self.rngs.power.chance(0.3);
+                let is_half = is_kept && fate.chance(For::Half, 0.3);
                 let is_early = is_kept && lost_data.contains(inode);
                 losses.renames += u64::from(!is_kept || is_half || is_early);
                 if is_half {
@@ -138,11 +153,21 @@ impl DiskState {
         for inode in self.inodes.values_mut() {
             let rotten = std::mem::take(&mut inode.rotten);
             let durable = std::mem::take(&mut inode.durable);
-            *inode = Inode { cached: durable.clone(), durable, rotten, ..Inode::default() };
+            let (fate, passing) = (inode.fate, std::mem::take(&mut inode.passing));
+            *inode =
+                Inode { cached: durable.clone(), durable, rotten, passing, ..Inode::new(fate) };
         }
         self.sync_count = 0;
         self.stalled_until = 0;
         self.sweep();
+    }
+}
+
+/// Returns the name that a change is about.
+fn subject_of(change: &NameChange) -> &str {
+    match &change.kind {
+        NameKind::Create { path, .. } | NameKind::Remove { path } => path,
+        NameKind::Rename { to, .. } => to,
     }
 }
 

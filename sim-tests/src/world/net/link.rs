@@ -1,8 +1,7 @@
 //! One direction between two machines: how long a segment takes, and what holds it up.
 
-use mangrove::base::Rng;
-
-use crate::world::core::{bytes_u64, draw, nanos, roll};
+use crate::world::core::{bytes_u64, nanos};
+use crate::world::fate::{Fate, For, Passing};
 use crate::world::fault::{Fault, FaultSet};
 use crate::world::options::{LinkOptions, NetOptions};
 
@@ -25,44 +24,27 @@ pub(super) struct Link {
     burst_until: u64,
     /// When the bandwidth limit lets the next segment out.
     free_at: u64,
-}
-
-/// One stream of randomness per purpose.
-pub(super) struct NetRngs {
-    pub(super) latency: Rng,
-    pub(super) loss: Rng,
-    pub(super) burst: Rng,
-    pub(super) reset: Rng,
-    pub(super) block: Rng,
-    pub(super) heal: Rng,
-    pub(super) flip: Rng,
-    pub(super) read: Rng,
-    pub(super) swizzle: Rng,
-}
-
-impl NetRngs {
-    pub(super) fn new(rng: &Rng) -> Self {
-        Self {
-            latency: rng.split("net.latency"),
-            loss: rng.split("net.loss"),
-            burst: rng.split("net.burst"),
-            reset: rng.split("net.reset"),
-            block: rng.split("net.block"),
-            heal: rng.split("net.heal"),
-            flip: rng.split("net.flip"),
-            read: rng.split("net.read"),
-            swizzle: rng.split("net.swizzle"),
-        }
-    }
+    /// The fates of its segments, and of what else is decided about them.
+    pub(super) segments: Passing,
+    /// The fates of reads at its end.
+    pub(super) reads: Passing,
 }
 
 /// When a segment arrives, and which faults had a hand in it.
 pub(super) struct Passage {
     pub(super) at: u64,
     pub(super) faults: FaultSet,
+    /// What else is to be drawn about the segment.
+    pub(super) fate: Fate,
 }
 
 impl Link {
+    /// Makes an open link; `fate` is that of the pair of machines.
+    pub(super) fn new(fate: Fate) -> Self {
+        let (segments, reads) = (fate.named("segments"), fate.named("reads"));
+        Self { segments: Passing::new(segments), reads: Passing::new(reads), ..Self::default() }
+    }
+
     pub(super) fn is_held(&self) -> bool {
         self.blocked_since.is_some() || self.clogged_since.is_some()
     }
@@ -74,20 +56,18 @@ impl Link {
     }
 
     /// Sends a segment of `len` bytes over an open link.
-    pub(super) fn pass(
-        &mut self,
-        options: &LinkOptions,
-        rngs: &mut NetRngs,
-        now: u64,
-        len: usize,
-    ) -> Passage {
+    pub(super) fn pass(&mut self, options: &LinkOptions, now: u64, len: usize) -> Passage {
         let mut faults = FaultSet::default();
-        let (latency, is_slow) = options.latency.draw(&mut rngs.latency);
+        let (fate, decided) = self.segments.next_decided(now);
+        if let Some(delay) = decided {
+            return Passage { at: now + delay, faults, fate };
+        }
+        let (latency, is_slow) = options.latency.draw(fate);
         if is_slow || self.extra_delay > 0 {
             faults.add(Fault::N2);
         }
         let mut at = now + latency + self.extra_delay;
-        let lost = self.loss_delay(options, rngs, now);
+        let lost = self.loss_delay(options, fate, now);
         if lost > 0 {
             faults.add(Fault::N1);
             at += lost;
@@ -100,19 +80,19 @@ impl Link {
                 at = self.free_at;
             }
         }
-        Passage { at, faults }
+        Passage { at, faults, fate }
     }
 
     /// Returns how long losses hold a segment up; 0 if it is not lost.
-    fn loss_delay(&mut self, options: &LinkOptions, rngs: &mut NetRngs, now: u64) -> u64 {
-        if now >= self.burst_until && roll(&mut rngs.burst, options.burst) {
-            self.burst_until = now + draw(&mut rngs.burst, options.burst_length);
+    fn loss_delay(&mut self, options: &LinkOptions, fate: Fate, now: u64) -> u64 {
+        if now >= self.burst_until && fate.chance(For::Burst, options.burst) {
+            self.burst_until = now + fate.nanos(For::BurstLength, options.burst_length);
         }
         let mut delay = 0;
         for retry in 0..8 {
             // What is sent again after the burst has the usual chance to arrive.
             let chance = if now + delay < self.burst_until { 0.5 } else { options.loss };
-            if !roll(&mut rngs.loss, chance) {
+            if !fate.chance(For::Loss(retry), chance) {
                 break;
             }
             delay += RETRANSMISSION << retry;
@@ -123,11 +103,11 @@ impl Link {
 
 /// Returns the passage between two processes of one machine.
 pub(super) fn loopback(now: u64) -> Passage {
-    Passage { at: now + LOOPBACK, faults: FaultSet::default() }
+    Passage { at: now + LOOPBACK, faults: FaultSet::default(), fate: Fate::default() }
 }
 
 /// Returns when TCP sends again what a partition from `since` until `now` held up.
-pub(super) fn resend_at(since: u64, now: u64, options: &NetOptions, rng: &mut Rng) -> u64 {
+pub(super) fn resend_at(since: u64, now: u64, options: &NetOptions, fate: Fate) -> u64 {
     let longest = nanos(options.heal_delay_max).min(now.saturating_sub(since));
-    if longest == 0 { now } else { now + rng.range(0, longest) }
+    now + fate.below(For::Heal, longest)
 }

@@ -38,12 +38,13 @@ use tokio::io::ReadBuf;
 
 pub(super) use self::connection::{ConnId, Side};
 use self::connection::{Connection, EndState, HELD, Half, ResetState};
-use self::link::{Link, NetRngs, Passage, loopback, resend_at};
+use self::link::{Link, Passage, loopback, resend_at};
 pub(super) use self::partition::Hold;
 pub use self::partition::Reset;
 pub use self::stream::{SimListener, SimNet, SimStream};
 use super::Host;
-use super::core::{Core, Event, bytes_u64, roll};
+use super::core::{Core, Event, bytes_u64, nanos};
+use super::fate::{Decided, Fate, For};
 use super::fault::{Fault, FaultSet};
 use super::options::{LinkOptions, NetOptions};
 
@@ -77,7 +78,10 @@ pub(super) enum Attempt {
 
 pub(super) struct Net {
     pub(super) options: NetOptions,
-    rngs: NetRngs,
+    fate: Fate,
+    decided: Vec<Decided>,
+    /// For scenarios that swizzle.
+    swizzle: Rng,
     endpoints: Vec<Endpoint>,
     /// By source, then by destination.
     links: Vec<Vec<Link>>,
@@ -91,10 +95,12 @@ pub(super) struct Net {
 }
 
 impl Net {
-    pub(super) fn new(options: NetOptions, rng: &Rng) -> Self {
+    pub(super) fn new(options: NetOptions, rng: &Rng, decided: Vec<Decided>) -> Self {
         Self {
             options,
-            rngs: NetRngs::new(rng),
+            fate: Fate::root(rng).named("net"),
+            decided,
+            swizzle: rng.split("net.swizzle"),
             endpoints: Vec::new(),
             links: Vec::new(),
             connections: BTreeMap::new(),
@@ -110,9 +116,29 @@ impl Net {
         self.endpoints.push(Endpoint { name, is_client, is_up: true, ..Endpoint::default() });
         let count = self.endpoints.len();
         self.links.resize_with(count, Vec::new);
-        for row in &mut self.links {
-            row.resize_with(count, Link::default);
+        for from in 0..count {
+            for to in 0..count {
+                let is_new = self.links.get(from).is_some_and(|row| row.len() == to);
+                if is_new {
+                    let link = self.make_link(Host(from), Host(to));
+                    self.links.get_mut(from).into_iter().for_each(|row| row.push(link.clone()));
+                }
+            }
         }
+    }
+
+    /// Makes a link; its fates belong to the names of its ends, whatever their numbers.
+    fn make_link(&mut self, from: Host, to: Host) -> Link {
+        let (source, target) = (self.endpoint(from).name.clone(), self.endpoint(to).name.clone());
+        let mut link = Link::new(self.fate.named(&source).named(&target));
+        for decided in &self.decided {
+            if let Decided::Segment { from, to, moment, delay } = decided
+                && (from, to) == (&source, &target)
+            {
+                link.segments.decide(*moment, nanos(*delay));
+            }
+        }
+        link
     }
 
     /// Returns the machines that are not clients.
@@ -158,7 +184,7 @@ impl Net {
             return loopback(now);
         }
         let is_client = self.is_client_link(from, to);
-        let Self { options, rngs, links, .. } = self;
+        let Self { options, links, .. } = self;
         let options = if is_client { &options.clients } else { &options.servers };
         let Some(link) = links.get_mut(from.0).and_then(|row| row.get_mut(to.0)) else {
             return loopback(now);
@@ -166,9 +192,9 @@ impl Net {
         let mut passage = if let Some(fault) = link.holder() {
             let mut faults = FaultSet::default();
             faults.add(fault);
-            Passage { at: HELD, faults }
+            Passage { at: HELD, faults, fate: link.segments.next(now) }
         } else {
-            let passage = link.pass(options, rngs, now, len);
+            let passage = link.pass(options, now, len);
             for fault in [Fault::N1, Fault::N2, Fault::N9] {
                 if passage.faults.contains(fault) {
                     core.faults.injected(fault);
@@ -296,7 +322,7 @@ impl Net {
             peer.push(passage.at, bytes, passage.faults);
             peer.await_arrival(core, id, side.other());
             if from != to {
-                self.disturb(core, id, side);
+                self.disturb(core, id, side, passage.fate);
             }
         } else if self.endpoint(to).is_up && !self.link(from, to).is_held() {
             // Nobody is there who knows the connection: the bytes are answered with a reset.
@@ -309,20 +335,20 @@ impl Net {
     }
 
     /// Lets faults happen to the segment that was sent last.
-    fn disturb(&mut self, core: &mut Core, id: ConnId, side: Side) {
+    fn disturb(&mut self, core: &mut Core, id: ConnId, side: Side, fate: Fate) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let (own, peer) = connection.halves(side);
         let (from, to) = (own.host, peer.host);
         let options = self.link_options(from, to);
         let (bit_flip, reset) = (options.bit_flip, options.reset);
-        if roll(&mut self.rngs.flip, bit_flip) {
+        if fate.chance(For::Flip, bit_flip) {
             core.faults.injected(Fault::N8);
             if let Some(connection) = self.connections.get_mut(&id) {
-                connection.halves(side).1.flip_bits(&mut self.rngs.flip);
+                connection.halves(side).1.flip_bits(&mut fate.stream(For::Flips));
             }
         }
-        if roll(&mut self.rngs.reset, reset) {
-            self.reset_some_ends(core, id);
+        if fate.chance(For::Reset, reset) {
+            self.reset_some_ends(core, id, fate);
         }
     }
 
@@ -336,11 +362,12 @@ impl Net {
         waker: &Waker,
     ) -> Poll<io::Result<()>> {
         let now = core.now();
-        let short_read = {
+        let short = {
             let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
             let (own, peer) = connection.halves(side);
             let (from, to) = (peer.host, own.host);
-            self.link_options(from, to).short_read
+            let chance = self.link_options(from, to).short_read;
+            (chance > 0.0).then(|| (self.link(from, to).reads.next(now), chance))
         };
         let wake_below = self.options.buffer_bytes / 2;
         let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
@@ -353,8 +380,11 @@ impl Net {
         }
         let start = buffer.filled().len();
         let mut room = buffer.remaining();
-        if room > 1 && roll(&mut self.rngs.read, short_read) {
-            room = 1 + self.rngs.read.index(room);
+        if let Some((fate, chance)) = short
+            && room > 1
+            && fate.chance(For::Short, chance)
+        {
+            room = 1 + fate.index(For::ShortLength, room);
         }
         match own.take(core, now, buffer, room) {
             Poll::Ready(taken) => {
@@ -506,10 +536,11 @@ impl Net {
         self.endpoint(host).is_up = true;
         for (id, side) in self.ends_at(host) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            let (own, _) = connection.halves(side);
+            let (own, peer) = connection.halves(side);
             if own.state == EndState::Gone && own.buffered() > 0 {
-                let delay = resend_at(0, core.now(), &self.options, &mut self.rngs.heal);
-                let delay = delay - core.now();
+                let peer = peer.host;
+                let fate = self.link(peer, host).segments.next(core.now());
+                let delay = resend_at(0, core.now(), &self.options, fate) - core.now();
                 self.send_reset(core, id, side.other(), delay);
             }
         }

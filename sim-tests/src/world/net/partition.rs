@@ -2,7 +2,7 @@
 
 use super::connection::{ConnId, EndState, ResetState, Side};
 use super::link::resend_at;
-use super::{Core, Event, Fault, Host, Net, bytes_u64, roll};
+use super::{Core, Event, Fate, Fault, For, Host, Net, bytes_u64};
 
 /// What holds a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,10 @@ impl Net {
                 continue;
             }
             own.hold(core, now, hold.fault());
-            if hold == Hold::Block && roll(&mut self.rngs.block, chance) {
+            let breaks = hold == Hold::Block
+                && chance > 0.0
+                && self.link(from, to).segments.next(now).chance(For::Block, chance);
+            if breaks {
                 core.faults.observed(Fault::N4);
                 self.reset_end(core, id, side);
                 self.reset_end(core, id, side.other());
@@ -99,11 +102,12 @@ impl Net {
         let (own, peer) = connection.halves(side);
         let (from, to) = (peer.host, own.host);
         // A clog lets everything out at once; after a partition TCP sends again in its own time.
+        let passage = self.pass(core, from, to, 0);
         let again = match hold {
-            Hold::Block => resend_at(since, now, &self.options, &mut self.rngs.heal),
+            Hold::Block => resend_at(since, now, &self.options, passage.fate),
             Hold::Clog => now,
         };
-        let at = self.pass(core, from, to, 0).at.saturating_add(again - now);
+        let at = passage.at.saturating_add(again - now);
         let is_up = self.endpoint(to).is_up;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let (own, peer) = connection.halves(side);
@@ -155,8 +159,8 @@ impl Net {
     }
 
     /// Breaks a connection at one end, the other, or both.
-    pub(super) fn reset_some_ends(&mut self, core: &mut Core, id: ConnId) {
-        let ends = match self.rngs.reset.range(0, 4) {
+    pub(super) fn reset_some_ends(&mut self, core: &mut Core, id: ConnId, fate: Fate) {
+        let ends = match fate.below(For::ResetEnds, 4) {
             0 => Reset::First,
             1 => Reset::Second,
             _ => Reset::Both,
@@ -185,7 +189,7 @@ impl Net {
 
     /// Draws the times at which a machine is clogged and unclogged (N6), within `length`.
     pub(in crate::world) fn draw_swizzle(&mut self, length: u64) -> Option<(u64, u64)> {
-        let rng = &mut self.rngs.swizzle;
+        let rng = &mut self.swizzle;
         if length < 4 || !rng.chance(0.5) {
             return None;
         }

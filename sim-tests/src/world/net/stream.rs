@@ -14,7 +14,7 @@ use super::link::resend_at;
 use super::{Attempt, ConnId, Net, Side};
 use crate::world::clock::{Sleep, Until};
 use crate::world::core::Core;
-use crate::world::{Fence, Shared};
+use crate::world::{Fence, Host, Shared};
 
 /// The network for one process.
 ///
@@ -67,10 +67,13 @@ impl SimNet {
     }
 
     /// Waits until the network has changed, and then until TCP tries again.
-    async fn wait_for_change(&self) {
+    async fn wait_for_change(&self, to: Host) {
         Change { net: self, seen: None }.await;
-        let again =
-            self.run(|net, core| resend_at(0, core.now(), &net.options, &mut net.rngs.heal));
+        let from = self.fence.host;
+        let again = self.run(|net, core| {
+            let fate = net.link(from, to).segments.next(core.now());
+            resend_at(0, core.now(), &net.options, fate)
+        });
         self.sleep_until(again.await).await;
     }
 }
@@ -100,7 +103,7 @@ impl NetTrait for SimNet {
         loop {
             let there = self.run(|net, core| net.pass(core, from, to.0, 0).at).await;
             if there == HELD {
-                self.wait_for_change().await;
+                self.wait_for_change(to.0).await;
                 continue;
             }
             self.sleep_until(there).await;
@@ -119,7 +122,7 @@ impl NetTrait for SimNet {
                     self.sleep_until(back).await;
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
-                (Attempt::Silence, _) => self.wait_for_change().await,
+                (Attempt::Silence, _) => self.wait_for_change(to.0).await,
             }
         }
     }
