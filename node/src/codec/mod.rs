@@ -72,7 +72,7 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
     const MIDDLING: usize = MIDDLING_BYTES * EXPANSION_MAX;
     let decoded = match bytes.len() {
         ..=SMALL_BYTES => bincode::decode_from_slice(bytes, format::<SMALL>()),
-        ..=MIDDLING_BYTES => bincode::decode_from_slice(bytes, format::<MIDDLING>()),
+        len if len <= MIDDLING_BYTES => bincode::decode_from_slice(bytes, format::<MIDDLING>()),
         _ => bincode::decode_from_slice(bytes, FORMAT),
     };
     let (value, used) = decoded.map_err(DecodeError::from)?;
