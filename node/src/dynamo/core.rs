@@ -13,11 +13,14 @@ use super::context::{Context, Owner, Then};
 use super::detector::Detector;
 use super::floor::{self, Floors};
 use super::hint::Hints;
+use super::merge;
 use super::merkle::Trees;
-use super::message::{Heartbeat, Message, RequestId, SyncMessage, WriteOutcome};
+use super::message::{Chunk, Heartbeat, Message, Range, RequestId, SyncMessage, WriteOutcome};
 use super::notes::{self, Kind};
 use super::read::Reads;
-use super::ready::{Change, Found, Input, PersistId, ReadId, Ready, Recovered, Reply, Token};
+use super::ready::{
+    Change, Found, Input, Level, PersistId, ReadId, Ready, Recovered, Reply, Token,
+};
 use super::sync::Sync;
 use super::write::{ClientWrite, Writes};
 use crate::base::{Core, Instant, NodeId, Payload, Rng, Stamp};
@@ -377,6 +380,23 @@ impl Dynamo {
         }
         let Self { context, writes, hints, batches, .. } = self;
         writes.on_client_write(context, hints, batches, write);
+    }
+
+    /// Tells whether a read at that level is answered by what this node's own store has in these
+    /// ranges, and by nothing else: then [`own_answer`](Self::own_answer) makes the answer of it,
+    /// and [`Input::Read`] is not needed.
+    pub fn may_answer_alone(&mut self, level: Level, ranges: &[Range]) -> bool {
+        self.startup == Startup::Started
+            && self.reads.may_answer_alone(&self.context, level, ranges)
+    }
+
+    /// Makes the answer to a read of what the own store has in its ranges: the chunks of a
+    /// [`Reply::Read`] and the largest stamp that was met.
+    pub fn own_answer(mut chunks: Vec<Chunk>) -> (Vec<Chunk>, Stamp) {
+        probe!("dynamo.read_answered_alone");
+        let seen = chunks.iter().map(merge::largest_stamp).max().unwrap_or_default();
+        chunks.iter_mut().for_each(merge::strip);
+        (chunks, seen)
     }
 
     fn on_client_read(&mut self, input: Input) {
