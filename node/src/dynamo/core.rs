@@ -144,10 +144,10 @@ impl Dynamo {
                 .find(|(place, _)| Kind::of(place.as_bytes()) == Some(wanted));
             note.map(|(_, content)| content.as_bytes())
         };
-        let ceiling_ms = known(Kind::Ceiling).and_then(notes::number).unwrap_or(0);
+        let ceiling = known(Kind::Ceiling).and_then(notes::ceiling).unwrap_or_default();
         let last_generation = known(Kind::Generation).and_then(notes::number).unwrap_or(0);
         let was_damaged = known(Kind::Damaged).is_some();
-        let (clock, detector) = (Clock::new(&config, ceiling_ms), Detector::new(&config));
+        let (clock, detector) = (Clock::new(&config, ceiling), Detector::new(&config));
         let mut context = Context::new(config, clock, detector, rng, now);
         context.recover(persisted);
         context.is_whole = !(is_damaged || was_damaged);
@@ -556,9 +556,8 @@ impl Dynamo {
             while let Some(then) = self.context.take_done() {
                 self.follow(then);
             }
-            if let Some(ceiling_ms) = self.context.clock.take_wanted_ceiling() {
-                let note = notes::keep_number(Kind::Ceiling, ceiling_ms);
-                self.context.persist(note, Then::Ceiling(ceiling_ms));
+            if let Some(ceiling) = self.context.clock.take_wanted_ceiling() {
+                self.context.persist(notes::keep_ceiling(ceiling), Then::Ceiling(ceiling.ms));
             }
             self.serve_waiting();
             let Some(then) = self.context.take_done() else { break };
