@@ -18,6 +18,10 @@ use real_tests::{RealCluster, block_on};
 
 mod masterless;
 
+/// The load costs as little as it can: it is on the same processors.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CONNECTIONS: usize = 64;
 const VALUE_BYTES: usize = 100;
 const KEY_COUNT: u64 = 1_000_000;

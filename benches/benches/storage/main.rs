@@ -28,6 +28,10 @@ use tempfile::TempDir;
 use self::measure::Task;
 use self::store::{fjall::Fjall, mangrove::Mangrove, redb::Redb};
 
+/// All stores are measured with the allocator of the shipped program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Named on the command line of a process that measures.
 const CHILD: &str = "--measure";
 

@@ -21,7 +21,9 @@
 //! no stamp, at any level, and says why; nothing was done, so the client asks another node. It
 //! goes on as a replica, to which its own clock is of no importance. Nor does it raise its ceiling
 //! there: a restart would begin in that future. A node that has not heard from a majority since
-//! its start takes for the common time the ceiling that it begins with, the last that it knows.
+//! its start takes for the common time the latest that it ever knew: it is kept with the ceiling,
+//! and the right time has only moved on since. The ceiling itself would not do. It may be as far
+//! ahead as stamps may, so each restart would add that much again.
 //!
 //! *Who is given a stamp believes it*, whether it comes with a write, a hint, a batch, a repair or
 //! an exchange: by the first half it was near the common time when it was given, and whoever
@@ -51,6 +53,15 @@ const SEEN_MS_MAX: u64 = Stamp::MS_MAX - (1 << 35);
 /// into the future.
 const STEP_AT_CEILING_MS: u64 = 16;
 
+/// What a restart must know, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Ceiling {
+    /// Stamps are given before this.
+    pub(super) ms: u64,
+    /// The latest common time that was known.
+    pub(super) known_ms: u64,
+}
+
 /// Gives stamps; see the [module](self).
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -62,6 +73,8 @@ pub(super) struct Clock {
     wall_ms: Option<u64>,
     /// The time that a majority of the nodes has reached, if enough were heard of.
     common_ms: Option<u64>,
+    /// The latest that this ever was, in earlier starts too.
+    known_ms: u64,
     /// The ceiling that the node began with.
     begun_ms: u64,
     /// Stamps may be given before this millisecond: it is durable.
@@ -75,16 +88,17 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Starts at the durable ceiling; 0 at the first start.
-    pub(super) fn new(config: &Config, ceiling_ms: u64) -> Self {
+    /// Starts with what is durable; nothing at the first start.
+    pub(super) fn new(config: &Config, durable: Ceiling) -> Self {
         let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(0);
-        let ceiling_ms = ceiling_ms.min(SEEN_MS_MAX);
+        let ceiling_ms = durable.ms.min(SEEN_MS_MAX);
         Self {
             node: config.id,
             last: Stamp::new(ceiling_ms, 0, NodeId(0)),
             given: Stamp::ZERO,
             wall_ms: None,
             common_ms: None,
+            known_ms: durable.known_ms,
             begun_ms: ceiling_ms,
             ceiling_ms,
             asked_ms: ceiling_ms,
@@ -98,6 +112,7 @@ impl Clock {
     pub(super) fn on_wall(&mut self, ms: u64, common_ms: Option<u64>) {
         self.wall_ms = Some(ms.min(WALL_MS_MAX));
         self.common_ms = common_ms;
+        self.known_ms = self.known_ms.max(common_ms.unwrap_or_default());
     }
 
     /// Returns what the wall clock showed last; 0 before the first time.
@@ -170,7 +185,7 @@ impl Clock {
 
     /// What the own clock, and clients, are compared with.
     fn reference_ms(&self) -> u64 {
-        self.common_ms.unwrap_or(self.begun_ms)
+        self.common_ms.unwrap_or(self.known_ms)
     }
 
     /// Returns how many milliseconds the wall clock is ahead of the others, as far as that matters:
@@ -228,7 +243,7 @@ impl Clock {
     }
 
     /// Returns the ceiling that should be made durable next, each once, if it is time.
-    pub(super) fn take_wanted_ceiling(&mut self) -> Option<u64> {
+    pub(super) fn take_wanted_ceiling(&mut self) -> Option<Ceiling> {
         let wall_ms = self.wall_ms?;
         let is_ahead = self.too_far_ahead_ms().is_some();
         let now_ms = if is_ahead { self.last.ms() } else { wall_ms.max(self.last.ms()) };
@@ -240,7 +255,7 @@ impl Clock {
             return None;
         }
         self.asked_ms = now_ms + step_ms;
-        Some(self.asked_ms)
+        Some(Ceiling { ms: self.asked_ms, known_ms: self.known_ms })
     }
 
     /// A ceiling is durable.
@@ -269,14 +284,14 @@ mod tests {
     }
 
     fn raise(clock: &mut Clock) {
-        if let Some(ceiling_ms) = clock.take_wanted_ceiling() {
-            clock.on_ceiling(ceiling_ms);
+        if let Some(ceiling) = clock.take_wanted_ceiling() {
+            clock.on_ceiling(ceiling.ms);
         }
     }
 
     #[test]
     fn clock_before_its_ceiling_is_durable_gives_nothing() {
-        let mut clock = Clock::new(&config(1), 0);
+        let mut clock = Clock::new(&config(1), Ceiling::default());
         clock.on_wall(5_000, Some(5_000));
         assert_eq!(clock.give(false), None);
         assert!(clock.take_wanted_ceiling().is_some());
@@ -288,7 +303,7 @@ mod tests {
 
     #[test]
     fn counter_that_overflows_goes_to_the_next_millisecond() {
-        let mut clock = Clock::new(&config(1), 0);
+        let mut clock = Clock::new(&config(1), Ceiling::default());
         clock.on_wall(5_000, Some(5_000));
         raise(&mut clock);
         assert!(clock.observe(Stamp::new(5_000, Stamp::LOGICAL_MAX, NodeId(2))));
@@ -297,7 +312,7 @@ mod tests {
 
     #[test]
     fn clients_word_is_believed_up_to_the_bound_and_a_nodes_beyond() {
-        let mut clock = Clock::new(&config(1), 0);
+        let mut clock = Clock::new(&config(1), Ceiling::default());
         clock.on_wall(5_000, Some(5_000));
         let ahead_ms = u64::try_from(config(1).clock_ahead_max.as_millis()).unwrap();
         let stamp = |ms| Stamp::new(ms, 0, NodeId(2));
@@ -311,7 +326,7 @@ mod tests {
 
     #[test]
     fn clock_too_far_ahead_of_the_others_gives_nothing_and_raises_no_ceiling() {
-        let mut clock = Clock::new(&config(1), 0);
+        let mut clock = Clock::new(&config(1), Ceiling::default());
         clock.on_wall(5_000, Some(5_000));
         raise(&mut clock);
         let ahead_ms = clock.ahead_ms_max;
@@ -326,14 +341,31 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_has_heard_nobody_is_compared_with_its_ceiling() {
-        let mut clock = Clock::new(&config(1), 40_000);
+    fn clock_that_has_heard_nobody_is_compared_with_what_it_knew() {
+        let durable = Ceiling { ms: 45_000, known_ms: 40_000 };
+        let mut clock = Clock::new(&config(1), durable);
         clock.on_wall(40_000 + clock.ahead_ms_max, None);
         assert_eq!(clock.too_far_ahead_ms(), None);
         clock.on_wall(40_001 + clock.ahead_ms_max, None);
         assert!(clock.too_far_ahead_ms().is_some());
         clock.observe(Stamp::new(50_000 + clock.ahead_ms_max, 0, NodeId(2)));
         assert_eq!(clock.too_far_ahead_ms(), None, "stamps do not come from the wall clock now");
+    }
+
+    #[test]
+    fn restart_alone_does_not_lead_twice_as_far() {
+        let mut clock = Clock::new(&config(1), Ceiling::default());
+        clock.on_wall(5_000, Some(5_000));
+        let ahead_ms = clock.ahead_ms_max;
+        clock.on_wall(5_000 + ahead_ms, Some(5_000));
+        let durable = clock.take_wanted_ceiling().unwrap();
+        clock.on_ceiling(durable.ms);
+        assert_eq!(clock.give(false), Some(Stamp::new(5_000 + ahead_ms, 0, NodeId(1))));
+        let mut clock = Clock::new(&config(1), durable);
+        clock.on_wall(durable.ms + 1, None);
+        assert!(clock.too_far_ahead_ms().is_some(), "the ceiling is no time that others reached");
+        raise(&mut clock);
+        assert_eq!(clock.give(false), None);
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -360,8 +392,8 @@ mod tests {
         fn stamps_grow_over_restarts(events in prop::collection::vec(event(), 1..200)) {
             let mut config = config(3);
             config.ceiling_step = Duration::from_millis(100);
-            let mut clock = Clock::new(&config, 0);
-            let (mut last, mut durable_ms, mut asked_ms) = (Stamp::ZERO, 0, None);
+            let mut clock = Clock::new(&config, Ceiling::default());
+            let (mut last, mut durable, mut asked) = (Stamp::ZERO, Ceiling::default(), None::<Ceiling>);
             for event in events {
                 match event {
                     Event::Wall(ms) => clock.on_wall(ms, Some(ms)),
@@ -376,20 +408,20 @@ mod tests {
                             last = stamp;
                         }
                     }
-                    Event::Durable => if let Some(ms) = asked_ms.take() {
-                        clock.on_ceiling(ms);
-                        durable_ms = ms;
+                    Event::Durable => if let Some(ceiling) = asked.take() {
+                        clock.on_ceiling(ceiling.ms);
+                        durable = ceiling;
                     },
                     Event::Restart => {
                         let wall_ms = clock.wall_ms;
-                        clock = Clock::new(&config, durable_ms);
+                        clock = Clock::new(&config, durable);
                         // What it only saw may be forgotten; what it gave may not.
-                        last = last.min(Stamp::new(durable_ms, 0, NodeId(0)));
+                        last = last.min(Stamp::new(durable.ms, 0, NodeId(0)));
                         if let Some(ms) = wall_ms { clock.on_wall(ms, Some(ms)); }
-                        asked_ms = None;
+                        asked = None;
                     }
                 }
-                asked_ms = clock.take_wanted_ceiling().or(asked_ms);
+                asked = clock.take_wanted_ceiling().or(asked);
             }
         }
     }

@@ -13,11 +13,14 @@ use super::context::{Context, Owner, Then};
 use super::detector::Detector;
 use super::floor::{self, Floors};
 use super::hint::Hints;
+use super::merge;
 use super::merkle::Trees;
-use super::message::{Heartbeat, Message, RequestId, SyncMessage, WriteOutcome};
+use super::message::{Chunk, Heartbeat, Message, Range, RequestId, SyncMessage, WriteOutcome};
 use super::notes::{self, Kind};
 use super::read::Reads;
-use super::ready::{Change, Found, Input, PersistId, ReadId, Ready, Recovered, Reply, Token};
+use super::ready::{
+    Change, Found, Input, Level, PersistId, ReadId, Ready, Recovered, Reply, Token,
+};
 use super::sync::Sync;
 use super::write::{ClientWrite, Writes};
 use crate::base::{Core, Instant, NodeId, Payload, Rng, Stamp};
@@ -141,10 +144,10 @@ impl Dynamo {
                 .find(|(place, _)| Kind::of(place.as_bytes()) == Some(wanted));
             note.map(|(_, content)| content.as_bytes())
         };
-        let ceiling_ms = known(Kind::Ceiling).and_then(notes::number).unwrap_or(0);
+        let ceiling = known(Kind::Ceiling).and_then(notes::ceiling).unwrap_or_default();
         let last_generation = known(Kind::Generation).and_then(notes::number).unwrap_or(0);
         let was_damaged = known(Kind::Damaged).is_some();
-        let (clock, detector) = (Clock::new(&config, ceiling_ms), Detector::new(&config));
+        let (clock, detector) = (Clock::new(&config, ceiling), Detector::new(&config));
         let mut context = Context::new(config, clock, detector, rng, now);
         context.recover(persisted);
         context.is_whole = !(is_damaged || was_damaged);
@@ -379,6 +382,23 @@ impl Dynamo {
         writes.on_client_write(context, hints, batches, write);
     }
 
+    /// Tells whether a read at that level is answered by what this node's own store has in these
+    /// ranges, and by nothing else: then [`own_answer`](Self::own_answer) makes the answer of it,
+    /// and [`Input::Read`] is not needed.
+    pub fn may_answer_alone(&mut self, level: Level, ranges: &[Range]) -> bool {
+        self.startup == Startup::Started
+            && self.reads.may_answer_alone(&self.context, level, ranges)
+    }
+
+    /// Makes the answer to a read of what the own store has in its ranges: the chunks of a
+    /// [`Reply::Read`] and the largest stamp that was met.
+    pub fn own_answer(mut chunks: Vec<Chunk>) -> (Vec<Chunk>, Stamp) {
+        probe!("dynamo.read_answered_alone");
+        let seen = chunks.iter().map(merge::largest_stamp).max().unwrap_or_default();
+        chunks.iter_mut().for_each(merge::strip);
+        (chunks, seen)
+    }
+
     fn on_client_read(&mut self, input: Input) {
         let Input::Read { token, .. } = &input else { return };
         if self.startup != Startup::Started {
@@ -536,9 +556,8 @@ impl Dynamo {
             while let Some(then) = self.context.take_done() {
                 self.follow(then);
             }
-            if let Some(ceiling_ms) = self.context.clock.take_wanted_ceiling() {
-                let note = notes::keep_number(Kind::Ceiling, ceiling_ms);
-                self.context.persist(note, Then::Ceiling(ceiling_ms));
+            if let Some(ceiling) = self.context.clock.take_wanted_ceiling() {
+                self.context.persist(notes::keep_ceiling(ceiling), Then::Ceiling(ceiling.ms));
             }
             self.serve_waiting();
             let Some(then) = self.context.take_done() else { break };

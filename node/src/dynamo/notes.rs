@@ -9,7 +9,7 @@
 //! FF FF │ kind │ 00 00 │ argument, big-endian │   content, by the codec
 //! ─────────────────────────────────────────────────────────────────────
 //!         01             –                        generation 8
-//!         02             –                        ceiling 8, milliseconds
+//!         02             –                        ceiling 8, common time 8, milliseconds
 //!         03             partition 2              floor: Stamp
 //!         04             target 8, number 8       hint: stamp 8, length 4 │ Vec<Entry>
 //!         05             stamp 8                  batch: stamp 8, length 4 │ Vec<Entry>
@@ -19,6 +19,7 @@
 //! The length is that of the entries. So a restart needs only the [head](recovered_content) of a
 //! hint or a batch; the entries stay on the disk until they are sent.
 
+use super::clock::Ceiling;
 use super::placement::{NOTE_PREFIX, Partition};
 use super::ready::Record;
 use crate::base::{Entry, NodeId, Payload, Stamp};
@@ -30,7 +31,7 @@ use crate::planted;
 pub(super) enum Kind {
     /// How often the node was started.
     Generation,
-    /// The millisecond before which stamps may be given.
+    /// The millisecond before which stamps may be given, and the latest common time known.
     Ceiling,
     /// A partition's floor.
     Floor(Partition),
@@ -215,6 +216,18 @@ pub(super) fn entries(content: &[u8]) -> Option<Vec<Entry>> {
 /// Returns the record of a note that is a number.
 pub(super) fn keep_number(kind: Kind, number: u64) -> Record {
     note(kind, number.to_be_bytes().to_vec())
+}
+
+/// Returns the record that keeps the clock's ceiling.
+pub(super) fn keep_ceiling(ceiling: Ceiling) -> Record {
+    note(Kind::Ceiling, [ceiling.ms.to_be_bytes(), ceiling.known_ms.to_be_bytes()].concat())
+}
+
+/// Returns the ceiling that is the content of a note.
+pub(super) fn ceiling(content: &[u8]) -> Option<Ceiling> {
+    let (ms, known_ms) = content.split_first_chunk::<8>()?;
+    let known_ms = u64::from_be_bytes(known_ms.try_into().ok()?);
+    Some(Ceiling { ms: u64::from_be_bytes(*ms), known_ms })
 }
 
 /// Returns the number that is the content of a note.

@@ -84,8 +84,8 @@ impl Plan {
 
     /// Returns the ranges that are asked for at the moment. If there are none, there is nothing
     /// to be read: give no chunks.
-    pub fn ranges(&self) -> Vec<Range> {
-        self.asked.clone()
+    pub fn ranges(&self) -> &[Range] {
+        &self.asked
     }
 
     /// Takes the merged chunks of the ranges that were asked for, in the same order.

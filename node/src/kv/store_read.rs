@@ -51,7 +51,11 @@ impl<E: Engine> CellStore<E> {
         }
     }
 
-    fn chunks(&self, ranges: &[Range]) -> Result<Vec<Chunk>, StorageError> {
+    /// Reads ranges, one chunk for each.
+    ///
+    /// # Errors
+    /// The own storage failed.
+    pub fn chunks(&self, ranges: &[Range]) -> Result<Vec<Chunk>, StorageError> {
         let mut chunks = Vec::with_capacity(ranges.len());
         let mut bytes_left = CHUNKS_BYTES_MAX;
         for (range, ranges_left) in ranges.iter().zip((1..=ranges.len()).rev()) {

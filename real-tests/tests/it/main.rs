@@ -17,5 +17,6 @@ mod hostile;
 mod import;
 mod kill_restart;
 mod masterless;
+mod partition;
 mod power_loss;
 mod smoke;

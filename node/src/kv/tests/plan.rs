@@ -72,7 +72,7 @@ impl Replica {
 
     fn answer(&mut self, query: &Query) -> Result<QueryReply, QueryError> {
         let mut plan = Plan::new(query, &self.placement);
-        let mut ranges = plan.ranges();
+        let mut ranges = plan.ranges().to_vec();
         for round in 1..2_000 {
             self.round_count = round;
             self.asked_count = ranges.len();

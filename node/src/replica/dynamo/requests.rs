@@ -11,7 +11,7 @@ use super::super::outbox::ClientOutbox;
 use super::super::pending::{Asks, PendingRequest, Reads};
 use super::MasterlessReplica;
 use crate::base::{Instant, Payload, Stamp};
-use crate::dynamo::{Change, Chunk, Input, Reply, Token};
+use crate::dynamo::{Change, Chunk, Dynamo, Input, Reply, Token};
 use crate::env::Env;
 use crate::kv::{CommandReply, Plan, Query, QueryReply, RefusedCommand, Step, Version, changes};
 use crate::wire::{Consistency, RequestBody, RequestError, ResponseBody};
@@ -100,14 +100,36 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         Consistency { level, .. }: Consistency,
         query: &Query,
     ) {
-        let plan = Plan::new(query, &self.placement);
-        let ranges = plan.ranges();
-        let reads = Reads { plan, level, seen: Stamp::ZERO };
-        let token = self.pending.insert(now, outbox, id, Asks::Reads(Box::new(reads)));
-        if ranges.is_empty() {
-            return self.on_chunks(now, token, Vec::new(), Stamp::ZERO);
+        let mut reads = Reads { plan: Plan::new(query, &self.placement), level, seen: Stamp::ZERO };
+        let ranges = reads.plan.ranges();
+        if (ranges.is_empty() || self.core.may_answer_alone(level, ranges))
+            && let Some(done) = self.read_alone(&mut reads)
+        {
+            self.inbox.answered();
+            let body = done.map_or_else(ResponseBody::Error, ResponseBody::Query);
+            return outbox.reply_seen(id, reads.seen, body);
         }
+        let ranges = reads.plan.ranges().to_vec();
+        let token = self.pending.insert(now, outbox, id, Asks::Reads(Box::new(reads)));
         self.step(now, Input::Read { token, level, ranges });
+    }
+
+    /// Answers a query by what the own store has, if that is enough.
+    fn read_alone(&mut self, reads: &mut Reads) -> Option<Result<QueryReply, RequestError>> {
+        let chunks = match self.store.chunks(reads.plan.ranges()) {
+            Ok(chunks) => chunks,
+            Err(error) => {
+                self.fail_storage(error);
+                return Some(Err(RequestError::ShuttingDown));
+            }
+        };
+        let (chunks, seen) = Dynamo::own_answer(chunks);
+        reads.seen = seen;
+        match reads.plan.on_chunks(chunks) {
+            Ok(Step::Ask(_)) => None,
+            Ok(Step::Done(reply)) => Some(Ok(reply)),
+            Err(error) => Some(Err(RequestError::Invalid(error.to_string()))),
+        }
     }
 
     pub(super) fn on_reply(&mut self, now: Instant, token: Token, reply: Reply) {
