@@ -82,6 +82,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D50", what: "raises a floor over writes that are still to be delivered" },
     Bug { code: "D51", what: "a floor keeps nothing from coming back" },
     Bug { code: "D52", what: "gives stamps however far its clock is ahead of the others'" },
+    Bug { code: "D53", what: "takes its own ceiling for a time that others have reached" },
 ];
 
 /// Returns the planted bugs of a mode.

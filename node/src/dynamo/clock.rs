@@ -185,7 +185,8 @@ impl Clock {
 
     /// What the own clock, and clients, are compared with.
     fn reference_ms(&self) -> u64 {
-        self.common_ms.unwrap_or(self.known_ms)
+        let known_ms = if planted!("D53") { self.begun_ms } else { self.known_ms };
+        self.common_ms.unwrap_or(known_ms)
     }
 
     /// Returns how many milliseconds the wall clock is ahead of the others, as far as that matters:
