@@ -1,4 +1,19 @@
 //! Decoders and recoveries: what bytes from a connection, a disk or a person go through.
+//!
+//! Each target does with its input what the node does, through the node's own functions, and then
+//! asks more than the node can: whether what was read survives writing it, whether two ways to
+//! read come to the same, whether anything was believed that no checksum vouches for, whether a
+//! second start finds what the first one found. `wire` has what comes over a connection, `wal`,
+//! `table` and `snapshot` what lies on a disk, `notes` and `session` what lies within those,
+//! `keycode` the places of cells, `text` what people write.
+//!
+//! A format with checksums has two targets. The bare one reads [blind](crate::blind), because a
+//! fuzzer never guesses a checksum; the [altered](crate::edits) one reads with open eyes, because
+//! a blind one cannot tell whether checksums are looked at.
+//!
+//! # Left out
+//! Sockets, files and tasks: a target is a function, and every file lies in memory. What depends
+//! on when something happens is the simulation's business.
 
 mod keycode;
 mod notes;

@@ -1,4 +1,14 @@
 //! Scripts: what happens to a store, a cluster or a set of replicas, drawn from the input.
+//!
+//! The input is read with the crate `arbitrary`, event by event until it ends, so that every input
+//! is a script and a small change of it is a small change of what happens. The events are those of
+//! the node's own property tests, and so are the oracles: a plain map, the invariants that the
+//! cores check after each step, and, once everything is healed, that replicas are equal and that
+//! nothing which was acknowledged is lost. Where proptest draws every schedule anew, libFuzzer goes
+//! on from one that reached code which no other did.
+//!
+//! # Left out
+//! The network, the disk and the scheduler as the whole node meets them: the simulation has those.
 
 mod clusters;
 mod merge;

@@ -1,9 +1,9 @@
 //! CRC-32 (IEEE), the one checksum of files and frames.
 //!
 //! A fuzzer does not guess checksums, so it never gets behind one. With the feature `testing` a
-//! thread may therefore [go blind](go_blind): every checksum is 0, when written and when read. Then the
-//! parsers behind the checksums meet any bytes at all, as they would if somebody had made the
-//! right checksum for them.
+//! thread may therefore go blind (`go_blind`): every checksum is 0, when written and when read.
+//! Then the parsers behind the checksums meet any bytes at all, as they would if somebody had made
+//! the right checksum for them.
 
 /// Returns the checksum of `bytes`.
 pub fn crc32(bytes: &[u8]) -> u32 {

@@ -394,7 +394,8 @@ mod tests {
             let mut config = config(3);
             config.ceiling_step = Duration::from_millis(100);
             let mut clock = Clock::new(&config, Ceiling::default());
-            let (mut last, mut durable, mut asked) = (Stamp::ZERO, Ceiling::default(), None::<Ceiling>);
+            let (mut last, mut durable) = (Stamp::ZERO, Ceiling::default());
+            let mut asked = None::<Ceiling>;
             for event in events {
                 match event {
                     Event::Wall(ms) => clock.on_wall(ms, Some(ms)),

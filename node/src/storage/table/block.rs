@@ -406,3 +406,57 @@ impl BlockCursor {
         Some(Cell { place: &self.place, version: current.version, content })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the second restart of [`body`] is said to be.
+    const SECOND_RESTART: usize = 8;
+
+    /// Returns a body of twelve entries with two restarts.
+    fn body() -> Vec<u8> {
+        let mut builder = BlockBuilder::default();
+        for number in 0..12_u8 {
+            let place = [b"a place ", &[b'a' + number][..]].concat();
+            builder.push(&Cell { place: &place, version: 7, content: Content::Value(b"v") });
+        }
+        builder.finish(<[u8]>::to_vec)
+    }
+
+    fn checked(body: Vec<u8>) -> Result<(), Malformed> {
+        Block::new(Bytes::from(body)).and_then(|block| block.check_searchable())
+    }
+
+    #[test]
+    fn body_as_it_is_built_is_searchable() {
+        assert_eq!(checked(body()), Ok(()));
+    }
+
+    /// The accident: a table that verified well, in which a search began at an entry without its
+    /// whole place and did not find a cell that was there.
+    #[test]
+    fn restart_without_its_whole_place_is_found_by_verifying() {
+        let mut body = body();
+        let at = body.len() - SECOND_RESTART;
+        let block = Block::new(Bytes::from(body.clone())).unwrap();
+        let mut rest = block.entries_from(BASE_BYTES).unwrap();
+        block.take_entry(&mut rest).unwrap();
+        let second = u32::try_from(block.entries_end - rest.len()).unwrap();
+        body[at..at + 4].copy_from_slice(&second.to_le_bytes());
+        assert_eq!(checked(body), Err("a restart that is none"));
+    }
+
+    /// The accident: as above, with an entry that says of fewer bytes that it shares them.
+    #[test]
+    fn entry_that_shares_more_than_it_says_is_found_by_verifying() {
+        let mut builder = BlockBuilder::default();
+        for place in [b"aaa", b"aab"] {
+            builder.push(&Cell { place, version: 7, content: Content::Deleted });
+        }
+        let mut body = builder.finish(<[u8]>::to_vec);
+        let entry = body.windows(5).rposition(|entry| entry == [2, 1, 1, 0, b'b']).unwrap();
+        body.splice(entry..entry + 5, [1, 2, 1, 0, b'a', b'b']);
+        assert_eq!(checked(body), Err("an entry that shares more than it says"));
+    }
+}
