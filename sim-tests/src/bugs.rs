@@ -83,6 +83,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D51", what: "a floor keeps nothing from coming back" },
     Bug { code: "D52", what: "gives stamps however far its clock is ahead of the others'" },
     Bug { code: "D53", what: "takes its own ceiling for a time that others have reached" },
+    Bug { code: "D54", what: "leaves a share of a batch, or all of it, on one disk alone" },
 ];
 
 /// Returns the planted bugs of a mode.

@@ -4,14 +4,17 @@
 //! The entries of a request that all have the same replicas are one log record at each of them.
 //! Otherwise no record holds the request together, and a coordinator that dies in between would
 //! leave half of it. So the coordinator keeps the request as a note on its own disk and at one
-//! other node, its *holder*, before it sends the first share. Once every share is settled it tells
-//! the holder that all is done and erases its note.
+//! other node, its *holder*, before it sends the first share. Once every share is settled, and is
+//! on two disks, it tells the holder that all is done and erases its note. Two, because one may be
+//! lost: a share that only its own disk has, as a replica's or as hints, would be gone with it
+//! while the others are there.
 //!
 //! A holder that does not hear of the end in time *replays* the batch: it sends every replica its
 //! share, under the original stamps, again and again until all have acknowledged. A coordinator
-//! does the same after a restart, and with what it could not settle. Two that replay the same do
-//! no harm. All or nothing is meant in the end, not at every moment: a reader may see some entries
-//! before the others.
+//! does the same with what it could not settle, and after a restart, once it has a holder: the last
+//! start may have come no further than the own note. Two that replay the same do no harm. All or
+//! nothing is meant in the end, not at every moment: a reader may see some entries before the
+//! others.
 //!
 //! # Sources
 //! Cassandra's batch log showed the shape.
@@ -26,7 +29,7 @@ use super::placement::partition_of_place;
 use super::ready::{Found, ReadId, StoreRead};
 use super::write::Shares;
 use crate::base::{Entry, Instant, NodeId, Stamp};
-use crate::probe;
+use crate::{planted, probe};
 
 /// The batches kept here, this node's and others'.
 #[derive(Debug, Default)]
@@ -60,8 +63,17 @@ enum Phase {
     /// Another's: it waits for its end.
     Holding,
     /// It is sent until all have it.
-    Replaying { missing: Option<BTreeMap<NodeId, Option<RequestId>>> },
+    Replaying {
+        missing: Option<BTreeMap<NodeId, Option<RequestId>>>,
+        /// How often nodes were asked to hold it, if none is known to, and nothing is sent yet.
+        unheld: Option<u32>,
+    },
 }
+
+/// How often nodes are asked to hold a batch that was found after a restart. Nodes that are up and
+/// do not answer refuse: they have promised not to deliver anything as old. Then it is sent
+/// without.
+const HOLD_TRIES_MAX: u32 = 8;
 
 /// What the core does next about the own batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,13 +116,7 @@ impl Batches {
         let Some(kept) = self.kept.get_mut(&batch) else { return };
         let Phase::Storing { entries, is_held: false } = &kept.phase else { return };
         let entries = entries.clone();
-        let mut nodes = candidates(context, &kept.asked);
-        if nodes.is_empty() {
-            nodes = candidates(context, &[]);
-        }
-        if !nodes.is_empty() {
-            let drawn = context.rng.index(nodes.len());
-            let holder = nodes.swap_remove(drawn);
+        if let Some(holder) = draw_holder(context, &kept.asked) {
             if !kept.asked.contains(&holder) {
                 kept.asked.push(holder);
             }
@@ -145,9 +151,16 @@ impl Batches {
         if !kept.asked.contains(&from) {
             return Next::Wait;
         }
-        if let Phase::Storing { is_held, .. } = &mut kept.phase {
-            *is_held = true;
-            self.set_timer(batch, None);
+        match &mut kept.phase {
+            Phase::Storing { is_held, .. } => {
+                *is_held = true;
+                self.set_timer(batch, None);
+            }
+            Phase::Replaying { unheld: unheld @ Some(_), .. } => {
+                *unheld = None;
+                self.set_timer(batch, Some(context.now));
+            }
+            Phase::Replaying { .. } | Phase::Writing | Phase::Holding => {}
         }
         self.maybe_send(batch)
     }
@@ -166,9 +179,10 @@ impl Batches {
         }
     }
 
-    /// All shares of an own batch are settled, or given up.
-    pub(super) fn on_settled(&mut self, context: &mut Context, batch: Stamp, is_complete: bool) {
-        if is_complete {
+    /// All shares of an own batch are settled, or given up. It is safe if none was given up, and
+    /// each is on two disks.
+    pub(super) fn on_settled(&mut self, context: &mut Context, batch: Stamp, is_safe: bool) {
+        if is_safe {
             self.finish(context, batch);
         } else {
             probe!("dynamo.batch_given_up_is_replayed");
@@ -254,7 +268,9 @@ impl Batches {
     pub(super) fn recover(&mut self, context: &Context, batch: Stamp, content: &[u8]) {
         let bytes = notes::head(content).map_or(0, |head| head.bytes);
         let is_own = batch.node() == context.id();
-        let phase = if is_own { Phase::Replaying { missing: None } } else { Phase::Holding };
+        let unheld = (!planted!("D54")).then_some(0);
+        let own = Phase::Replaying { missing: None, unheld };
+        let phase = if is_own { own } else { Phase::Holding };
         let wait = if is_own { context.config.batch_retry } else { context.config.batch_takeover };
         self.insert(batch, Kept { bytes, is_durable: true, asked: Vec::new(), phase, due: None });
         self.set_timer(batch, Some(context.now + wait));
@@ -262,7 +278,7 @@ impl Batches {
 
     fn replay_from(&mut self, batch: Stamp, at: Instant) {
         if let Some(kept) = self.kept.get_mut(&batch) {
-            kept.phase = Phase::Replaying { missing: None };
+            kept.phase = Phase::Replaying { missing: None, unheld: None };
             self.set_timer(batch, Some(at));
         }
     }
@@ -299,7 +315,7 @@ impl Batches {
         self.forget_sent(context, batch);
         let Some(kept) = self.kept.get_mut(&batch) else { return };
         if let Phase::Holding = kept.phase {
-            kept.phase = Phase::Replaying { missing: None };
+            kept.phase = Phase::Replaying { missing: None, unheld: None };
         }
         let place = Kind::Batch(batch).place();
         let read = StoreRead::Notes { prefix: place.clone(), start: place, bytes_max: 1 };
@@ -312,15 +328,26 @@ impl Batches {
         let Some(batch) = self.reading.remove(&id) else { return };
         let Found::Notes { notes, .. } = found else { return };
         let Some(kept) = self.kept.get_mut(&batch) else { return };
-        let Phase::Replaying { missing } = &mut kept.phase else { return };
+        let Phase::Replaying { missing, unheld } = &mut kept.phase else { return };
         let content = notes.first().map(|(_, content)| content.as_bytes()).unwrap_or_default();
-        let entries = notes::entries(content);
-        let shares = entries.and_then(|entries| Shares::of(&context.config.placement, &entries));
-        let Some(shares) = shares else {
+        let entries = notes::entries(content).unwrap_or_default();
+        let shares = Shares::of(&context.config.placement, &entries);
+        let Some(shares) = shares.filter(|shares| !shares.sets.is_empty()) else {
             probe!("dynamo.batch_damaged");
             self.damaged(context, batch);
             return;
         };
+        if let Some(tries) = unheld.as_mut().filter(|tries| **tries < HOLD_TRIES_MAX) {
+            probe!("dynamo.batch_needs_a_holder_again");
+            if let Some(holder) = draw_holder(context, &kept.asked) {
+                *tries += 1;
+                if !kept.asked.contains(&holder) {
+                    kept.asked.push(holder);
+                }
+                context.send(holder, Message::BatchStore { batch, entries });
+            }
+            return;
+        }
         let missing = missing
             .get_or_insert_with(|| shares.by_node.keys().map(|&node| (node, None)).collect());
         for (node, entries) in shares.by_node {
@@ -346,7 +373,7 @@ impl Batches {
     ) {
         let Some((batch, node)) = self.sent.remove(&id.number) else { return };
         let Some(kept) = self.kept.get_mut(&batch) else { return };
-        let Phase::Replaying { missing: Some(missing) } = &mut kept.phase else { return };
+        let Phase::Replaying { missing: Some(missing), .. } = &mut kept.phase else { return };
         match outcome {
             WriteOutcome::Stored | WriteOutcome::Refused => {
                 missing.remove(&node);
@@ -364,7 +391,7 @@ impl Batches {
     /// Waits no more for the shares that were sent last time.
     fn forget_sent(&mut self, context: &mut Context, batch: Stamp) {
         let Some(kept) = self.kept.get_mut(&batch) else { return };
-        let Phase::Replaying { missing: Some(missing) } = &mut kept.phase else { return };
+        let Phase::Replaying { missing: Some(missing), .. } = &mut kept.phase else { return };
         for id in missing.values_mut().filter_map(Option::take) {
             self.sent.remove(&id.number);
             context.forget(id);
@@ -450,6 +477,19 @@ impl Batches {
 fn candidates(context: &Context, asked: &[NodeId]) -> Vec<NodeId> {
     let up = context.config.peers().filter(|&peer| context.detector.is_up(peer, context.now));
     up.filter(|peer| !asked.contains(peer)).collect()
+}
+
+/// Draws a node to hold a batch, one that was not asked yet if there is one.
+fn draw_holder(context: &mut Context, asked: &[NodeId]) -> Option<NodeId> {
+    let mut nodes = candidates(context, asked);
+    if nodes.is_empty() {
+        nodes = candidates(context, &[]);
+    }
+    if nodes.is_empty() {
+        return None;
+    }
+    let drawn = context.rng.index(nodes.len());
+    Some(nodes.swap_remove(drawn))
 }
 
 fn is_placed(entry: &Entry) -> bool {

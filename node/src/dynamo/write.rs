@@ -450,9 +450,10 @@ impl Writes {
         }
         let is_complete = !pending.shares.values().any(|share| share.state == ShareState::GivenUp);
         let is_batch = pending.is_batch;
+        let is_safe = pending.outlives_any_disk(context.id());
         self.remove(context, stamp);
         if is_batch {
-            batches.on_settled(context, stamp, is_complete);
+            batches.on_settled(context, stamp, is_complete && is_safe);
         } else if !is_complete {
             probe!("dynamo.write_given_up");
             self.linger(context, stamp);
@@ -628,6 +629,22 @@ impl Pending {
             let shares = set.nodes.iter().filter_map(|node| self.shares.get(node));
             shares.filter(|share| share.is_acknowledged()).count() >= set.needed
         })
+    }
+
+    /// Tells whether what each set of replicas gets is on two disks, or on all of its replicas'.
+    /// All hints lie on the disk of node `own`, which is perhaps a replica, too: a disk that is
+    /// lost, or comes back older, takes them along.
+    fn outlives_any_disk(&self, own: NodeId) -> bool {
+        let disk = |node: &NodeId| match self.shares.get(node)?.state {
+            ShareState::Acknowledged | ShareState::Refused => Some(*node),
+            ShareState::Hinted(_) => Some(own),
+            ShareState::Waiting | ShareState::Hinting(_) | ShareState::GivenUp => None,
+        };
+        let are_enough = |set: &ReplicaSet| {
+            let disks: BTreeSet<NodeId> = set.nodes.iter().filter_map(disk).collect();
+            disks.len() >= set.nodes.len().min(2)
+        };
+        planted!("D54") || self.sets.iter().all(are_enough)
     }
 }
 
