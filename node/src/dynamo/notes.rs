@@ -158,9 +158,7 @@ pub fn is_damaged(place: &[u8]) -> bool {
 pub fn rewritten(place: &[u8], content: &[u8]) -> Option<(Payload, Payload, usize)> {
     let kind = Kind::of(place)?;
     let (record, bytes) = match kind {
-        Kind::Generation | Kind::Floor(_) | Kind::Fence => {
-            (keep_number(kind, number(content)?), 0)
-        }
+        Kind::Generation | Kind::Floor(_) | Kind::Fence => (keep_number(kind, number(content)?), 0),
         Kind::Ceiling => (keep_ceiling(ceiling(content)?), 0),
         Kind::Hint { .. } | Kind::Batch(_) => {
             let Head { stamp, bytes } = head(content)?;
