@@ -1,5 +1,7 @@
 //! What a masterless node keeps for itself, and what it starts with.
 
+use std::collections::BTreeMap;
+
 use mangrove::base::{Instant, NodeId, Payload, Rng, Stamp};
 use mangrove::codec;
 use mangrove::dynamo::{Config, Dynamo, Placement, Recovered, notes};
@@ -14,8 +16,9 @@ const NOTES_MAX: usize = 8;
 /// ```text
 /// place_len u8 │ content_len u8 │ place │ content
 /// ```
+/// They are cells of a store, so there is one at each place.
 pub(super) fn note(mut input: &[u8]) {
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     while let Some((&[place_len, content_len], rest)) = input.split_first_chunk::<2>() {
         let (place, rest) = rest.split_at(usize::from(place_len).min(rest.len()));
         let (content, rest) = rest.split_at(usize::from(content_len).min(rest.len()));
@@ -24,13 +27,13 @@ pub(super) fn note(mut input: &[u8]) {
         let kept = notes::recovered_content(place, content);
         assert!(content.starts_with(kept), "{kept:?} is not the head of {content:?}");
         let payload = |bytes: &[u8]| Payload::new(bytes.to_vec()).unwrap_or_default();
-        found.push((payload(place), payload(kept)));
+        found.insert(place, (payload(place), payload(kept)));
         if found.len() == NOTES_MAX {
             break;
         }
     }
     if !found.is_empty() {
-        start(found);
+        start(found.into_values().collect());
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn configuration_seeds() -> Vec<Vec<u8>> {
     let sizes = "sync = \"interval:20\"\nelection_timeout = \"300ms\"\n\
                  heartbeat_interval = \"1s\"\nrequest_timeout = \"2m\"\n\
                  wal_segment_bytes = \"16MiB\"\nmemtable_bytes = \"1GiB\"\n\
-                 scrub_rate = \"64KiB\"\nthreads = 1\npack_tables = true\n";
+                 scrub_rate = \"65536\"\nthreads = 1\npack_tables = true\n";
     let cluster = "cluster_id = \"5e1f0c0ffee5e1f0\"\nmode = \"masterless\"\n\
                    replication_factor = 3\npartitions = 256\n\n[[node]]\nid = 1\n\
                    address = \"127.0.0.1:7101\"\n";
@@ -103,6 +103,7 @@ pub(super) fn history_seeds() -> Vec<Vec<u8>> {
             seeds.push((invoked + &event(number, end, answered, number + 1)).into_bytes());
         }
     }
+    seeds.push(event(u32::MAX as usize, "invoke", pairs[0].0, 0).into_bytes());
     seeds
 }
 

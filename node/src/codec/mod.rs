@@ -71,6 +71,7 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, DecodeError> {
     const SMALL: usize = SMALL_BYTES * EXPANSION_MAX;
     const MIDDLING: usize = MIDDLING_BYTES * EXPANSION_MAX;
     let decoded = match bytes.len() {
+        _ if planted!("F3") => bincode::decode_from_slice(bytes, FORMAT),
         ..=SMALL_BYTES => bincode::decode_from_slice(bytes, format::<SMALL>()),
         len if len <= MIDDLING_BYTES => bincode::decode_from_slice(bytes, format::<MIDDLING>()),
         _ => bincode::decode_from_slice(bytes, FORMAT),

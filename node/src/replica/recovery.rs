@@ -260,6 +260,19 @@ mod tests {
         recovered.entries.iter().map(|entry| (entry.index, entry.term)).collect()
     }
 
+    /// The accident: an entry of index 0 or of the last index let what is reckoned with overflow.
+    #[test]
+    fn entry_out_of_reach_is_malformed() {
+        for index in [1, INDEX_MAX] {
+            let entry = entry(index, 1);
+            assert_eq!(decode_entry(&codec::encode(&entry)), Ok(entry));
+        }
+        for index in [0, INDEX_MAX + 1, Index::MAX] {
+            let decoded = decode_entry(&codec::encode(&entry(index, 1)));
+            assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{index}: {decoded:?}");
+        }
+    }
+
     #[test]
     fn later_entry_replaces_the_log_from_its_index_on() {
         let mut replay = after(SnapshotMeta::default());

@@ -326,6 +326,7 @@ fn history_file_with_a_flaw_is_refused() {
     let cases = [
         ("{", "line 1: "),
         (r#"{"type":"ok","f":"get","time":1}"#, "line 1: no process number"),
+        (&invoke.replace(":1,\"type", ":4294967295,\"type"), "line 1: no process number"),
         (&invoke.replace("get", "got"), "line 1: unknown f"),
         (&format!("{invoke}\n{invoke}"), "line 2: process 1 has an operation in flight already"),
         (info, "line 1: process 1 has no operation in flight"),

@@ -1,7 +1,7 @@
 //! What reads, anti-entropy and floors promise, one test per sentence, on clusters without a
 //! runtime; and for each planted bug of theirs a test that shows it.
 //!
-//! The clusters are those of [`super::harness`]. `reads`, `sync` and `floors` set up one situation
+//! The clusters are those of `super::harness`. `reads`, `sync` and `floors` set up one situation
 //! each; `properties` runs arbitrary schedules of writes, reads, crashes, losses and old disks,
 //! and then asks whether the replicas become equal and nothing deleted has come back.
 

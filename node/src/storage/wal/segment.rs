@@ -244,6 +244,15 @@ mod tests {
         }
     }
 
+    /// The accident: a file with the last of all numbers for a name let the sequence of the next
+    /// record overflow.
+    #[test]
+    fn name_out_of_reach_is_no_segment() {
+        assert_eq!(parse_name("4000000000000000.wal"), Some(SEQUENCE_MAX));
+        assert_eq!(parse_name("4000000000000001.wal"), None);
+        assert_eq!(parse_name("ffffffffffffffff.wal"), None);
+    }
+
     #[test]
     fn header_of_another_version_is_a_format_error() {
         let mut bytes = Vec::new();
