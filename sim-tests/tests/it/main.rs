@@ -27,6 +27,8 @@ mod golden;
 #[cfg(all(test, madsim))]
 mod masterless_scenarios;
 #[cfg(all(test, madsim))]
+mod regress;
+#[cfg(all(test, madsim))]
 mod report;
 #[cfg(all(test, madsim))]
 mod scenarios;

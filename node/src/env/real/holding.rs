@@ -213,15 +213,22 @@ mod tests {
     use super::super::tests::block_on;
     use super::super::{RealDisk, RealEnv};
     use super::*;
-    use crate::env::{Disk, Env, File};
+    use crate::env::{Disk, DiskErrorKind, Env, File};
 
     const PLACES: HoldingPlaces =
         HoldingPlaces { data: "tables", log: "wal", received: "snapshot" };
 
     /// Opens a directory as a node that may be asked for faults; tells whether something was lost.
     fn start(root: &Path) -> (RealDisk, bool) {
-        let (env, was_held) = RealEnv::open_with_holding(root, PLACES, true).unwrap();
-        (env.disk().clone(), was_held)
+        // What another test starts has the lock as well, from its fork to its exec.
+        for _ in 0..10_000 {
+            match RealEnv::open_with_holding(root, PLACES, true) {
+                Ok((env, was_held)) => return (env.disk().clone(), was_held),
+                Err(error) if error.kind == DiskErrorKind::Locked => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("{} stays locked", root.display());
     }
 
     fn write(disk: &RealDisk, path: &str, bytes: &[u8], is_synced: bool) {

@@ -1,0 +1,6 @@
+//! Accidents: what the swarm found in Mangrove itself, as small as `cargo sim shrink` made it.
+//!
+//! A file each, with the accident told in its header. The bug is planted again under a code of its
+//! own, so that each test shows both: with it the checker speaks, and without it nothing does.
+
+mod batch_on_one_disk;
