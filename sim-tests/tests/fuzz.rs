@@ -27,7 +27,8 @@ const REPLAY_FILE: Target = Target {
     what: "a run written down: bytes, or a file with other values in it",
     run: replay_file,
     seeds: replay_file_seeds,
-    bytes_max: (2 << 20, 4 << 10),
+    // An input of one byte is a whole file: some hundred faults and operations, three times.
+    bytes_max: (8 << 20, 4 << 10),
 };
 
 fn corpus() -> PathBuf {
@@ -67,7 +68,7 @@ fn replay_file(input: &[u8]) {
 }
 
 fn replay_file_seeds() -> Vec<Vec<u8>> {
-    let edits = (0..files().len() as u8).map(|which| vec![which, 9, 0, 3, 40, 0, 7]);
+    let edits = (0..).zip(files()).map(|(which, _)| vec![which, 9, 0, 3, 40, 0, 7]);
     edits.chain(files().iter().map(|file| file.to_string().into_bytes())).collect()
 }
 

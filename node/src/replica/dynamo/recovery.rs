@@ -73,8 +73,8 @@ struct Judge {
 
 impl Judge {
     fn records(&mut self, id: PersistId) {
-        let is_next = id <= self.last.unwrap_or(self.applied) + 1;
-        if id <= self.applied + 1 {
+        let is_next = id <= self.last.unwrap_or(self.applied).saturating_add(1);
+        if id <= self.applied.saturating_add(1) {
             // All that may be missing so far came before it.
             self.is_lost = false;
         } else if !is_next {
@@ -117,6 +117,15 @@ mod tests {
         (2..=6).for_each(|id| log.records(id));
         assert_eq!(log.finish(), judged(6, false));
         assert_eq!(judge(3).finish(), judged(3, false));
+    }
+
+    /// The accident: tables, or a record, with the last of all numbers let the next one overflow.
+    #[test]
+    fn log_at_the_last_of_all_numbers_is_judged() {
+        let mut log = judge(PersistId::MAX);
+        log.records(PersistId::MAX);
+        log.records(PersistId::MAX);
+        assert_eq!(log.finish(), judged(PersistId::MAX, false));
     }
 
     #[test]
