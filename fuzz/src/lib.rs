@@ -14,6 +14,9 @@
 //! - *structured*: the input is a script, for a store, a cluster, or a merge. A model or the
 //!   invariant checkers tell what is wrong.
 
+#![expect(clippy::disallowed_types, reason = "the harness measures real time")]
+#![expect(clippy::disallowed_methods, reason = "the harness measures real time")]
+
 pub mod blind;
 mod bounds;
 mod bytes_file;

@@ -135,7 +135,7 @@ fn log(is_masterless: bool) -> TestDisk {
             writer.append(KIND_RECORDS, number, |buffer| codec::encode_into(&records, buffer));
             return;
         }
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             let vote = HardState { term: number / 5, vote: Some(NodeId(2)) };
             let payload = codec::encode(&vote);
             let preamble = Record { kind: KIND_HARD_STATE, tag: 0, payload: payload.clone() };
