@@ -19,7 +19,7 @@ mod keycode;
 mod notes;
 mod session;
 mod snapshot;
-mod table;
+pub(crate) mod table;
 mod text;
 mod wal;
 mod wire;

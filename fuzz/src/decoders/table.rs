@@ -253,7 +253,7 @@ pub(super) fn manifest_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Sizes at which a few dozen cells make several tables.
-const OPTIONS: TreeOptions = TreeOptions {
+pub(crate) const OPTIONS: TreeOptions = TreeOptions {
     memtable_bytes: 1 << 10,
     frozen_max: 2,
     table_bytes: 700,

@@ -13,6 +13,8 @@ use mangrove::storage::test_disk::{TestDisk, run};
 use mangrove::storage::tree::{self, Frozen, Keeper, TreeOptions, Version};
 use mangrove::storage::{Cell, Change, Content, Engine, SnapshotPoint, StorageError, Tree};
 
+use crate::decoders::table::OPTIONS;
+
 const DIR: &str = "tables";
 
 /// Most things that happen in one script.
@@ -23,18 +25,8 @@ const KEYS: u8 = 5;
 const COLUMNS: u8 = 8;
 
 fn options(compression: Compression) -> TreeOptions {
-    TreeOptions {
-        memtable_bytes: 1 << 10,
-        frozen_max: 2,
-        table_bytes: 700,
-        level0_tables: 3,
-        level0_tables_max: 6,
-        base_bytes: 1 << 10,
-        fanout: 2,
-        step_bytes: 600,
-        cache_bytes: 4 << 10,
-        table: TableOptions { block_bytes: 200, bloom_bits_per_cell: 10, compression },
-    }
+    let table = TableOptions { compression, ..OPTIONS.table };
+    TreeOptions { cache_bytes: 4 << 10, table, ..OPTIONS }
 }
 
 /// Place to value and version.

@@ -116,12 +116,7 @@ impl Batches {
         let Some(kept) = self.kept.get_mut(&batch) else { return };
         let Phase::Storing { entries, is_held: false } = &kept.phase else { return };
         let entries = entries.clone();
-        if let Some(holder) = draw_holder(context, &kept.asked) {
-            if !kept.asked.contains(&holder) {
-                kept.asked.push(holder);
-            }
-            context.send(holder, Message::BatchStore { batch, entries });
-        }
+        ask_to_hold(context, &mut kept.asked, batch, entries);
         let at = context.now + context.config.batch_store_timeout;
         self.set_timer(batch, Some(at));
     }
@@ -339,13 +334,7 @@ impl Batches {
         };
         if let Some(tries) = unheld.as_mut().filter(|tries| **tries < HOLD_TRIES_MAX) {
             probe!("dynamo.batch_needs_a_holder_again");
-            if let Some(holder) = draw_holder(context, &kept.asked) {
-                *tries += 1;
-                if !kept.asked.contains(&holder) {
-                    kept.asked.push(holder);
-                }
-                context.send(holder, Message::BatchStore { batch, entries });
-            }
+            *tries += u32::from(ask_to_hold(context, &mut kept.asked, batch, entries));
             return;
         }
         let missing = missing
@@ -479,17 +468,28 @@ fn candidates(context: &Context, asked: &[NodeId]) -> Vec<NodeId> {
     up.filter(|peer| !asked.contains(peer)).collect()
 }
 
-/// Draws a node to hold a batch, one that was not asked yet if there is one.
-fn draw_holder(context: &mut Context, asked: &[NodeId]) -> Option<NodeId> {
+/// Asks a node to hold a batch, one that was not asked yet if there is one; tells whether any is
+/// up.
+fn ask_to_hold(
+    context: &mut Context,
+    asked: &mut Vec<NodeId>,
+    batch: Stamp,
+    entries: Vec<Entry>,
+) -> bool {
     let mut nodes = candidates(context, asked);
     if nodes.is_empty() {
         nodes = candidates(context, &[]);
     }
     if nodes.is_empty() {
-        return None;
+        return false;
     }
     let drawn = context.rng.index(nodes.len());
-    Some(nodes.swap_remove(drawn))
+    let holder = nodes.swap_remove(drawn);
+    if !asked.contains(&holder) {
+        asked.push(holder);
+    }
+    context.send(holder, Message::BatchStore { batch, entries });
+    true
 }
 
 fn is_placed(entry: &Entry) -> bool {
