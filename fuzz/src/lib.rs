@@ -3,7 +3,8 @@
 //! A target must not panic, hang or allocate without bound, whatever it is fed, and nothing that
 //! was altered may be taken for the truth. Each is plain Rust for the stable toolchain:
 //! `tests/corpus.rs` replays the inputs kept in `corpus/` and some thousands around them, as does
-//! `sim-tests/tests/fuzz.rs` in the project's `cargo test`; a program of each target, in `bin/`, has libFuzzer search for more (README.md).
+//! `sim-tests/tests/fuzz.rs` in the project's `cargo test`; a program of each target, in `bin/`,
+//! has libFuzzer search for more (README.md).
 //!
 //! Three kinds of targets, because a checksum stops a fuzzer:
 //!
