@@ -84,6 +84,10 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D52", what: "gives stamps however far its clock is ahead of the others'" },
     Bug { code: "D53", what: "takes its own ceiling for a time that others have reached" },
     Bug { code: "D54", what: "leaves a share of a batch, or all of it, on one disk alone" },
+    Bug { code: "D55", what: "a session remembers the first change of a cell in a batch" },
+    Bug { code: "D56", what: "replays batches below its own floor to itself" },
+    Bug { code: "D57", what: "takes over a floor while what it forbids arrives" },
+    Bug { code: "D58", what: "believes a floor that was raised on what its last life had" },
 ];
 
 /// Returns the planted bugs of a mode.

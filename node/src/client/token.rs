@@ -32,8 +32,8 @@ use std::sync::Mutex;
 use super::lock;
 use crate::base::{Column, Key, Stamp};
 use crate::kv::{Cell, Mutation, Query, QueryReply, Version};
-use crate::probe;
 use crate::wire::Level;
+use crate::{planted, probe};
 
 /// Places that are remembered: about a megabyte with short names. Fewer: sessions that read from
 /// all replicas early. More: memory, and time for ranges.
@@ -71,7 +71,8 @@ struct Mark {
 }
 
 impl Token {
-    /// Takes note of a write of this session.
+    /// Takes note of a write of this session. All of it has one stamp, so of each place the last
+    /// mutation counts.
     pub(super) fn on_written(&self, mutations: &[Mutation], stamp: Stamp) {
         let mut marks = lock(&self.marks);
         for mutation in mutations {
@@ -275,8 +276,7 @@ impl Marks {
 
     fn raise(&mut self, key: &Key, column: &Column, mark: Mark) {
         if let Some(old) = self.rows.get_mut(key).and_then(|row| row.columns.get_mut(column)) {
-            // Of one stamp, the first thing that was seen counts.
-            if mark.stamp > old.stamp {
+            if mark.stamp > old.stamp || mark.stamp == old.stamp && !planted!("D55") {
                 *old = mark;
             }
             return;
@@ -291,6 +291,9 @@ impl Marks {
         }
         let row = self.rows.entry(key.clone()).or_default();
         row.deleted = row.deleted.max(stamp);
+        for mark in row.columns.values_mut().filter(|mark| mark.stamp == stamp) {
+            mark.is_value = false;
+        }
     }
 
     fn make_room(&mut self) {
@@ -426,6 +429,19 @@ mod tests {
         let reply = |found| QueryReply::Cells(vec![found]);
         assert!(!is_taken(&written, &query, &reply(Some(cell(9))), Level::Quorum));
         assert!(is_taken(&written, &query, &reply(None), Level::One));
+    }
+
+    #[test]
+    fn last_mutation_of_a_place_counts() {
+        let delete = Mutation::Delete { key: key("k"), column: column("a") };
+        let delete_row = Mutation::DeleteRow { key: key("k") };
+        let is_nothing_taken = |written: &[Mutation]| {
+            is_taken(written, &slice(None, None), &columns(&[], None), Level::One)
+        };
+        assert!(!is_nothing_taken(&[delete.clone(), set("k", "a")]));
+        assert!(is_nothing_taken(&[set("k", "a"), delete]));
+        assert!(!is_nothing_taken(&[delete_row.clone(), set("k", "a")]));
+        assert!(is_nothing_taken(&[set("k", "a"), delete_row]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::message::{Message, RequestId, WriteOutcome};
 use super::placement::{Partition, partition_of_place};
 use super::ready::{Persist, PersistId, ReadId, Ready, Record, Reply, StoreRead, Token};
 use crate::base::{Entry, Instant, NodeId, Rng, Stamp};
+use crate::{planted, probe};
 
 /// The part of the core that an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,8 @@ pub(super) enum Then {
     Acknowledge { to: NodeId, id: RequestId, outcome: WriteOutcome, bytes: usize },
     /// The own disk has no space for such a write.
     OwnDiskFull(RequestId),
+    /// The own node does not want such a write, or a part of it; the rest is stored.
+    OwnRefused(RequestId),
     /// The generation is durable: the node may speak.
     Generation,
     /// Stamps may be given up to that millisecond.
@@ -81,10 +84,14 @@ pub(super) struct Context {
     pub(super) is_disk_full: bool,
     /// Floor of each partition as far as it is durable here. Kept by `floor`.
     floors: BTreeMap<Partition, Stamp>,
+    /// The latest floor noted of each partition, durable or not. Kept by `floor`.
+    noted_floors: BTreeMap<Partition, Stamp>,
     /// Up to which stamp only repairs are taken. Kept by `floor`.
     pub(super) fence: Stamp,
     /// The latest tombstone that was applied in each partition since the start.
     tombstones: BTreeMap<Partition, Stamp>,
+    /// What was applied since the own session of anti-entropy began, or the last one.
+    arrived: Lowest,
     next_number: u64,
     next_read: ReadId,
     /// Who waits for an acknowledgement, and of whom.
@@ -95,8 +102,9 @@ pub(super) struct Context {
     gathered: VecDeque<Pending>,
     /// Persist requests that the disk has.
     in_flight: VecDeque<(PersistId, Vec<Pending>)>,
-    /// What follows from what is durable, for each apply that is not reported yet.
-    applying: VecDeque<Vec<Then>>,
+    /// What follows from what is durable, for each apply that is not reported yet; and what is
+    /// applied.
+    applying: VecDeque<(Vec<Then>, Lowest)>,
     /// What follows from what is durable and applied.
     done: VecDeque<Then>,
     persist_last: PersistId,
@@ -121,8 +129,10 @@ impl Context {
             is_whole: true,
             is_disk_full: false,
             floors: BTreeMap::new(),
+            noted_floors: BTreeMap::new(),
             fence: Stamp::ZERO,
             tombstones: BTreeMap::new(),
+            arrived: Lowest::default(),
             next_number: 1,
             next_read: 1,
             waiting: BTreeMap::new(),
@@ -150,12 +160,43 @@ impl Context {
     pub(super) fn set_floor(&mut self, partition: Partition, floor: Stamp) {
         let old = self.floors.insert(partition, floor).unwrap_or_default();
         assert!(old <= floor, "D9: the floor of {partition} went back from {old} to {floor}");
+        self.note_floor(partition, floor);
+    }
+
+    /// A floor is on its way to the disk.
+    pub(super) fn note_floor(&mut self, partition: Partition, floor: Stamp) {
+        let noted = self.noted_floors.entry(partition).or_default();
+        *noted = floor.max(*noted);
+    }
+
+    /// Returns the floor of a partition as it will be when all notes are durable.
+    pub(super) fn noted_floor(&self, partition: Partition) -> Stamp {
+        self.noted_floors.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// An own session of anti-entropy begins.
+    pub(super) fn forget_arrivals(&mut self) {
+        self.arrived = Lowest::default();
+    }
+
+    /// Tells whether something of that partition, up to that stamp, was taken in since the own
+    /// session of anti-entropy began, by a way other than that session; or is on its way to the
+    /// disk from before.
+    pub(super) fn has_arrival(&self, partition: Partition, stamp: Stamp) -> bool {
+        let mut lowest = Lowest::default();
+        for pending in self.in_flight.iter().flat_map(|(_, pending)| pending).chain(&self.gathered)
+        {
+            lowest.add_record(self, pending);
+        }
+        let applying = self.applying.iter().map(|(_, lowest)| lowest);
+        let mut all = applying.chain([&self.arrived, &lowest]);
+        all.any(|lowest| lowest.of(partition).is_some_and(|low| low <= stamp))
     }
 
     /// Tells whether an entry must not be stored: it was everywhere once, or its coordinator
     /// gave it up; see `floor`. A repair passes the fence.
     pub(super) fn refuses(&self, entry: &Entry, is_repair: bool) -> bool {
-        let floor = partition_of_place(entry.place.as_bytes()).map(|of| self.floor(of));
+        let floor = partition_of_place(entry.place.as_bytes()).map(|of| self.noted_floor(of));
         let is_late = !is_repair && entry.stamp <= self.fence;
         is_late || floor.is_none_or(|floor| floor::is_under(entry.stamp, floor))
     }
@@ -195,16 +236,39 @@ impl Context {
     pub(super) fn write(&mut self, owner: Owner, to: NodeId, entries: Vec<Entry>) -> RequestId {
         let id = self.next_id();
         self.waiting.insert(id.number, (owner, to));
-        if to != self.id() && matches!(owner, Owner::Reads | Owner::Sync) {
+        let is_repair = matches!(owner, Owner::Reads | Owner::Sync);
+        if to == self.id() {
+            self.write_here(owner, id, entries, is_repair);
+        } else if is_repair {
             self.send(to, Message::Repair { id, entries });
-        } else if to != self.id() {
+        } else {
             self.send(to, Message::Write { id, entries });
+        }
+        id
+    }
+
+    /// Has this node store entries, by the rules that hold for a peer's.
+    fn write_here(
+        &mut self,
+        owner: Owner,
+        id: RequestId,
+        mut entries: Vec<Entry>,
+        is_repair: bool,
+    ) {
+        let count = entries.len();
+        entries.retain(|entry| !self.refuses(entry, is_repair) || planted!("D56"));
+        let is_refused = entries.len() < count;
+        if is_refused {
+            probe!("dynamo.own_write_refused");
+        }
+        if entries.is_empty() {
+            self.done(Then::OwnRefused(id));
         } else if self.is_disk_full && owner != Owner::Writes {
             self.done(Then::OwnDiskFull(id));
         } else {
-            self.persist(Record::Entries(entries), Then::OwnWrite(id));
+            let then = if is_refused { Then::OwnRefused(id) } else { Then::OwnWrite(id) };
+            self.persist(Record::Entries(entries), then);
         }
-        id
     }
 
     /// Nobody waits any more for the acknowledgement of that write.
@@ -271,21 +335,26 @@ impl Context {
         while let Some((id, pending)) = self.in_flight.pop_front_if(|(id, _)| *id <= through) {
             let mut records = Vec::with_capacity(pending.len());
             let mut follows = Vec::with_capacity(pending.len());
-            for Pending { record, then } in pending {
-                self.note_tombstones(&record);
-                records.push(record);
-                follows.push(then);
+            let mut lowest = Lowest::default();
+            for pending in pending {
+                lowest.add_record(self, &pending);
+                self.note_tombstones(&pending.record);
+                records.push(pending.record);
+                follows.push(pending.then);
             }
-            self.applying.push_back(follows);
+            self.applying.push_back((follows, lowest));
             self.out.apply.push((id, records));
         }
     }
 
     /// The oldest apply is reported: has done what follows.
     pub(super) fn on_applied(&mut self) {
-        let follows = self.applying.pop_front();
-        assert!(follows.is_some(), "D2: an apply is reported that was not asked for");
-        self.done.extend(follows.into_iter().flatten());
+        let applied = self.applying.pop_front();
+        assert!(applied.is_some(), "D2: an apply is reported that was not asked for");
+        if let Some((follows, lowest)) = applied {
+            self.arrived.add_all(&lowest);
+            self.done.extend(follows);
+        }
     }
 
     /// There is no space: takes everything that the disk was not asked for yet, oldest first.
@@ -356,6 +425,45 @@ impl Context {
             self.persist_last
         );
         assert!(self.done.is_empty(), "D2: not done: {:?}", self.done);
+    }
+}
+
+/// The smallest stamp of some entries, by partition.
+#[derive(Debug, Default)]
+struct Lowest(BTreeMap<Partition, Stamp>);
+
+impl Lowest {
+    fn of(&self, partition: Partition) -> Option<Stamp> {
+        self.0.get(&partition).copied()
+    }
+
+    fn add(&mut self, partition: Partition, stamp: Stamp) {
+        let low = self.0.entry(partition).or_insert(stamp);
+        *low = stamp.min(*low);
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        for (partition, stamp) in &other.0 {
+            self.add(*partition, *stamp);
+        }
+    }
+
+    /// Adds the entries of a record, unless it is the own session of anti-entropy that waits for
+    /// them.
+    fn add_record(&mut self, context: &Context, pending: &Pending) {
+        let Record::Entries(entries) = &pending.record else { return };
+        let is_exchanged = match pending.then {
+            Then::OwnWrite(id) => context.owner(id) == Some(Owner::Sync),
+            _ => false,
+        };
+        if is_exchanged {
+            return;
+        }
+        for entry in entries {
+            if let Some(partition) = partition_of_place(entry.place.as_bytes()) {
+                self.add(partition, entry.stamp);
+            }
+        }
     }
 }
 

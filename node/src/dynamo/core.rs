@@ -475,7 +475,7 @@ impl Dynamo {
                     self.writes.on_replicated(context, to, message, bytes);
                 }
                 Then::BatchHeld { batch, .. } => self.batches.on_held_disk_full(context, batch),
-                Then::OwnWrite(id) => match context.owner(id) {
+                Then::OwnWrite(id) | Then::OwnRefused(id) => match context.owner(id) {
                     Some(Owner::Writes) if self.writes.on_own_disk_full(context, id) => {
                         context.keep(pending);
                     }
@@ -516,6 +516,7 @@ impl Dynamo {
             Then::Nothing => {}
             Then::OwnWrite(id) => self.on_write_reply(own, id, WriteOutcome::Stored),
             Then::OwnDiskFull(id) => self.on_write_reply(own, id, WriteOutcome::DiskFull),
+            Then::OwnRefused(id) => self.on_write_reply(own, id, WriteOutcome::Refused),
             Then::Acknowledge { to, id, outcome, bytes } => {
                 writes.on_replicated(context, to, Message::WriteReply { id, outcome }, bytes);
             }

@@ -48,9 +48,12 @@
 //! out, and the next attempt begins from the start. What was exchanged is not lost.
 //!
 //! # Who learns of it
-//! A replica that is whole takes the steward's word. One that misses it learns the floor from
-//! anybody who has it: when it has compared the whole partition with a replica whose floor is F,
-//! it has what that one has, less the ghosts, so F is true of it as well ([`Floors::adopt`]).
+//! A replica that is whole takes the steward's word, if it has made the promise in the same life:
+//! one that was started again since then may have come back with an older disk. Who misses the
+//! word learns the floor from anybody who has it: when it has compared the whole partition with a
+//! replica whose floor is F, it has what that one has, less the ghosts, so F is true of it as well
+//! ([`Floors::adopt`]). No fence keeps ghosts out while they compare, so that counts only if
+//! nothing up to F has arrived meanwhile by another way; else it is for the next comparison.
 //!
 //! # Why an old disk does not resurrect anything
 //! A node comes back with an older disk, and nobody knows. Its data are old, but so is its floor:
@@ -58,7 +61,8 @@
 //! meanwhile is smaller than the tombstone T. A replica either still has T, which wins; or has
 //! forgotten it, and then its floor is at least T and larger than the old node's floor, so the
 //! value is a ghost to it: its reads drop it, its stores refuse it, and when the old node compares
-//! itself with it, the old node erases it before it takes over the floor.
+//! itself with it, the old node erases it before it takes over the floor. The old disk may hold
+//! hints and batches as well, which the node delivers: to itself by the same rule as to others.
 //!
 //! # Wholeness
 //! A node that *knows* that its disk lost something ([`Recovered::is_damaged`]) knows nothing of
@@ -112,8 +116,8 @@ pub(super) struct Floors {
     tags: u64,
     /// The fence as far as it is durable.
     fenced: Stamp,
-    /// The latest floor noted for each partition, durable or not.
-    noted: BTreeMap<Partition, Stamp>,
+    /// The last question of each steward to which this node has promised a fence, in this life.
+    promised: BTreeMap<NodeId, RequestId>,
 }
 
 /// An attempt to raise floors.
@@ -155,7 +159,7 @@ impl Floors {
             persisting: BTreeMap::new(),
             tags: 0,
             fenced: Stamp::ZERO,
-            noted: BTreeMap::new(),
+            promised: BTreeMap::new(),
         };
         let notes = recovered.notes.iter();
         let known =
@@ -190,12 +194,18 @@ impl Floors {
         context.persist(last, Then::Part(Owner::Floors, self.tags));
     }
 
-    /// The whole partition was compared with a replica of that floor.
+    /// The whole partition was compared with a replica of that floor. What arrived meanwhile was
+    /// not: if it may be a ghost, the next comparison has to find it first.
     pub(super) fn adopt(&mut self, context: &mut Context, partition: Partition, floor: Stamp) {
-        if floor > context.floor(partition) {
-            probe!("dynamo.adopts_floor");
-            self.note_floors(context, vec![partition], floor, false);
+        if floor <= context.noted_floor(partition) {
+            return;
         }
+        if context.has_arrival(partition, floor) && !planted!("D57") {
+            probe!("dynamo.floor_adoption_meets_an_arrival");
+            return;
+        }
+        probe!("dynamo.adopts_floor");
+        self.note_floors(context, vec![partition], floor, false);
     }
 
     /// Makes floors durable, of those partitions that have a lower one.
@@ -206,11 +216,10 @@ impl Floors {
         floor: Stamp,
         is_raised: bool,
     ) {
-        partitions.retain(|partition| {
-            let noted = self.noted.get(partition).copied().unwrap_or_default();
-            floor > noted.max(context.floor(*partition))
-        });
-        self.noted.extend(partitions.iter().map(|partition| (*partition, floor)));
+        partitions.retain(|partition| floor > context.noted_floor(*partition));
+        for partition in &partitions {
+            context.note_floor(*partition, floor);
+        }
         let mut records = partitions
             .iter()
             .map(|partition| notes::keep_number(Kind::Floor(*partition), floor.version()));
@@ -237,9 +246,8 @@ impl Floors {
                 for partition in &partitions {
                     context.set_floor(*partition, floor);
                 }
-                if is_raised {
-                    self.raise = None;
-                    tell(context, &partitions, floor);
+                if is_raised && let Some(raise) = self.raise.take() {
+                    tell(context, raise.id, &partitions, floor);
                 }
             }
             None => {}
@@ -257,13 +265,15 @@ impl Floors {
         match message {
             SyncMessage::Fence { id, stamp } => self.on_fence(context, low_water, from, id, stamp),
             SyncMessage::Fenced { id, low_water } => self.on_fenced(context, from, id, low_water),
-            SyncMessage::Floor { partitions, floor } => {
+            SyncMessage::Floor { id, partitions, floor } => {
                 let is_steward = |of: &Partition| {
                     let replicas = context.config.placement.replicas(*of);
                     replicas.first() == Some(&from) && replicas.contains(&context.id())
                 };
-                // Not whole: it has not what the steward has seen here.
-                if context.is_whole {
+                // Not whole, or restarted meanwhile, perhaps with an older disk: it has not what the
+                // steward has seen here.
+                let has_promised = self.promised.get(&from) == Some(&id) || planted!("D58");
+                if context.is_whole && has_promised {
                     let partitions = partitions.into_iter().filter(is_steward).collect();
                     self.note_floors(context, partitions, floor, false);
                 }
@@ -300,6 +310,7 @@ impl Floors {
     }
 
     fn answer_fence(&mut self, context: &mut Context, to: NodeId, id: RequestId, low_water: Stamp) {
+        self.promised.insert(to, id);
         if to == context.id() {
             self.on_fenced(context, to, id, low_water);
         } else {
@@ -438,10 +449,6 @@ impl Floors {
     pub(super) fn check(&self, context: &Context) {
         let (fenced, fence) = (self.fenced, context.fence);
         assert!(fenced <= fence, "D13: the durable fence {fenced} is above {fence}");
-        for (partition, noted) in &self.noted {
-            let floor = context.floor(*partition);
-            assert!(floor <= *noted, "D9: floor {floor} of {partition}, noted {noted}");
-        }
     }
 }
 
@@ -487,14 +494,14 @@ fn is_everybody_up(context: &Context) -> bool {
 }
 
 /// Tells the other replicas of these partitions the floor that is durable here.
-fn tell(context: &mut Context, partitions: &[Partition], floor: Stamp) {
+fn tell(context: &mut Context, id: RequestId, partitions: &[Partition], floor: Stamp) {
     let peers: Vec<NodeId> = context.config.peers().collect();
     for peer in peers {
         let placement = &context.config.placement;
         let held = partitions.iter().copied().filter(|of| placement.is_replica(peer, *of));
         let partitions: Vec<Partition> = held.collect();
         if !partitions.is_empty() {
-            context.send(peer, Message::Sync(SyncMessage::Floor { partitions, floor }));
+            context.send(peer, Message::Sync(SyncMessage::Floor { id, partitions, floor }));
         }
     }
 }

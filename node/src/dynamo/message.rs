@@ -253,6 +253,8 @@ pub enum SyncMessage {
     },
     /// A new floor of partitions, from their steward.
     Floor {
+        /// Of which question for fences it is the end.
+        id: RequestId,
         /// Of which partitions.
         partitions: Vec<Partition>,
         /// The floor.

@@ -194,6 +194,7 @@ impl Sync {
             Some((*partition, root, context.floor(*partition)))
         };
         let roots: Vec<_> = partitions.iter().filter_map(root).collect();
+        context.forget_arrivals();
         let question = context.next_id();
         self.session = Some(Session {
             peer,

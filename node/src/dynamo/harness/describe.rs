@@ -71,7 +71,7 @@ fn sync(message: &SyncMessage) -> Option<String> {
         }
         SyncMessage::Fence { stamp, .. } => format!("Fence {stamp}"),
         SyncMessage::Fenced { low_water, .. } => format!("Fenced low={low_water}"),
-        SyncMessage::Floor { partitions, floor } => format!("Floor {floor} of {partitions:?}"),
+        SyncMessage::Floor { partitions, floor, .. } => format!("Floor {floor} of {partitions:?}"),
     };
     Some(described)
 }

@@ -441,12 +441,17 @@ impl Cluster {
         let end = self.now + time;
         while self.now < end {
             self.settle(&cut);
-            self.now = self.now + STEP;
-            for id in self.ids() {
-                self.tick_if_due(id);
-            }
+            self.pass(STEP);
         }
         self.settle(&cut);
+    }
+
+    /// Lets time pass in one step, of which every node takes note.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for id in self.ids() {
+            self.tick_if_due(id);
+        }
     }
 
     /// Adds a line to the trace.

@@ -1,6 +1,7 @@
 //! Floors and ghosts.
 
-use super::super::{Level, Message, Partition, RequestId, WriteOutcome};
+use super::super::harness::Envelope;
+use super::super::{Level, Message, Partition, RequestId, SyncMessage, WriteOutcome};
 use super::*;
 
 fn raising_cluster() -> Cluster {
@@ -155,7 +156,7 @@ fn fence_bars_a_late_write_but_no_repair() {
     cluster.run(SECOND * 5, |_, _| false);
     let id = RequestId { generation: 1, number: 9_999 };
     let stamp = Stamp::new(11_000, 9, N1);
-    let fence = super::super::SyncMessage::Fence { id, stamp };
+    let fence = SyncMessage::Fence { id, stamp };
     cluster.step(N2, Input::Peer { from: N1, message: Message::Sync(fence) });
     let held = entry(&cluster, "new", "held", 11_000);
     assert!(held.stamp > floor(&cluster, N2, "new"));
@@ -249,10 +250,128 @@ fn floor_overtakes_a_hint() -> bool {
     })
 }
 
+fn is_value_anywhere(cluster: &Cluster) -> bool {
+    let mut values = cluster.ids().into_iter().flat_map(|id| visible(cluster, id));
+    values.any(|entry| !entry.is_tombstone())
+}
+
+/// Tells whether a batch on an old disk brings back what was deleted: by the time at which its
+/// coordinator replays it, it has taken over the others' floors.
+fn old_batch_resurrects() -> bool {
+    let shape = Shape { nodes: 4, factor: 3, partitions: 8 };
+    let mut cluster = Cluster::new(shape, 1, raising);
+    cluster.slow_disks.insert(N1);
+    cluster.put(N1, Level::All, &["a", "d"]);
+    cluster.settle(|_, _| false);
+    cluster.persist(N1, usize::MAX);
+    let old = cluster.node(N1).disk.clone();
+    cluster.slow_disks.clear();
+    cluster.run(SECOND, |_, _| false);
+    cluster.delete(N1, Level::All, &["a", "d"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    assert!(cluster.purge() > 0);
+    cluster.restore(N1, old);
+    cluster.run(SECOND * 3, |_, _| false);
+    assert!(floor(&cluster, N1, "a") > Stamp::ZERO);
+    assert_eq!(cluster.core(N1).status().batches, 1, "nobody holds it any more");
+    cluster.run(SECOND * 60, |_, _| false);
+    assert_eq!(cluster.core(N1).status().batches, 0);
+    is_value_anywhere(&cluster)
+}
+
+#[test]
+fn old_batch_resurrects_nothing() {
+    assert!(!old_batch_resurrects());
+}
+
+/// Tells whether a ghost stays that arrives while an old disk compares itself with the others.
+fn ghost_that_arrives_meanwhile_stays() -> bool {
+    let mut cluster = raising_cluster();
+    cluster.run(SECOND, |_, _| false);
+    let old = cluster.node(N3).disk.clone();
+    cluster.put(N1, Level::All, &["k"]);
+    cluster.settle(|_, _| false);
+    let ghost = stored(&cluster, N1, "k").unwrap();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    assert!(cluster.purge() > 0);
+    cluster.restore(N3, old);
+    cluster.settle(|_, _| false);
+    cluster.slow_disks.insert(N3);
+    let (id, entries) = (RequestId { generation: 1, number: 9_999 }, vec![ghost]);
+    cluster.step(N3, Input::Peer { from: N2, message: Message::Repair { id, entries } });
+    cluster.run(SECOND, |_, _| false);
+    cluster.slow_disks.clear();
+    cluster.settle(|_, _| false);
+    assert!(is_value_anywhere(&cluster), "it was not refused");
+    cluster.run(SECOND * 5, |_, _| false);
+    assert!(floor(&cluster, N3, "k") > Stamp::ZERO);
+    is_value_anywhere(&cluster)
+}
+
+#[test]
+fn ghost_that_arrives_during_a_comparison_is_found_by_the_next() {
+    assert!(!ghost_that_arrives_meanwhile_stays());
+}
+
+/// Tells whether an old disk shows what was deleted because it was told a floor that was raised
+/// on what the node had before.
+fn floor_for_the_last_life_resurrects() -> bool {
+    let mut cluster = raising_cluster();
+    cluster.put(N1, Level::All, &["k"]);
+    cluster.run(SECOND, |_, _| false);
+    let old = cluster.node(N3).disk.clone();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.settle(|_, _| false);
+    let deleted = stored(&cluster, N1, "k").unwrap();
+    let partition = partition_of(&cluster, "k");
+    let is_told = |envelope: &Envelope| match &envelope.message {
+        Message::Sync(SyncMessage::Floor { partitions, floor, .. }) => {
+            envelope.to == N3 && partitions.contains(&partition) && *floor >= deleted.stamp
+        }
+        _ => false,
+    };
+    for _ in 0..1_000 {
+        while !cluster.network.is_empty() && !cluster.network.iter().any(is_told) {
+            cluster.flow(1);
+        }
+        if cluster.network.iter().any(is_told) {
+            break;
+        }
+        cluster.pass(Duration::from_millis(10));
+    }
+    let told = cluster.network.iter().position(is_told).and_then(|at| cluster.network.remove(at));
+    cluster.restore(N3, old);
+    cluster.flow(0);
+    cluster.deliver(told.unwrap());
+    cluster.run(SECOND * 10, |_, _| false);
+    is_value_anywhere(&cluster)
+}
+
+#[test]
+fn floor_for_the_last_life_is_not_believed() {
+    assert!(!floor_for_the_last_life_resurrects());
+}
+
 #[cfg(feature = "testing")]
 mod planted_bugs {
     use super::*;
     use crate::base::planted::loses_only_with;
+
+    #[test]
+    fn batch_below_the_own_floor_is_caught() {
+        loses_only_with("D56", old_batch_resurrects);
+    }
+
+    #[test]
+    fn floor_that_is_taken_over_too_early_is_caught() {
+        loses_only_with("D57", ghost_that_arrives_meanwhile_stays);
+    }
+
+    #[test]
+    fn floor_of_the_last_life_is_caught() {
+        loses_only_with("D58", floor_for_the_last_life_resurrects);
+    }
 
     #[test]
     fn floor_from_the_own_clock_alone_is_caught() {
