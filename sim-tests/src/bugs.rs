@@ -88,6 +88,8 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D56", what: "replays batches below its own floor to itself" },
     Bug { code: "D57", what: "takes over a floor while what it forbids arrives" },
     Bug { code: "D58", what: "believes a floor that was raised on what its last life had" },
+    Bug { code: "D59", what: "a holder that takes over a batch replays it without another holder" },
+    Bug { code: "D60", what: "tells a session the stamp of an answer that was outvoted" },
 ];
 
 /// Returns the planted bugs of a mode.

@@ -11,10 +11,15 @@
 //!
 //! A holder that does not hear of the end in time *replays* the batch: it sends every replica its
 //! share, under the original stamps, again and again until all have acknowledged. A coordinator
-//! does the same with what it could not settle, and after a restart, once it has a holder: the last
-//! start may have come no further than the own note. Two that replay the same do no harm. All or
-//! nothing is meant in the end, not at every moment: a reader may see some entries before the
-//! others.
+//! does the same with what it could not settle, and after a restart. Two that replay the same do
+//! no harm. But none does it alone: the coordinator may have lost its note, or its last life may
+//! have come no further than that note. So a holder that takes over, and a coordinator that found
+//! a batch at its start, first has some other node hold it as well.
+//!
+//! All or nothing is meant in the end, not at every moment: a reader may see some entries before
+//! the others. And it is meant of batches. Entries that have the same replicas are not kept as one:
+//! if one disk alone has their record, it may give another node a part of it, by a repair or an
+//! exchange, and be lost before it gives the rest. Then nobody was told that they are written.
 //!
 //! # Sources
 //! Cassandra's batch log showed the shape.
@@ -60,7 +65,7 @@ enum Phase {
     Storing { entries: Vec<Entry>, is_held: bool },
     /// The own one: its shares are under way.
     Writing,
-    /// Another's: it waits for its end.
+    /// It was somebody else's to send: it waits for its end.
     Holding,
     /// It is sent until all have it.
     Replaying {
@@ -70,9 +75,8 @@ enum Phase {
     },
 }
 
-/// How often nodes are asked to hold a batch that was found after a restart. Nodes that are up and
-/// do not answer refuse: they have promised not to deliver anything as old. Then it is sent
-/// without.
+/// How often nodes are asked to hold a batch before it is replayed. Nodes that are up and do not
+/// answer refuse: they have promised not to deliver anything as old. Then it is sent without.
 const HOLD_TRIES_MAX: u32 = 8;
 
 /// What the core does next about the own batch.
@@ -196,7 +200,7 @@ impl Batches {
 
 /// The holder's side.
 impl Batches {
-    /// A coordinator wants a batch held.
+    /// A coordinator wants a batch held, or a holder that takes over, even the own one.
     pub(super) fn on_batch_store(
         &mut self,
         context: &mut Context,
@@ -210,7 +214,7 @@ impl Batches {
             }
             return;
         }
-        let is_sane = batch.node() == from
+        let is_sane = context.config.nodes.contains(&batch.node())
             && !entries.is_empty()
             && entries.iter().all(|entry| entry.stamp == batch && is_placed(entry));
         // Behind the fence the node has promised to have nothing to deliver; see `floor`.
@@ -249,10 +253,11 @@ impl Batches {
         self.remove_quietly(context, batch);
     }
 
-    /// A batch came to its end.
-    pub(super) fn on_batch_done(&mut self, context: &mut Context, from: NodeId, batch: Stamp) {
-        if batch.node() == from {
-            self.remove(context, batch);
+    /// A batch came to its end, by whoever sent it. An own one that is under way does so by itself.
+    pub(super) fn on_batch_done(&mut self, context: &mut Context, batch: Stamp) {
+        match self.kept.get(&batch).map(|kept| &kept.phase) {
+            Some(Phase::Holding | Phase::Replaying { .. }) => self.finish(context, batch),
+            Some(Phase::Storing { .. } | Phase::Writing) | None => {}
         }
     }
 }
@@ -310,7 +315,8 @@ impl Batches {
         self.forget_sent(context, batch);
         let Some(kept) = self.kept.get_mut(&batch) else { return };
         if let Phase::Holding = kept.phase {
-            kept.phase = Phase::Replaying { missing: None, unheld: None };
+            let unheld = (!planted!("D59")).then_some(0);
+            kept.phase = Phase::Replaying { missing: None, unheld };
         }
         let place = Kind::Batch(batch).place();
         let read = StoreRead::Notes { prefix: place.clone(), start: place, bytes_max: 1 };
@@ -468,8 +474,8 @@ fn candidates(context: &Context, asked: &[NodeId]) -> Vec<NodeId> {
     up.filter(|peer| !asked.contains(peer)).collect()
 }
 
-/// Asks a node to hold a batch, one that was not asked yet if there is one; tells whether any is
-/// up.
+/// Asks a node to hold a batch, one that was not asked yet if there is one, and first its
+/// coordinator, who may have it; tells whether any is up.
 fn ask_to_hold(
     context: &mut Context,
     asked: &mut Vec<NodeId>,
@@ -483,7 +489,8 @@ fn ask_to_hold(
     if nodes.is_empty() {
         return false;
     }
-    let drawn = context.rng.index(nodes.len());
+    let coordinator = nodes.iter().position(|node| *node == batch.node());
+    let drawn = coordinator.unwrap_or_else(|| context.rng.index(nodes.len()));
     let holder = nodes.swap_remove(drawn);
     if !asked.contains(&holder) {
         asked.push(holder);

@@ -181,16 +181,20 @@ impl Context {
 
     /// Tells whether something of that partition, up to that stamp, was taken in since the own
     /// session of anti-entropy began, by a way other than that session; or is on its way to the
-    /// disk from before.
+    /// store from before.
     pub(super) fn has_arrival(&self, partition: Partition, stamp: Stamp) -> bool {
+        self.arrived.has(partition, stamp) || self.is_arriving(partition, stamp)
+    }
+
+    /// Tells whether something of that partition, up to that stamp, is on its way to the store.
+    pub(super) fn is_arriving(&self, partition: Partition, stamp: Stamp) -> bool {
         let mut lowest = Lowest::default();
         for pending in self.in_flight.iter().flat_map(|(_, pending)| pending).chain(&self.gathered)
         {
             lowest.add_record(self, pending);
         }
-        let applying = self.applying.iter().map(|(_, lowest)| lowest);
-        let mut all = applying.chain([&self.arrived, &lowest]);
-        all.any(|lowest| lowest.of(partition).is_some_and(|low| low <= stamp))
+        let mut applying = self.applying.iter().map(|(_, lowest)| lowest).chain([&lowest]);
+        applying.any(|lowest| lowest.has(partition, stamp))
     }
 
     /// Tells whether an entry must not be stored: it was everywhere once, or its coordinator
@@ -433,8 +437,9 @@ impl Context {
 struct Lowest(BTreeMap<Partition, Stamp>);
 
 impl Lowest {
-    fn of(&self, partition: Partition) -> Option<Stamp> {
-        self.0.get(&partition).copied()
+    /// Tells whether there is one of that partition up to `stamp`.
+    fn has(&self, partition: Partition, stamp: Stamp) -> bool {
+        self.0.get(&partition).is_some_and(|low| *low <= stamp)
     }
 
     fn add(&mut self, partition: Partition, stamp: Stamp) {

@@ -247,7 +247,7 @@ impl Dynamo {
                 let next = self.batches.on_batch_stored(context, from, batch);
                 self.follow_batch(next);
             }
-            Message::BatchDone { batch } => self.batches.on_batch_done(context, from, batch),
+            Message::BatchDone { batch } => self.batches.on_batch_done(context, batch),
             Message::Sync(
                 message @ (SyncMessage::Fence { .. }
                 | SyncMessage::Fenced { .. }

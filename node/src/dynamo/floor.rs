@@ -194,18 +194,31 @@ impl Floors {
         context.persist(last, Then::Part(Owner::Floors, self.tags));
     }
 
-    /// The whole partition was compared with a replica of that floor. What arrived meanwhile was
-    /// not: if it may be a ghost, the next comparison has to find it first.
-    pub(super) fn adopt(&mut self, context: &mut Context, partition: Partition, floor: Stamp) {
+    /// The whole partition was compared with a replica of that floor in the course of the own
+    /// session, or right now, by its root alone. What arrived meanwhile was not compared: if it may
+    /// be a ghost, the next comparison has to find it first, and false is returned.
+    pub(super) fn adopt(
+        &mut self,
+        context: &mut Context,
+        partition: Partition,
+        floor: Stamp,
+        is_equal_now: bool,
+    ) -> bool {
         if floor <= context.noted_floor(partition) {
-            return;
+            return true;
         }
-        if context.has_arrival(partition, floor) && !planted!("D57") {
+        let has_arrival = if is_equal_now {
+            context.is_arriving(partition, floor)
+        } else {
+            context.has_arrival(partition, floor)
+        };
+        if has_arrival && !planted!("D57") {
             probe!("dynamo.floor_adoption_meets_an_arrival");
-            return;
+            return false;
         }
         probe!("dynamo.adopts_floor");
         self.note_floors(context, vec![partition], floor, false);
+        true
     }
 
     /// Makes floors durable, of those partitions that have a lower one.

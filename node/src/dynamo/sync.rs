@@ -29,9 +29,10 @@
 //!
 //! # What a complete comparison is good for
 //! If all pages of a partition were exchanged and acknowledged, or the leaves were equal, then
-//! this node has what the peer had when the session began. So it may take over the peer's floor;
-//! a steward's round has done one more replica; and a node that is not whole has done one more of
-//! the comparisons that make it whole.
+//! this node has what the peer had when the session began. So it may take over the peer's floor,
+//! unless something older than that arrived meanwhile ([`Floors::adopt`]); a steward's round has
+//! done one more replica; and a node that is not whole has done one more of the comparisons that
+//! make it whole, if it has the peer's floor then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -79,8 +80,8 @@ struct Session {
     question: RequestId,
     /// Without progress it ends then.
     deadline: Instant,
-    /// Partitions whose roots were sent.
-    asked: BTreeSet<Partition>,
+    /// The roots that were sent.
+    asked: BTreeMap<Partition, u64>,
     /// Partitions that differ and are not compared yet.
     todo: VecDeque<Work>,
     /// Partitions that were compared completely.
@@ -201,7 +202,7 @@ impl Sync {
             raise,
             question,
             deadline: context.now + context.config.sync_timeout,
-            asked: roots.iter().map(|(partition, ..)| *partition).collect(),
+            asked: roots.iter().map(|(partition, root, _)| (*partition, *root)).collect(),
             todo: VecDeque::new(),
             completed: BTreeSet::new(),
             step: Step::Roots,
@@ -257,7 +258,7 @@ impl Sync {
                 context.forget(id);
             }
         }
-        if !session.asked.is_empty() && session.completed == session.asked {
+        if !session.asked.is_empty() && session.completed.len() == session.asked.len() {
             self.completed_count += 1;
             self.synced.insert(session.peer, context.now);
         }
@@ -270,18 +271,21 @@ impl Sync {
         }
     }
 
-    /// A partition was compared completely with the session's peer, which has that floor.
+    /// A partition was compared completely with the session's peer, which has that floor; perhaps
+    /// by a root that is the own one still.
     fn complete(
         &mut self,
         context: &mut Context,
         floors: &mut Floors,
         partition: Partition,
         floor: Stamp,
+        is_equal_now: bool,
     ) {
         let Some(session) = &mut self.session else { return };
         session.completed.insert(partition);
-        floors.adopt(context, partition, floor);
-        if let Some(peers) = self.missing.get_mut(&partition) {
+        // A node is not whole without the floors: of what was deleted and forgotten it has nothing.
+        let has_floor = floors.adopt(context, partition, floor, is_equal_now);
+        if let Some(peers) = self.missing.get_mut(&partition).filter(|_| has_floor) {
             peers.remove(&session.peer);
             if peers.is_empty() {
                 self.missing.remove(&partition);
@@ -315,7 +319,7 @@ impl Sync {
             "D12: nothing to compare, but not whole"
         );
         if let Some(session) = &self.session {
-            let is_asked = session.completed.is_subset(&session.asked);
+            let is_asked = session.completed.iter().all(|of| session.asked.contains_key(of));
             assert!(is_asked, "D12: completed {:?} of {:?}", session.completed, session.asked);
         }
     }
@@ -340,7 +344,7 @@ impl Sync {
     ) {
         let Some(session) = &mut self.session else { return };
         let mut equal: BTreeMap<Partition, Stamp> =
-            session.asked.iter().map(|partition| (*partition, Stamp::ZERO)).collect();
+            session.asked.keys().map(|partition| (*partition, Stamp::ZERO)).collect();
         equal.retain(|partition, _| !unknown.contains(partition));
         for (partition, theirs, floor) in differing {
             if equal.remove(&partition).is_none() || theirs.len() != usize::from(LEAF_COUNT) {
@@ -358,8 +362,11 @@ impl Sync {
             }
         }
         session.step = Step::Pausing;
+        let roots = session.asked.clone();
         for (partition, floor) in equal {
-            self.complete(context, floors, partition, floor);
+            let root = trees.root(context, partition);
+            let is_equal_now = root.is_some() && root.as_ref() == roots.get(&partition);
+            self.complete(context, floors, partition, floor, is_equal_now);
         }
         self.go_on(context, floors);
     }
@@ -498,7 +505,7 @@ impl Sync {
             (Some(next), Some(work)) => work.start = next,
             _ => {
                 if let Some(work) = session.todo.pop_front().filter(|work| work.is_complete) {
-                    self.complete(context, floors, work.partition, work.floor);
+                    self.complete(context, floors, work.partition, work.floor, false);
                 }
             }
         }
@@ -612,7 +619,7 @@ fn answer_roots(
             differing.push((partition, leaves.to_vec(), own_floor));
         }
         if mine == theirs {
-            floors.adopt(context, partition, floor);
+            floors.adopt(context, partition, floor, true);
         }
     }
     context.send(from, Message::Sync(SyncMessage::Leaves { id, differing, unknown }));

@@ -1,6 +1,6 @@
 //! Reads.
 
-use super::super::{Level, Message, ReadReply, Reply};
+use super::super::{Chunk, Level, Message, ReadReply, Reply};
 use super::*;
 
 #[test]
@@ -242,10 +242,47 @@ fn read_of_cells_in_a_deleted_row_shows_none_of_them() {
     assert_eq!(cluster.node(N1).disk.store.entries.get(&key), Some(&deleted));
 }
 
+/// Returns the stamp that comes with the answer of two replicas that have nothing, while a third
+/// has a value that was never acknowledged at quorum: all three are asked, as the second is slow.
+fn stamp_of_nothing_that_outvotes_a_value() -> Stamp {
+    let mut cluster = cluster();
+    let value = entry(&cluster, "k", "v", 5);
+    plant(&mut cluster, &[N1], &[value]);
+    let token = cluster.read(N1, Level::Quorum, &["k"]);
+    let question = cluster.network.iter().find_map(|envelope| match envelope.message {
+        Message::Read { id, .. } if envelope.from == N1 => Some(id),
+        _ => None,
+    });
+    let id = question.unwrap();
+    cluster.pass(Duration::from_millis(500));
+    cluster.network.clear();
+    let nothing = vec![Chunk::default()];
+    let digest = ReadReply::Digest(super::super::merge::digest(&nothing));
+    let replies = [(N3, digest.clone()), (N2, digest), (N3, ReadReply::Data(nothing))];
+    for (from, reply) in replies {
+        cluster.step(N1, Input::Peer { from, message: Message::ReadReply { id, reply } });
+    }
+    assert_eq!(cluster.values(token), [""; 0]);
+    let Some(Reply::Read { seen, .. }) = cluster.readers.replies.get(&token) else {
+        panic!("{:?}", cluster.readers.replies)
+    };
+    *seen
+}
+
+#[test]
+fn stamp_of_an_answer_is_of_what_it_shows() {
+    assert_eq!(stamp_of_nothing_that_outvotes_a_value(), Stamp::ZERO);
+}
+
 #[cfg(feature = "testing")]
 mod planted_bugs {
     use super::*;
     use crate::base::planted::loses_only_with;
+
+    #[test]
+    fn stamp_of_an_outvoted_answer_is_caught() {
+        loses_only_with("D60", || stamp_of_nothing_that_outvotes_a_value() != Stamp::ZERO);
+    }
 
     #[test]
     fn not_found_that_beats_a_value_is_caught() {

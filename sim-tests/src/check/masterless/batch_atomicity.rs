@@ -12,14 +12,16 @@
 //!
 //! **What is skipped.** Deletions that may be purged: under a floor nothing can be told from
 //! nothing. Nor can it on a disk that forgot the deletion after the others had purged it. Bulk
-//! writes in doubt of which no value was ever seen.
+//! writes in doubt of which no value was ever seen. And, if a disk was lost, those within one set
+//! of replicas that were not acknowledged by more disks than may be lost: they are no batch but a
+//! log record at each replica, and the disk that alone had it may have given a part to others.
 //!
 //! # Sources
 //! Cassandra's logged batches.
 
 use std::collections::BTreeSet;
 
-use mangrove::base::Stamp;
+use mangrove::base::{NodeId, Stamp};
 
 use super::ledger::{Ledger, Loss};
 use super::stores::Stores;
@@ -42,7 +44,8 @@ pub fn check(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(), Violat
         let was_acknowledged = ledger.acknowledged(op).is_some_and(|(_, _, count)| {
             ledger.setting.holders(count, operation.ended.unwrap_or(u32::MAX)) > 0
         });
-        if !is_on_disk && !was_acknowledged && ledger.setting.loss != Loss::None {
+        let may_be_half = !is_on_disk || is_one_record(ledger, stores, op);
+        if may_be_half && !was_acknowledged && ledger.setting.loss != Loss::None {
             continue;
         }
         if let Some(cell) = missing(ledger, stores, op, stamp) {
@@ -55,6 +58,16 @@ pub fn check(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(), Violat
         }
     }
     Ok(())
+}
+
+/// Tells whether all cells of a bulk write have the same replicas.
+fn is_one_record(ledger: &Ledger<'_>, stores: &Stores, op: OpId) -> bool {
+    let effects = ledger.effects_of(op).into_iter();
+    let replicas = |(cell, _): (CellId, ValueId)| -> BTreeSet<NodeId> {
+        let place = stores.place(ledger.history, cell);
+        stores.replicas(&place).map(|(node, _)| node).collect()
+    };
+    effects.map(replicas).collect::<BTreeSet<_>>().len() <= 1
 }
 
 /// Returns a cell of a bulk write that is on some disk older than the write left it.
@@ -76,7 +89,6 @@ fn missing(ledger: &Ledger<'_>, stores: &Stores, op: OpId, stamp: Stamp) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use mangrove::base::NodeId;
     use mangrove::dynamo::Level::Quorum;
 
     use super::*;
@@ -131,6 +143,21 @@ mod tests {
         assert!(check(&learned(&script, &stores), &stores, 0).is_err());
         script.setting.loss = Loss::Noticed { until: u32::MAX };
         assert_eq!(check(&learned(&script, &stores), &stores, 0), Ok(()));
+    }
+
+    #[test]
+    fn half_of_one_record_may_be_left_if_its_disk_was_lost_and_nobody_counts_on_it() {
+        let loss = Loss::Noticed { until: u32::MAX };
+        let (mut script, mut stores) = half();
+        stores.put_all("a", Some("a1"), stamp(10));
+        script.setting.loss = loss;
+        assert_eq!(check(&learned(&script, &stores), &stores, 0), Ok(()));
+        let (mut script, mut stores) = (Script::new(), Stores::of_three());
+        let call = script.bulk_call(&[("a", Some("a1")), ("b", Some("b1"))]);
+        script.write(call, Quorum, 10);
+        script.setting.loss = loss;
+        stores.put_all("a", Some("a1"), stamp(10));
+        assert!(check(&learned(&script, &stores), &stores, 0).is_err(), "another disk had it");
     }
 
     #[test]

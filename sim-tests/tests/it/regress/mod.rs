@@ -3,4 +3,6 @@
 //! A file each, with the accident told in its header. The bug is planted again under a code of its
 //! own, so that each test shows both: with it the checker speaks, and without it nothing does.
 
+mod batch_of_a_lone_holder;
 mod batch_on_one_disk;
+mod stamp_of_an_outvoted_answer;
