@@ -457,11 +457,8 @@ impl Lowest {
     /// them.
     fn add_record(&mut self, context: &Context, pending: &Pending) {
         let Record::Entries(entries) = &pending.record else { return };
-        let is_exchanged = match pending.then {
-            Then::OwnWrite(id) => context.owner(id) == Some(Owner::Sync),
-            _ => false,
-        };
-        if is_exchanged {
+        let is_exchanged = |id| context.owner(id) == Some(Owner::Sync);
+        if matches!(pending.then, Then::OwnWrite(id) | Then::OwnRefused(id) if is_exchanged(id)) {
             return;
         }
         for entry in entries {

@@ -283,8 +283,8 @@ impl Floors {
                     let replicas = context.config.placement.replicas(*of);
                     replicas.first() == Some(&from) && replicas.contains(&context.id())
                 };
-                // Not whole, or restarted meanwhile, perhaps with an older disk: it has not what the
-                // steward has seen here.
+                // Not whole, or restarted meanwhile, perhaps with an older disk: it has not what
+                // the steward has seen here.
                 let has_promised = self.promised.get(&from) == Some(&id) || planted!("D58");
                 if context.is_whole && has_promised {
                     let partitions = partitions.into_iter().filter(is_steward).collect();

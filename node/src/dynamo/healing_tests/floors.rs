@@ -325,11 +325,13 @@ fn floor_for_the_last_life_resurrects() -> bool {
     cluster.settle(|_, _| false);
     let deleted = stored(&cluster, N1, "k").unwrap();
     let partition = partition_of(&cluster, "k");
-    let is_told = |envelope: &Envelope| match &envelope.message {
-        Message::Sync(SyncMessage::Floor { partitions, floor, .. }) => {
-            envelope.to == N3 && partitions.contains(&partition) && *floor >= deleted.stamp
-        }
-        _ => false,
+    let is_told = |envelope: &Envelope| {
+        envelope.to == N3
+            && matches!(
+                &envelope.message,
+                Message::Sync(SyncMessage::Floor { partitions, floor, .. })
+                    if partitions.contains(&partition) && *floor >= deleted.stamp
+            )
     };
     for _ in 0..1_000 {
         while !cluster.network.is_empty() && !cluster.network.iter().any(is_told) {

@@ -249,11 +249,10 @@ fn stamp_of_nothing_that_outvotes_a_value() -> Stamp {
     let value = entry(&cluster, "k", "v", 5);
     plant(&mut cluster, &[N1], &[value]);
     let token = cluster.read(N1, Level::Quorum, &["k"]);
-    let question = cluster.network.iter().find_map(|envelope| match envelope.message {
-        Message::Read { id, .. } if envelope.from == N1 => Some(id),
-        _ => None,
-    });
-    let id = question.unwrap();
+    let question = |message: &Message| {
+        if let Message::Read { id, .. } = message { Some(*id) } else { None }
+    };
+    let id = cluster.network.iter().find_map(|envelope| question(&envelope.message)).unwrap();
     cluster.pass(Duration::from_millis(500));
     cluster.network.clear();
     let nothing = vec![Chunk::default()];

@@ -75,7 +75,7 @@ fn holder_finishes_what_its_coordinator_began() {
     assert!(cluster.node(N3).disk.store.entries.is_empty());
     cluster.run(millis(2_000), nothing_cut);
     assert_eq!(cluster.node(N3).disk.store.entries.len(), 1, "the holder wrote it");
-    assert_eq!(holders(&cluster).len(), 1, "n1 lacks its share");
+    assert_eq!(holders(&cluster).len(), 2, "n1 lacks its share, and none keeps a batch alone");
     cluster.start(N1);
     cluster.run(millis(5_000), nothing_cut);
     assert_eq!((batches(&cluster, N1), holders(&cluster).len()), (0, 0));

@@ -1,9 +1,10 @@
 //! A read that found nothing, with the stamp of an answer that was outvoted.
 //!
 //! A bulk write is acknowledged at One by node 3, and its other replicas are slow. The same session
-//! reads one of the cells at Quorum, by way of node 3, which asks a third replica because the second
-//! takes too long; the two that have nothing outvote its own answer. The reply came with the largest
-//! stamp of all answers, that of the outvoted value, and so the session took its write for deleted.
+//! reads one of the cells at Quorum, by way of node 3, which asks a third replica because the
+//! second takes too long; the two that have nothing outvote its own answer. The reply came with the
+//! largest stamp of all answers, that of the outvoted value, and so the session took its write for
+//! deleted.
 //!
 //! Found by masterless seed 20001247 (`--profile storage`), shrunk from 587 decisions to 12. Now
 //! the stamp is of what the answer shows; see `dynamo::read`.
