@@ -90,6 +90,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D58", what: "believes a floor that was raised on what its last life had" },
     Bug { code: "D59", what: "a holder that takes over a batch replays it without another holder" },
     Bug { code: "D60", what: "tells a session the stamp of an answer that was outvoted" },
+    Bug { code: "D61", what: "lets compactions rely on floors that are in the log alone" },
 ];
 
 /// Returns the planted bugs of a mode.

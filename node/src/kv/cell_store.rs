@@ -57,12 +57,11 @@ pub struct CellStore<E: Engine> {
 }
 
 impl<E: Engine> CellStore<E> {
-    /// Makes the store of what is in `engine`. Before anything is applied, the floors that are
-    /// among the notes must be [set](Self::set_floor), and the engine's keeper must be told of
-    /// the [purge floors](Self::purge_floors).
+    /// Makes the store of what is in `engine`. The engine's keeper must be told of the
+    /// [purge floors](purge_floors_of) that are among the notes now; when the log is applied, the
+    /// floors that are among them then must be [set](Self::set_floor).
     pub fn new(mut engine: E) -> Self {
-        let mut purge = PurgeFloors::none();
-        purge.raise(NOTE_PREFIX, u64::MAX);
+        let purge = purge_floors_of([]);
         engine.set_purge_floors(purge.clone());
         Self { engine, floors: BTreeMap::new(), purge, unread: None }
     }
@@ -188,6 +187,16 @@ impl<E: Engine> CellStore<E> {
             ControlFlow::Continue(())
         })
     }
+}
+
+/// Returns which tombstones may be forgotten where these floors, and no others, are in the tables.
+pub fn purge_floors_of(floors: impl IntoIterator<Item = (Partition, Stamp)>) -> PurgeFloors {
+    let mut purge = PurgeFloors::none();
+    purge.raise(NOTE_PREFIX, u64::MAX);
+    for (partition, floor) in floors {
+        purge.raise(placement::prefix(partition), floor.version());
+    }
+    purge
 }
 
 /// Tells whether an entry of a cell counts, and not what is known of its place.

@@ -18,15 +18,17 @@ use super::super::start::{
 };
 use super::super::state::{StateOptions, StateQueue, StateTask};
 use super::recovery::{self, Judged};
-use super::{FlushProgress, MasterlessReplica, PersistProgress, bytes_of, note_floors};
-use crate::base::{Instant, NodeId, Payload};
+use super::{FlushProgress, MasterlessReplica, PersistProgress, bytes_of};
+use crate::base::{Instant, NodeId, Payload, Stamp};
 use crate::codec;
 use crate::dynamo::placement::NOTE_PREFIX;
 use crate::dynamo::{
-    self, Dynamo, Found, PersistId, Placement, Record, Recovered, StoreRead, notes,
+    self, Dynamo, Found, Partition, PersistId, Placement, Record, Recovered, StoreRead, notes,
 };
 use crate::env::Env;
 use crate::kv::CellStore;
+use crate::kv::cell_store::purge_floors_of;
+use crate::planted;
 use crate::storage::snapshot::Transfers;
 use crate::storage::tree::{self, Damage, Keeper};
 use crate::storage::wal::Writer;
@@ -160,6 +162,9 @@ fn reload<E: Env>(
     let mut store = CellStore::new(tree);
     let durable = store.applied();
     let mut apply = || -> Result<(u64, Recovered), StartError> {
+        // Compactions may rely on what the tables have, not on what comes from the log now: after
+        // the next start, an older cell would come from there without its tombstone.
+        let in_tables = read_notes(&mut store)?;
         let mut log_bytes = 0;
         for record in log.records.iter().filter(|record| record.kind == KIND_RECORDS) {
             if record.tag > store.applied() {
@@ -174,14 +179,22 @@ fn reload<E: Env>(
         let recovered = recovered(&mut store, judged)?;
         // The core forgets the floors of a damaged disk; they must not count here, either: what
         // they let go, and leave out of the leaves, nobody has proven.
-        let was_damaged =
-            recovered.notes.iter().any(|(place, _)| notes::is_damaged(place.as_bytes()));
-        if !recovered.is_damaged && !was_damaged {
-            for (place, content) in recovered.notes.clone() {
-                note_floors(&mut store, &[Record::Note { place, content: Some(content) }]);
+        let is_damaged = |notes: &[(Payload, Payload)]| {
+            recovered.is_damaged
+                || notes.iter().any(|(place, _)| notes::is_damaged(place.as_bytes()))
+        };
+        if !is_damaged(&recovered.notes) {
+            for (partition, floor) in floors_of(&recovered.notes) {
+                store.set_floor(partition, floor);
             }
         }
-        keeper.set_purge_floors(store.purge_floors().clone());
+        let is_proven = !is_damaged(&recovered.notes) && !is_damaged(&in_tables);
+        let proven = is_proven.then(|| floors_of(&in_tables)).into_iter().flatten();
+        keeper.set_purge_floors(if planted!("D61") {
+            store.purge_floors().clone()
+        } else {
+            purge_floors_of(proven)
+        });
         Ok((log_bytes, recovered))
     };
     match apply() {
@@ -234,6 +247,13 @@ fn recovered<S: Engine>(
     let Judged { persisted, is_damaged } = judged;
     // The core knows from its notes which start this is.
     Ok(Recovered { generation: 1, persisted, notes, is_damaged })
+}
+
+/// Returns the floors among notes.
+fn floors_of(notes: &[(Payload, Payload)]) -> Vec<(Partition, Stamp)> {
+    let floor =
+        |(place, content): &(Payload, Payload)| notes::floor(place.as_bytes(), content.as_bytes());
+    notes.iter().filter_map(floor).collect()
 }
 
 /// Reads all of the node's own notes.
