@@ -444,6 +444,15 @@ mod tests {
         assert!(is_nothing_taken(&[set("k", "a"), delete_row]));
     }
 
+    #[cfg(feature = "testing")]
+    #[test]
+    fn first_mutation_that_counts_is_caught() {
+        crate::base::planted::loses_only_with("D55", || {
+            let written = [Mutation::Delete { key: key("k"), column: column("a") }, set("k", "a")];
+            is_taken(&written, &slice(None, None), &columns(&[], None), Level::One)
+        });
+    }
+
     #[test]
     fn listed_keys_must_agree_with_what_was_written() {
         let written = [set("b", ""), Mutation::Delete { key: key("d"), column: column("") }];

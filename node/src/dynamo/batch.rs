@@ -19,7 +19,7 @@
 //! All or nothing is meant in the end, not at every moment: a reader may see some entries before
 //! the others. And it is meant of batches. Entries that have the same replicas are not kept as one:
 //! if one disk alone has their record, it may give another node a part of it, by a repair or an
-//! exchange, and be lost before it gives the rest. Then nobody was told that they are written.
+//! exchange, and be lost before it gives the rest. At most one replica had acknowledged them then.
 //!
 //! # Sources
 //! Cassandra's batch log showed the shape.

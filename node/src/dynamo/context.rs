@@ -160,7 +160,8 @@ impl Context {
     pub(super) fn set_floor(&mut self, partition: Partition, floor: Stamp) {
         let old = self.floors.insert(partition, floor).unwrap_or_default();
         assert!(old <= floor, "D9: the floor of {partition} went back from {old} to {floor}");
-        self.note_floor(partition, floor);
+        let noted = self.noted_floor(partition);
+        assert!(floor <= noted, "D9: floor {floor} of {partition}, noted {noted}");
     }
 
     /// A floor is on its way to the disk.

@@ -116,8 +116,9 @@ pub(super) struct Floors {
     tags: u64,
     /// The fence as far as it is durable.
     fenced: Stamp,
-    /// The last question of each steward to which this node has promised a fence, in this life.
-    promised: BTreeMap<NodeId, RequestId>,
+    /// The last question of each steward that this node has answered in this life; only of a
+    /// promise comes a floor.
+    answered: BTreeMap<NodeId, RequestId>,
 }
 
 /// An attempt to raise floors.
@@ -159,7 +160,7 @@ impl Floors {
             persisting: BTreeMap::new(),
             tags: 0,
             fenced: Stamp::ZERO,
-            promised: BTreeMap::new(),
+            answered: BTreeMap::new(),
         };
         let notes = recovered.notes.iter();
         let known =
@@ -182,6 +183,7 @@ impl Floors {
             forget_all(context, partitions.iter().map(|(partition, _)| *partition));
         } else {
             for (partition, floor) in partitions {
+                context.note_floor(partition, floor);
                 context.set_floor(partition, floor);
             }
         }
@@ -285,7 +287,7 @@ impl Floors {
                 };
                 // Not whole, or restarted meanwhile, perhaps with an older disk: it has not what
                 // the steward has seen here.
-                let has_promised = self.promised.get(&from) == Some(&id) || planted!("D58");
+                let has_promised = self.answered.get(&from) == Some(&id) || planted!("D58");
                 if context.is_whole && has_promised {
                     let partitions = partitions.into_iter().filter(is_steward).collect();
                     self.note_floors(context, partitions, floor, false);
@@ -323,7 +325,7 @@ impl Floors {
     }
 
     fn answer_fence(&mut self, context: &mut Context, to: NodeId, id: RequestId, low_water: Stamp) {
-        self.promised.insert(to, id);
+        self.answered.insert(to, id);
         if to == context.id() {
             self.on_fenced(context, to, id, low_water);
         } else {

@@ -62,8 +62,9 @@ pub enum Message {
         /// What is there.
         reply: ReadReply,
     },
-    /// Keep this batch durably and finish it if you hear nothing of it: its coordinator is about
-    /// to write it to replicas that do not all share one log record.
+    /// Keep this batch durably and finish it if you hear nothing of it: its coordinator, or a
+    /// holder that takes over, is about to write it to replicas that do not all share one log
+    /// record.
     BatchStore {
         /// The batch: the stamp of all its entries, hence unique.
         batch: Stamp,

@@ -443,8 +443,11 @@ impl Reads {
         let Some((token, positions)) = question.client.take() else { return };
         // Not of an answer that was outvoted: a session would take what it knows from there for
         // deleted.
-        let seen = chunks.iter().map(merge::largest_stamp).max().unwrap_or_default();
-        let seen = if planted!("D60") { question.group.largest_stamp() } else { seen };
+        let seen = if planted!("D60") {
+            question.group.largest_stamp()
+        } else {
+            chunks.iter().map(merge::largest_stamp).max().unwrap_or_default()
+        };
         let Some(client) = self.clients.get_mut(&token) else { return };
         client.seen = client.seen.max(seen);
         let mut bytes = 0;

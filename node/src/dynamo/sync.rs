@@ -362,10 +362,9 @@ impl Sync {
             }
         }
         session.step = Step::Pausing;
-        let roots = session.asked.clone();
-        for (partition, floor) in equal {
-            let root = trees.root(context, partition);
-            let is_equal_now = root.is_some() && root.as_ref() == roots.get(&partition);
+        let is_same = |of| trees.root(context, of) == session.asked.get(&of).copied();
+        let equal: Vec<_> = equal.into_iter().map(|(of, floor)| (of, floor, is_same(of))).collect();
+        for (partition, floor, is_equal_now) in equal {
             self.complete(context, floors, partition, floor, is_equal_now);
         }
         self.go_on(context, floors);

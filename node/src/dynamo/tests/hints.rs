@@ -127,7 +127,9 @@ fn hint_refused_by_its_target_is_dropped_and_counted() {
     let partition = cluster.placement.partition_of(b"k0");
     cluster.flow(1);
     if let Some(core) = &mut cluster.node_mut(N3).core {
-        core.context.set_floor(partition, Stamp::new(50_000, 0, N2));
+        let floor = Stamp::new(50_000, 0, N2);
+        core.context.note_floor(partition, floor);
+        core.context.set_floor(partition, floor);
     }
     cluster.settle(nothing_cut);
     assert_eq!((hints(&cluster), notes(&cluster)), (0, 0));

@@ -157,6 +157,7 @@ fn replica_refuses_what_was_everywhere_once() {
     let (old, new) = (Stamp::new(10_000, 8, N2), Stamp::new(10_000, 9, N2));
     let partition = cluster.placement.partition_of(b"k");
     let core = cluster.node_mut(N1).core.as_mut().unwrap();
+    core.context.note_floor(partition, old);
     core.context.set_floor(partition, old);
     let (ghost, other) = (entry(&cluster, old), entry(&cluster, new));
     assert_eq!(answer_to(&mut cluster, vec![ghost]), Some(WriteOutcome::Refused));
