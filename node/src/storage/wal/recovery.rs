@@ -313,7 +313,7 @@ async fn take_over<D: Disk>(
 
     let mut spare = Spare::create(disk, dir, open.capacity, false).await?;
     while !spare.is_ready() {
-        spare.fill_step().await?;
+        spare.fill_step(segment::FILL_STEP_BYTES_MAX).await?;
     }
     let file = spare.into_file();
     file.write_at(0, &open.bytes).await?;

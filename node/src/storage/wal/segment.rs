@@ -32,8 +32,16 @@ pub(super) const SEGMENT_BYTES_MIN: u64 = 4096;
 /// node that crashes at each start does not fill the disk.
 pub(super) const FIRST_SEGMENT_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes of zeros that one step of making a segment writes and syncs: a fraction of a millisecond.
-const FILL_STEP_BYTES: u64 = 64 << 10;
+/// A segment is at most so many times as large as the one before: while that one fills up, this
+/// one is made, and the bytes of zeros for each byte of log must stay few.
+const GROWTH_MAX: u64 = 4;
+
+/// Fewest bytes of zeros that one step of making a segment writes and syncs: a fraction of a
+/// millisecond.
+const FILL_STEP_BYTES_MIN: u64 = 64 << 10;
+
+/// Most bytes of one step. So many are synced on another thread, and hold nobody up.
+pub(super) const FILL_STEP_BYTES_MAX: u64 = 1 << 20;
 
 /// The file that becomes the next segment.
 pub(super) const SPARE_NAME: &str = "spare.tmp";
@@ -162,7 +170,7 @@ pub(super) struct Spare<F> {
     file: F,
     filled_bytes: u64,
     target_bytes: u64,
-    /// The zeros of one step; fresh ones for each would cost more than writing them.
+    /// The zeros of the largest step so far; fresh ones for each would cost more than writing them.
     zeros: Vec<u8>,
 }
 
@@ -178,8 +186,7 @@ impl<F: File> Spare<F> {
         if expects_syncs {
             file.expect_syncs();
         }
-        let zeros = vec![0; to_usize(FILL_STEP_BYTES.min(target_bytes))];
-        Ok(Self { file, filled_bytes: 0, target_bytes, zeros })
+        Ok(Self { file, filled_bytes: 0, target_bytes, zeros: Vec::new() })
     }
 
     /// Tells whether it may become a segment.
@@ -192,9 +199,14 @@ impl<F: File> Spare<F> {
         (self.filled_bytes, self.target_bytes)
     }
 
-    /// Writes the next zeros and syncs them. With a full disk it may be called again.
-    pub(super) async fn fill_step(&mut self) -> Result<(), StorageError> {
-        let step = FILL_STEP_BYTES.min(self.target_bytes.saturating_sub(self.filled_bytes));
+    /// Writes the next zeros, about `bytes` of them, and syncs them. With a full disk it may be
+    /// called again.
+    pub(super) async fn fill_step(&mut self, bytes: u64) -> Result<(), StorageError> {
+        let step = bytes.clamp(FILL_STEP_BYTES_MIN, FILL_STEP_BYTES_MAX);
+        let step = step.min(self.target_bytes.saturating_sub(self.filled_bytes));
+        if self.zeros.len() < to_usize(step) {
+            self.zeros.resize(to_usize(step), 0);
+        }
         let zeros = self.zeros.get(..to_usize(step)).unwrap_or(&self.zeros);
         self.file.write_at(self.filled_bytes, zeros).await?;
         self.file.sync().await.map_err(never_retry)?;
@@ -207,6 +219,11 @@ impl<F: File> Spare<F> {
         assert!(self.is_ready(), "{} of {} bytes", self.filled_bytes, self.target_bytes);
         self.file
     }
+}
+
+/// Returns the size of the segment after one of `bytes`, if they are to have `wanted` in the end.
+pub(super) fn next_size(bytes: u64, wanted: u64) -> u64 {
+    bytes.saturating_mul(GROWTH_MAX).max(SEGMENT_BYTES_MIN).min(wanted)
 }
 
 /// Returns the path of the spare.

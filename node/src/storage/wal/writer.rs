@@ -188,7 +188,8 @@ impl<D: Disk> Writer<D> {
     /// Closes the open chunk and begins one for a new segment, with its preamble.
     fn begin_next_segment(&mut self) {
         assert!(self.next > self.open.segment, "segment {} begins twice", self.next);
-        let next = Chunk::begin(self.next, self.segment_bytes);
+        let bytes = segment::next_size(self.open.capacity, self.segment_bytes);
+        let next = Chunk::begin(self.next, bytes);
         let mut full = std::mem::replace(&mut self.open, next);
         full.pad_to_sector();
         self.full.push_back(full);
@@ -231,7 +232,7 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         if self.segments.back().is_none_or(|active| active.first != chunk.segment) {
-            self.rotate(chunk.segment).await?;
+            self.rotate(chunk.segment, chunk.capacity).await?;
         }
         self.active.write_at(chunk.offset, &chunk.bytes).await?;
         chunk.advance();
@@ -246,15 +247,15 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Makes the spare the active segment, which begins with the sequence `first`.
+    /// Makes the spare the active segment, which begins with the sequence `first` and has `bytes`.
     ///
     /// Before the name exists, everything before it is durable: the name is evidence of that.
-    async fn rotate(&mut self, first: Sequence) -> Result<(), StorageError> {
+    async fn rotate(&mut self, first: Sequence, bytes: u64) -> Result<(), StorageError> {
         self.sync_active().await?;
         assert!(self.durable + 1 == first, "{first} begins a segment, durable {}", self.durable);
         while !self.spare.as_ref().is_some_and(Spare::is_ready) {
             probe!("wal.waits_for_next_segment");
-            self.fill_spare().await?;
+            self.fill_spare(bytes, segment::FILL_STEP_BYTES_MAX).await?;
         }
         let (from, to) = (segment::spare_path(&self.dir), segment::path(&self.dir, first));
         self.disk.rename(&from, &to).await?;
@@ -275,39 +276,51 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Makes the next segment a little readier than the active one is full, in a small step.
+    /// Makes the next segment a little readier than the active one is full.
     ///
     /// To be called after every [`sync`](Self::sync), once those who wait for it have been told:
     /// a step has a sync of its own, which may be made in place, so the others have a turn before.
+    /// It does as much as the batch asks for, or large batches would get ahead of the zeros, and one
+    /// of them would wait for a whole segment of these.
     ///
     /// # Errors
     /// Final; a full disk is none, because the segment is not needed yet.
     pub async fn prepare(&mut self) -> Result<(), StorageError> {
         self.check()?;
-        let (filled, target) = self.spare.as_ref().map_or((0, self.segment_bytes), Spare::progress);
-        // Ready when the active one is eight ninths full: evenly, so that no phase is slower.
-        let is_behind = 8 * u128::from(filled) * u128::from(self.open.capacity)
-            < 9 * u128::from(self.open.end()) * u128::from(target);
-        if filled >= target || !is_behind {
-            return Ok(());
-        }
-        let_others_run().await;
-        match self.fill_spare().await {
-            Err(error) if error.is_no_space() => {
-                probe!("wal.has_no_space_for_next_segment");
-                Ok(())
+        while let Some((target, step)) = self.zeros_due() {
+            let_others_run().await;
+            match self.fill_spare(target, step).await {
+                Err(error) if error.is_no_space() => {
+                    probe!("wal.has_no_space_for_next_segment");
+                    return Ok(());
+                }
+                result => self.remember(result)?,
             }
-            result => self.remember(result),
         }
+        Ok(())
     }
 
-    async fn fill_spare(&mut self) -> Result<(), StorageError> {
+    /// Returns the size of the next segment and how many zeros it should have and has not yet.
+    fn zeros_due(&self) -> Option<(u64, u64)> {
+        let (filled, target) = self.spare.as_ref().map_or_else(
+            || (0, segment::next_size(self.open.capacity, self.segment_bytes)),
+            Spare::progress,
+        );
+        // Ready when the active one is eight ninths full: evenly, so that no phase is slower.
+        let due = 9 * u128::from(self.open.end()) * u128::from(target)
+            / (8 * u128::from(self.open.capacity.max(1)));
+        let due = u64::try_from(due).unwrap_or(target).min(target);
+        due.checked_sub(filled).filter(|step| *step > 0).map(|step| (target, step))
+    }
+
+    /// Makes the spare, which is to have `target` bytes, readier by about `step`.
+    async fn fill_spare(&mut self, target: u64, step: u64) -> Result<(), StorageError> {
         if self.spare.is_none() {
-            let (bytes, expects_syncs) = (self.segment_bytes, self.expects_syncs);
-            self.spare = Some(Spare::create(&self.disk, &self.dir, bytes, expects_syncs).await?);
+            let expects_syncs = self.expects_syncs;
+            self.spare = Some(Spare::create(&self.disk, &self.dir, target, expects_syncs).await?);
         }
         match &mut self.spare {
-            Some(spare) if !spare.is_ready() => spare.fill_step().await,
+            Some(spare) if !spare.is_ready() => spare.fill_step(step).await,
             _ => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::Rng;
-use crate::env::{Disk, DiskErrorKind};
+use crate::env::{Disk, DiskErrorKind, File};
 use crate::storage::test_disk::{Faults, TestDisk};
 
 #[test]
@@ -76,6 +76,30 @@ fn rotation_is_prepared_before_it_is_due() {
     commit(&mut writer).unwrap();
     assert_eq!(disk.files(DIR).keys().filter(|name| is_segment(name)).count(), 2);
     assert_eq!(writer.segment_count(), 2);
+}
+
+/// The accident: the first segment has 1 MiB and the next had 64, made in steps that did not depend
+/// on the batch. So it was far from ready when it was needed: every new cluster stood still for
+/// half a second in its first load, long enough for an election.
+#[test]
+fn large_batches_do_not_get_ahead_of_the_next_segment() {
+    let disk = TestDisk::default();
+    let options = Options { segment_bytes: 16 << 20 };
+    let (mut writer, _) = now(super::super::open(&disk, DIR, options)).unwrap();
+    let mut sizes = Vec::new();
+    for tag in 1..=60 {
+        let (segments, syncs) = (writer.segment_count(), disk.sync_count());
+        append(&mut writer, tag, 150_000);
+        now(writer.write()).unwrap();
+        if segments < writer.segment_count() || tag == 1 {
+            // A name is that of the first record, and here the tag is its sequence.
+            sizes.push(now(disk.open(&segment::path(DIR, tag))).unwrap().len().unwrap());
+        }
+        assert!(disk.sync_count() - syncs <= 1, "the write of record {tag} waits for zeros");
+        now(writer.sync()).unwrap();
+        now(writer.prepare()).unwrap();
+    }
+    assert_eq!(sizes, [1 << 20, 4 << 20, 16 << 20]);
 }
 
 #[test]
