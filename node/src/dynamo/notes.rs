@@ -125,6 +125,12 @@ pub fn floor(place: &[u8], content: &[u8]) -> Option<(Partition, Stamp)> {
     number(content).map(|floor| (partition, Stamp::from_version(floor)))
 }
 
+/// Returns the note that [`floor`] reads.
+#[cfg(all(test, feature = "testing"))]
+pub(crate) fn keep_floor(partition: Partition, floor: Stamp) -> Record {
+    keep_number(Kind::Floor(partition), floor.version())
+}
+
 /// Returns what a restart needs of a note's content: see [`Recovered`](super::Recovered::notes).
 pub fn recovered_content<'a>(place: &[u8], content: &'a [u8]) -> &'a [u8] {
     match Kind::of(place) {

@@ -25,7 +25,7 @@ use crate::dynamo::placement::NOTE_PREFIX;
 use crate::dynamo::{
     self, Dynamo, Found, Partition, PersistId, Placement, Record, Recovered, StoreRead, notes,
 };
-use crate::env::Env;
+use crate::env::{Disk, Env};
 use crate::kv::CellStore;
 use crate::kv::cell_store::purge_floors_of;
 use crate::planted;
@@ -38,10 +38,10 @@ use crate::storage::{Engine, SnapshotPoint, StorageError, Tree, wal};
 const NOTES_BYTES: usize = 1 << 20;
 
 /// What is on the disk, opened.
-struct Opened<E: Env> {
-    tree: Tree<E::Disk>,
-    keeper: Keeper<E::Disk>,
-    writer: Writer<E::Disk>,
+struct Opened<D: Disk> {
+    tree: Tree<D>,
+    keeper: Keeper<D>,
+    writer: Writer<D>,
     log: wal::Recovery,
     judged: Judged,
 }
@@ -108,10 +108,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 }
 
 /// What the disk held, ready for use.
-struct Restored<E: Env> {
-    store: CellStore<Tree<E::Disk>>,
-    keeper: Keeper<E::Disk>,
-    writer: Writer<E::Disk>,
+struct Restored<D: Disk> {
+    store: CellStore<Tree<D>>,
+    keeper: Keeper<D>,
+    writer: Writer<D>,
     recovered: Recovered,
     judged: Judged,
     /// The last persist request whose effect is in tables.
@@ -121,9 +121,9 @@ struct Restored<E: Env> {
 }
 
 /// A start that failed, and who can condemn the tables.
-struct Failed<E: Env> {
+struct Failed<D: Disk> {
     error: StartError,
-    keeper: Keeper<E::Disk>,
+    keeper: Keeper<D>,
 }
 
 /// Opens what is on the disk and applies what the tables do not have.
@@ -134,12 +134,13 @@ async fn restore<E: Env>(
     env: &E,
     config: &NodeConfig,
     observer: &mut impl Observer,
-) -> Result<Restored<E>, StartError> {
+) -> Result<Restored<E::Disk>, StartError> {
     let has_peers = config.members.len() > 1;
-    let Failed { error, mut keeper } = match reload(open(env, config).await?, env.now(), observer) {
-        Ok(restored) => return Ok(restored),
-        Err(failed) => *failed,
-    };
+    let Failed { error, mut keeper } =
+        match reload(open(env.disk(), config).await?, env.now(), observer) {
+            Ok(restored) => return Ok(restored),
+            Err(failed) => *failed,
+        };
     let StartError::Storage(error @ StorageError::Corrupt { .. }) = error else {
         return Err(error);
     };
@@ -149,15 +150,15 @@ async fn restore<E: Env>(
     crate::probe!("replica.state_is_condemned_at_start");
     keeper.condemn(&error).await?;
     drop(keeper);
-    reload(open(env, config).await?, env.now(), observer).map_err(|failed| failed.error)
+    reload(open(env.disk(), config).await?, env.now(), observer).map_err(|failed| failed.error)
 }
 
 /// Applies what the tables do not have.
-fn reload<E: Env>(
-    opened: Opened<E>,
+fn reload<D: Disk>(
+    opened: Opened<D>,
     now: Instant,
     observer: &mut impl Observer,
-) -> Result<Restored<E>, Box<Failed<E>>> {
+) -> Result<Restored<D>, Box<Failed<D>>> {
     let Opened { tree, mut keeper, writer, log, judged } = opened;
     let mut store = CellStore::new(tree);
     let durable = store.applied();
@@ -206,8 +207,7 @@ fn reload<E: Env>(
 }
 
 /// Opens the tables and the log. If something is lost, that is on its way to the disk.
-async fn open<E: Env>(env: &E, config: &NodeConfig) -> Result<Opened<E>, StartError> {
-    let disk = env.disk();
+async fn open<D: Disk>(disk: &D, config: &NodeConfig) -> Result<Opened<D>, StartError> {
     let (mut tree, mut keeper, tables) = tree::open(disk.clone(), STATE_DIR, config.tree).await?;
     let options = wal::Options { segment_bytes: config.wal_segment_bytes };
     let (mut writer, log) = wal::open(disk, WAL_DIR, options).await?;
@@ -326,5 +326,83 @@ fn core_config(config: &NodeConfig, placement: &Placement) -> dynamo::Config {
         read_timeout: limits.read_timeout.min(timeout),
         write_timeout: limits.write_timeout.min(timeout),
         ..limits
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::base::planted::loses_only_with;
+    use crate::base::{ClusterId, Entry, Written};
+    use crate::dynamo::placement::place_in;
+    use crate::storage::Content;
+    use crate::storage::test_disk::{TestDisk, run};
+    use crate::storage::tree::TreeOptions;
+
+    fn config() -> NodeConfig {
+        let members = (1..=3).map(|node| (NodeId(node), format!("n{node}"))).collect();
+        let tree = TreeOptions { level0_tables: 2, ..TreeOptions::default() };
+        NodeConfig { tree, ..NodeConfig::new(ClusterId(1), NodeId(1), "n1", members) }
+    }
+
+    fn opened(disk: &TestDisk) -> Opened<TestDisk> {
+        run(open(disk, &config())).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn start(disk: &TestDisk) -> Restored<TestDisk> {
+        let reloaded = reload(opened(disk), Instant::default(), &mut ());
+        reloaded.unwrap_or_else(|failed| panic!("{}", failed.error))
+    }
+
+    /// Logs a persist request, as the task of the log does.
+    fn log(disk: &TestDisk, id: PersistId, record: Record) {
+        let records = vec![record];
+        let mut writer = opened(disk).writer;
+        writer.append(KIND_RECORDS, id, |buffer| codec::encode_into(&records, buffer));
+        run(writer.write()).unwrap_or_else(|error| panic!("{error}"));
+        run(writer.sync()).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn entry(key: u8, ms: u64, written: Written) -> Record {
+        let (place, stamp) = (place_in(0, &[key, 0, 0, 1]), Stamp::new(ms, 0, NodeId(1)));
+        Record::Entries(vec![Entry { place, stamp, written }])
+    }
+
+    fn has_value(store: &CellStore<Tree<TestDisk>>) -> bool {
+        let mut found = false;
+        let scanned = store.engine().scan_raw(&[], Some(&NOTE_PREFIX), &mut |cell| {
+            found |= matches!(cell.content, Content::Value(_));
+            ControlFlow::Continue(())
+        });
+        scanned.unwrap_or_else(|error| panic!("{error}"));
+        found
+    }
+
+    /// The accident (masterless seed 30002845): the tables had a tombstone, the log an older cell
+    /// that the tombstone hides, and the floor by which the tombstone may go. After a start a
+    /// compaction let it go; after the next one the cell came from the log and was there again.
+    #[test]
+    fn compaction_after_a_start_relies_on_the_floors_in_the_tables_alone() {
+        loses_only_with("D61", || {
+            let disk = TestDisk::default();
+            for id in 1..=3_u8 {
+                log(&disk, id.into(), entry(id, 5, Written::Deleted));
+                let mut node = start(&disk);
+                let frozen = node.store.engine_mut().freeze(Vec::new());
+                run(node.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+            }
+            log(&disk, 4, entry(1, 4, Written::Value(Payload::default())));
+            log(&disk, 5, notes::keep_floor(0, Stamp::new(9, 0, NodeId(1))));
+
+            let mut node = start(&disk);
+            assert_eq!(node.store.applied(), 5);
+            assert!(!has_value(&node.store), "what is deleted is not there");
+            while node.keeper.needs_compaction() {
+                run(node.keeper.compact_step()).unwrap_or_else(|error| panic!("{error}"));
+            }
+            has_value(&start(&disk).store)
+        });
     }
 }
