@@ -187,6 +187,11 @@ impl NodeWatch {
         self.watch.observe(self.node, observation);
     }
 
+    /// Looks at the watch once for several observations.
+    fn report(&self) -> Report<'_> {
+        Report { at: self.watch.now(), node: self.node, state: self.watch.lock() }
+    }
+
     fn with(&self, change: impl FnOnce(&mut NodeState)) {
         if let Some(node) = self.watch.lock().nodes.get_mut(&self.node) {
             change(node);
@@ -209,6 +214,20 @@ impl NodeWatch {
         self.watch
             .world
             .trace(Some(self.host), "role", (term, 0), || format!("{role} in term {term}"));
+    }
+}
+
+/// Several observations of one node in one instant.
+struct Report<'a> {
+    at: u64,
+    node: NodeId,
+    state: MutexGuard<'a, State>,
+}
+
+impl Report<'_> {
+    fn observe(&mut self, observation: &Observation) {
+        // The first violation is kept; the run asks for it.
+        self.state.invariants.observe(self.at, self.node, observation).ok();
     }
 }
 
@@ -260,10 +279,12 @@ impl Observer for NodeWatch {
 
     fn on_ready(&mut self, _now: Instant, core: &Raft, ready: &Ready) {
         let hard_state = core.hard_state();
-        self.observe(&Observation::HardState { term: hard_state.term, vote: hard_state.vote });
+        let hard_state = Observation::HardState { term: hard_state.term, vote: hard_state.vote };
+        self.report().observe(&hard_state);
         self.on_role(core);
+        let mut report = self.report();
         for entry in ready.persist.iter().flat_map(|persist| &persist.entries) {
-            self.observe(&Observation::Append {
+            report.observe(&Observation::Append {
                 index: entry.index,
                 term: entry.term,
                 crc: crc_of(entry),
@@ -271,19 +292,19 @@ impl Observer for NodeWatch {
         }
         for (to, message) in &ready.send {
             if let Some(promise) = promise_of(*to, message) {
-                self.observe(&promise);
+                report.observe(&promise);
             }
         }
         for committed in &ready.apply {
             let entry = &committed.entry;
-            self.observe(&Observation::Commit {
+            report.observe(&Observation::Commit {
                 index: entry.index,
                 term: entry.term,
                 crc: crc_of(entry),
             });
         }
         let (commit, applied) = (core.commit_index(), core.applied_index());
-        self.observe(&Observation::Progress { commit, applied });
+        report.observe(&Observation::Progress { commit, applied });
         let (role, term) = (core.role(), core.term());
         if self.is_logged {
             self.log_sent(&ready.send, ToString::to_string);
@@ -296,12 +317,12 @@ impl Observer for NodeWatch {
             ]);
         }
         let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
-        self.with(|node| {
+        if let Some(node) = report.state.nodes.get_mut(&self.node) {
             node.role = Some(role);
             node.term = term;
             node.commit = commit;
             node.damaged &= !is_whole;
-        });
+        }
     }
 
     fn on_applied(
@@ -315,11 +336,15 @@ impl Observer for NodeWatch {
         self.watch.world.trace(Some(self.host), "applied", (index, hash), || {
             format!("{index}@{term} {reply:?}")
         });
-        self.observe(&Observation::Applied { index, term, hash });
-        if let Some(effect) = effect_of(entry, reply) {
-            self.observe(&effect);
+        let effect = effect_of(entry, reply);
+        let mut report = self.report();
+        report.observe(&Observation::Applied { index, term, hash });
+        if let Some(effect) = effect {
+            report.observe(&effect);
         }
-        self.with(|node| node.applied = index);
+        if let Some(node) = report.state.nodes.get_mut(&self.node) {
+            node.applied = index;
+        }
     }
 
     fn on_installed(&mut self, _now: Instant, meta: SnapshotMeta, hash: u64) {
@@ -357,14 +382,14 @@ impl Observer for NodeWatch {
                 .world
                 .trace(Some(self.host), "reply", (*token, 0), || format!("{token}: {reply:?}"));
         }
-        let status = core.status();
         if self.is_logged {
             self.log_sent(&ready.send, |message| format!("{message:?}"));
-            self.log_status(masterless_status(&status));
+            self.log_status(masterless_status(&core.status()));
         }
+        let (is_whole, hints_dropped) = (core.is_whole(), core.hints_dropped());
         self.with(|node| {
-            node.damaged &= !status.is_whole;
-            node.hints_dropped = status.hints_dropped;
+            node.damaged &= !is_whole;
+            node.hints_dropped = hints_dropped;
         });
     }
 

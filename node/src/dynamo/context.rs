@@ -83,13 +83,13 @@ pub(super) struct Context {
     /// The disk is full: nothing is to be begun that needs it.
     pub(super) is_disk_full: bool,
     /// Floor of each partition as far as it is durable here. Kept by `floor`.
-    floors: BTreeMap<Partition, Stamp>,
+    floors: ByPartition,
     /// The latest floor noted of each partition, durable or not. Kept by `floor`.
-    noted_floors: BTreeMap<Partition, Stamp>,
+    noted_floors: ByPartition,
     /// Up to which stamp only repairs are taken. Kept by `floor`.
     pub(super) fence: Stamp,
     /// The latest tombstone that was applied in each partition since the start.
-    tombstones: BTreeMap<Partition, Stamp>,
+    tombstones: ByPartition,
     /// What was applied since the own session of anti-entropy began, or the last one.
     arrived: Lowest,
     next_number: u64,
@@ -111,6 +111,25 @@ pub(super) struct Context {
     out: Ready,
 }
 
+/// A stamp of each partition; the smallest where none was set. They are asked for after every step
+/// of the core, by checks over all partitions.
+#[derive(Debug, Default)]
+struct ByPartition(Vec<Stamp>);
+
+impl ByPartition {
+    fn get(&self, partition: Partition) -> Stamp {
+        self.0.get(usize::from(partition)).copied().unwrap_or_default()
+    }
+
+    fn get_mut(&mut self, partition: Partition) -> &mut Stamp {
+        let at = usize::from(partition);
+        if self.0.len() <= at {
+            self.0.resize(at + 1, Stamp::ZERO);
+        }
+        &mut self.0[at]
+    }
+}
+
 impl Context {
     pub(super) fn new(
         config: Config,
@@ -128,10 +147,10 @@ impl Context {
             generation: 0,
             is_whole: true,
             is_disk_full: false,
-            floors: BTreeMap::new(),
-            noted_floors: BTreeMap::new(),
+            floors: ByPartition::default(),
+            noted_floors: ByPartition::default(),
             fence: Stamp::ZERO,
-            tombstones: BTreeMap::new(),
+            tombstones: ByPartition::default(),
             arrived: Lowest::default(),
             next_number: 1,
             next_read: 1,
@@ -153,12 +172,13 @@ impl Context {
 
     /// Returns the floor of a partition as this node knows it.
     pub(super) fn floor(&self, partition: Partition) -> Stamp {
-        self.floors.get(&partition).copied().unwrap_or_default()
+        self.floors.get(partition)
     }
 
     /// Sets the floor of a partition, whose note is durable.
     pub(super) fn set_floor(&mut self, partition: Partition, floor: Stamp) {
-        let old = self.floors.insert(partition, floor).unwrap_or_default();
+        let old = self.floors.get(partition);
+        *self.floors.get_mut(partition) = floor;
         assert!(old <= floor, "D9: the floor of {partition} went back from {old} to {floor}");
         let noted = self.noted_floor(partition);
         assert!(floor <= noted, "D9: floor {floor} of {partition}, noted {noted}");
@@ -166,13 +186,13 @@ impl Context {
 
     /// A floor is on its way to the disk.
     pub(super) fn note_floor(&mut self, partition: Partition, floor: Stamp) {
-        let noted = self.noted_floors.entry(partition).or_default();
+        let noted = self.noted_floors.get_mut(partition);
         *noted = floor.max(*noted);
     }
 
     /// Returns the floor of a partition as it will be when all notes are durable.
     pub(super) fn noted_floor(&self, partition: Partition) -> Stamp {
-        self.noted_floors.get(&partition).copied().unwrap_or_default()
+        self.noted_floors.get(partition)
     }
 
     /// An own session of anti-entropy begins.
@@ -208,7 +228,7 @@ impl Context {
 
     /// Returns the latest tombstone that was applied in a partition since the start.
     pub(super) fn last_tombstone(&self, partition: Partition) -> Stamp {
-        self.tombstones.get(&partition).copied().unwrap_or_default()
+        self.tombstones.get(partition)
     }
 
     /// Returns a name for a question; unique over the node's life.
@@ -387,7 +407,7 @@ impl Context {
         let Record::Entries(entries) = record else { return };
         for entry in entries.iter().filter(|entry| entry.is_tombstone()) {
             if let Some(partition) = partition_of_place(entry.place.as_bytes()) {
-                let last = self.tombstones.entry(partition).or_default();
+                let last = self.tombstones.get_mut(partition);
                 *last = entry.stamp.max(*last);
             }
         }

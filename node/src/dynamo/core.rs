@@ -595,6 +595,16 @@ impl Dynamo {
         self.context.persist_last()
     }
 
+    /// Tells whether the node has all that any other replica has.
+    pub fn is_whole(&self) -> bool {
+        self.context.is_whole
+    }
+
+    /// Returns how many hints were dropped since the node started.
+    pub fn hints_dropped(&self) -> u64 {
+        self.hints.dropped()
+    }
+
     /// Tells how the node is.
     pub fn status(&self) -> DynamoStatus {
         let context = &self.context;
