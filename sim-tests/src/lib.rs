@@ -43,6 +43,8 @@ pub mod workload;
 #[cfg(madsim)]
 pub mod bugs;
 #[cfg(madsim)]
+pub mod determinism;
+#[cfg(madsim)]
 pub mod golden;
 #[cfg(madsim)]
 pub mod report;

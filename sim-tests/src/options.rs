@@ -241,6 +241,15 @@ impl FaultClasses {
     }
 }
 
+/// Where something gets into a run that no seed decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Leak {
+    /// Into one event.
+    Event,
+    /// Onto the medium of one disk, where no node ever looks.
+    Disk,
+}
+
 /// Everything that a run decides before it starts.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -270,9 +279,9 @@ pub struct Options {
     pub mix: RequestMix,
     /// The planted bug that is switched on, if any.
     pub planted: Option<&'static str>,
-    /// Folds something that is not drawn from the seed into the trace, to prove that the check
-    /// for determinism would notice it.
-    pub leak: bool,
+    /// Lets in something that is not drawn from the seed, to prove that the check for
+    /// determinism notices it.
+    pub leak: Option<Leak>,
     /// The nodes acknowledge before they sync, every so often (a weaker promise).
     pub relaxed_sync: bool,
     /// What the masterless mode has of its own; `None` in the primary-backup mode.
@@ -360,7 +369,7 @@ impl Options {
             tuning: Tuning::draw(&mut root.split("tuning")),
             mix: RequestMix::draw(&mut root.split("mix")),
             planted: None,
-            leak: false,
+            leak: None,
             relaxed_sync: false,
             masterless: None,
         }

@@ -25,9 +25,11 @@ use crate::masterless::options::Mechanism;
 use crate::masterless::phases::Phases;
 use crate::nemesis::{Action, Fault};
 use crate::operation::{Drawn, OperationId};
-use crate::options::Options;
+use crate::options::{Leak, Options};
 use crate::workload::{ClientProcess, Helper, Shared, Timetable};
-use crate::world::{ClockOptions, DiskOptions, Log, LogEntry, World, WorldOptions, run_seed};
+use crate::world::{
+    ClockOptions, DiskOptions, Log, LogEntry, Record, World, WorldOptions, run_seed,
+};
 
 /// Longest time after healing until every replica has applied everything.
 const CONVERGE_MAX: Duration = Duration::from_mins(1);
@@ -89,15 +91,15 @@ pub struct Report {
 /// What is to be kept of a run, besides its hash and its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keep {
-    /// The lines of the trace.
-    pub trace: bool,
+    /// What the trace has lines of.
+    pub trace: Record,
     /// Typed entries of what happened.
     pub log: bool,
 }
 
 /// Runs a seed: the ordinary scenario, in which the nemesis decides what goes wrong.
-pub fn run(options: &Options, record_trace: bool) -> Report {
-    let keep = Keep { trace: record_trace, log: false };
+pub fn run(options: &Options, record: Record) -> Report {
+    let keep = Keep { trace: record, log: false };
     run_case(&Case::drawn(options.clone()), keep)
 }
 
@@ -114,13 +116,13 @@ pub fn run_case(case: &Case, keep: Keep) -> Report {
 /// convergence, service, a look at the disks, the judgement over the history.
 pub fn direct(
     options: &Options,
-    record_trace: bool,
+    record: Record,
     script: impl AsyncFnOnce(&mut Scene) + Send + 'static,
 ) -> Report {
     let clients = 1..=u32::try_from(options.client_count).unwrap_or(u32::MAX);
     let load = clients.map(|client| Timetable::Drawn(Box::new(Drawn::new(options, client))));
     let case = Case::drawn(options.clone());
-    let keep = Keep { trace: record_trace, log: false };
+    let keep = Keep { trace: record, log: false };
     Stage { case: &case, keep, load: load.collect() }.play(script)
 }
 
@@ -151,7 +153,7 @@ impl Stage<'_> {
             ClockOptions::default()
         };
         WorldOptions {
-            record_trace: self.keep.trace,
+            record: self.keep.trace,
             log: self.keep.log.then(|| log.clone()),
             decided: self.case.decided.clone(),
             disk: DiskOptions { torn: options.torn, ..DiskOptions::default() },
@@ -164,15 +166,19 @@ impl Stage<'_> {
         let (log, shared, done) = (Log::default(), Shared::new(), Done::default());
         let world_options = self.world_options(&log);
         let options = self.case.options.clone();
-        let leaked = if options.leak { foreign_number() } else { 0 };
+        let leaked = options.leak.map(|leak| (leak, foreign_number()));
         let (scene_options, load) = (options.clone(), self.load);
         let (scene_shared, scene_done) = (Arc::clone(&shared), Arc::clone(&done));
         let result = run_seed(options.seed, world_options, move |world| async move {
             planted::turn_on(scene_options.planted);
-            if scene_options.leak {
-                world.trace(None, "leak", (leaked, 0), String::new);
-            }
             let mut scene = Scene::new(&world, scene_options, scene_shared, scene_done, load).await;
+            if let Some((leak, number)) = leaked {
+                let server = scene.cluster.server(1);
+                match leak {
+                    Leak::Event => world.trace(Some(server), "leak", (number, 0), String::new),
+                    Leak::Disk => world.dirty_disk(server, number),
+                }
+            }
             script(&mut scene).await;
             let report = scene.finish().await;
             planted::turn_on(None);

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::masterless::options::Mechanism;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::run::{Report, run};
-use crate::world::Fault;
+use crate::world::{Fault, Record};
 
 /// Failing seeds that are listed in a summary; more are only counted.
 const FAILURES_LISTED: usize = 20;
@@ -109,6 +109,8 @@ pub struct Summary {
     stops: u64,
     faults: BTreeMap<&'static str, (u64, u64)>,
     probes: BTreeMap<&'static str, u64>,
+    /// Memory of this process, in KiB: after a tenth of the runs, at the end, and at most.
+    memory_kib: [u64; 3],
     converge_ms: Vec<u64>,
     /// The same by mechanism, of runs of the masterless mode that converged.
     mechanism_ms: BTreeMap<Mechanism, Vec<u64>>,
@@ -143,7 +145,7 @@ pub fn run_all(
                     if seed >= swarm.end {
                         return;
                     }
-                    let report = run(&draw(seed), false);
+                    let report = run(&draw(seed), Record::Nothing);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(violation) = &report.violation {
                         bar.println(format!(
@@ -155,6 +157,9 @@ pub fn run_all(
                         }
                     }
                     summary.add(&report);
+                    if summary.runs == (swarm.end - swarm.first).div_ceil(10) {
+                        summary.memory_kib[0] = memory_kib("VmRSS:");
+                    }
                     bar.inc(1);
                 }
             });
@@ -164,6 +169,8 @@ pub fn run_all(
     let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.wall_seconds = begin.elapsed().as_secs_f64();
     summary.cpu_seconds = cpu_seconds() - cpu_begin;
+    summary.memory_kib[1] = memory_kib("VmRSS:");
+    summary.memory_kib[2] = memory_kib("VmHWM:");
     summary
 }
 
@@ -257,6 +264,23 @@ impl Summary {
         self.simulated.as_secs_f64() / self.cpu_seconds.max(0.01)
     }
 
+    /// Returns the events of the trace per second of processor time.
+    pub fn events_per_cpu_second(&self) -> f64 {
+        float(self.events) / self.cpu_seconds.max(0.01)
+    }
+
+    /// Returns how many of a count there were per simulated second: a fast run of idle clusters
+    /// proves little.
+    fn per_simulated_second(&self, count: u64) -> f64 {
+        float(count) / self.simulated.as_secs_f64().max(0.01)
+    }
+
+    /// Returns the memory of this process in KiB: after a tenth of the runs, at the end, and the
+    /// most that it ever was.
+    pub fn memory_kib(&self) -> [u64; 3] {
+        self.memory_kib
+    }
+
     /// Returns the processor seconds of all runs.
     pub fn cpu_seconds(&self) -> f64 {
         self.cpu_seconds
@@ -308,9 +332,11 @@ impl Summary {
             text,
             "{} seeds ({}..{}) of {}, {} failed\n\
              {:.0} simulated s, {:.1} CPU s, {:.1} s on the clock: \
-             {:.0} simulated s per CPU s, {:.3} CPU s per seed\n{} events, {} requests answered, \
-             {} elections, {} nodes stopped by themselves\nconverged after healing: median {} ms, \
-             p99 {} ms",
+             {:.0} simulated s per CPU s, {:.0} events per CPU s, {:.4} CPU s per seed\n\
+             memory: {:.1} MB after a tenth of the seeds, {:.1} MB at the end, {:.1} MB at most\n\
+             {} events, {} requests answered, {} elections, {} nodes stopped by themselves; \
+             per simulated s: {:.1} events, {:.1} requests\n\
+             converged after healing: median {} ms, p99 {} ms",
             self.runs,
             self.first,
             self.end,
@@ -320,11 +346,17 @@ impl Summary {
             self.cpu_seconds,
             self.wall_seconds,
             self.speed(),
+            self.events_per_cpu_second(),
             self.cpu_seconds_per_seed(),
+            megabytes(self.memory_kib[0]),
+            megabytes(self.memory_kib[1]),
+            megabytes(self.memory_kib[2]),
             self.events,
             self.acknowledged,
             self.elections,
             self.stops,
+            self.per_simulated_second(self.events),
+            self.per_simulated_second(self.acknowledged),
             self.converge_percentile(50),
             self.converge_percentile(99),
         )
@@ -374,6 +406,11 @@ impl Summary {
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
             "simulated_per_cpu_second": self.speed(), "events": self.events,
             "cpu_seconds_per_seed": self.cpu_seconds_per_seed(),
+            "events_per_cpu_second": self.events_per_cpu_second(),
+            "events_per_simulated_second": self.per_simulated_second(self.events),
+            "acknowledged_per_simulated_second": self.per_simulated_second(self.acknowledged),
+            "memory_kib": { "after_a_tenth": self.memory_kib[0], "at_the_end": self.memory_kib[1],
+            "at_most": self.memory_kib[2] },
             "acknowledged": self.acknowledged, "elections": self.elections,
             "nodes_stopped": self.stops, "unobserved": self.unobserved(),
             "vacuous": self.is_vacuous(), "failed": self.failed.len(),
@@ -396,7 +433,20 @@ pub(crate) fn percentile(values: &[u64], percent: usize) -> u64 {
 }
 
 fn float(number: u64) -> f64 {
-    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+    let half = |bits: u64| f64::from(u32::try_from(bits & 0xffff_ffff).unwrap_or(u32::MAX));
+    half(number >> 32) * 4_294_967_296.0 + half(number)
+}
+
+fn megabytes(kib: u64) -> f64 {
+    float(kib) * 1024.0 / 1e6
+}
+
+/// Returns how much memory this process has, or had at most.
+fn memory_kib(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// Returns the processor seconds that this process has used, in steps of 10 ms.

@@ -306,6 +306,14 @@ impl Observer for NodeWatch {
         let (commit, applied) = (core.commit_index(), core.applied_index());
         report.observe(&Observation::Progress { commit, applied });
         let (role, term) = (core.role(), core.term());
+        let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
+        if let Some(node) = report.state.nodes.get_mut(&self.node) {
+            node.role = Some(role);
+            node.term = term;
+            node.commit = commit;
+            node.damaged &= !is_whole;
+        }
+        drop(report);
         if self.is_logged {
             self.log_sent(&ready.send, ToString::to_string);
             self.log_status(vec![
@@ -315,13 +323,6 @@ impl Observer for NodeWatch {
                 ("commit", commit),
                 ("applied", applied),
             ]);
-        }
-        let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
-        if let Some(node) = report.state.nodes.get_mut(&self.node) {
-            node.role = Some(role);
-            node.term = term;
-            node.commit = commit;
-            node.damaged &= !is_whole;
         }
     }
 

@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 use sim_tests::case::Case;
 use sim_tests::options::{Mode, Plan, Profile};
 use sim_tests::run::{Keep, run_case};
+use sim_tests::world::Record;
 
 /// Made-up inputs per target, beside the kept ones; the time for them is bounded as well.
 const MADE_UP: usize = 500;
@@ -145,7 +146,7 @@ fn files() -> &'static [Json] {
 
 /// Returns the case with what it came to, cut short.
 fn listed(drawn: &Case) -> Case {
-    let mut case = drawn.written(&run_case(drawn, Keep { trace: false, log: true }));
+    let mut case = drawn.written(&run_case(drawn, Keep { trace: Record::Nothing, log: true }));
     case.operations.iter_mut().for_each(|all| all.truncate(12));
     if let Some(expected) = &mut case.expected {
         expected.events.truncate(3);

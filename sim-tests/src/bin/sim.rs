@@ -14,13 +14,15 @@ use indicatif::ProgressBar;
 use sim_tests::bugs::{self, Hunting};
 use sim_tests::case::{Case, Expected};
 use sim_tests::crash::{self, Plan as CrashPlan};
+use sim_tests::determinism::{self, Proof};
 use sim_tests::golden;
 use sim_tests::history::jsonl;
-use sim_tests::options::{Mode, Options, Plan, Profile};
+use sim_tests::options::{Leak, Mode, Options, Plan, Profile};
 use sim_tests::report;
 use sim_tests::run::{Keep, Report, run_case};
 use sim_tests::shrink::{self, Budget};
 use sim_tests::swarm::{self, Swarm};
+use sim_tests::world::Record;
 
 /// A tenth of a run is spent in the allocator, with the system's.
 #[global_allocator]
@@ -84,9 +86,42 @@ enum Command {
         /// Print only the last line.
         #[arg(long)]
         quiet: bool,
-        /// Fold something that is not from the seed into the hash, to test the tests.
-        #[arg(long, hide = true)]
-        leak: bool,
+    },
+    /// Runs seeds in several processes and compares everything that happens in them.
+    ///
+    /// Each event and, every tenth of a simulated second, everything that is durable on each disk
+    /// must be the same in a process of its own, in a process that runs one seed after the other
+    /// with another layout of its memory, and in another build if one is named.
+    Determinism {
+        /// Replication mode.
+        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+        mode: Mode,
+        /// What the runs are mostly about.
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
+        profile: Profile,
+        /// How many fresh seeds.
+        #[arg(long, default_value_t = 10, conflicts_with = "seed_range")]
+        seeds: u64,
+        /// These seeds, A..B (B excluded).
+        #[arg(long, value_parser = parse_range)]
+        seed_range: Option<(u64, u64)>,
+        /// The `sim` program of another build, such as target/debug/sim.
+        #[arg(long)]
+        against: Option<PathBuf>,
+        /// Let something in that no seed decides: the comparison must fail.
+        #[arg(long, value_enum, hide = true)]
+        leak: Option<Leak>,
+    },
+    /// Runs seeds and writes everything that happens in them to standard output.
+    #[command(hide = true)]
+    Witness {
+        #[arg(long, value_enum)]
+        mode: Mode,
+        #[arg(long, value_enum)]
+        profile: Profile,
+        #[arg(long, value_enum)]
+        leak: Option<Leak>,
+        seeds: Vec<u64>,
     },
     /// Makes a failing run small: few decisions by which the same checker still speaks.
     Shrink {
@@ -247,9 +282,8 @@ fn main() {
             let plan = Plan { mode, profile };
             run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
         }
-        Command::Replay { which, without, write, trace, history, quiet, leak } => {
+        Command::Replay { which, without, write, trace, history, quiet } => {
             let mut case = which.case();
-            case.options.leak = leak;
             if let Err(error) = case.leave_out(&without) {
                 refuse(&error.to_string());
             }
@@ -263,6 +297,15 @@ fn main() {
         Command::Report { which, out, svg } => write_report(&which.case(), &out, svg),
         Command::ShrinkAll { failures, jobs, output } => {
             shrink_all(failures, jobs.unwrap_or_else(processors), output)
+        }
+        Command::Determinism { mode, profile, seeds, seed_range, against, leak } => {
+            let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+            let plan = Plan { mode, profile };
+            prove(plan, first..end, against, leak)
+        }
+        Command::Witness { mode, profile, leak, seeds } => {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            determinism::testify(Plan { mode, profile }, &seeds, leak, &mut out).is_err()
         }
         Command::CrashPoints { operations, images, seed, planted } => {
             let planted = planted.as_deref().map(known_bug);
@@ -320,6 +363,36 @@ fn hunt(hunting: &Hunting, output: Output) -> bool {
         println!("{}", bugs::to_table(&hunts));
     }
     hunts.iter().any(|hunt| hunt.found.is_none())
+}
+
+/// Compares the runs of seeds; tells whether two of them differ.
+fn prove(
+    plan: Plan,
+    seeds: std::ops::Range<u64>,
+    other_build: Option<PathBuf>,
+    leak: Option<Leak>,
+) -> bool {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("cannot find this program: {error}");
+            std::process::exit(2);
+        }
+    };
+    if !determinism::can_fix_layout() {
+        eprintln!("without `setarch -R` the layouts of memory differ only at random");
+    }
+    let proof = Proof { plan, seeds, program, other_build, leak };
+    let bar = ProgressBar::new(proof.seeds.end - proof.seeds.start);
+    let proven = determinism::prove(&proof, |_| bar.inc(1));
+    bar.finish_and_clear();
+    match &proven {
+        Ok(agreement) => println!("{plan}: {agreement}"),
+        Err(disagreement) => {
+            println!("{plan}: {disagreement}\nagain: {}", determinism::command(&proof));
+        }
+    }
+    proven.is_err()
 }
 
 /// Writes the golden data directory; tells whether that failed.
@@ -383,7 +456,7 @@ fn shrink_one(
 
 /// Writes a run as a page, and its last moments as a picture; tells whether it broke a promise.
 fn write_report(case: &Case, out: &Path, svg: Option<PathBuf>) -> bool {
-    let report = run_case(case, Keep { trace: false, log: true });
+    let report = run_case(case, Keep { trace: Record::Nothing, log: true });
     write(out, &report::page(case, &report));
     println!("open {} in a browser", out.display());
     if let Some(path) = svg {
@@ -419,7 +492,8 @@ fn replay(case: &Case, outputs: &Outputs) -> bool {
         println!("seed {}: {}", case.options.seed, case.options);
     }
     let log = replay_file.is_some() || case.expected.is_some();
-    let report = run_case(case, Keep { trace: !quiet || trace.is_some(), log });
+    let lines = if *quiet && trace.is_none() { Record::Nothing } else { Record::Lines };
+    let report = run_case(case, Keep { trace: lines, log });
     match trace {
         Some(path) => write(path, &(report.trace.join("\n") + "\n")),
         None if *quiet => {}

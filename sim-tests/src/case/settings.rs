@@ -247,7 +247,7 @@ pub fn plain(mode: Mode, seed: u64) -> Options {
             status: 0,
         },
         planted: None,
-        leak: false,
+        leak: None,
         relaxed_sync: false,
         masterless: (mode == Mode::Masterless).then(plain_masterless),
     }

@@ -39,7 +39,7 @@ use crate::case::{Case, Expected, settings};
 use crate::check::Violation;
 use crate::run::{Keep, Report, run_case};
 use crate::swarm::cpu_seconds;
-use crate::world::{Happening, LogEntry};
+use crate::world::{Happening, LogEntry, Record};
 
 /// Other seeds under which a small case is tried before it is said to hold.
 const OTHER_SEEDS: u64 = 3;
@@ -138,7 +138,7 @@ pub fn shrink(case: &Case, budget: Budget, bar: &ProgressBar) -> Result<Shrunk, 
         end: end_of(&report),
     };
     shrinker.all();
-    let keep = Keep { trace: true, log: true };
+    let keep = Keep { trace: Record::Lines, log: true };
     let report = run_case(&shrinker.best, keep);
     let mut case = shrinker.best;
     case.expected = Some(Expected::of(&report));

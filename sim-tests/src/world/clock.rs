@@ -17,7 +17,8 @@ pub const EPOCH_MS: u64 = 1_700_000_000_000;
 const EPOCH: u64 = EPOCH_MS * 1_000_000;
 
 /// Parts per thousand million in one.
-const BILLION: i128 = 1_000_000_000;
+const BILLION: i64 = 1_000_000_000;
+const BILLION_UNSIGNED: u64 = BILLION.unsigned_abs();
 
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -55,14 +56,17 @@ impl Clock {
         if self.rate_ppb == 0 {
             return self.since.saturating_add(ahead);
         }
-        let rate = BILLION + i128::from(self.rate_ppb);
-        let world = (i128::from(ahead) * BILLION + rate - 1) / rate;
-        self.since.saturating_add(u64::try_from(world).unwrap_or(u64::MAX))
+        // ahead * BILLION / rate, rounded up, in two steps of which neither overflows 64 bits.
+        let rate = BILLION_UNSIGNED.saturating_add_signed(self.rate_ppb);
+        let rest = (ahead % rate * BILLION_UNSIGNED).div_ceil(rate);
+        let world = (ahead / rate).saturating_mul(BILLION_UNSIGNED).saturating_add(rest);
+        self.since.saturating_add(world)
     }
 
     /// Changes the rate from now on.
     pub(super) fn set_rate(&mut self, world: u64, rate_ppb: i64) {
-        assert!(i128::from(rate_ppb) > -BILLION, "a clock cannot run backwards: {rate_ppb} ppb");
+        assert!(rate_ppb > -BILLION, "a clock cannot run backwards: {rate_ppb} ppb");
+        assert!(rate_ppb < BILLION * 4, "a clock that fast overflows: {rate_ppb} ppb");
         self.monotonic = self.monotonic(world);
         self.wall = self.wall(world);
         self.since = world;
@@ -80,8 +84,11 @@ impl Clock {
         if self.rate_ppb == 0 {
             return elapsed;
         }
-        let rate = BILLION + i128::from(self.rate_ppb);
-        u64::try_from(i128::from(elapsed) * rate / BILLION).unwrap_or(u64::MAX)
+        // elapsed * rate_ppb / BILLION, rounded down, in two steps that do not overflow 64 bits.
+        let seconds = i64::try_from(elapsed / BILLION_UNSIGNED).unwrap_or(0);
+        let rest = i64::try_from(elapsed % BILLION_UNSIGNED).unwrap_or(0);
+        let ahead = seconds * self.rate_ppb + (rest * self.rate_ppb).div_euclid(BILLION);
+        elapsed.saturating_add_signed(ahead)
     }
 }
 
@@ -164,6 +171,23 @@ mod tests {
             let world = clock.world_at(shown);
             prop_assert!(clock.monotonic(world) >= shown);
             prop_assert!(world == start || clock.monotonic(world - 1) < shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn elapsed_time_is_exact(
+            rate_ppb in -900_000_000_i64..3_900_000_000,
+            elapsed in 0_u64..1_000_000_000_000_000,
+            ahead in 0_u64..1_000_000_000_000_000,
+        ) {
+            let mut clock = Clock::new(0);
+            clock.set_rate(0, rate_ppb);
+            let (billion, rate) = (1_000_000_000_i128, 1_000_000_000 + i128::from(rate_ppb));
+            let shown = i128::from(elapsed) * rate / billion;
+            prop_assert_eq!(i128::from(clock.monotonic(elapsed)), shown);
+            let world = (i128::from(ahead) * billion + rate - 1) / rate;
+            prop_assert_eq!(i128::from(clock.world_at(ahead)), world);
         }
     }
 

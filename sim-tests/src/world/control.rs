@@ -304,6 +304,12 @@ impl World {
         });
     }
 
+    /// Puts a directory named after a number onto the medium of a machine's disk, and tells
+    /// nobody: only a look at the disk itself can notice it.
+    pub fn dirty_disk(&self, host: Host, number: u64) {
+        self.shared.with(|state| state.disk_of(host).dirty(number));
+    }
+
     /// Keeps a copy of what is durable on a machine's disk, to be [put back](Self::restore_disk).
     pub fn keep_disk(&self, host: Host) -> KeptDisk {
         let kept = self.shared.with(|state| state.disk_of(host).durable_copy(DiskId(u64::MAX)));
@@ -367,11 +373,9 @@ impl World {
     /// [`durable_view`]: World::durable_view
     pub fn observer(&self, host: Host) -> SimEnv {
         let disk = self.durable_view(host);
-        let Some(node) = self.shared.handle.get_node(madsim::plugin::node()) else {
-            panic!("madsim has no node for the world itself");
-        };
+        let process = Arc::clone(&self.shared.observers);
         let fence = Fence { host, incarnation: Fence::OBSERVER };
-        SimEnv::new(&self.shared, fence, node, Rng::new(0), disk)
+        SimEnv::new(&self.shared, fence, process, Rng::new(0), disk)
     }
 
     /// Returns a hash over every durable name and byte of a machine's disk.

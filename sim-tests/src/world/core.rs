@@ -1,21 +1,16 @@
 //! The heart of a world: virtual time, the one timer queue, the fault ledger and the trace.
 //!
-//! madsim supplies the clock and wakes; its own timers cannot be cancelled and each poll of a
-//! pending sleep adds one more, so every deadline of the world lives in one queue here. One task,
-//! the *driver*, carries out what is due. A timer of madsim is only set for the earliest deadline,
-//! and only if none that is as early is pending already; a sleep that is dropped costs nothing
-//! later.
+//! Every deadline of the world lives in one queue here: however often a sleep is polled it is in
+//! it once, and a sleep that is dropped costs nothing later. The loop of the world carries out
+//! what is due after each turn of a task, and leaps to the next deadline when no task can go on.
 //!
 //! # Invariants
-//! 1. For the earliest entry of the queue a timer of madsim is pending that fires no later.
-//! 2. Nothing here wakes or drops a task in place: wakers only push to madsim's ready queue, so
+//! 1. Time never goes back, and passes a deadline only in the step that carries it out.
+//! 2. Nothing here runs or drops a task in place: wakers only push to the executor's queue, so
 //!    they may be called while the world is locked.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::collections::BTreeMap;
+use std::task::Waker;
 use std::time::Duration;
 
 use madsim::time::TimeHandle;
@@ -25,7 +20,7 @@ use super::disk::SyncJob;
 use super::fault::FaultLedger;
 use super::log::{Happening, Log};
 use super::net::{ConnId, Side};
-use super::trace::Trace;
+use super::trace::{Record, Trace};
 
 /// What happens at a deadline.
 pub(super) enum Event {
@@ -47,12 +42,12 @@ pub(super) struct TimerKey {
 }
 
 pub(super) struct Core {
+    now: u64,
+    /// The clock under the C library, and when it was last set.
     time: TimeHandle,
+    time_set: u64,
     timers: BTreeMap<TimerKey, Event>,
     timer_count: u64,
-    /// Deadlines for which a timer of madsim is pending.
-    armed: BinaryHeap<Reverse<u64>>,
-    driver: Option<Waker>,
     pub(super) faults: FaultLedger,
     pub(super) trace: Trace,
     /// Names of the machines, for the log.
@@ -61,15 +56,15 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(time: TimeHandle, record_trace: bool, log: Option<Log>) -> Self {
+    pub(super) fn new(time: TimeHandle, record: Record, log: Option<Log>) -> Self {
         Self {
+            now: 0,
             time,
+            time_set: 0,
             timers: BTreeMap::new(),
             timer_count: 0,
-            armed: BinaryHeap::new(),
-            driver: None,
             faults: FaultLedger::default(),
-            trace: Trace::new(record_trace),
+            trace: Trace::new(record),
             names: Vec::new(),
             log,
         }
@@ -95,7 +90,7 @@ impl Core {
 
     /// Returns the nanoseconds since the world began.
     pub(super) fn now(&self) -> u64 {
-        nanos(self.time.elapsed())
+        self.now
     }
 
     /// Adds an event; returns the key by which it can be cancelled.
@@ -103,7 +98,6 @@ impl Core {
         let key = TimerKey { at, order: self.timer_count };
         self.timer_count += 1;
         self.timers.insert(key, event);
-        self.arm(at);
         key
     }
 
@@ -123,54 +117,41 @@ impl Core {
         }
     }
 
-    /// Takes the next event that is due, if any.
-    pub(super) fn take_due(&mut self, now: u64) -> Option<Event> {
-        let entry = self.timers.first_entry()?;
-        (entry.key().at <= now).then(|| entry.remove())
+    /// Lets time pass; tells whether something is due now.
+    pub(super) fn pass(&mut self, nanos: u64) -> bool {
+        self.now += nanos;
+        self.next_at().is_some_and(|at| at <= self.now)
     }
 
-    /// Gets ready for the next deadline; called by the driver when nothing is due.
-    pub(super) fn rest(&mut self, now: u64, driver: &Waker) {
-        match &mut self.driver {
-            Some(waker) => waker.clone_from(driver),
-            None => self.driver = Some(driver.clone()),
-        }
-        while self.armed.peek().is_some_and(|Reverse(at)| *at <= now) {
-            self.armed.pop();
-        }
-        if let Some((key, _)) = self.timers.first_key_value() {
-            self.arm(key.at);
-        }
+    /// Leaps to the next deadline; false if there is none.
+    pub(super) fn leap(&mut self) -> bool {
+        let Some(at) = self.next_at() else { return false };
+        self.now = self.now.max(at);
+        // Set now and then only: nothing of ours looks at it.
+        self.time.advance(Duration::from_nanos(self.now - self.time_set));
+        self.time_set = self.now;
+        true
+    }
+
+    fn next_at(&self) -> Option<u64> {
+        self.timers.first_key_value().map(|(key, _)| key.at)
+    }
+
+    /// Takes the next event that is due, if any.
+    pub(super) fn take_due(&mut self) -> Option<Event> {
+        let entry = self.timers.first_entry()?;
+        (entry.key().at <= self.now).then(|| entry.remove())
     }
 
     /// Drops all that could keep tasks alive; the world is over.
     pub(super) fn stop(&mut self) {
         self.timers.clear();
-        self.driver = None;
-    }
-
-    /// Sets a timer of madsim for `at`, unless one that fires no later is pending.
-    fn arm(&mut self, at: u64) {
-        if self.armed.peek().is_some_and(|Reverse(armed)| *armed <= at) {
-            return;
-        }
-        let Some(driver) = &self.driver else { return };
-        let in_future = Duration::from_nanos(at.saturating_sub(self.now()));
-        let deadline = self.time.now_instant() + in_future;
-        // A new `Sleep` is never shorter than 1 ms; a reset one is taken at its word.
-        let mut sleep = self.time.sleep_until(deadline);
-        Pin::new(&mut sleep).reset(deadline);
-        // Polled once, the sleep has left its timer with madsim and is not needed any more.
-        if Pin::new(&mut sleep).poll(&mut Context::from_waker(driver)).is_ready() {
-            driver.wake_by_ref();
-        }
-        self.armed.push(Reverse(at));
     }
 
     /// Folds a frequent event into the hash.
-    pub(super) fn fold(&mut self, host: Host, a: u64, b: u64) {
+    pub(super) fn fold(&mut self, host: Host, kind: &'static str, numbers: (u64, u64)) {
         let now = self.now();
-        self.trace.fold(now, host, a, b);
+        self.trace.fold(now, host, kind, numbers);
     }
 
     /// Traces an event.

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use madsim::runtime::NodeHandle;
 use mangrove::base::{Instant, Rng, WallTime};
 use mangrove::env::Env;
 
@@ -12,12 +11,10 @@ use super::clock::{Sleep, Until};
 use super::core::nanos;
 use super::disk::SimDisk;
 use super::fate::For;
+use super::executor::Process;
 use super::fault::Fault;
 use super::net::SimNet;
 use super::{Fence, Shared};
-
-/// Tasks between two prunings of madsim's list of them, which otherwise grows until a kill.
-const PRUNE_INTERVAL: u64 = 1024;
 
 /// The environment of one incarnation of a process: cheap to clone, dead with the process.
 #[derive(Clone)]
@@ -28,7 +25,7 @@ pub struct SimEnv {
 struct Inner {
     shared: Arc<Shared>,
     fence: Fence,
-    node: NodeHandle,
+    process: Arc<Process>,
     rng: Rng,
     disk: SimDisk,
     net: SimNet,
@@ -38,12 +35,13 @@ impl SimEnv {
     pub(super) fn new(
         shared: &Arc<Shared>,
         fence: Fence,
-        node: NodeHandle,
+        process: Arc<Process>,
         rng: Rng,
         disk: SimDisk,
     ) -> Self {
         let net = SimNet::new(shared, fence);
-        Self { inner: Arc::new(Inner { shared: Arc::clone(shared), fence, node, rng, disk, net }) }
+        let shared = Arc::clone(shared);
+        Self { inner: Arc::new(Inner { shared, fence, process, rng, disk, net }) }
     }
 }
 
@@ -105,16 +103,7 @@ impl Env for SimEnv {
     }
 
     fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let inner = &self.inner;
-        let spawned = inner.shared.with(|state| {
-            state.task_count += 1;
-            state.is_open(inner.fence).then_some(state.task_count)
-        });
-        let Some(task_count) = spawned else { return };
-        drop(inner.node.spawn(task));
-        if task_count.is_multiple_of(PRUNE_INTERVAL) {
-            inner.shared.prune_tasks();
-        }
+        self.inner.process.spawn(task);
     }
 
     fn rng(&self, purpose: &str) -> Rng {

@@ -119,16 +119,17 @@ impl FaultSet {
 /// How often each fault was injected, and how often that could be observed.
 #[derive(Debug, Default)]
 pub(super) struct FaultLedger {
-    counts: BTreeMap<Fault, (u64, u64)>,
+    /// In the order of [`Fault::ALL`].
+    counts: [(u64, u64); Fault::ALL.len()],
 }
 
 impl FaultLedger {
     pub(super) fn injected(&mut self, fault: Fault) {
-        self.counts.entry(fault).or_default().0 += 1;
+        self.counts[fault as usize].0 += 1;
     }
 
     pub(super) fn observed(&mut self, fault: Fault) {
-        self.counts.entry(fault).or_default().1 += 1;
+        self.counts[fault as usize].1 += 1;
     }
 
     pub(super) fn observed_all(&mut self, faults: FaultSet) {
@@ -141,7 +142,7 @@ impl FaultLedger {
     }
 
     pub(super) fn by_code(&self) -> BTreeMap<&'static str, (u64, u64)> {
-        let count = |fault: &Fault| self.counts.get(fault).copied().unwrap_or_default();
-        Fault::ALL.iter().map(|fault| (fault.code(), count(fault))).collect()
+        let codes = Fault::ALL.iter().map(|fault| fault.code());
+        codes.zip(self.counts).collect()
     }
 }

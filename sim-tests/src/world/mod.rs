@@ -1,9 +1,9 @@
 //! A world: machines with clocks, disks and a network, whose every fault comes from one seed.
 //!
-//! The cluster harness builds worlds; the nodes in them know only [`SimEnv`]. madsim contributes
-//! the executor, the virtual clock, and the killing and pausing of a machine's tasks; network,
-//! disks, clock errors and timers are made here, because madsim's forgive too much (see `net`,
-//! `disk`, `clock` and `core`).
+//! The cluster harness builds worlds; the nodes in them know only [`SimEnv`]. madsim lays a
+//! virtual clock and seeded randomness under the C library; network, disks, clock errors and
+//! timers are made here, because madsim's forgive too much (see `net`, `disk`, `clock` and
+//! `core`), and so is the executor, because madsim's costs too much (see `executor`).
 //!
 //! ```text
 //! run_seed(seed, options, |world| async move {
@@ -37,6 +37,7 @@ mod core;
 mod disk;
 mod env;
 mod fate;
+mod executor;
 mod fault;
 mod log;
 mod net;
@@ -46,13 +47,13 @@ mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use madsim::runtime::{Handle, NodeHandle};
-use madsim::task::{JoinHandle, NodeId};
+use futures_util::task::waker_ref;
 use mangrove::base::Rng;
 
 pub use self::clock::EPOCH_MS;
@@ -64,6 +65,7 @@ pub use self::disk::{FileState, PowerLoss, Rot, SimDisk, SimFile};
 pub use self::env::SimEnv;
 pub use self::fate::{Decided, Moment, SyncEnd};
 use self::fate::{Fate, Passing};
+use self::executor::{Executor, Process, Turn};
 pub use self::fault::Fault;
 pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
@@ -72,6 +74,10 @@ pub use self::options::{
     ClockOptions, DiskOptions, Latency, LinkOptions, NetOptions, WorldOptions,
 };
 pub use self::run::{RunFailure, run_seed};
+pub use self::trace::Record;
+
+/// Nanoseconds between two looks at the disks of a run that is recorded with everything.
+const TICK: u64 = 100_000_000;
 
 /// One machine, numbered in the order in which it was added.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,10 +111,9 @@ enum End {
 
 struct HostState {
     name: String,
-    madsim: NodeId,
     /// How many processes have been started here.
     incarnation: u64,
-    process: Option<NodeHandle>,
+    process: Option<Arc<Process>>,
     has_power: bool,
     paused_since: Option<u64>,
     ended_at: Option<u64>,
@@ -135,7 +140,8 @@ struct State {
     /// What the scenario is about to do; the fates of a power loss belong to it.
     decision: u64,
     timer_late_max: Duration,
-    task_count: u64,
+    /// When the disks are to be recorded next.
+    next_tick: u64,
 }
 
 impl State {
@@ -186,10 +192,13 @@ impl State {
         id
     }
 
-    /// Carries out all that is due and gets ready for what comes next.
-    fn drive(&mut self, driver: &Waker) {
+    /// Carries out all that is due.
+    fn drive(&mut self) {
         let now = self.core.now();
-        while let Some(event) = self.core.take_due(now) {
+        if self.core.trace.records_everything() && now >= self.next_tick {
+            self.record_disks(now);
+        }
+        while let Some(event) = self.core.take_due() {
             match event {
                 Event::Wake(waker) => waker.wake(),
                 Event::Arrive(id, side) => self.net.fire_arrival(id, side),
@@ -201,19 +210,29 @@ impl State {
                 }
             }
         }
-        self.core.rest(now, driver);
     }
 
-    /// Ends the process on a machine; returns what madsim must kill, if there was one.
-    fn end(&mut self, host: Host, end: End) -> Option<NodeId> {
+    /// Records the hash of all that is durable on each machine.
+    fn record_disks(&mut self, now: u64) {
+        self.next_tick = now - now % TICK + TICK;
+        for (id, host) in (0..).zip(&self.hosts) {
+            let Some(disk) = self.disks.get(&host.disk) else { continue };
+            let numbers = (host.disk.0, disk.durable_hash());
+            self.core.trace.note(now, Host(id), "disk", numbers, &"");
+        }
+    }
+
+    /// Ends the process on a machine; returns what is to be killed, if there was one.
+    fn end(&mut self, host: Host, end: End) -> Option<Arc<Process>> {
         let now = self.core.now();
         let state = self.host_mut(host);
-        let had_process = state.process.take().is_some();
+        let process = state.process.take();
+        let had_process = process.is_some();
         if had_process {
             state.ended_at = Some(now);
             state.paused_since = None;
         }
-        let (madsim, incarnation) = (state.madsim, state.incarnation);
+        let incarnation = state.incarnation;
         match end {
             End::Exit | End::Crash if !had_process => return None,
             End::Exit | End::Crash => {
@@ -233,27 +252,22 @@ impl State {
                 }
             }
         }
-        had_process.then_some(madsim)
+        process
     }
 }
 
 /// What everything of a world refers to.
 struct Shared {
     state: Mutex<State>,
-    handle: Handle,
-    driver: Mutex<Option<JoinHandle<()>>>,
+    executor: Arc<Executor>,
+    /// What the tasks of observers belong to.
+    observers: Arc<Process>,
 }
 
 impl Shared {
     /// Runs `f` on the state. `f` must not call back into the world.
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Makes madsim forget tasks that have ended.
-    fn prune_tasks(&self) {
-        let task_count = self.handle.metrics().num_tasks();
-        assert!(task_count < 1_000_000, "{task_count} tasks at once: something spawns for ever");
     }
 }
 
@@ -269,10 +283,9 @@ pub struct World {
 impl World {
     /// Makes a world without machines. Must be called inside a madsim runtime, see [`run_seed`].
     pub fn new(rng: &Rng, options: WorldOptions) -> Self {
-        let handle = Handle::current();
         let time = madsim::time::TimeHandle::current();
         let state = State {
-            core: Core::new(time, options.record_trace, options.log.clone()),
+            core: Core::new(time, options.record, options.log.clone()),
             net: Net::new(options.net.clone(), rng, options.decided.clone()),
             hosts: Vec::new(),
             disks: BTreeMap::new(),
@@ -282,17 +295,44 @@ impl World {
             rng: rng.clone(),
             fate: Fate::root(rng).named("host"),
             decision: 0,
-            task_count: 0,
+            next_tick: 0,
         };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), handle, driver: Mutex::new(None) });
-        let driven = Arc::clone(&shared);
-        let driver = madsim::task::spawn(poll_fn(move |cx| {
-            driven.with(|state| state.drive(cx.waker()));
-            Poll::<()>::Pending
-        }));
-        *shared.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver);
-        Self { shared }
+        let executor = Executor::new(rng);
+        let observers = Process::new(&executor);
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), executor, observers }) }
+    }
+
+    /// Runs the world until the scenario is over.
+    ///
+    /// # Panics
+    /// When a task does, and when nothing can happen any more.
+    fn run<F: Future>(&self, scenario: F) -> F::Output {
+        let mut scenario = pin!(scenario);
+        let executor = &self.shared.executor;
+        let root = Executor::root(&self.shared.observers);
+        let waker = waker_ref(&root);
+        loop {
+            let Some((turn, nanos)) = executor.turn(&root) else {
+                let goes_on = self.shared.with(|state| {
+                    let leaps = state.core.leap();
+                    state.drive();
+                    leaps
+                });
+                assert!(goes_on, "no deadline is left, and every task waits for something");
+                continue;
+            };
+            if matches!(turn, Turn::Scenario) {
+                let polled = scenario.as_mut().poll(&mut Context::from_waker(&waker));
+                if let Poll::Ready(output) = polled {
+                    return output;
+                }
+            }
+            self.shared.with(|state| {
+                if state.core.pass(nanos) {
+                    state.drive();
+                }
+            });
+        }
     }
 
     /// Adds a machine for a server; its name is also its host name, as in "n1:7000".
@@ -306,15 +346,12 @@ impl World {
     }
 
     fn add_host(&self, name: &str, is_client: bool) -> Host {
-        // madsim must not be called with the world locked: it may run destructors.
-        let madsim = self.shared.handle.create_node().name(name).build().id();
         self.shared.with(|state| {
             let host = Host(state.hosts.len());
             let rng = state.rng.split("host").split(name);
             let fate = state.fate.named(name);
             state.hosts.push(HostState {
                 name: name.to_owned(),
-                madsim,
                 incarnation: 0,
                 process: None,
                 has_power: true,
@@ -349,24 +386,20 @@ impl World {
         let ended_at = self.shared.with(|state| state.host(host).ended_at);
         if let Some(ended_at) = ended_at {
             self.sleep_until(ended_at + 1_000_000).await;
-            self.shared.handle.restart(self.shared.with(|state| state.host(host).madsim));
         }
-        let madsim = self.shared.with(|state| state.host(host).madsim);
-        let Some(node) = self.shared.handle.get_node(madsim) else {
-            panic!("madsim has lost {host:?}");
-        };
-        let env = self.boot(host, node.clone());
+        let process = Process::new(&self.shared.executor);
+        let env = self.boot(host, Arc::clone(&process));
         let (world, fence) = (self.clone(), self.fence(host));
         let main = main(env);
-        drop(node.spawn(async move {
+        process.spawn(async move {
             main.await;
             if world.shared.with(|state| state.is_open(fence)) {
                 world.end(host, End::Exit);
             }
-        }));
+        });
     }
 
-    fn boot(&self, host: Host, node: NodeHandle) -> SimEnv {
+    fn boot(&self, host: Host, process: Arc<Process>) -> SimEnv {
         self.shared.with(|state| {
             let host_state = state.host_mut(host);
             assert!(
@@ -375,7 +408,7 @@ impl World {
                 host_state.name,
                 host_state.incarnation
             );
-            host_state.process = Some(node);
+            host_state.process = Some(process);
             host_state.incarnation += 1;
             let incarnation = host_state.incarnation;
             let had_power = std::mem::replace(&mut host_state.has_power, true);
@@ -400,13 +433,13 @@ impl World {
     /// Its random streams are those that the process itself has.
     pub fn env(&self, host: Host) -> Option<SimEnv> {
         let fence = self.fence(host);
-        let (node, rng, disk) = self.shared.with(|state| {
+        let (process, rng, disk) = self.shared.with(|state| {
             let host = state.host(host);
             let rng = host.rng.split("process").split(&fence.incarnation.to_string());
             Some((host.process.clone()?, rng, host.disk))
         })?;
         let disk = SimDisk::new(&self.shared, disk, fence);
-        Some(SimEnv::new(&self.shared, fence, node, rng, disk))
+        Some(SimEnv::new(&self.shared, fence, process, rng, disk))
     }
 
     /// Says what the scenario is about to do, by a number of its own: what a power loss leaves of
@@ -447,50 +480,46 @@ impl World {
 
     fn end(&self, host: Host, end: End) {
         // First the fence, then the kill: destructors must find the world closed to them.
-        if let Some(madsim) = self.shared.with(|state| state.end(host, end)) {
-            self.shared.handle.kill(madsim);
+        if let Some(process) = self.shared.with(|state| state.end(host, end)) {
+            process.kill();
         }
     }
 
     /// Stops the process on a machine from running (P5), as SIGSTOP or a moving virtual machine
     /// does: clocks go on, timers and bytes pile up.
     pub fn pause(&self, host: Host) {
-        let madsim = self.shared.with(|state| {
+        self.shared.with(|state| {
             let now = state.core.now();
             let host_state = state.host_mut(host);
-            if host_state.process.is_none() || host_state.paused_since.is_some() {
-                return None;
+            let Some(process) = &host_state.process else { return };
+            if host_state.paused_since.is_some() {
+                return;
             }
+            process.pause();
             host_state.paused_since = Some(now);
-            let madsim = host_state.madsim;
             state.core.faults.injected(Fault::P5);
             state.core.faults.injected(Fault::C4);
             state.core.event(host, "pause", (0, 0), String::new);
-            Some(madsim)
         });
-        if let Some(madsim) = madsim {
-            self.shared.handle.pause(madsim);
-        }
     }
 
     /// Lets a paused process go on.
     pub fn resume(&self, host: Host) {
-        let madsim = self.shared.with(|state| {
+        self.shared.with(|state| {
             let now = state.core.now();
             let host_state = state.host_mut(host);
-            let length = now.saturating_sub(host_state.paused_since.take()?);
-            let madsim = host_state.madsim;
+            let Some(since) = host_state.paused_since.take() else { return };
+            let length = now.saturating_sub(since);
+            if let Some(process) = &host_state.process {
+                process.resume();
+            }
             if length > 0 {
                 // All timers of that time fire at once, to a process whose clock has jumped.
                 state.core.faults.observed(Fault::P5);
                 state.core.faults.observed(Fault::C4);
             }
             state.core.event(host, "resume", (length, 0), || format!("after {length} ns"));
-            Some(madsim)
         });
-        if let Some(madsim) = madsim {
-            self.shared.handle.resume(madsim);
-        }
     }
 
     /// Tells whether a process runs on a machine, paused or not.
@@ -597,23 +626,19 @@ impl World {
         self.shared.with(|state| state.core.faults.by_code())
     }
 
-    /// Ends the world: kills every process and drops all that waits. [`run_seed`] does it.
+    /// Ends the world: kills every process and drops all that waits.
     ///
-    /// Without it, every task that is still pending would leak.
-    pub async fn shutdown(&self) {
+    /// Returns how many tasks are left in spite of that, which would leak.
+    fn shutdown(&self) -> usize {
         for host in self.hosts() {
             self.end(host, End::Exit);
         }
-        // madsim's own sleep, for ours end with the driver.
-        madsim::time::sleep(Duration::from_millis(1)).await;
-        let driver = self.shared.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(driver) = driver {
-            driver.abort();
-        }
+        self.shared.observers.kill();
+        let left = self.shared.executor.drain(&Executor::root(&self.shared.observers));
         self.shared.with(|state| {
             state.core.stop();
             state.net.stop();
         });
-        madsim::time::sleep(Duration::from_millis(2)).await;
+        left
     }
 }

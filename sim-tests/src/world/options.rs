@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::core::nanos;
 use super::fate::{Decided, Fate, For};
 use super::log::Log;
+use super::trace::Record;
 
 /// Everything that can be chosen about a world.
 #[derive(Debug, Clone, Default)]
 pub struct WorldOptions {
-    /// Whether to record the lines of the trace; the hash is kept in any case.
-    pub record_trace: bool,
+    /// What is written down of what happens.
+    pub record: Record,
     /// The network.
     pub net: NetOptions,
     /// The disk that each machine starts with.

@@ -74,7 +74,8 @@ where
     let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     let rng = Rng::new(seed);
     let world = runtime.block_on(async { World::new(&rng, options) });
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(scenario(world.clone()))));
+    let run = async { world.run(scenario(world.clone())) };
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)));
     let result = result.map_err(|payload| RunFailure {
         at: world.now(),
         hash: world.trace_hash(),
@@ -82,7 +83,8 @@ where
         trace: world.take_trace(),
         ..failure(seed, payload.as_ref())
     });
-    runtime.block_on(world.shutdown());
+    let left = runtime.block_on(async { world.shutdown() });
+    assert!(result.is_err() || left == 0, "seed {seed} leaves {left} tasks behind");
     result
 }
 

@@ -3,8 +3,9 @@
 use sim_tests::case::Case;
 use sim_tests::options::{Mode, Options, Plan, Profile};
 use sim_tests::run::{Keep, Report, run_case};
+use sim_tests::world::Record;
 
-const LOG: Keep = Keep { trace: false, log: true };
+const LOG: Keep = Keep { trace: Record::Nothing, log: true };
 
 fn plans() -> [Plan; 3] {
     [

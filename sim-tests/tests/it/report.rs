@@ -4,11 +4,12 @@ use sim_tests::case::Case;
 use sim_tests::options::{Mode, Options, Plan, Profile};
 use sim_tests::report;
 use sim_tests::run::{Keep, Report, run_case};
+use sim_tests::world::Record;
 
 /// The first failure of a planted bug.
 fn failure(mode: Mode, code: &'static str) -> (Case, Report) {
     let plan = Plan { mode, profile: Profile::Standard };
-    let keep = Keep { trace: false, log: true };
+    let keep = Keep { trace: Record::Nothing, log: true };
     let runs = (1..60).map(|seed| {
         let case = Case::drawn(Options { planted: Some(code), ..plan.draw(seed) });
         let report = run_case(&case, keep);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sim_tests::nemesis::{Action, Weather};
 use sim_tests::options::{FaultClasses, Options};
 use sim_tests::run::{Report, Scene, direct};
+use sim_tests::world::Record;
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
@@ -28,7 +29,7 @@ pub(crate) fn holds(
     options: &Options,
     script: impl AsyncFnOnce(&mut Scene) + Send + 'static,
 ) -> Report {
-    let report = direct(options, true, script);
+    let report = direct(options, Record::Lines, script);
     if let Some(violation) = &report.violation {
         let from = report.trace.len().saturating_sub(40);
         panic!("{violation}\n{}", report.trace.get(from..).unwrap_or_default().join("\n"));

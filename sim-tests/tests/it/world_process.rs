@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mangrove::env::{Disk, Env, File, Listener, Net};
 use sim_tests::world::{
-    ClockOptions, Host, LinkOptions, NetOptions, PowerLoss, World, WorldOptions, run_seed,
+    ClockOptions, Host, LinkOptions, NetOptions, PowerLoss, Record, World, WorldOptions, run_seed,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -333,18 +333,18 @@ async fn chatter(env: sim_tests::world::SimEnv, number: usize) {
     }
 }
 
-fn rough(record_trace: bool) -> WorldOptions {
+fn rough(record: Record) -> WorldOptions {
     let servers = LinkOptions { loss: 0.01, reset: 0.001, short_read: 0.1, ..Default::default() };
     let net = NetOptions { servers, ..NetOptions::default() };
-    WorldOptions { record_trace, net, ..WorldOptions::default() }
+    WorldOptions { record, net, ..WorldOptions::default() }
 }
 
 #[test]
 fn same_seed_is_the_same_run() {
     let mut hashes = std::collections::BTreeSet::new();
     for seed in 0..10 {
-        let first = run_seed(seed, rough(true), everything).unwrap();
-        let second = run_seed(seed, rough(false), everything).unwrap();
+        let first = run_seed(seed, rough(Record::Lines), everything).unwrap();
+        let second = run_seed(seed, rough(Record::Nothing), everything).unwrap();
         assert_eq!((first.0, first.1), (second.0, second.1), "seed {seed}");
         assert!(!first.2.is_empty() && second.2.is_empty());
         hashes.insert(first.0);
@@ -354,10 +354,10 @@ fn same_seed_is_the_same_run() {
 
 #[test]
 fn runs_beside_each_other_are_the_same_runs() {
-    let alone = run_seed(3, rough(false), everything).unwrap().0;
+    let alone = run_seed(3, rough(Record::Nothing), everything).unwrap().0;
     let beside: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| run_seed(3, rough(false), everything).unwrap().0))
+            .map(|_| scope.spawn(|| run_seed(3, rough(Record::Nothing), everything).unwrap().0))
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });

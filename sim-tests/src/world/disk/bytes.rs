@@ -13,12 +13,13 @@ use crate::world::trace::fold_bytes;
 pub(super) const PAGE_BYTES: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 
-type Page = [u8; PAGE_LEN];
+/// A page that nobody wrote.
+static ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
 
 /// A sparse string of bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SparseBytes {
-    pages: BTreeMap<u64, Arc<Page>>,
+    pages: BTreeMap<u64, Arc<[u8]>>,
     len: u64,
 }
 
@@ -71,9 +72,13 @@ impl SparseBytes {
     /// Writes `bytes` at `offset`, growing as needed.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         for piece in pieces(offset, bytes.len()) {
-            let page = self.pages.entry(piece.page).or_insert_with(|| Arc::new([0; PAGE_LEN]));
-            let to = Arc::make_mut(page).get_mut(piece.in_page);
-            if let (Some(to), Some(from)) = (to, bytes.get(piece.in_range)) {
+            let Some(from) = bytes.get(piece.in_range) else { continue };
+            if from.len() == PAGE_LEN {
+                self.pages.insert(piece.page, Arc::from(from));
+                continue;
+            }
+            let page = self.pages.entry(piece.page).or_insert_with(|| Arc::from(&ZEROS[..]));
+            if let Some(to) = Arc::make_mut(page).get_mut(piece.in_page) {
                 to.copy_from_slice(from);
             }
         }
@@ -120,7 +125,7 @@ impl SparseBytes {
         let mut hash = self.len;
         for (number, page) in &self.pages {
             if page.iter().any(|byte| *byte != 0) {
-                hash = (hash.rotate_left(23) ^ number ^ fold_bytes(page.as_slice()))
+                hash = (hash.rotate_left(23) ^ number ^ fold_bytes(page))
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15);
             }
         }

@@ -136,7 +136,7 @@ impl Disk for SimDisk {
     }
 
     async fn sync_dir(&self, path: &str) -> Result<(), DiskError> {
-        let is_there = self.run(|disk, _| disk.list(path).map(|_| ())).await;
+        let is_there = self.run(|disk, _| disk.find_directory(path)).await;
         is_there.map_err(error("sync_dir", path))?;
         let target = SyncTarget::Directory(path.to_owned());
         self.sync_target(target).await.map_err(error("sync_dir", path))

@@ -406,10 +406,12 @@ impl DiskState {
         Ok(())
     }
 
+    fn find_directory(&self, path: &str) -> Result<(), Refusal> {
+        if self.is_directory(path) { Ok(()) } else { Err(NOT_FOUND) }
+    }
+
     fn list(&self, path: &str) -> Result<Vec<String>, Refusal> {
-        if !self.is_directory(path) {
-            return Err(NOT_FOUND);
-        }
+        self.find_directory(path)?;
         let names = self.names.keys().filter(|name| directory_of(name) == path);
         let names = names.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
         Ok(names.collect())
@@ -459,16 +461,18 @@ impl DiskState {
             }
         }
         let bytes = bytes.get(..len).unwrap_or(bytes);
+        let mut content = bytes_u64(len);
         if !bytes.is_empty() {
             let order = self.next_order();
             let kind = if is_zero(bytes) {
                 DataKind::Zeros { offset, len: bytes_u64(len) }
             } else {
+                content ^= fold_bytes(bytes);
                 DataKind::Write { offset, bytes: bytes.into() }
             };
             self.inode(inode).change(order, kind);
         }
-        core.fold(self.host, offset, bytes_u64(len) ^ inode.rotate_left(40));
+        core.fold(self.host, "disk.write", (offset ^ inode.rotate_left(40), content));
         self.note_file(core, inode);
         result
     }
@@ -581,7 +585,7 @@ impl DiskState {
             SyncTarget::File(inode) => self.sync_file(core, *inode, &job),
             SyncTarget::Directory(path) => self.sync_directory(core, path, &job),
         };
-        core.fold(self.host, job.before, u64::from(result.is_ok()));
+        core.fold(self.host, "disk.sync", (job.before, u64::from(result.is_ok())));
         if let SyncTarget::File(inode) = &job.target {
             self.note_file(core, *inode);
         }
@@ -658,7 +662,7 @@ impl DiskState {
 
     /// Gives back files that no name, pending or not, and no open file refers to.
     fn sweep(&mut self) {
-        let mut live = std::collections::BTreeSet::new();
+        let mut live = Vec::with_capacity(self.names.len() * 2);
         let names = self.names.values().chain(self.durable_names.values());
         live.extend(names.filter_map(|entry| match entry {
             Entry::File(inode) => Some(*inode),
@@ -670,7 +674,8 @@ impl DiskState {
             }
             NameKind::Create { .. } | NameKind::Remove { .. } => None,
         }));
-        self.inodes.retain(|id, inode| inode.open_count > 0 || live.contains(id));
+        live.sort_unstable();
+        self.inodes.retain(|id, inode| inode.open_count > 0 || live.binary_search(id).is_ok());
     }
 
     /// Tells whether a sync is under way: the best moment for a crash.
@@ -746,6 +751,11 @@ impl DiskState {
         self.inodes = copy.inodes;
         self.pending_names.clear();
         self.settle();
+    }
+
+    /// Makes a directory that nobody asked for durable, named after a number.
+    pub(super) fn dirty(&mut self, number: u64) {
+        self.durable_names.insert(format!("foreign-{number:016x}"), Entry::Directory);
     }
 
     /// Hashes every durable name and byte.

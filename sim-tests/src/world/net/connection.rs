@@ -8,7 +8,7 @@ use mangrove::base::Rng;
 use tokio::io::ReadBuf;
 
 use crate::world::Host;
-use crate::world::core::{Core, Event, TimerKey};
+use crate::world::core::{Core, Event, TimerKey, bytes_u64};
 use crate::world::fault::{Fault, FaultSet};
 
 /// One connection of the world.
@@ -281,6 +281,44 @@ impl Half {
             }
         }
         if taken == 0 { Poll::Pending } else { Poll::Ready(taken) }
+    }
+}
+
+/// Every connection of the world, by its number.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    all: Vec<Option<Box<Connection>>>,
+}
+
+impl Connections {
+    /// Returns the number of the connection that will be added next.
+    pub(super) fn next_id(&self) -> ConnId {
+        ConnId(bytes_u64(self.all.len()))
+    }
+
+    pub(super) fn add(&mut self, connection: Connection) {
+        self.all.push(Some(Box::new(connection)));
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> Option<&Connection> {
+        self.all.get(usize::try_from(id.0).ok()?)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.all.get_mut(usize::try_from(id.0).ok()?)?.as_deref_mut()
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Box<Connection>> {
+        self.all.get_mut(usize::try_from(id.0).ok()?)?.take()
+    }
+
+    /// Returns those that are there, in the order in which they were made.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        (0..).map(ConnId).zip(&self.all).filter_map(|(id, slot)| Some((id, slot.as_deref()?)))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
     }
 }
 

@@ -37,7 +37,7 @@ use mangrove::base::Rng;
 use tokio::io::ReadBuf;
 
 pub(super) use self::connection::{ConnId, Side};
-use self::connection::{Connection, EndState, HELD, Half, ResetState};
+use self::connection::{Connection, Connections, EndState, HELD, Half, ResetState};
 use self::link::{Link, Passage, loopback, resend_at};
 pub(super) use self::partition::Hold;
 pub use self::partition::Reset;
@@ -47,6 +47,7 @@ use super::core::{Core, Event, bytes_u64, nanos};
 use super::fate::{Decided, Fate, For};
 use super::fault::{Fault, FaultSet};
 use super::options::{LinkOptions, NetOptions};
+use super::trace::fold_bytes;
 
 /// First port that is given to a listener that asked for any.
 const EPHEMERAL_PORT: u16 = 49_152;
@@ -85,8 +86,7 @@ pub(super) struct Net {
     endpoints: Vec<Endpoint>,
     /// By source, then by destination.
     links: Vec<Vec<Link>>,
-    connections: BTreeMap<ConnId, Connection>,
-    connection_count: u64,
+    connections: Connections,
     /// Attempts to connect that wait for the network to change.
     hanging: BTreeMap<u64, Waker>,
     hanging_count: u64,
@@ -103,8 +103,7 @@ impl Net {
             swizzle: rng.split("net.swizzle"),
             endpoints: Vec::new(),
             links: Vec::new(),
-            connections: BTreeMap::new(),
-            connection_count: 0,
+            connections: Connections::default(),
             hanging: BTreeMap::new(),
             hanging_count: 0,
             change_count: 0,
@@ -245,7 +244,7 @@ impl Net {
             backlog.accepter = Some(waker.clone());
             return Poll::Pending;
         };
-        let from = self.connections.get(&id).map_or(host, |connection| connection.dialer.host);
+        let from = self.connections.get(id).map_or(host, |connection| connection.dialer.host);
         Poll::Ready((id, format!("{}:{}", self.endpoint(from).name, id.0)))
     }
 
@@ -267,7 +266,7 @@ impl Net {
         to: (Host, u16),
         backlog_max: usize,
     ) -> Attempt {
-        let id = ConnId(self.connection_count);
+        let id = self.connections.next_id();
         let endpoint = self.endpoint(to.0);
         if !endpoint.is_up {
             return Attempt::Silence;
@@ -281,8 +280,7 @@ impl Net {
             accepter.wake();
         }
         let (dialer, acceptor) = (Half::new(from), Half::new(to.0));
-        self.connection_count += 1;
-        self.connections.insert(id, Connection { dialer, acceptor });
+        self.connections.add(Connection { dialer, acceptor });
         let peer = &self.endpoint(to.0).name;
         let numbers = (id.0, bytes_u64(to.0.0));
         core.event(from, "net.connects", numbers, || format!("#{} to {peer}", id.0));
@@ -299,7 +297,7 @@ impl Net {
         waker: &Waker,
     ) -> Poll<io::Result<usize>> {
         let buffer_bytes = self.options.buffer_bytes;
-        let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
+        let Some(connection) = self.connections.get_mut(id) else { return reset_error() };
         let (own, peer) = connection.halves(side);
         if own.reset == ResetState::Arrived {
             return reset_error();
@@ -317,7 +315,7 @@ impl Net {
         let len = bytes.len();
         if is_live {
             let passage = self.pass(core, from, to, len);
-            let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
+            let Some(connection) = self.connections.get_mut(id) else { return reset_error() };
             let (_, peer) = connection.halves(side);
             peer.push(passage.at, bytes, passage.faults);
             peer.await_arrival(core, id, side.other());
@@ -328,7 +326,7 @@ impl Net {
             // Nobody is there who knows the connection: the bytes are answered with a reset.
             self.send_reset(core, id, side, 0);
         } else {
-            let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
+            let Some(connection) = self.connections.get_mut(id) else { return reset_error() };
             connection.halves(side).1.push(HELD, bytes, FaultSet::default());
         }
         Poll::Ready(Ok(len))
@@ -336,14 +334,14 @@ impl Net {
 
     /// Lets faults happen to the segment that was sent last.
     fn disturb(&mut self, core: &mut Core, id: ConnId, side: Side, fate: Fate) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         let (from, to) = (own.host, peer.host);
         let options = self.link_options(from, to);
         let (bit_flip, reset) = (options.bit_flip, options.reset);
         if fate.chance(For::Flip, bit_flip) {
             core.faults.injected(Fault::N8);
-            if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(connection) = self.connections.get_mut(id) {
                 connection.halves(side).1.flip_bits(&mut fate.stream(For::Flips));
             }
         }
@@ -363,14 +361,14 @@ impl Net {
     ) -> Poll<io::Result<()>> {
         let now = core.now();
         let short = {
-            let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
+            let Some(connection) = self.connections.get_mut(id) else { return reset_error() };
             let (own, peer) = connection.halves(side);
             let (from, to) = (peer.host, own.host);
             let chance = self.link_options(from, to).short_read;
             (chance > 0.0).then(|| (self.link(from, to).reads.next(now), chance))
         };
         let wake_below = self.options.buffer_bytes / 2;
-        let Some(connection) = self.connections.get_mut(&id) else { return reset_error() };
+        let Some(connection) = self.connections.get_mut(id) else { return reset_error() };
         let (own, peer) = connection.halves(side);
         if own.reset == ResetState::Arrived {
             return reset_error();
@@ -392,9 +390,8 @@ impl Net {
                     peer.wake_writer();
                 }
                 let read = buffer.filled().get(start..).unwrap_or_default();
-                let sample = read.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
                 let (host, number) = (own.host, id.0 << 32 | side.number() << 31);
-                core.fold(host, number | bytes_u64(taken), sample);
+                core.fold(host, "net.read", (number | bytes_u64(taken), fold_bytes(read)));
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
@@ -407,7 +404,7 @@ impl Net {
 
     /// Ends one direction of a connection, after what was written before.
     fn finish(&mut self, core: &mut Core, id: ConnId, side: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         if own.has_finished || own.reset == ResetState::Arrived {
             return;
@@ -418,7 +415,7 @@ impl Net {
             return;
         }
         let passage = self.pass(core, from, to, 0);
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             let (_, peer) = connection.halves(side);
             peer.push(passage.at, &[], passage.faults);
             peer.await_arrival(core, id, side.other());
@@ -427,7 +424,7 @@ impl Net {
 
     /// Closes an end as the kernel does: politely if all was read, else with a reset.
     fn close(&mut self, core: &mut Core, id: ConnId, side: Side, is_rude: bool) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         if own.state != EndState::Open {
             return;
@@ -445,7 +442,7 @@ impl Net {
                 self.finish(core, id, side);
             }
         }
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             let (own, _) = connection.halves(side);
             own.forget(core);
             own.drop_wakers();
@@ -456,7 +453,7 @@ impl Net {
     }
 
     fn remove(&mut self, core: &mut Core, id: ConnId) {
-        if let Some(mut connection) = self.connections.remove(&id) {
+        if let Some(mut connection) = self.connections.remove(id) {
             connection.dialer.forget(core);
             connection.acceptor.forget(core);
         }
@@ -464,14 +461,14 @@ impl Net {
 
     /// Sends a reset to the end at `side`, from the other end's machine.
     fn send_reset(&mut self, core: &mut Core, id: ConnId, side: Side, delay: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         if own.reset != ResetState::None || own.state != EndState::Open {
             return;
         }
         let (from, to) = (peer.host, own.host);
         let at = self.pass(core, from, to, 0).at;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, _) = connection.halves(side);
         own.reset = if at == HELD {
             ResetState::Held
@@ -482,14 +479,14 @@ impl Net {
 
     /// Carries out an arrival or a reset that is due.
     pub(super) fn fire_arrival(&mut self, id: ConnId, side: Side) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.halves(side).0.arrive();
         }
     }
 
     /// An end learns that its connection is reset.
     pub(super) fn fire_reset(&mut self, core: &mut Core, id: ConnId, side: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         let host = own.host;
         own.break_off(core);
@@ -517,7 +514,7 @@ impl Net {
         endpoint.is_up = false;
         endpoint.listeners.clear();
         for (id, side) in self.ends_at(host) {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             let (own, peer) = connection.halves(side);
             own.state = EndState::Gone;
             own.fall_silent(core);
@@ -535,7 +532,7 @@ impl Net {
     pub(super) fn power_restored(&mut self, core: &mut Core, host: Host) {
         self.endpoint(host).is_up = true;
         for (id, side) in self.ends_at(host) {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             let (own, peer) = connection.halves(side);
             if own.state == EndState::Gone && own.buffered() > 0 {
                 let peer = peer.host;
@@ -556,8 +553,8 @@ impl Net {
 
     fn ends_at(&self, host: Host) -> Vec<(ConnId, Side)> {
         let ends = self.connections.iter().flat_map(|(id, connection)| {
-            let dialer = (connection.dialer.host == host).then_some((*id, Side::Dialer));
-            let acceptor = (connection.acceptor.host == host).then_some((*id, Side::Acceptor));
+            let dialer = (connection.dialer.host == host).then_some((id, Side::Dialer));
+            let acceptor = (connection.acceptor.host == host).then_some((id, Side::Acceptor));
             dialer.into_iter().chain(acceptor)
         });
         ends.collect()

@@ -54,7 +54,7 @@ impl Net {
         core.event(from, kind, (bytes_u64(to.0), 0), || format!("to {name}"));
         let chance = self.link_options(from, to).reset_on_block;
         for (id, side) in self.ends_at(to) {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             let (own, peer) = connection.halves(side);
             if peer.host != from {
                 continue;
@@ -87,7 +87,7 @@ impl Net {
             return;
         }
         for (id, side) in self.ends_at(to) {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             if connection.halves(side).1.host == from {
                 self.release_end(core, id, side, (since, hold));
             }
@@ -98,7 +98,7 @@ impl Net {
     fn release_end(&mut self, core: &mut Core, id: ConnId, side: Side, held: (u64, Hold)) {
         let (since, hold) = held;
         let now = core.now();
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         let (from, to) = (peer.host, own.host);
         // A clog lets everything out at once; after a partition TCP sends again in its own time.
@@ -109,7 +109,7 @@ impl Net {
         };
         let at = passage.at.saturating_add(again - now);
         let is_up = self.endpoint(to).is_up;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, peer) = connection.halves(side);
         if own.reset == ResetState::Held {
             own.reset = ResetState::Coming(core.insert(at, Event::Reset(id, side)));
@@ -133,10 +133,10 @@ impl Net {
         let ends = self.connections.iter().filter_map(|(id, connection)| {
             match (connection.dialer.host, connection.acceptor.host) {
                 (dialer, acceptor) if (dialer, acceptor) == (first, second) => {
-                    Some((*id, Side::Dialer))
+                    Some((id, Side::Dialer))
                 }
                 (dialer, acceptor) if (acceptor, dialer) == (first, second) => {
-                    Some((*id, Side::Acceptor))
+                    Some((id, Side::Acceptor))
                 }
                 _ => None,
             }
@@ -177,7 +177,7 @@ impl Net {
 
     /// Tells one end that its connection is broken; to the other end it has become a stranger.
     fn reset_end(&mut self, core: &mut Core, id: ConnId, side: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (own, _) = connection.halves(side);
         if own.state != EndState::Open {
             return;
