@@ -8,6 +8,13 @@
 //! back meanwhile. So stamps are given below a *ceiling* only, which is durable; it is raised well
 //! before it is reached, and a restart begins at it.
 //!
+//! A disk that is lost takes the ceiling along. Its node gives nothing until a majority has told
+//! which stamps it has seen, and goes on from there. Two things may then happen that a ceiling
+//! rules out. What it gave last, ahead of its wall clock after another restart, and nobody else
+//! has, is larger than what it gives now. And if somebody else has it who was not heard yet, the
+//! same stamp may be given again; for that the disk must be lost within a
+//! [`ceiling_step`](Config::ceiling_step) of that restart.
+//!
 //! # A wall clock that is far ahead
 //! Ten hours ahead, say, and set right an hour later. A stamp from that future would win over
 //! every write for ten hours, wherever it got to; and once somebody was told that the write is

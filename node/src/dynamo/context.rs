@@ -12,7 +12,7 @@ use super::config::Config;
 use super::detector::Detector;
 use super::floor;
 use super::message::{Message, RequestId, WriteOutcome};
-use super::placement::{Partition, partition_of_place};
+use super::placement::{Partition, Placement, partition_of_place};
 use super::ready::{Persist, PersistId, ReadId, Ready, Record, Reply, StoreRead, Token};
 use crate::base::{Entry, Instant, NodeId, Rng, Stamp};
 use crate::{planted, probe};
@@ -113,20 +113,24 @@ pub(super) struct Context {
 
 /// A stamp of each partition; the smallest where none was set. They are asked for after every step
 /// of the core, by checks over all partitions.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 struct ByPartition(Vec<Stamp>);
 
 impl ByPartition {
+    fn new(placement: &Placement) -> Self {
+        Self(vec![Stamp::ZERO; usize::from(placement.partition_count())])
+    }
+
     fn get(&self, partition: Partition) -> Stamp {
         self.0.get(usize::from(partition)).copied().unwrap_or_default()
     }
 
-    fn get_mut(&mut self, partition: Partition) -> &mut Stamp {
-        let at = usize::from(partition);
-        if self.0.len() <= at {
-            self.0.resize(at + 1, Stamp::ZERO);
+    /// Raises a stamp that is lower. Nothing is kept of a partition that does not exist: that
+    /// there are so many is not for a note or another node to say.
+    fn raise(&mut self, partition: Partition, stamp: Stamp) {
+        if let Some(known) = self.0.get_mut(usize::from(partition)) {
+            *known = stamp.max(*known);
         }
-        &mut self.0[at]
     }
 }
 
@@ -138,6 +142,7 @@ impl Context {
         rng: Rng,
         now: Instant,
     ) -> Self {
+        let none = ByPartition::new(&config.placement);
         Self {
             now,
             config,
@@ -147,10 +152,10 @@ impl Context {
             generation: 0,
             is_whole: true,
             is_disk_full: false,
-            floors: ByPartition::default(),
-            noted_floors: ByPartition::default(),
+            floors: none.clone(),
+            noted_floors: none.clone(),
             fence: Stamp::ZERO,
-            tombstones: ByPartition::default(),
+            tombstones: none,
             arrived: Lowest::default(),
             next_number: 1,
             next_read: 1,
@@ -178,7 +183,7 @@ impl Context {
     /// Sets the floor of a partition, whose note is durable.
     pub(super) fn set_floor(&mut self, partition: Partition, floor: Stamp) {
         let old = self.floors.get(partition);
-        *self.floors.get_mut(partition) = floor;
+        self.floors.raise(partition, floor);
         assert!(old <= floor, "D9: the floor of {partition} went back from {old} to {floor}");
         let noted = self.noted_floor(partition);
         assert!(floor <= noted, "D9: floor {floor} of {partition}, noted {noted}");
@@ -186,8 +191,7 @@ impl Context {
 
     /// A floor is on its way to the disk.
     pub(super) fn note_floor(&mut self, partition: Partition, floor: Stamp) {
-        let noted = self.noted_floors.get_mut(partition);
-        *noted = floor.max(*noted);
+        self.noted_floors.raise(partition, floor);
     }
 
     /// Returns the floor of a partition as it will be when all notes are durable.
@@ -407,8 +411,7 @@ impl Context {
         let Record::Entries(entries) = record else { return };
         for entry in entries.iter().filter(|entry| entry.is_tombstone()) {
             if let Some(partition) = partition_of_place(entry.place.as_bytes()) {
-                let last = self.tombstones.get_mut(partition);
-                *last = entry.stamp.max(*last);
+                self.tombstones.raise(partition, entry.stamp);
             }
         }
     }

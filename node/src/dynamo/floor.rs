@@ -182,7 +182,8 @@ impl Floors {
             probe!("dynamo.forgets_floors");
             forget_all(context, partitions.iter().map(|(partition, _)| *partition));
         } else {
-            for (partition, floor) in partitions {
+            let count = context.config.placement.partition_count();
+            for (partition, floor) in partitions.into_iter().filter(|(of, _)| *of < count) {
                 context.note_floor(partition, floor);
                 context.set_floor(partition, floor);
             }

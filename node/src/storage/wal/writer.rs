@@ -280,8 +280,8 @@ impl<D: Disk> Writer<D> {
     ///
     /// To be called after every [`sync`](Self::sync), once those who wait for it have been told:
     /// a step has a sync of its own, which may be made in place, so the others have a turn before.
-    /// It does as much as the batch asks for, or large batches would get ahead of the zeros, and one
-    /// of them would wait for a whole segment of these.
+    /// It does as much as the batch asks for, or large batches would get ahead of the zeros, and
+    /// one of them would wait for a whole segment of these.
     ///
     /// # Errors
     /// Final; a full disk is none, because the segment is not needed yet.
