@@ -8,23 +8,29 @@
 //! world (`core`). What madsim still does is to lay a virtual clock and seeded randomness under
 //! the C library, so that a stray call of either stays a function of the seed.
 //!
+//! Which task is next has fates of its own, like everything that a run decides (see `fate`): a task
+//! that is woken draws a rank, and the lowest rank goes first. The draw is named by the process,
+//! the task and the moment, so one that is woken once more, or not at all, changes the order of no
+//! others, and a run from which a decision is left out stays nearly the run that it was.
+//!
 //! Time passes in two ways: each turn takes 50 to 99 ns of it, and when nobody has anything to do
 //! it leaps to the next deadline.
 //!
 //! # Invariants
-//! 1. Of all tasks that can go on each is as likely to be next.
+//! 1. Tasks that are woken while another has its turn go on in any order, each as likely.
 //! 2. A task is polled and its future dropped by the loop alone, never where it is woken or killed:
 //!    both may happen while the world is locked, and destructors lock the world.
 //! 3. A killed process is never polled again; a paused one is not until it goes on.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 
 use futures_util::task::{ArcWake, waker_ref};
-use mangrove::base::Rng;
+
+use super::fate::{Fate, For, Passing};
 
 type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -36,13 +42,18 @@ const TASKS_MAX: usize = 1_000_000;
 
 /// The tasks that can go on, and what draws the next.
 pub(super) struct Executor {
-    queue: Mutex<Queue>,
+    ready: Mutex<Vec<Ready>>,
+    /// Nanoseconds since the world began.
+    now: AtomicU64,
     task_count: AtomicUsize,
 }
 
-struct Queue {
-    ready: Vec<Arc<Task>>,
-    rng: Rng,
+/// A task that can go on.
+struct Ready {
+    task: Arc<Task>,
+    rank: u64,
+    /// How long its turn will take.
+    nanos: u64,
 }
 
 /// The tasks of one incarnation of a process.
@@ -50,6 +61,7 @@ pub(super) struct Process {
     executor: Arc<Executor>,
     is_dead: AtomicBool,
     is_paused: AtomicBool,
+    fate: Fate,
     tasks: Mutex<Tasks>,
 }
 
@@ -60,6 +72,8 @@ struct Tasks {
     free: Vec<usize>,
     /// Those that would be polled if the process were not paused.
     parked: Vec<Arc<Task>>,
+    /// How many there have been.
+    spawned: u64,
 }
 
 /// One task. Whoever wants to wake it has a reference; its process keeps it alive.
@@ -67,6 +81,7 @@ pub(super) struct Task {
     process: Arc<Process>,
     place: usize,
     is_queued: AtomicBool,
+    turns: Mutex<Passing>,
     /// Empty while it is polled, after its end, and in the task that stands for the scenario.
     future: Mutex<Option<TaskFuture>>,
 }
@@ -84,14 +99,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Executor {
-    pub(super) fn new(rng: &Rng) -> Arc<Self> {
-        let queue = Queue { ready: Vec::new(), rng: rng.split("executor") };
-        Arc::new(Self { queue: Mutex::new(queue), task_count: AtomicUsize::new(0) })
+    pub(super) fn new() -> Arc<Self> {
+        let (ready, now, task_count) = Default::default();
+        Arc::new(Self { ready, now, task_count })
+    }
+
+    /// Takes note of the time.
+    pub(super) fn at(&self, now: u64) {
+        self.now.store(now, Ordering::Relaxed);
     }
 
     /// Makes the task that stands for the scenario, and queues it.
     pub(super) fn root(process: &Arc<Process>) -> Arc<Task> {
-        let root = Task::new(process, usize::MAX, None);
+        let root = Task::new(process, usize::MAX, None, process.fate.named("scenario"));
         ArcWake::wake_by_ref(&root);
         root
     }
@@ -99,15 +119,11 @@ impl Executor {
     /// Gives one task its turn; returns how long that took, in nanoseconds of the world, or
     /// nothing if no task can go on.
     pub(super) fn turn(&self, root: &Arc<Task>) -> Option<(Turn, u64)> {
-        let (task, nanos) = {
-            let mut queue = lock(&self.queue);
-            let count = queue.ready.len();
-            if count == 0 {
-                return None;
-            }
-            let drawn = queue.rng.next_u64();
-            let at = usize::try_from(drawn >> 32).unwrap_or(0) % count;
-            (queue.ready.swap_remove(at), TURN + (drawn & 0xffff_ffff) % TURN)
+        let Ready { task, nanos, .. } = {
+            let mut ready = lock(&self.ready);
+            // Hardly ever more than a handful.
+            let lowest = (0..ready.len()).min_by_key(|at| ready.get(*at).map(|ready| ready.rank));
+            ready.swap_remove(lowest?)
         };
         if Arc::ptr_eq(&task, root) {
             task.is_queued.store(false, Ordering::Relaxed);
@@ -124,14 +140,17 @@ impl Executor {
     }
 
     fn push(&self, task: Arc<Task>) {
-        lock(&self.queue).ready.push(task);
+        let fate = lock(&task.turns).next(self.now.load(Ordering::Relaxed));
+        let (rank, nanos) = (fate.bits(For::Rank), TURN + fate.below(For::Turn, TURN));
+        lock(&self.ready).push(Ready { task, rank, nanos });
     }
 }
 
 impl Process {
-    pub(super) fn new(executor: &Arc<Executor>) -> Arc<Self> {
+    pub(super) fn new(executor: &Arc<Executor>, fate: Fate) -> Arc<Self> {
         Arc::new(Self {
             executor: Arc::clone(executor),
+            fate,
             is_dead: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -147,7 +166,8 @@ impl Process {
         let task = {
             let mut tasks = lock(&self.tasks);
             let place = tasks.free.pop().unwrap_or(tasks.all.len());
-            let task = Task::new(self, place, Some(future));
+            tasks.spawned += 1;
+            let task = Task::new(self, place, Some(future), self.fate.of(tasks.spawned));
             match tasks.all.get_mut(place) {
                 Some(slot) => *slot = Some(Arc::clone(&task)),
                 None => tasks.all.push(Some(Arc::clone(&task))),
@@ -191,8 +211,14 @@ impl Process {
 }
 
 impl Task {
-    fn new(process: &Arc<Process>, place: usize, future: Option<TaskFuture>) -> Arc<Self> {
+    fn new(
+        process: &Arc<Process>,
+        place: usize,
+        future: Option<TaskFuture>,
+        fate: Fate,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            turns: Mutex::new(Passing::new(fate)),
             process: Arc::clone(process),
             place,
             is_queued: AtomicBool::new(false),

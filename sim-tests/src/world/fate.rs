@@ -25,9 +25,8 @@
 //!    millisecond.
 //!
 //! # Left out
-//! The order in which madsim polls tasks that are ready at the same time, and the 50 to 100 ns
-//! that a poll takes: they come from one stream of madsim's. And what a node itself draws, such as
-//! election time-outs: those streams belong to its process, one per purpose.
+//! What a node itself draws, such as election time-outs: those streams belong to its process, one
+//! per purpose.
 //!
 //! # Sources
 //! `SplitMix64` (Steele, Lea & Flood 2014); counter-based generators: [Salmon et al. 2011].
@@ -82,6 +81,8 @@ pub(super) enum For {
     Half,
     Torn,
     Tear,
+    Rank,
+    Turn,
 }
 
 impl For {
@@ -115,6 +116,8 @@ impl For {
             Self::Half => (25, 0),
             Self::Torn => (26, 0),
             Self::Tear => (27, 0),
+            Self::Rank => (28, 0),
+            Self::Turn => (29, 0),
         };
         kind << 48 | nth
     }

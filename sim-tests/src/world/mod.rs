@@ -36,8 +36,8 @@ mod control;
 mod core;
 mod disk;
 mod env;
-mod fate;
 mod executor;
+mod fate;
 mod fault;
 mod log;
 mod net;
@@ -63,9 +63,9 @@ use self::core::{Core, Event, nanos};
 use self::disk::{DiskId, DiskState};
 pub use self::disk::{FileState, PowerLoss, Rot, SimDisk, SimFile};
 pub use self::env::SimEnv;
+use self::executor::{Executor, Process, Turn};
 pub use self::fate::{Decided, Moment, SyncEnd};
 use self::fate::{Fate, Passing};
-use self::executor::{Executor, Process, Turn};
 pub use self::fault::Fault;
 pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
@@ -297,8 +297,8 @@ impl World {
             decision: 0,
             next_tick: 0,
         };
-        let executor = Executor::new(rng);
-        let observers = Process::new(&executor);
+        let executor = Executor::new();
+        let observers = Process::new(&executor, Fate::root(rng).named("observers"));
         Self { shared: Arc::new(Shared { state: Mutex::new(state), executor, observers }) }
     }
 
@@ -315,6 +315,7 @@ impl World {
             let Some((turn, nanos)) = executor.turn(&root) else {
                 let goes_on = self.shared.with(|state| {
                     let leaps = state.core.leap();
+                    executor.at(state.core.now());
                     state.drive();
                     leaps
                 });
@@ -328,7 +329,9 @@ impl World {
                 }
             }
             self.shared.with(|state| {
-                if state.core.pass(nanos) {
+                let is_due = state.core.pass(nanos);
+                executor.at(state.core.now());
+                if is_due {
                     state.drive();
                 }
             });
@@ -387,7 +390,11 @@ impl World {
         if let Some(ended_at) = ended_at {
             self.sleep_until(ended_at + 1_000_000).await;
         }
-        let process = Process::new(&self.shared.executor);
+        let fate = self.shared.with(|state| {
+            let host = state.host(host);
+            host.fate.named("tasks").of(host.incarnation)
+        });
+        let process = Process::new(&self.shared.executor, fate);
         let env = self.boot(host, Arc::clone(&process));
         let (world, fence) = (self.clone(), self.fence(host));
         let main = main(env);
