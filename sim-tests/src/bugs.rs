@@ -58,6 +58,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R46b", what: "the client calls a write in doubt a definite failure" },
     Bug { code: "R49", what: "followers never truncate a conflicting suffix" },
     Bug { code: "R50", what: "election timer never randomised" },
+    Bug { code: "R51", what: "a candidate may ask for its own last term again" },
 ];
 
 /// Every planted bug of the masterless mode.

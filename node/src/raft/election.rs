@@ -13,6 +13,12 @@
 //! other.
 //!
 //! Requests and votes are sent again with every heartbeat interval until they are answered.
+//!
+//! # A disk that lies
+//! A candidate whose disk lies about the sync of its vote for itself, and loses it, would lead the
+//! same term twice, with other entries at the same places. A majority has entered that term, and
+//! refuses pre-votes for it. If only its own vote made that majority one, nobody can know: then no
+//! good copy of the vote is left in every quorum, which is out of what can be survived.
 
 use std::collections::BTreeMap;
 
@@ -160,13 +166,14 @@ impl Raft {
         (last.term, last.index) >= own.max(lost)
     }
 
+    /// Answers a pre-vote. Only for a term that this node has not entered: in its own, somebody may
+    /// have led already, and even the one who asks, if its disk has lied about a sync and forgotten
+    /// the vote for itself. The refusal tells it the term, so it costs one more election time-out.
     pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: SnapshotMeta) {
-        let vote_is_free = match self.hard_state.vote {
-            _ if term > self.term() => true,
-            Some(vote) => term == self.term() && vote == from,
-            None => term == self.term() && self.leader.is_none(),
-        };
-        let granted = vote_is_free && self.is_up_to_date(last) && !self.has_live_leader();
+        let is_entered = term <= self.term();
+        let is_own_vote = term == self.term() && self.hard_state.vote == Some(from);
+        let is_free = !is_entered || (is_own_vote && planted!("R51"));
+        let granted = is_free && self.is_up_to_date(last) && !self.has_live_leader();
         if !granted {
             probe!("raft.prevote_refused");
         }

@@ -180,11 +180,12 @@ impl Phases<'_> {
             self.start_reading(Arc::clone(&is_read)).await;
         }
         let time_to_converge = self.wait_until_equal().await?;
-        is_read.store(true, Ordering::Relaxed);
         let converged_at = self.shared.event_count();
         self.serve().await?;
-        // It wrote something, which one replica may not have got yet.
+        // It wrote something, which one replica may not have got yet; and what a client had asked
+        // for in vain may have been written late.
         self.wait_until_equal().await?;
+        is_read.store(true, Ordering::Relaxed);
         Ok(Ending { time_to_converge, converged_at })
     }
 

@@ -1,7 +1,43 @@
 //! Reads.
 
-use super::super::{Chunk, Level, Message, ReadReply, Reply};
+use super::super::placement::prefix;
+use super::super::{Chunk, Level, Message, Partition, Range, ReadReply, Reply};
 use super::*;
+
+#[test]
+fn read_at_one_is_answered_alone_where_nothing_follows_from_it() {
+    let shape = Shape { nodes: 4, factor: 3, partitions: 4 };
+    let mut cluster = Cluster::new(shape, 1, quiet);
+    let placement = cluster.placement.clone();
+    let held = (0..4).find(|of| placement.is_replica(N1, *of)).unwrap();
+    let foreign = (0..4).find(|of| !placement.is_replica(N1, *of)).unwrap();
+    let may = |cluster: &mut Cluster, level, partitions: &[Partition]| {
+        let page = |partition: &Partition| {
+            let start = Payload::new(prefix(*partition).to_vec()).unwrap();
+            Range { partition: *partition, start, end: None, limit: 1 }
+        };
+        let ranges: Vec<Range> = partitions.iter().map(page).collect();
+        cluster.node_mut(N1).core.as_mut().unwrap().may_answer_alone(level, &ranges)
+    };
+    assert!(may(&mut cluster, Level::One, &[held]));
+    assert!(!may(&mut cluster, Level::Quorum, &[held]), "others are to be asked");
+    assert!(!may(&mut cluster, Level::One, &[held, foreign]), "a part of it is elsewhere");
+    let too_many = vec![held; cluster.config(N1).read_ranges_max + 1];
+    assert!(!may(&mut cluster, Level::One, &too_many), "the core refuses it");
+
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.settle(|_, _| false);
+    assert!(!may(&mut cluster, Level::One, &[held]), "the node has not got everything back");
+
+    fn repairing(config: &mut Config, seed: u64) {
+        quiet(config, seed);
+        config.repair.reads = true;
+    }
+    let mut cluster = Cluster::new(shape, 1, repairing);
+    cluster.run(SECOND, |_, _| false);
+    assert!(!may(&mut cluster, Level::One, &[held]), "the others are compared with it");
+}
 
 #[test]
 fn quorum_read_with_a_stale_replica_shows_the_newest() {

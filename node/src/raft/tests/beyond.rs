@@ -92,6 +92,23 @@ fn pre_vote_changes_nothing_at_the_asked() {
     assert_eq!((lone.raft.hard_state(), lone.raft.deadline()), (before, deadline));
 }
 
+/// The accident (storage seed 40006264): the disk of n2 lied about the vote for itself, and lost it
+/// with the power after n2 had led term 3. It asked for term 3 again, and led it again, with other
+/// entries at the same places.
+#[cfg(feature = "testing")]
+#[test]
+fn candidate_that_forgot_its_own_vote_does_not_lead_the_same_term_again() {
+    crate::base::planted::loses_only_with("R51", || {
+        let mut lone = Lone::new(&[1], 2);
+        lone.receive(N2, vote(3, (1, 1)));
+        lone.receive(N2, append(3, (1, 1), &[], 0));
+        lone.now = lone.now + Duration::from_millis(300);
+        let asked = Message::PreVote { term: 3, last_index: 1, last_term: 1 };
+        let answers = lone.receive(N2, asked);
+        answers == [(N2, Message::PreVoteReply { term: 3, granted: true })]
+    });
+}
+
 #[test]
 fn votes_are_refused_while_a_leader_is_alive() {
     let mut lone = Lone::new(&[1], 3);
