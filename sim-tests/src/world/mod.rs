@@ -25,7 +25,7 @@
 //! 1. Everything that happens is a function of the seed, the options and the scenario. Every
 //!    decision has a fate of its own (see `fate`), so none shifts another.
 //! 2. A dead incarnation changes nothing.
-//! 3. After [`World::shutdown`] no task and no timer of the world is left.
+//! 3. When it is over, no task and no timer of the world is left.
 //!
 //! # Left out
 //! Processors and their speed: a task takes 50 to 100 ns of virtual time per poll whatever it

@@ -4,6 +4,12 @@ use super::super::placement::prefix;
 use super::super::{Chunk, Level, Message, Partition, Range, ReadReply, Reply};
 use super::*;
 
+/// As [`quiet`], but reads repair replicas that they did not ask.
+fn repairing(config: &mut Config, seed: u64) {
+    quiet(config, seed);
+    config.repair.reads = true;
+}
+
 #[test]
 fn read_at_one_is_answered_alone_where_nothing_follows_from_it() {
     let shape = Shape { nodes: 4, factor: 3, partitions: 4 };
@@ -30,10 +36,6 @@ fn read_at_one_is_answered_alone_where_nothing_follows_from_it() {
     cluster.settle(|_, _| false);
     assert!(!may(&mut cluster, Level::One, &[held]), "the node has not got everything back");
 
-    fn repairing(config: &mut Config, seed: u64) {
-        quiet(config, seed);
-        config.repair.reads = true;
-    }
     let mut cluster = Cluster::new(shape, 1, repairing);
     cluster.run(SECOND, |_, _| false);
     assert!(!may(&mut cluster, Level::One, &[held]), "the others are compared with it");
