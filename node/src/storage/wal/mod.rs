@@ -18,7 +18,9 @@
 //!
 //! *An append that grows a file is slow.* Its fsync writes metadata, too (270 µs, against 140 µs
 //! measured here for overwriting). So segments are made ahead, written full with zeros and synced,
-//! in small steps while the segment before them fills up; then they get their name.
+//! in small steps while the segment before them fills up; then they get their name. They begin
+//! small and grow by a factor, for a segment can only be ready in time if the one before it takes
+//! long enough to fill up.
 //!
 //! *A power loss keeps any sectors of an unsynced write, in any order.* So a record carries its
 //! sequence and a checksum over itself and its position, and every batch begins with a sector of
@@ -158,8 +160,9 @@ pub struct Record {
 /// How a log is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Size of a segment in bytes. Too small: a directory sync and two file syncs more often. Too
-    /// large: space that a snapshot has made useless is freed late, in big steps.
+    /// Size of a segment in bytes, up to which segments grow after each start. Too small: a
+    /// directory sync and two file syncs more often. Too large: space that a snapshot has made
+    /// useless is freed late, in big steps.
     pub segment_bytes: u64,
 }
 
