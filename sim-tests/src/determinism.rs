@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::{fmt, io};
 
-use crate::options::{Leak, Mode, Options, Plan, Profile};
+use crate::options::{Leak, Options, Plan};
 use crate::run::run;
 use crate::world::Record;
 
@@ -196,12 +196,7 @@ impl Witness {
         } else {
             Command::new(program)
         };
-        command.arg("witness");
-        let mode = match proof.plan.mode {
-            Mode::PrimaryBackup => "primary-backup",
-            Mode::Masterless => "masterless",
-        };
-        command.args(["--mode", mode, "--profile", proof.plan.profile.name()]);
+        command.arg("witness").args(proof.plan.flags().split_whitespace());
         match proof.leak {
             Some(Leak::Event) => command.args(["--leak", "event"]),
             Some(Leak::Disk) => command.args(["--leak", "disk"]),
@@ -267,11 +262,9 @@ pub fn testify(
 /// Returns how the proof is repeated.
 pub fn command(proof: &Proof) -> String {
     let Proof { plan, seeds, other_build, .. } = proof;
-    let mode = if plan.mode == Mode::Masterless { " --mode masterless" } else { "" };
-    let profile = if plan.profile == Profile::Storage { " --profile storage" } else { "" };
     let against = other_build
         .as_ref()
         .map_or(String::new(), |other| format!(" --against {}", other.display()));
     let range = format!("{}..{}", seeds.start, seeds.end);
-    format!("cargo sim determinism --seed-range {range}{mode}{profile}{against}")
+    format!("cargo sim determinism --seed-range {range}{}{against}", plan.flags())
 }

@@ -94,14 +94,19 @@ impl Plan {
 
     /// Returns the command that runs a seed again.
     pub fn replay_command(self, seed: u64) -> String {
-        let mut command = format!("cargo sim replay {seed}");
+        format!("cargo sim replay {seed}{}", self.flags())
+    }
+
+    /// Returns the flags that choose it, each after a space; none for the usual.
+    pub fn flags(self) -> String {
+        let mut flags = String::new();
         if self.mode == Mode::Masterless {
-            command.push_str(" --mode masterless");
+            flags.push_str(" --mode masterless");
         }
         if self.profile == Profile::Storage {
-            command.push_str(" --profile storage");
+            flags.push_str(" --profile storage");
         }
-        command
+        flags
     }
 }
 

@@ -115,9 +115,9 @@ enum Command {
     /// Runs seeds and writes everything that happens in them to standard output.
     #[command(hide = true)]
     Witness {
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
         mode: Mode,
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
         profile: Profile,
         #[arg(long, value_enum)]
         leak: Option<Leak>,
