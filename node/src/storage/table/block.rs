@@ -249,8 +249,9 @@ impl Block {
     }
 
     /// Checks what a search relies on beyond the order of places: that every restart is an entry
-    /// with its place in full, the first one the first entry, and that an entry says of all bytes
-    /// that it shares.
+    /// with its place in full, the first one the first entry, that an entry says of all bytes
+    /// that it shares, and that no restart comes between a row's tombstone and the cell at the
+    /// same place, since a search would begin at the cell.
     pub(super) fn check_searchable(&self) -> Result<(), Malformed> {
         let mut rest = self.entries_from(BASE_BYTES)?;
         let (mut place, mut full) = (Vec::new(), Vec::new());
@@ -258,10 +259,14 @@ impl Block {
             let offset = self.entries_end - rest.len();
             let entry = self.take_entry(&mut rest)?;
             let next = place.get(entry.shared);
-            if entry.shared == 0 {
-                full.push(offset);
-            } else if next.is_some() && next == entry.suffix.first() {
+            let same_place = offset > BASE_BYTES && place.get(entry.shared..) == Some(entry.suffix);
+            let shares_more = next.is_some() && next == entry.suffix.first();
+            // An entry at the place of the one before is never one to begin a search at.
+            if shares_more && (same_place || entry.shared > 0) {
                 return Err("an entry that shares more than it says");
+            }
+            if entry.shared == 0 && !same_place {
+                full.push(offset);
             }
             place.truncate(entry.shared);
             place.extend_from_slice(entry.suffix);
@@ -458,5 +463,39 @@ mod tests {
         let entry = body.windows(5).rposition(|entry| entry == [2, 1, 1, 0, b'b']).unwrap();
         body.splice(entry..entry + 5, [1, 2, 1, 0, b'a', b'b']);
         assert_eq!(checked(body), Err("an entry that shares more than it says"));
+    }
+
+    /// As above, with a search that would begin at the cell and not see the row's tombstone.
+    #[test]
+    fn restart_between_a_tombstone_and_its_cell_is_found_by_verifying() {
+        let mut builder = BlockBuilder::default();
+        for content in [Content::RowDeleted, Content::Value(b"v")] {
+            builder.push(&Cell { place: b"aaa", version: 7, content });
+        }
+        let mut body = builder.finish(<[u8]>::to_vec);
+        assert_eq!(checked(body.clone()), Ok(()));
+        // The cell with its place in full, and a second restart at it.
+        let cell = body.windows(5).rposition(|entry| entry == [3, 0, 4, 0, b'v']).unwrap();
+        body.splice(cell..cell + 4, [0, 3, 4, 0, b'a', b'a', b'a']);
+        let restarts = body.len() - 2 * size_of::<u32>();
+        let second = u32::try_from(cell).unwrap().to_le_bytes();
+        body.splice(restarts + 4.., [second, 2_u32.to_le_bytes()].concat());
+        let block = Block::new(Bytes::from(body.clone())).unwrap();
+        assert_eq!(block.find_row(b"aaa"), Ok(None));
+        assert_eq!(checked(body), Err("an entry that shares more than it says"));
+    }
+
+    #[test]
+    fn restart_between_a_tombstone_and_its_cell_at_the_empty_place_is_found_by_verifying() {
+        let mut builder = BlockBuilder::default();
+        for content in [Content::RowDeleted, Content::Value(b"v")] {
+            builder.push(&Cell { place: b"", version: 7, content });
+        }
+        let mut body = builder.finish(<[u8]>::to_vec);
+        let cell = body.windows(5).rposition(|entry| entry == [0, 0, 4, 0, b'v']).unwrap();
+        let restarts = body.len() - 2 * size_of::<u32>();
+        let second = u32::try_from(cell).unwrap().to_le_bytes();
+        body.splice(restarts + 4.., [second, 2_u32.to_le_bytes()].concat());
+        assert_eq!(checked(body), Err("a restart that is none"));
     }
 }

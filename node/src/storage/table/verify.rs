@@ -71,6 +71,9 @@ impl<F: File> Table<F> {
             match () {
                 () if !follows => return Err("an entry out of order"),
                 () if !versions.contains(&cell.version) => return Err("an impossible version"),
+                () if is_row && self.meta.row_tombstone_count == 0 => {
+                    return Err("a row's tombstone in a table without any");
+                }
                 () if !self.bloom.may_contain(if is_row { hash.of_row() } else { hash }) => {
                     return Err("an entry that the filter does not know");
                 }
