@@ -60,7 +60,7 @@ pub const FRAME: Target = Target {
     what: "frames in arbitrary pieces",
     run: wire::frame,
     seeds: wire::frame_seeds,
-    bytes_max: (8 << 10, 8),
+    bytes_max: (8 << 10, 16),
 };
 
 /// The first frame of a client or a peer, and its answer.
