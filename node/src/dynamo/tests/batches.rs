@@ -99,6 +99,35 @@ fn coordinator_that_starts_again_finishes_its_batch() {
     }
 }
 
+/// As when all who are up have a floor above the batch: they never hold it, and still take shares.
+#[test]
+fn batch_that_nobody_will_hold_is_replayed_after_all() {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    while !cluster.network.iter().any(|e| is_share(&e.message)) {
+        cluster.flow(1);
+    }
+    let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    cluster.network.clear();
+    cluster.crash(N1, 0);
+    cluster.wipe(holder);
+    cluster.start(N1);
+    cluster.start(holder);
+    let mut asked = 0;
+    while cluster.network.iter().all(|e| !is_share(&e.message)) {
+        assert!(asked <= 8, "asked {asked} times");
+        cluster.settle(nothing_cut);
+        cluster.pass(millis(10));
+        asked += lose(&mut cluster, |m| matches!(m, Message::BatchStore { .. }));
+    }
+    assert_eq!((asked, holders(&cluster)), (8, vec![]));
+    cluster.settle(nothing_cut);
+    assert_eq!(batches(&cluster, N1), 0);
+    for id in [N2, N3, N4] {
+        assert_eq!(cluster.node(id).disk.store.entries.len(), 1, "{id} has its share");
+    }
+}
+
 #[test]
 fn holder_that_started_again_still_takes_over() {
     let mut cluster = cluster(FOUR);
