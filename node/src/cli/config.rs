@@ -87,7 +87,7 @@ pub(super) struct Settings {
     #[arg(long, env = "MANGROVE_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
     pub(super) request_timeout: Option<Time>,
-    /// Size of one segment of the write-ahead log. [default: 64MiB]
+    /// Largest segment of the write-ahead log; the first ones are smaller. [default: 64MiB]
     #[arg(long, env = "MANGROVE_WAL_SEGMENT_BYTES", value_name = "BYTES", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
     pub(super) wal_segment_bytes: Option<ByteSize>,

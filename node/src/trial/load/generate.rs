@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 
 use super::keys::Keys;
 use super::record::Recorder;
 use super::{Failure, Load, Outcome, Target, key};
 use crate::base::{Instant, Rng};
 use crate::client::{BatchBuilder, Client, ClientError};
-use crate::env::Env;
+use crate::env::{Env, race};
 
 /// Cells of a batch when a store is filled, and batches at a time.
 const FILL_CELLS: u64 = 500;
@@ -65,19 +65,15 @@ pub async fn run<E: Env, T: Target>(
         floors: RefCell::new(vec![0; floor_count.unwrap_or(0)]),
         workers,
     };
-    let done = Cell::new(false);
-    let working = async {
-        let tasks = targets.iter().cycle().zip(0..workers);
-        join_all(tasks.map(|(target, worker)| work(&common, target, worker))).await;
-        done.set(true);
-    };
+    let tasks = targets.iter().cycle().zip(0..workers);
+    let working = join_all(tasks.map(|(target, worker)| work(&common, target, worker)));
     let reporting = async {
-        while !done.get() {
+        loop {
             env.sleep(REPORT_INTERVAL).await;
             on_progress(env.now().since(start), common.recorder.borrow().answered());
         }
     };
-    join(working, reporting).await;
+    race(working, reporting).await;
     // An answer that came late belongs to the time until it came.
     let end = env.now().max(begin);
     common.recorder.into_inner().finish(end)
