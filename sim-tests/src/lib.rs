@@ -3,9 +3,10 @@
 //! [`world`] is the ground: machines with clocks, disks and a network that fail on purpose, all
 //! derived from one seed. [`run::run`] is one run: the [`options`] of a seed, a [`cluster`] of
 //! nodes, a [`workload`] that uses the shipped client library, a [`nemesis`], and a [`watch`] that
-//! tells the checkers of [`check`] every step. [`swarm`] runs many seeds; [`bugs`] proves that
-//! planted bugs are found. A run that failed is written down as a [`case`], made small by
-//! [`shrink`], and shown by [`report`].
+//! tells the checkers of [`check`] every step. [`swarm`] runs many seeds, [`hunt`] for hours;
+//! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents. A
+//! run that failed is written down as a [`case`], made small by [`shrink`], and shown by
+//! [`report`].
 #![expect(
     clippy::disallowed_macros,
     reason = "the panic hook of `world::run_seed` knows nothing but its thread"
@@ -43,9 +44,13 @@ pub mod workload;
 #[cfg(madsim)]
 pub mod bugs;
 #[cfg(madsim)]
+pub mod compare;
+#[cfg(madsim)]
 pub mod determinism;
 #[cfg(madsim)]
 pub mod golden;
+#[cfg(madsim)]
+pub mod hunt;
 #[cfg(madsim)]
 pub mod report;
 #[cfg(madsim)]

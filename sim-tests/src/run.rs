@@ -28,7 +28,7 @@ use crate::operation::{Drawn, OperationId};
 use crate::options::{Leak, Options};
 use crate::workload::{ClientProcess, Helper, Shared, Timetable};
 use crate::world::{
-    ClockOptions, DiskOptions, Log, LogEntry, Record, World, WorldOptions, run_seed,
+    ClockOptions, DiskOptions, Log, LogEntry, Record, Traffic, World, WorldOptions, run_seed,
 };
 
 /// Longest time after healing until every replica has applied everything.
@@ -68,6 +68,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, (u64, u64)>,
     /// Probes hit.
     pub probes: BTreeMap<&'static str, u64>,
+    /// What was sent over the network until everything was healed.
+    pub traffic: Traffic,
     /// Time from healing until all replicas were equal.
     pub time_to_converge: Duration,
     /// By what they became equal, in the masterless mode.
@@ -180,7 +182,8 @@ impl Stage<'_> {
                 }
             }
             script(&mut scene).await;
-            let report = scene.finish().await;
+            let traffic = scene.world.traffic();
+            let report = Report { traffic, ..scene.finish().await };
             planted::turn_on(None);
             report
         });
@@ -217,7 +220,7 @@ fn foreign_number() -> u64 {
 }
 
 impl Report {
-    fn empty(seed: u64) -> Self {
+    pub(crate) fn empty(seed: u64) -> Self {
         Self {
             seed,
             simulated: Duration::ZERO,
@@ -229,6 +232,7 @@ impl Report {
             stop_count: 0,
             faults: BTreeMap::new(),
             probes: BTreeMap::new(),
+            traffic: Traffic::default(),
             time_to_converge: Duration::ZERO,
             mechanism: None,
             violation: None,

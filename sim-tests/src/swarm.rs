@@ -432,7 +432,7 @@ pub(crate) fn percentile(values: &[u64], percent: usize) -> u64 {
     sorted.get(at).copied().unwrap_or(0)
 }
 
-fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     let half = |bits: u64| f64::from(u32::try_from(bits & 0xffff_ffff).unwrap_or(u32::MAX));
     half(number >> 32) * 4_294_967_296.0 + half(number)
 }

@@ -202,6 +202,16 @@ pub struct ClientProcess<E: Env> {
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
+/// Returns the addresses in the order in which a client asks them.
+fn in_turn(addresses: &[String], client: u32, options: &Options) -> Vec<String> {
+    let mut addresses = addresses.to_vec();
+    if options.masterless.as_ref().is_some_and(|masterless| masterless.spread) {
+        let first = usize::try_from(client).unwrap_or(0) % addresses.len().max(1);
+        addresses.rotate_left(first);
+    }
+    addresses
+}
+
 /// How strong the answers must be that a process asks for.
 struct Strength {
     session: Session,
@@ -250,7 +260,7 @@ impl<E: Env> ClientProcess<E> {
         };
         Self {
             strength,
-            client: Client::connect(env.clone(), addresses.clone(), limits),
+            client: Client::connect(env.clone(), in_turn(&addresses, client, options), limits),
             addresses,
             env: env.clone(),
             shared: Arc::clone(shared),

@@ -10,13 +10,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use sim_tests::bugs::{self, Hunting};
 use sim_tests::case::{Case, Expected};
+use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan};
 use sim_tests::determinism::{self, Proof};
 use sim_tests::golden;
 use sim_tests::history::jsonl;
+use sim_tests::hunt;
 use sim_tests::options::{Leak, Mode, Options, Plan, Profile};
 use sim_tests::report;
 use sim_tests::run::{Keep, Report, run_case};
@@ -35,7 +37,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     name = "sim",
     after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
                   trace.txt\n  cargo sim shrink 42 --output small.json\n  \
-                  cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n\n\
+                  cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n  \
+                  cargo sim compare --seeds 20\n\n\
                   Exit codes: 0 no violation, 1 violation found \
                   or vacuous run, 2 usage."
 )]
@@ -187,6 +190,57 @@ enum Command {
         /// Where to.
         directory: PathBuf,
     },
+    /// Tries fresh seeds of every mode and profile for hours, and makes small what fails.
+    ///
+    /// Most time goes where most is found. Of each kind of failure the seed that failed the soonest
+    /// is kept, shrunk when the time is over, and written into the folder with its story, its page
+    /// and a test. The same command goes on where the last one stopped.
+    Hunt {
+        /// How long, as 30s, 10m or 2h; making failures small comes on top.
+        #[arg(long, default_value = "10m", value_parser = parse_time)]
+        budget: std::time::Duration,
+        /// Where everything is kept.
+        #[arg(long, default_value = "hunt")]
+        folder: PathBuf,
+        /// Runs at the same time; default: one per processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Switch a planted bug on.
+        #[arg(long)]
+        planted: Option<String>,
+        /// How to print the tables.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Runs both replication modes through the same accidents, and shows how they bear them.
+    ///
+    /// The primary-backup mode and the masterless one, asked at QUORUM and at ONE, get the same
+    /// faults, seeds and requests. What clients could measure is written as a table and as one HTML
+    /// page with pictures.
+    Compare {
+        /// Runs of each scenario with each of the three.
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Only these scenarios, separated by commas.
+        #[arg(long, value_delimiter = ',', value_parser = scenario)]
+        only: Vec<&'static compare::Scenario>,
+        /// Runs at the same time; default: one per processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Write the page to this file.
+        #[arg(long, default_value = "compare.html")]
+        out: PathBuf,
+        /// Write the first run of each as a replay file into this folder, for `sim replay` and
+        /// `sim report`.
+        #[arg(long)]
+        cases: Option<PathBuf>,
+        /// How to print the table.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
         /// Those of this replication mode.
@@ -313,6 +367,22 @@ fn main() {
             explore(&CrashPlan { seed, operations, images_max: images, planted, stop_at_first })
         }
         Command::Golden { directory } => write_golden(&directory),
+        Command::Hunt { budget, folder, jobs, planted, output } => {
+            let planted = planted.as_deref().map(known_bug);
+            let jobs = jobs.unwrap_or_else(processors);
+            let first_seed = fresh_range(1).0;
+            hunt_on(&hunt::Hunt { folder, budget, jobs, first_seed, planted }, output)
+        }
+        Command::Compare { seeds, first_seed, only, jobs, out, cases, output } => {
+            let all = || compare::SCENARIOS.iter().collect();
+            let scenarios = if only.is_empty() { all() } else { only };
+            let jobs = jobs.unwrap_or_else(processors);
+            let plan = compare::Plan { scenarios, first_seed, seeds, jobs };
+            if let Some(folder) = cases {
+                write_cases(&plan, &folder);
+            }
+            compare_modes(&plan, &out, output)
+        }
         Command::Bugs { mode, only, seeds_max, first_seed, ranges, output } => {
             for code in &only {
                 known_bug(code);
@@ -322,6 +392,77 @@ fn main() {
         }
     };
     std::process::exit(i32::from(found));
+}
+
+fn scenario(name: &str) -> Result<&'static compare::Scenario, String> {
+    compare::Scenario::named(name).ok_or_else(|| {
+        let names: Vec<&str> = compare::SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        format!("there are {}", names.join(", "))
+    })
+}
+
+fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*seconds)
+    });
+    parsed
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(|| "a time is written 30s, 10m or 2h".into())
+}
+
+/// Hunts for as long as there is time; tells whether anything was found, now or before.
+fn hunt_on(hunt: &hunt::Hunt, output: Output) -> bool {
+    let style = ProgressStyle::with_template("{spinner} {pos} seeds, {msg}  {elapsed}");
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    let state = hunt::hunt(hunt, &bar);
+    bar.finish_and_clear();
+    let state = state
+        .unwrap_or_else(|error| refuse(&format!("cannot use {}: {error}", hunt.folder.display())));
+    match output {
+        Output::Json => println!("{}", state.to_json()),
+        Output::Table => println!("{}", state.to_table()),
+    }
+    if state.has_finds() {
+        eprintln!("what was found is in {}", hunt.folder.display());
+    }
+    state.has_finds()
+}
+
+/// Writes the first run of each scenario with each subject as a replay file.
+fn write_cases(plan: &compare::Plan, folder: &Path) {
+    if let Err(error) = std::fs::create_dir_all(folder) {
+        refuse(&format!("cannot make {}: {error}", folder.display()));
+    }
+    for scenario in &plan.scenarios {
+        for subject in compare::Subject::ALL {
+            let name = format!("{}-{}.json", scenario.name, subject.code());
+            let case = scenario.case(subject, plan.first_seed);
+            write(&folder.join(name), &case.to_json());
+        }
+    }
+}
+
+/// Compares the modes; tells whether one broke a promise.
+fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) -> bool {
+    let runs: u64 = plan.scenarios.iter().map(|_| plan.seeds * 3).sum();
+    let bar = ProgressBar::new(runs);
+    let (rows, broken) = compare::compare(plan, || bar.inc(1));
+    bar.finish_and_clear();
+    if output == Output::Json {
+        println!("{}", compare::to_json(&rows));
+    } else {
+        println!("{}", compare::to_table(&rows));
+    }
+    for line in &broken {
+        eprintln!("a promise is broken: {line}");
+    }
+    write(out, &compare::page(&rows));
+    eprintln!("the page is in {}", out.display());
+    !broken.is_empty()
 }
 
 /// Runs many seeds; tells whether one failed, or all of them prove nothing.

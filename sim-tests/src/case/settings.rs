@@ -159,13 +159,14 @@ const SETTINGS: [Setting; 47] = settings! {
 };
 
 /// What only the masterless mode has.
-const MASTERLESS_SETTINGS: [Setting; 13] = masterless_settings! {
+const MASTERLESS_SETTINGS: [Setting; 14] = masterless_settings! {
     "replication_factor": replication_factor,
     "partitions": partition_count,
     "mechanism": mechanism,
     "repair.hints": repair.hints,
     "repair.reads": repair.reads,
     "session_chance": session_chance,
+    "spread": spread,
     "request_timeout_ms": request_timeout,
     "hint_after_ms": hint_after,
     "sync_interval_ms": sync_interval,
@@ -293,6 +294,7 @@ fn plain_masterless() -> masterless::Options {
         repair: Repair { hints: true, reads: true },
         levels: LevelMix::only(Level::Quorum),
         session_chance: 0.0,
+        spread: false,
         request_timeout: ms(1000),
         hint_after: ms(200),
         sync_interval: ms(500),

@@ -78,6 +78,9 @@ pub struct Options {
     pub levels: LevelMix,
     /// Chance of a client to have a session.
     pub session_chance: f64,
+    /// Whether clients begin with different nodes. A client stays with the node that it asks until
+    /// that one fails, so without this one node coordinates everything for a while.
+    pub spread: bool,
     /// Time-out of a write and a read at its coordinator.
     pub request_timeout: Duration,
     /// Time after which a replica that has not acknowledged gets a hint.
@@ -135,6 +138,7 @@ pub fn draw(run: RunOptions) -> RunOptions {
         repair: repair(mechanism, &mut choice),
         levels: levels(&mut root.split("levels"), replication_factor),
         session_chance: if load.chance(0.7) { 0.5 } else { 0.0 },
+        spread: root.split("spread").chance(0.7),
         request_timeout,
         hint_after,
         sync_interval: match mechanism {

@@ -69,7 +69,7 @@ use self::fate::{Fate, Passing};
 pub use self::fault::Fault;
 pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
-pub use self::net::{Reset, SimListener, SimNet, SimStream};
+pub use self::net::{Reset, Sent, SimListener, SimNet, SimStream, Traffic};
 pub use self::options::{
     ClockOptions, DiskOptions, Latency, LinkOptions, NetOptions, WorldOptions,
 };
@@ -631,6 +631,11 @@ impl World {
     /// Returns how often each fault was injected, and how often that was observable, by code.
     pub fn fault_counts(&self) -> BTreeMap<&'static str, (u64, u64)> {
         self.shared.with(|state| state.core.faults.by_code())
+    }
+
+    /// Returns what was sent over the network so far.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.with(|state| state.net.traffic)
     }
 
     /// Ends the world: kills every process and drops all that waits.

@@ -16,6 +16,8 @@ mod check_random;
 mod check_replay;
 #[cfg(test)]
 mod check_speed;
+#[cfg(all(test, madsim))]
+mod compare;
 #[cfg(test)]
 mod crash_points;
 #[cfg(all(test, madsim))]
