@@ -3,14 +3,21 @@
 //! Each bug is one that a real system shipped. It stands in the node as one line behind
 //! `planted!("…")`, at the place where the right code stands, and is switched on for a run by its
 //! code. A hunt runs ordinary swarm seeds until one fails, and says how many that took and who
-//! spoke first: a checker that a client could be, or an assertion inside the node.
+//! spoke first: a checker that a client could be, or an assertion inside the node. An *ablation*
+//! hunts again with one class of faults switched off after the other, and so says what each class
+//! is good for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::json;
 
+use crate::case::settings;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::swarm::{self, Swarm, percentile};
+
+/// Seeds beyond four times those that a bug took, after which an ablation gives up.
+const ABLATION_SEEDS: u64 = 50;
 
 /// What a violation begins with if an assertion of the program spoke.
 const ASSERTION: &str = "assertion";
@@ -123,12 +130,28 @@ pub fn find(code: &str) -> Option<&'static str> {
     all.map(|bug| bug.code).find(|known| known.eq_ignore_ascii_case(code))
 }
 
-/// Hunts one bug: seeds are handed out in order and all that were handed out are finished, so the
-/// lowest failing seed is the same for any number of `jobs`.
+/// Hunts one bug in the runs that the seeds draw; the lowest failing seed is the same for any
+/// number of `jobs`.
 pub fn hunt(bug: Bug, mode: Mode, first_seed: u64, seeds_max: u64, jobs: usize) -> Hunt {
+    hunt_where(bug, mode, (first_seed, seeds_max), jobs, |_| {})
+}
+
+/// Hunts one bug in runs that are changed: seeds are handed out in order and all that were handed
+/// out are finished, so the lowest failing seed is the same for any number of `jobs`.
+fn hunt_where(
+    bug: Bug,
+    mode: Mode,
+    (first_seed, seeds_max): (u64, u64),
+    jobs: usize,
+    change: impl Fn(&mut Options) + Sync,
+) -> Hunt {
     let (end, plan) = (first_seed + seeds_max, Plan { mode, profile: Profile::Standard });
     let swarm = Swarm { first: first_seed, end, jobs, progress: false, plan };
-    let draw = |seed| Options { planted: Some(bug.code), ..plan.draw(seed) };
+    let draw = |seed| {
+        let mut options = Options { planted: Some(bug.code), ..plan.draw(seed) };
+        change(&mut options);
+        options
+    };
     let summary = swarm::run_all(&swarm, draw, true);
     let first = summary.failed().iter().min_by_key(|(seed, _)| *seed);
     Hunt {
@@ -171,6 +194,117 @@ pub fn hunt_all(hunting: &Hunting, progress: impl Fn(&Hunt)) -> Vec<Hunt> {
         }
     }
     hunts
+}
+
+/// Which faults finding a bug depends on.
+#[derive(Debug, Clone)]
+pub struct Ablation {
+    /// The bug.
+    pub bug: Bug,
+    /// Classes of faults without which it was not found, each with the seeds that were tried.
+    pub needs: Vec<(&'static str, u64)>,
+}
+
+/// Hunts bugs that were found once more, with one class of faults off after the other; `progress`
+/// is told of each bug. A class that the failing seed did without is not tried.
+///
+/// A hunt is given up after [`ABLATION_SEEDS`] more than four times the seeds that it took with all
+/// classes, so "not found" means at least four times as hard to find.
+pub fn ablate_all(hunts: &[Hunt], jobs: usize, progress: impl Fn(&Ablation)) -> Vec<Ablation> {
+    let mut ablations = Vec::new();
+    for of_bug in hunts.chunk_by(|one, other| one.bug.code == other.bug.code) {
+        let mut found = of_bug.iter().filter_map(|hunt| {
+            let (seeds, _) = hunt.found.as_ref()?;
+            Some((hunt, *seeds, hunt.seed?))
+        });
+        let Some((hunt, first, failing)) = found.next() else { continue };
+        let slowest = found.map(|(_, seeds, _)| seeds).max().unwrap_or(0).max(first);
+        let seeds_max = slowest * 4 + ABLATION_SEEDS;
+        let range = (failing + 1 - first, seeds_max);
+        let mut ablation = Ablation { bug: hunt.bug, needs: Vec::new() };
+        for (class, is_on) in hunt.plan.draw(failing).faults.named() {
+            let off = [(format!("faults.{class}"), json!(false))].into_iter().collect();
+            let without = |options: &mut Options| {
+                if let Err(what) = settings::put(options, &off) {
+                    unreachable!("{what}");
+                }
+            };
+            if !is_on {
+                continue;
+            }
+            let again = hunt_where(hunt.bug, hunt.plan.mode, range, jobs, without);
+            if again.found.is_none() {
+                ablation.needs.push((class, seeds_max));
+            }
+        }
+        progress(&ablation);
+        ablations.push(ablation);
+    }
+    ablations
+}
+
+impl Ablation {
+    /// Returns one line for people.
+    pub fn to_line(&self) -> String {
+        format!("{:<5} needs {}", self.bug.code, self.names())
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.needs.iter().map(|(class, _)| *class).collect();
+        if names.is_empty() { "–".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// Returns the matrix as a page of the documentation.
+pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) -> String {
+    let flags = Plan { mode: hunting.mode, profile: Profile::Standard }.flags();
+    let Hunting { ranges, seeds_max, only, .. } = hunting;
+    let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
+    let mut text = format!(
+        "# Planted bugs, and what finds them\n\n\
+         Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
+         was hunted in {ranges} ranges of at most {seeds_max} seeds of the standard profile.\n\
+         *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
+         classes of faults without which it was not found in four times as many seeds and\n\
+         {ABLATION_SEEDS} more. Written by:\n\n    \
+         cargo sim bugs{flags}{only} --ranges {ranges} --seeds-max {seeds_max} \
+         --ablate --markdown FILE\n\n\
+         | bug | what it does | seeds, median | p95 | spoke first | needs |\n\
+         |---|---|---|---|---|---|\n"
+    );
+    let number = |seeds| if seeds == u64::MAX { "missed".to_owned() } else { format!("{seeds}") };
+    let mut speakers: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (code, median, high) in quantiles(hunts) {
+        let of_bug = || hunts.iter().filter(|hunt| hunt.bug.code == code);
+        let spoke = of_bug().filter_map(|hunt| Some(checker_of(&hunt.found.as_ref()?.1)));
+        let spoke: BTreeSet<String> = spoke.collect();
+        let what = of_bug().next().map_or("", |hunt| hunt.bug.what);
+        let needs = ablations.iter().find(|ablation| ablation.bug.code == code);
+        let needs = needs.map_or(String::new(), Ablation::names);
+        let who = spoke.iter().cloned().collect::<Vec<_>>().join(", ");
+        let (median, high) = (number(median), number(high));
+        // Writing to a string cannot fail.
+        writeln!(text, "| {code} | {what} | {median} | {high} | {who} | {needs} |").ok();
+        if let [only] = Vec::from_iter(spoke).as_slice() {
+            speakers.entry(only.clone()).or_default().insert(code);
+        }
+    }
+    text.push_str("\n## Without one class of faults\n\n| off | bugs that survive |\n|---|---|\n");
+    let mut survivors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for ablation in ablations {
+        for (class, _) in &ablation.needs {
+            survivors.entry(class).or_default().insert(ablation.bug.code);
+        }
+    }
+    let listed = |codes: &BTreeSet<&str>| codes.iter().copied().collect::<Vec<_>>().join(", ");
+    for (class, codes) in &survivors {
+        writeln!(text, "| {class} | {} |", listed(codes)).ok();
+    }
+    text.push_str("\n## Who alone spoke first\n\n| checker | bugs |\n|---|---|\n");
+    for (who, codes) in &speakers {
+        writeln!(text, "| {who} | {} |", listed(codes)).ok();
+    }
+    text
 }
 
 /// Returns median and 95th percentile of the seeds until each bug was found, over all ranges in
@@ -277,4 +411,51 @@ fn checker_of(what: &str) -> String {
         return place.map_or(ASSERTION.to_owned(), |place| format!("{ASSERTION} {place}"));
     }
     what.split(" at ").next().unwrap_or(what).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_tells_who_is_needed_and_what_survives() {
+        let bug = |code| Bug { code, what: "errs" };
+        let hunt = |code, found: Option<(u64, &str)>| Hunt {
+            bug: bug(code),
+            plan: Plan::default(),
+            found: found.map(|(seeds, what)| (seeds, what.to_owned())),
+            seed: found.map(|(seeds, _)| seeds),
+            cpu_seconds: 0.0,
+        };
+        let hunts = [
+            hunt("W1", Some((3, "durability at 7: gone"))),
+            hunt("W1", Some((9, "liveness at 8: silence"))),
+            hunt("R2", Some((1, "durability at 7: gone"))),
+            hunt("R2", None),
+        ];
+        let ablations = [
+            Ablation { bug: bug("W1"), needs: vec![("power", 86)] },
+            Ablation { bug: bug("R2"), needs: vec![("power", 54), ("crash", 54)] },
+        ];
+        let hunting = Hunting {
+            mode: Mode::Masterless,
+            only: Vec::new(),
+            first_seed: 1,
+            seeds_max: 100,
+            ranges: 2,
+            jobs: 1,
+        };
+        let page = to_markdown(&hunting, &hunts, &ablations);
+        for line in [
+            "    cargo sim bugs --mode masterless --ranges 2 --seeds-max 100 --ablate \
+             --markdown FILE",
+            "| W1 | errs | 9 | 9 | durability, liveness | power |",
+            "| R2 | errs | missed | missed | durability | power, crash |",
+            "| power | R2, W1 |",
+            "| crash | R2 |",
+            "| durability | R2 |",
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line:?} is not in\n{page}");
+        }
+    }
 }

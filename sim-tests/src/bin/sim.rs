@@ -258,6 +258,12 @@ enum Command {
         /// Hunt each so many times, in ranges of seeds that follow each other.
         #[arg(long, default_value_t = 1)]
         ranges: u64,
+        /// Hunt each again without one class of faults after the other.
+        #[arg(long)]
+        ablate: bool,
+        /// Write the matrix to this file, as a page of the documentation.
+        #[arg(long)]
+        markdown: Option<PathBuf>,
         /// How to print the table.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -383,12 +389,13 @@ fn main() {
             }
             compare_modes(&plan, &out, output)
         }
-        Command::Bugs { mode, only, seeds_max, first_seed, ranges, output } => {
+        Command::Bugs { mode, only, seeds_max, first_seed, ranges, ablate, markdown, output } => {
             for code in &only {
                 known_bug(code);
             }
             let jobs = processors();
-            hunt(&Hunting { mode, only, first_seed, seeds_max, ranges, jobs }, output)
+            let hunting = Hunting { mode, only, first_seed, seeds_max, ranges, jobs };
+            hunt_planted(&hunting, ablate, markdown, output)
         }
     };
     std::process::exit(i32::from(found));
@@ -495,9 +502,21 @@ fn explore(plan: &CrashPlan) -> bool {
 }
 
 /// Hunts planted bugs; tells whether one was missed.
-fn hunt(hunting: &Hunting, output: Output) -> bool {
-    let progress = |hunt: &bugs::Hunt| eprintln!("{}", hunt.to_line());
-    let hunts = bugs::hunt_all(hunting, progress);
+fn hunt_planted(
+    hunting: &Hunting,
+    ablate: bool,
+    markdown: Option<PathBuf>,
+    output: Output,
+) -> bool {
+    let hunts = bugs::hunt_all(hunting, |hunt| eprintln!("{}", hunt.to_line()));
+    let ablations = if ablate {
+        bugs::ablate_all(&hunts, hunting.jobs, |ablation| eprintln!("{}", ablation.to_line()))
+    } else {
+        Vec::new()
+    };
+    if let Some(path) = markdown {
+        write(&path, &bugs::to_markdown(hunting, &hunts, &ablations));
+    }
     if output == Output::Json {
         println!("{}", bugs::to_json(&hunts));
     } else {
