@@ -208,8 +208,8 @@ pub struct Ablation {
 /// Hunts bugs that were found once more, with one class of faults off after the other; `progress`
 /// is told of each bug. A class that the failing seed did without is not tried.
 ///
-/// A hunt is given up after [`ABLATION_SEEDS`] more than four times the seeds that it took with all
-/// classes, so "not found" means at least four times as hard to find.
+/// A hunt is given up after fifty more than four times the seeds that it took with all classes, so
+/// "not found" means at least four times as hard to find.
 pub fn ablate_all(hunts: &[Hunt], jobs: usize, progress: impl Fn(&Ablation)) -> Vec<Ablation> {
     let mut ablations = Vec::new();
     for of_bug in hunts.chunk_by(|one, other| one.bug.code == other.bug.code) {

@@ -1,15 +1,15 @@
 //! The two replication modes through the same accidents, under the same load.
 //!
 //! Which mode is right for somebody depends on what goes wrong and on what must not happen then.
-//! So each [scenario](scenario) is run with three *subjects*: the primary-backup mode, and the
+//! So each [scenario](Scenario) is run with three *subjects*: the primary-backup mode, and the
 //! masterless one asked at QUORUM and at ONE. The cluster, the network, the disks, the seeds, the
 //! requests of every client and the faults are the same; only who replicates is not. A fault that
 //! is aimed at the leader strikes node 1 where nobody leads.
 //!
-//! What is [measured](figures) is what a client could measure: what was answered and when, reads
+//! What is [measured](Figures) is what a client could measure: what was answered and when, reads
 //! that did not see what was acknowledged before them, acknowledged writes that an older one
 //! replaced. All checkers are on as in a swarm, so a comparison also fails if a mode breaks what it
-//! promises. The [page](page::page) has it all as pictures.
+//! promises. The [page](page()) has it all as pictures.
 //!
 //! # Left out
 //! Absolute speed: a simulated processor costs nothing. `mangrove compare` measures that, on real
