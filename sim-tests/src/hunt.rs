@@ -55,6 +55,9 @@ const STATE: &str = "hunt.json";
 /// What a hunt knows: what it has tried, and what it has found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// The planted bug that is on in all runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    planted: Option<String>,
     lanes: Vec<Lane>,
     finds: BTreeMap<String, Find>,
 }
@@ -104,7 +107,7 @@ pub struct Hunt {
 }
 
 impl State {
-    fn new(first_seed: u64) -> Self {
+    fn new(first_seed: u64, planted: Option<&str>) -> Self {
         let lane = |plan: &Plan| Lane {
             name: plan.to_string(),
             next_seed: first_seed,
@@ -112,25 +115,31 @@ impl State {
             failures: 0,
             seconds: 0.0,
         };
-        Self { lanes: LANES.iter().map(lane).collect(), finds: BTreeMap::new() }
+        let lanes = LANES.iter().map(lane).collect();
+        Self { planted: planted.map(str::to_owned), lanes, finds: BTreeMap::new() }
     }
 
     /// Reads the state of a folder, or begins anew.
-    fn open(folder: &Path, first_seed: u64) -> io::Result<Self> {
+    fn open(folder: &Path, first_seed: u64, planted: Option<&str>) -> io::Result<Self> {
         let text = match fs::read_to_string(folder.join(STATE)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self::new(first_seed));
+                return Ok(Self::new(first_seed, planted));
             }
             Err(error) => return Err(error),
         };
         let state: Self = serde_json::from_str(&text)?;
         let names = state.lanes.iter().map(|lane| lane.name.clone());
-        if names.eq(LANES.iter().map(Plan::to_string)) {
-            Ok(state)
-        } else {
-            Err(io::Error::other(format!("{STATE} is of another version of this program")))
+        if !names.eq(LANES.iter().map(Plan::to_string)) {
+            return Err(io::Error::other(format!("{STATE} is of another version of this program")));
         }
+        if state.planted.as_deref() != planted {
+            let was = state.planted.as_deref().unwrap_or("none");
+            let what =
+                format!("{STATE} is of a hunt whose planted bug is {was}: take a new folder");
+            return Err(io::Error::other(what));
+        }
+        Ok(state)
     }
 
     fn save(&self, folder: &Path) -> io::Result<()> {
@@ -178,10 +187,7 @@ impl State {
         place.seconds += seconds;
         let Some(violation) = &report.violation else { return };
         place.failures += 1;
-        let mode = LANES.get(lane).map_or("", |plan| match plan.mode {
-            Mode::PrimaryBackup => "primary-backup",
-            Mode::Masterless => "masterless",
-        });
+        let mode = LANES.get(lane).map_or("", |plan| plan.mode.name());
         let after_ms = u64::try_from(report.simulated.as_millis()).unwrap_or(u64::MAX);
         let found = Find {
             lane,
@@ -265,7 +271,7 @@ struct Shared {
 pub fn hunt(hunt: &Hunt, bar: &ProgressBar) -> io::Result<State> {
     fs::create_dir_all(&hunt.folder)?;
     let begin = std::time::Instant::now();
-    let state = State::open(&hunt.folder, hunt.first_seed)?;
+    let state = State::open(&hunt.folder, hunt.first_seed, hunt.planted)?;
     let shared = Mutex::new(Shared { state, saved_at: begin, saved: Ok(()) });
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
@@ -354,7 +360,7 @@ mod tests {
 
     #[test]
     fn easiest_seed_of_each_kind_is_kept() {
-        let mut state = State::new(100);
+        let mut state = State::new(100, None);
         for (seed, seconds, checker) in
             [(1, 9, "durability"), (2, 3, "durability"), (3, 7, "durability"), (4, 1, "liveness")]
         {
@@ -372,7 +378,7 @@ mod tests {
     /// A find that was made small is so again if an easier seed comes, and only then.
     #[test]
     fn easier_seed_is_made_small_anew() {
-        let mut state = State::new(100);
+        let mut state = State::new(100, None);
         state.add(0, &report(1, 9, Some("durability")), 0.1);
         let small = |state: &mut State, decisions| {
             state.finds.values_mut().for_each(|find| find.decisions = Some(decisions));
@@ -386,7 +392,7 @@ mod tests {
 
     #[test]
     fn lane_that_finds_most_gets_most_and_none_is_forgotten() {
-        let mut state = State::new(0);
+        let mut state = State::new(0, None);
         for lane in 0..LANES.len() {
             state.lanes[lane].seconds = 50.0;
         }
@@ -405,14 +411,16 @@ mod tests {
     fn hunt_goes_on_where_it_was() {
         let folder = std::env::temp_dir().join(format!("mangrove-hunt-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        assert_eq!(State::open(&folder, 7).unwrap(), State::new(7));
-        let mut state = State::new(7);
+        assert_eq!(State::open(&folder, 7, None).unwrap(), State::new(7, None));
+        let mut state = State::new(7, None);
         let (lane, seed) = state.next();
         state.add(lane, &report(seed, 1, Some("liveness")), 0.5);
         state.save(&folder).unwrap();
-        assert_eq!(State::open(&folder, 9).unwrap(), state);
+        assert_eq!(State::open(&folder, 9, None).unwrap(), state);
+        // What a planted bug does is not to be taken for a find of before.
+        assert!(State::open(&folder, 9, Some("W1")).is_err());
         fs::write(folder.join(STATE), "{\"lanes\":[],\"finds\":{}}").unwrap();
-        assert!(State::open(&folder, 9).is_err());
+        assert!(State::open(&folder, 9, None).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

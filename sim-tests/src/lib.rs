@@ -51,6 +51,7 @@ pub mod determinism;
 pub mod golden;
 #[cfg(madsim)]
 pub mod hunt;
+mod parallel;
 #[cfg(madsim)]
 pub mod report;
 #[cfg(madsim)]

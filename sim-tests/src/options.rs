@@ -73,6 +73,16 @@ pub enum Mode {
     Masterless,
 }
 
+impl Mode {
+    /// Returns its name, as it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PrimaryBackup => "primary-backup",
+            Self::Masterless => "masterless",
+        }
+    }
+}
+
 /// What the runs of a swarm are: with a seed, all that it takes to replay one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plan {

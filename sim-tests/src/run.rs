@@ -28,7 +28,7 @@ use crate::operation::{Drawn, OperationId};
 use crate::options::{Leak, Options};
 use crate::workload::{ClientProcess, Helper, Shared, Timetable};
 use crate::world::{
-    ClockOptions, DiskOptions, Log, LogEntry, Record, Traffic, World, WorldOptions, run_seed,
+    ClockOptions, DiskOptions, Log, LogEntry, Record, Sent, World, WorldOptions, run_seed,
 };
 
 /// Longest time after healing until every replica has applied everything.
@@ -68,8 +68,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, (u64, u64)>,
     /// Probes hit.
     pub probes: BTreeMap<&'static str, u64>,
-    /// What was sent over the network until everything was healed.
-    pub traffic: Traffic,
+    /// What nodes sent each other until everything was healed.
+    pub traffic: Sent,
     /// Time from healing until all replicas were equal.
     pub time_to_converge: Duration,
     /// By what they became equal, in the masterless mode.
@@ -232,7 +232,7 @@ impl Report {
             stop_count: 0,
             faults: BTreeMap::new(),
             probes: BTreeMap::new(),
-            traffic: Traffic::default(),
+            traffic: Sent::default(),
             time_to_converge: Duration::ZERO,
             mechanism: None,
             violation: None,

@@ -395,10 +395,7 @@ impl Summary {
             })
             .collect();
         json!({
-            "mode": match self.plan.mode {
-                Mode::PrimaryBackup => "primary-backup",
-                Mode::Masterless => "masterless",
-            },
+            "mode": self.plan.mode.name(),
             "profile": self.plan.profile.name(),
             "convergence_ms": self.convergence(),
             "first_seed": self.first, "end_seed": self.end, "seeds": self.runs,

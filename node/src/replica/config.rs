@@ -30,7 +30,7 @@ pub struct NodeConfig {
     pub heartbeat_interval: Duration,
     /// When writes are acknowledged.
     pub sync_policy: SyncPolicy,
-    /// Bytes of one segment of the write-ahead log.
+    /// A segment of the write-ahead log that has so many bytes is followed by another.
     pub wal_segment_bytes: u64,
     /// What was written is flushed to a table when the log has grown by this many bytes since the
     /// last time, or when it takes [`TreeOptions::memtable_bytes`]. Too small: much writing. Too

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::page::escaped;
+
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
 const MARGIN: f64 = 64.0;
@@ -91,10 +93,6 @@ fn push_line(svg: &mut String, from: (f64, f64), to: (f64, f64)) {
         svg,
         "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#ddd\"/>"
     );
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// Returns a round number that is not less.

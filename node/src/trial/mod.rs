@@ -14,7 +14,7 @@
 //! cluster  nodes together                           crash  kills under load, and what must be left
 //! load     requests, and how long they took         peers  other stores, asked in the same way
 //! usage    what processes use, says the kernel       chart  lines as SVG
-//! compare  stores side by side
+//! compare  stores side by side                   page   one file of HTML
 //! ```
 //!
 //! # Left out
@@ -28,6 +28,7 @@ mod cluster;
 pub mod compare;
 pub mod crash;
 pub mod load;
+pub mod page;
 pub mod peers;
 mod ports;
 mod process;

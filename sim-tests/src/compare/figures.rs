@@ -50,7 +50,7 @@ impl Figures {
         let mut figures = Self {
             runs: 1,
             due: due(),
-            between_nodes: report.traffic.servers,
+            between_nodes: report.traffic,
             converge_ms: vec![millis(report.time_to_converge)],
             ..Self::default()
         };

@@ -20,14 +20,11 @@ mod page;
 mod scenario;
 mod table;
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 pub use self::figures::Figures;
 pub use self::page::page;
 pub use self::scenario::{SCENARIOS, Scenario};
 pub use self::table::{to_json, to_table};
+use crate::parallel;
 use crate::run::{Keep, run_case};
 
 /// Who replicates, and of how many nodes a client wants an answer.
@@ -77,6 +74,14 @@ pub struct Plan {
     pub jobs: usize,
 }
 
+impl Plan {
+    /// Returns how many runs that makes.
+    pub fn run_count(&self) -> u64 {
+        let run_count = |_: &&Scenario| self.seeds * 3;
+        self.scenarios.iter().map(run_count).sum()
+    }
+}
+
 /// What came of a scenario.
 #[derive(Debug)]
 pub struct Row {
@@ -96,36 +101,23 @@ pub fn compare(plan: &Plan, progress: impl Fn() + Sync) -> (Vec<Row>, Vec<String
             tasks.extend(seeds.map(|seed| (at, *scenario, subject, seed)));
         }
     }
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..plan.jobs.max(1) {
-            scope.spawn(|| {
-                while let Some((at, scenario, subject, seed)) =
-                    tasks.get(next.fetch_add(1, Ordering::Relaxed)).copied()
-                {
-                    let report = run_case(&scenario.case(subject, seed), Keep::default());
-                    let figures = Figures::of(&report);
-                    let broken = report.violation.map(|violation| {
-                        format!("{}, {}, seed {seed}: {violation}", scenario.name, subject.name())
-                    });
-                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.push((at, subject, seed, figures, broken));
-                    progress();
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // As they came depends on the threads.
-    done.sort_by_key(|(at, subject, seed, ..)| (*at, *subject, *seed));
+    let work = |task: &(usize, &Scenario, Subject, u64)| {
+        let (at, scenario, subject, seed) = *task;
+        let report = run_case(&scenario.case(subject, seed), Keep::default());
+        let figures = Figures::of(&report);
+        let broken = report.violation.map(|violation| {
+            format!("{}, {}, seed {seed}: {violation}", scenario.name, subject.name())
+        });
+        (at, subject, figures, broken)
+    };
+    let done = parallel::map(&tasks, plan.jobs, work, |_| progress());
     let mut rows: Vec<Row> = plan
         .scenarios
         .iter()
         .map(|scenario| Row { scenario, figures: Default::default() })
         .collect();
     let mut broken = Vec::new();
-    for (at, subject, _, figures, violation) in done {
+    for (at, subject, figures, violation) in done {
         let position = Subject::ALL.iter().position(|other| *other == subject);
         let row = rows.get_mut(at).and_then(|row| row.figures.get_mut(position?));
         if let Some(sum) = row {

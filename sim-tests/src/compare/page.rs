@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use mangrove::trial::chart::Chart;
+use mangrove::trial::page::{self, escaped};
 
 use super::figures::{Figures, SLICE};
 use super::scenario::{CLIENTS, PACE, PATIENCE};
@@ -10,25 +11,11 @@ use super::table::COLUMNS;
 use super::{Row, Subject};
 use crate::swarm::percentile;
 
-const STYLE: &str = "\
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.4rem}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:13px}
-th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid #e3e3e3}
-th:first-child,td:first-child{text-align:left;white-space:nowrap}
-thead th{border-bottom:2px solid #888}
-.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts svg{flex:1 1 30rem;max-width:100%;height:auto;
-border:1px solid #e3e3e3}.why{color:#555}a{color:#1b6e53}";
-
 /// Returns the page.
 pub fn page(rows: &[Row]) -> String {
     let runs = rows.first().and_then(|row| row.figures.first()).map_or(0, |figures| figures.runs);
     let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>Mangrove: two modes, the same accidents</title>\n<style>{STYLE}</style></head>\
-         <body>\n<h1>Mangrove: two modes, the same accidents</h1>\n\
-         <p>A simulated cluster of three nodes, {CLIENTS} clients that each ask every {} ms, reads \
+        "<p>A simulated cluster of three nodes, {CLIENTS} clients that each ask every {} ms, reads \
          and writes in turn, of eight keys. {runs} runs of each scenario with each subject. \
          Election time-out, and time-out of a masterless request: {} ms; clients turn to another \
          node after twice that.</p>\n",
@@ -39,12 +26,12 @@ pub fn page(rows: &[Row]) -> String {
     for row in rows {
         push_scenario(&mut html, row);
     }
-    push(&mut html, "<h2>How to read this</h2>\n<ul class=\"why\">\n");
+    push(&mut html, "<h2>How to read this</h2>\n<ul class=\"note\">\n");
     for note in NOTES {
         push(&mut html, &format!("<li>{}</li>\n", escaped(note)));
     }
-    push(&mut html, "</ul></body></html>\n");
-    html
+    push(&mut html, "</ul>\n");
+    page::page("Mangrove: two modes, the same accidents", &html)
 }
 
 const NOTES: [&str; 7] = [
@@ -130,7 +117,7 @@ fn push_scenario(html: &mut String, row: &Row) {
         push(html, "</tr>\n");
     }
     push(html, "</tbody></table>\n");
-    push(html, &format!("<p class=\"why\">{}</p>\n", escaped(scenario.why)));
+    push(html, &format!("<p class=\"note\">{}</p>\n", escaped(scenario.why)));
 }
 
 /// Returns the latency below which so many per cent of the writes lie, up to 99: the last of a
@@ -143,8 +130,4 @@ fn distribution(figures: &Figures) -> Vec<(f64, f64)> {
 
 fn push(html: &mut String, text: &str) {
     html.push_str(text);
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }

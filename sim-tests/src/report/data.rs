@@ -7,7 +7,6 @@ use serde_json::{Value as Json, json};
 use crate::case::Case;
 use crate::history::{OpId, Outcome};
 use crate::nemesis::Action;
-use crate::options::Mode;
 use crate::run::Report;
 use crate::shrink::{of_action, turns};
 use crate::watch::ROLES;
@@ -399,13 +398,7 @@ pub(super) fn of(case: &Case, report: &Report) -> Json {
 fn facts(case: &Case, report: &Report) -> Vec<(&'static str, String)> {
     let options = &case.options;
     let mut facts = vec![
-        (
-            "mode",
-            match options.mode() {
-                Mode::PrimaryBackup => "primary-backup".to_owned(),
-                Mode::Masterless => "masterless".to_owned(),
-            },
-        ),
+        ("mode", options.mode().name().to_owned()),
         ("nodes", options.node_count.to_string()),
         ("clients", options.client_count.to_string()),
         ("seed", options.seed.to_string()),

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use mangrove::trial::page::escaped;
+
 use super::data::{Arrow, Band, Bar, Drawing};
 use crate::case::Case;
 use crate::run::Report;
@@ -147,8 +149,4 @@ impl Frame {
 
 fn row(lane: usize) -> f64 {
     f64::from(TOP + u32::try_from(lane).unwrap_or(0) * ROW) + f64::from(ROW) / 2.0
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

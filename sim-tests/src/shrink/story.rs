@@ -8,7 +8,6 @@ use crate::case::{Case, settings};
 use crate::history::{OpId, Outcome};
 use crate::nemesis::{Action, Fault, Weather};
 use crate::operation::OperationId;
-use crate::options::Mode;
 use crate::run::Report;
 use crate::world::Happening;
 
@@ -67,10 +66,7 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
 
 fn beginning(case: &Case) -> String {
     let options = &case.options;
-    let mode = match options.mode() {
-        Mode::PrimaryBackup => "primary-backup",
-        Mode::Masterless => "masterless",
-    };
+    let mode = options.mode().name();
     let mut text = format!("A {mode} cluster of {}", options.node_count);
     if let Some(code) = options.planted {
         write!(text, " with the planted bug {code}").ok();

@@ -69,7 +69,7 @@ use self::fate::{Fate, Passing};
 pub use self::fault::Fault;
 pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
-pub use self::net::{Reset, Sent, SimListener, SimNet, SimStream, Traffic};
+pub use self::net::{Reset, Sent, SimListener, SimNet, SimStream};
 pub use self::options::{
     ClockOptions, DiskOptions, Latency, LinkOptions, NetOptions, WorldOptions,
 };
@@ -633,8 +633,8 @@ impl World {
         self.shared.with(|state| state.core.faults.by_code())
     }
 
-    /// Returns what was sent over the network so far.
-    pub fn traffic(&self) -> Traffic {
+    /// Returns what servers have sent each other so far.
+    pub fn traffic(&self) -> Sent {
         self.shared.with(|state| state.net.traffic)
     }
 

@@ -16,6 +16,16 @@ fn is_share(message: &Message) -> bool {
     matches!(message, Message::Write { .. })
 }
 
+/// Returns a cluster in which the shares of a batch of N1 are on their way.
+fn batch_under_way() -> Cluster {
+    let mut cluster = cluster(FOUR);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    while !cluster.network.iter().any(|e| is_share(&e.message)) {
+        cluster.flow(1);
+    }
+    cluster
+}
+
 #[test]
 fn request_within_one_set_of_replicas_is_no_batch() {
     let mut cluster = cluster(FOUR);
@@ -62,11 +72,7 @@ fn holder_that_does_not_answer_is_replaced() {
 
 #[test]
 fn holder_finishes_what_its_coordinator_began() {
-    let mut cluster = cluster(FOUR);
-    cluster.put(N1, Level::Quorum, &["a", "d"]);
-    while !cluster.network.iter().any(|e| is_share(&e.message)) {
-        cluster.flow(1);
-    }
+    let mut cluster = batch_under_way();
     // One share of three arrives.
     cluster.network.retain(|e| e.to == N4);
     cluster.settle(nothing_cut);
@@ -84,11 +90,7 @@ fn holder_finishes_what_its_coordinator_began() {
 
 #[test]
 fn coordinator_that_starts_again_finishes_its_batch() {
-    let mut cluster = cluster(FOUR);
-    cluster.put(N1, Level::Quorum, &["a", "d"]);
-    while !cluster.network.iter().any(|e| is_share(&e.message)) {
-        cluster.flow(1);
-    }
+    let mut cluster = batch_under_way();
     cluster.network.clear();
     cluster.crash(N1, 0);
     cluster.start(N1);
@@ -102,11 +104,7 @@ fn coordinator_that_starts_again_finishes_its_batch() {
 /// As when all who are up have a floor above the batch: they never hold it, and still take shares.
 #[test]
 fn batch_that_nobody_will_hold_is_replayed_after_all() {
-    let mut cluster = cluster(FOUR);
-    cluster.put(N1, Level::Quorum, &["a", "d"]);
-    while !cluster.network.iter().any(|e| is_share(&e.message)) {
-        cluster.flow(1);
-    }
+    let mut cluster = batch_under_way();
     let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
     cluster.network.clear();
     cluster.crash(N1, 0);
@@ -130,11 +128,7 @@ fn batch_that_nobody_will_hold_is_replayed_after_all() {
 
 #[test]
 fn holder_that_started_again_still_takes_over() {
-    let mut cluster = cluster(FOUR);
-    cluster.put(N1, Level::Quorum, &["a", "d"]);
-    while !cluster.network.iter().any(|e| is_share(&e.message)) {
-        cluster.flow(1);
-    }
+    let mut cluster = batch_under_way();
     let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
     cluster.network.clear();
     cluster.crash(N1, 0);
@@ -177,11 +171,7 @@ fn batch_that_is_over_before_its_holder_has_it_is_ended_there_too() {
 
 #[test]
 fn batch_damaged_on_the_disk_is_left_to_the_other_holder() {
-    let mut cluster = cluster(FOUR);
-    cluster.put(N1, Level::Quorum, &["a", "d"]);
-    while !cluster.network.iter().any(|e| is_share(&e.message)) {
-        cluster.flow(1);
-    }
+    let mut cluster = batch_under_way();
     cluster.network.clear();
     cluster.crash(N1, 0);
     for content in cluster.node_mut(N1).disk.store.notes.values_mut() {

@@ -5,15 +5,7 @@ use std::fmt::Write;
 use super::{Column, Comparison, Figures};
 use crate::trial::chart::Chart;
 use crate::trial::load::{Outcome, float};
-
-const STYLE: &str = "\
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #e3e3e3}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #888}
-tr.head td{background:#f3f6f4;font-weight:600}.note{color:#666}
-svg{max-width:100%;height:auto;border:1px solid #e3e3e3;margin:.4rem 0}";
+use crate::trial::page::{self, escaped};
 
 /// One line of the table: what, and how it is shown for a store.
 type Row = (&'static str, fn(&Column) -> String);
@@ -114,13 +106,7 @@ pub fn ratios(comparison: &Comparison) -> Vec<(String, Vec<(&'static str, f64)>)
 
 /// Returns the page.
 pub fn page(comparison: &Comparison) -> String {
-    let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>Mangrove: a comparison</title>\n<style>{STYLE}</style></head><body>\n\
-         <h1>Mangrove: a comparison</h1>\n<p>{}.</p>\n",
-        escaped(&comparison.setup)
-    );
+    let mut html = format!("<p>{}.</p>\n", escaped(&comparison.setup));
     push(&mut html, "<table><thead><tr><th></th>");
     for column in &comparison.columns {
         push(&mut html, &format!("<th>{}</th>", escaped(&column.name)));
@@ -144,8 +130,8 @@ pub fn page(comparison: &Comparison) -> String {
     for note in NOTES.iter().copied().chain(comparison.notes.iter().map(String::as_str)) {
         push(&mut html, &format!("<li>{}</li>\n", escaped(note)));
     }
-    push(&mut html, "</ul></body></html>\n");
-    html
+    push(&mut html, "</ul>\n");
+    page::page("Mangrove: a comparison", &html)
 }
 
 const NOTES: [&str; 4] = [
@@ -232,10 +218,6 @@ fn whole(value: f64) -> String {
 
 fn none() -> String {
     "–".to_owned()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn push(html: &mut String, text: &str) {

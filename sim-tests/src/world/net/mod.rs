@@ -86,18 +86,10 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// What was sent so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Traffic {
-    /// Between servers.
-    pub servers: Sent,
-    /// Between servers and clients.
-    pub clients: Sent,
-}
-
 pub(super) struct Net {
     pub(super) options: NetOptions,
-    pub(super) traffic: Traffic,
+    /// What servers have sent each other so far.
+    pub(super) traffic: Sent,
     fate: Fate,
     decided: Vec<Decided>,
     /// For scenarios that swizzle.
@@ -117,7 +109,7 @@ impl Net {
     pub(super) fn new(options: NetOptions, rng: &Rng, decided: Vec<Decided>) -> Self {
         Self {
             options,
-            traffic: Traffic::default(),
+            traffic: Sent::default(),
             fate: Fate::root(rng).named("net"),
             decided,
             swizzle: rng.split("net.swizzle"),
@@ -204,9 +196,10 @@ impl Net {
         }
         let is_client = self.is_client_link(from, to);
         let Self { options, traffic, links, .. } = self;
-        let sent = if is_client { &mut traffic.clients } else { &mut traffic.servers };
-        sent.segments += 1;
-        sent.bytes += bytes_u64(len);
+        if !is_client {
+            traffic.segments += 1;
+            traffic.bytes += bytes_u64(len);
+        }
         let options = if is_client { &options.clients } else { &options.servers };
         let Some(link) = links.get_mut(from.0).and_then(|row| row.get_mut(to.0)) else {
             return loopback(now);
