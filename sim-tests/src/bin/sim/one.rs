@@ -15,10 +15,10 @@ use crate::write;
 
 /// What becomes of a replay besides its verdict.
 pub(crate) struct Outputs {
-    write: Option<PathBuf>,
-    trace: Option<PathBuf>,
-    history: Option<PathBuf>,
-    quiet: bool,
+    pub(crate) write: Option<PathBuf>,
+    pub(crate) trace: Option<PathBuf>,
+    pub(crate) history: Option<PathBuf>,
+    pub(crate) quiet: bool,
 }
 
 pub(crate) fn replay(case: &Case, outputs: &Outputs) -> bool {
