@@ -5,8 +5,8 @@
 //! nodes, a [`workload`] that uses the shipped client library, a [`nemesis`], and a [`watch`] that
 //! tells the checkers of [`check`] every step. [`swarm`] runs many seeds, [`hunt`] for hours;
 //! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents. A
-//! run that failed is written down as a [`case`], made small by [`shrink`], and shown by
-//! [`report`].
+//! run that failed is written down as a [`case`], made small by [`shrink`], shown by [`report`],
+//! and continued in many ways by [`branch`].
 #![expect(
     clippy::disallowed_macros,
     reason = "the panic hook of `world::run_seed` knows nothing but its thread"
@@ -41,6 +41,8 @@ pub mod watch;
 #[cfg(madsim)]
 pub mod workload;
 
+#[cfg(madsim)]
+pub mod branch;
 #[cfg(madsim)]
 pub mod bugs;
 #[cfg(madsim)]

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{list_ms, ms};
 use crate::options::{FaultClasses, Options, Profile};
+use crate::world::Reseed;
 
 /// Chance that a fault of one node is aimed at the leader.
 const LEADER_CHANCE: f64 = 0.3;
@@ -421,7 +422,7 @@ pub struct Weather {
 }
 
 /// Draws the faults of one run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Nemesis {
     node_count: u64,
     faults: FaultClasses,
@@ -445,7 +446,7 @@ struct Draw<'a> {
 }
 
 /// Keeps wall clocks as close to each other as a mode needs them to be.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct ClockGuard {
     /// Most milliseconds that all jumps of one clock may add up to, if there is a limit.
     sum_max: Option<i64>,
@@ -485,9 +486,23 @@ enum Class {
     Absence,
 }
 
-/// Draws all faults of a run.
-pub fn faults(options: &Options) -> Vec<Fault> {
-    Nemesis::new(options).take_while(|fault| fault.at < options.fault_phase).collect()
+/// Draws all faults of a run; those after a moment otherwise, if it is reseeded.
+pub fn faults(options: &Options, reseed: Option<Reseed>) -> Vec<Fault> {
+    let mut nemesis = Nemesis::new(options);
+    let mut drawn = Vec::new();
+    if let Some(reseed) = reseed {
+        loop {
+            let before = nemesis.clone();
+            let Some(fault) = nemesis.next() else { return drawn };
+            if fault.at > reseed.at {
+                nemesis = before.reseeded(reseed);
+                break;
+            }
+            drawn.push(fault);
+        }
+    }
+    drawn.extend(nemesis.take_while(|fault| fault.at < options.fault_phase));
+    drawn
 }
 
 impl Nemesis {
@@ -513,6 +528,11 @@ impl Nemesis {
             count: 0,
             at: Duration::ZERO,
         }
+    }
+
+    /// Returns it with other faults from a moment on, at which the next one is still to come.
+    fn reseeded(self, reseed: Reseed) -> Self {
+        Self { root: reseed.split(&self.root), at: self.at.max(reseed.at), ..self }
     }
 
     /// Returns the classes that are on and make sense, each with what tells its draw apart.

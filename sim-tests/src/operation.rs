@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{level, ms};
 use crate::options::{Options, RequestMix};
+use crate::world::Reseed;
 
 /// Operations of all clients on one window of keys before it moves on.
 const WINDOW_OPERATIONS: u64 = 250;
@@ -146,13 +147,28 @@ pub struct Drawn {
     client: u32,
     number: u32,
     at: Duration,
+    reseed: Option<Reseed>,
 }
 
 impl Drawn {
     /// Begins with the first operation of a client.
     pub fn new(options: &Options, client: u32) -> Self {
         let root = Rng::new(options.seed).split(&format!("client.{client}"));
-        Self { options: options.clone(), root, client, number: 0, at: Duration::ZERO }
+        let (number, at, reseed) = (0, Duration::ZERO, None);
+        Self { options: options.clone(), root, client, number, at, reseed }
+    }
+
+    /// Draws other operations from a moment on.
+    #[must_use]
+    pub fn reseeded(self, reseed: Option<Reseed>) -> Self {
+        Self { reseed, ..self }
+    }
+
+    /// Draws what the next operation is drawn from, and when it is due.
+    fn draw(&self) -> (Rng, Duration) {
+        let mut rng = self.root.split(&self.number.to_string());
+        let at = self.at + rng.duration(Duration::ZERO, self.options.think_time * 2);
+        (rng, at)
     }
 }
 
@@ -161,8 +177,16 @@ impl Iterator for Drawn {
 
     fn next(&mut self) -> Option<Operation> {
         self.number += 1;
-        let mut rng = self.root.split(&self.number.to_string());
-        self.at += rng.duration(Duration::ZERO, self.options.think_time * 2);
+        let (mut rng, mut at) = self.draw();
+        if let Some(reseed) = self.reseed
+            && at > reseed.at
+        {
+            self.reseed = None;
+            self.root = reseed.split(&self.root);
+            self.at = self.at.max(reseed.at);
+            (rng, at) = self.draw();
+        }
+        self.at = at;
         let window = u64::from(self.number) * self.options.client_count.max(1) / WINDOW_OPERATIONS;
         let mut draw = Draw { options: &self.options, window, rng: rng.split("what") };
         let level = self.options.masterless.as_ref();

@@ -158,6 +158,7 @@ impl Stage<'_> {
             record: self.keep.trace,
             log: self.keep.log.then(|| log.clone()),
             decided: self.case.decided.clone(),
+            reseed: self.case.reseed,
             disk: DiskOptions { torn: options.torn, ..DiskOptions::default() },
             clock,
             ..WorldOptions::default()

@@ -14,7 +14,7 @@ macro_rules! probe {
 }
 
 #[cfg(feature = "testing")]
-pub use counting::{hit, take};
+pub use counting::{hit, take, take_new};
 
 #[cfg(feature = "testing")]
 mod counting {
@@ -26,16 +26,29 @@ mod counting {
         thread_local! {
             pub(super) static HITS: RefCell<BTreeMap<&'static str, u64>> =
                 const { RefCell::new(BTreeMap::new()) };
+            pub(super) static NEW: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
         }
     }
 
     /// Counts one hit of the probe `name` on this thread.
     pub fn hit(name: &'static str) {
-        local::HITS.with_borrow_mut(|hits| *hits.entry(name).or_default() += 1);
+        local::HITS.with_borrow_mut(|hits| {
+            let count = hits.entry(name).or_default();
+            *count += 1;
+            if *count == 1 {
+                local::NEW.with_borrow_mut(|new| new.push(name));
+            }
+        });
+    }
+
+    /// Returns the probes that were hit for the first time since the last call on this thread.
+    pub fn take_new() -> Vec<&'static str> {
+        local::NEW.take()
     }
 
     /// Returns the hits counted on this thread since the last call, by probe.
     pub fn take() -> BTreeMap<&'static str, u64> {
+        local::NEW.take();
         local::HITS.take()
     }
 }

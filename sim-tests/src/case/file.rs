@@ -11,7 +11,7 @@ use crate::bugs;
 use crate::nemesis::{Fault, FaultId};
 use crate::operation::{Operation, OperationId};
 use crate::options::{Mode, Options, Plan, Profile};
-use crate::world::Decided;
+use crate::world::{Decided, Reseed};
 
 /// The version of the format that is written.
 const VERSION: u32 = 1;
@@ -53,6 +53,8 @@ struct File {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fates: Vec<Decided>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    reseed: Option<Reseed>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     expected: Option<Expected>,
 }
 
@@ -84,6 +86,7 @@ impl Case {
             faults: file.faults,
             operations: file.operations,
             decided: file.fates,
+            reseed: file.reseed,
             expected: file.expected,
             ..Self::drawn(options)
         };
@@ -125,6 +128,7 @@ impl Case {
             operations: self.operations.clone(),
             without: without.collect(),
             fates: self.decided.clone(),
+            reseed: self.reseed,
             expected: self.expected.clone(),
         };
         match serde_json::to_value(&file) {
@@ -150,7 +154,7 @@ fn named(mode: Mode) -> String {
 }
 
 /// The order in which the fields stand in a file.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "version",
     "about",
     "mode",
@@ -162,6 +166,7 @@ const ORDER: [&str; 12] = [
     "operations",
     "without",
     "fates",
+    "reseed",
     "expected",
 ];
 

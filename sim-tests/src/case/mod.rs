@@ -20,6 +20,7 @@
 //! | `operations` | each with name, time and request; if absent, drawn |
 //! | `without` | names of drawn faults and operations that are left out |
 //! | `fates` | single segments and syncs that are decided, not drawn |
+//! | `reseed` | if present, from when on all that is drawn is drawn anew |
 //! | `expected` | what came of it: who spoke, the hash, the main events, a digest of each event |
 //!
 //! Times are in milliseconds, to the nanosecond. An unknown setting or version is an error.
@@ -48,7 +49,7 @@ use crate::nemesis::{self, Fault, FaultId};
 use crate::operation::{Drawn, Operation, OperationId};
 use crate::options::{FaultClasses, Options, Plan, Profile};
 use crate::run::Report;
-use crate::world::{Decided, LogEntry};
+use crate::world::{Decided, LogEntry, Reseed};
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
@@ -67,6 +68,8 @@ pub struct Case {
     pub without_operations: BTreeSet<OperationId>,
     /// Fates that are not drawn.
     pub decided: Vec<Decided>,
+    /// From when on everything is drawn anew, if at all: what is listed stays.
+    pub reseed: Option<Reseed>,
     /// What came of it when it was written down.
     pub expected: Option<Expected>,
 }
@@ -112,6 +115,7 @@ impl Case {
             without_faults: BTreeSet::new(),
             without_operations: BTreeSet::new(),
             decided: Vec::new(),
+            reseed: None,
             expected: None,
         }
     }
@@ -127,7 +131,7 @@ impl Case {
         if let Some(listed) = &self.faults {
             return listed.clone();
         }
-        let mut drawn = nemesis::faults(&self.options);
+        let mut drawn = nemesis::faults(&self.options, self.reseed);
         drawn.retain(|fault| !self.without_faults.contains(&fault.id));
         drawn
     }
@@ -140,6 +144,7 @@ impl Case {
                 own.cloned().collect()
             }
             None => Drawn::new(&self.options, client)
+                .reseeded(self.reseed)
                 .take_while(|operation| operation.at < self.options.fault_phase)
                 .filter(|operation| !self.without_operations.contains(&operation.id))
                 .collect(),
@@ -161,6 +166,7 @@ impl Case {
             without_faults: BTreeSet::new(),
             without_operations: BTreeSet::new(),
             decided: self.decided.clone(),
+            reseed: self.reseed,
             expected: Some(Expected::of(report)),
         }
     }

@@ -1,9 +1,11 @@
 //! What the page shows, as data: times in microseconds, lanes and texts by number.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
+use crate::branch::{Decisive, Odds};
 use crate::case::Case;
 use crate::history::{OpId, Outcome};
 use crate::nemesis::Action;
@@ -162,6 +164,7 @@ impl<'a> Drawing<'a> {
                 Happening::Event { .. }
                 | Happening::Status(_)
                 | Happening::File { .. }
+                | Happening::Probe(_)
                 | Happening::Gone { .. } => {}
             }
         }
@@ -268,6 +271,7 @@ impl<'a> Drawing<'a> {
                 Happening::Event { .. }
                 | Happening::Sent { .. }
                 | Happening::File { .. }
+                | Happening::Probe(_)
                 | Happening::Gone { .. } => {}
             }
         }
@@ -286,7 +290,10 @@ impl<'a> Drawing<'a> {
                 Happening::Gone { path } => {
                     files.entry(path).or_default().push((micros(entry.at), -1, 0));
                 }
-                Happening::Event { .. } | Happening::Sent { .. } | Happening::Status(_) => {}
+                Happening::Event { .. }
+                | Happening::Sent { .. }
+                | Happening::Probe(_)
+                | Happening::Status(_) => {}
             }
         }
         let mut busiest: Vec<(&str, Vec<FilePoint>)> = files.into_iter().collect();
@@ -393,6 +400,16 @@ pub(super) fn of(case: &Case, report: &Report) -> Json {
         "story": story.collect::<Vec<_>>(),
         "facts": facts(case, report),
     })
+}
+
+/// Returns how likely the failure was, moment by moment, and the stretch that decided it.
+pub(super) fn of_odds(odds: &Odds) -> Map<String, Json> {
+    let at = |at: Duration| u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+    let points = odds.points.iter().map(|point| json!([at(point.at), point.percent()]));
+    let Decisive { from, till, .. } = &odds.decisive;
+    let decisive = json!([at(from.at), at(till.at), from.percent(), till.percent()]);
+    let points = Json::Array(points.collect());
+    Map::from_iter([("odds".to_owned(), points), ("decisive".to_owned(), decisive)])
 }
 
 fn facts(case: &Case, report: &Report) -> Vec<(&'static str, String)> {

@@ -16,7 +16,10 @@
 mod data;
 mod svg;
 
+use serde_json::Value as Json;
+
 pub use self::svg::last_moments;
+use crate::branch::Odds;
 use crate::case::Case;
 use crate::run::Report;
 
@@ -28,7 +31,20 @@ const PLACE: &str = "@DATA@";
 
 /// Returns the page of a run that was logged.
 pub fn page(case: &Case, report: &Report) -> String {
-    let json = data::of(case, report).to_string();
+    filled(&data::of(case, report))
+}
+
+/// Returns the page of a run with how likely its failure was all along it.
+pub fn page_with_odds(case: &Case, odds: &Odds) -> String {
+    let mut json = data::of(case, &odds.report);
+    if let Some(fields) = json.as_object_mut() {
+        fields.extend(data::of_odds(odds));
+    }
+    filled(&json)
+}
+
+fn filled(json: &Json) -> String {
+    let json = json.to_string();
     // A text may hold the end of a script, which would end this one.
     PAGE.replace(PLACE, &json.replace("</", "<\\/"))
 }

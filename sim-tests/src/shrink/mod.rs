@@ -441,6 +441,7 @@ fn is_turn(entry: &LogEntry) -> bool {
         Happening::Sent { .. }
         | Happening::Status(_)
         | Happening::File { .. }
+        | Happening::Probe(_)
         | Happening::Gone { .. } => false,
     }
 }

@@ -20,6 +20,7 @@ use super::disk::SyncJob;
 use super::fault::FaultLedger;
 use super::log::{Happening, Log};
 use super::net::{ConnId, Side};
+use super::options::Reseed;
 use super::trace::{Record, Trace};
 
 /// What happens at a deadline.
@@ -32,6 +33,8 @@ pub(super) enum Event {
     Reset(ConnId, Side),
     /// A sync of a file or directory completes.
     Sync(SyncJob),
+    /// Everything is drawn anew from now on.
+    Reseed(Reseed),
 }
 
 /// An entry of the timer queue: deadline in nanoseconds, then the order of insertion.
@@ -85,6 +88,13 @@ impl Core {
     pub(super) fn note(&self, host: Host, what: impl FnOnce() -> Happening) {
         if let Some(log) = &self.log {
             log.note(self.now(), self.names.get(host.0).cloned(), what());
+        }
+    }
+
+    /// Notes something about the world in the log, if there is one.
+    pub(super) fn note_world(&self, what: impl FnOnce() -> Happening) {
+        if let Some(log) = &self.log {
+            log.note(self.now(), None, what());
         }
     }
 

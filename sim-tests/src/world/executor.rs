@@ -41,11 +41,14 @@ const TURN: u64 = 50;
 const TASKS_MAX: usize = 1_000_000;
 
 /// The tasks that can go on, and what draws the next.
+#[derive(Default)]
 pub(super) struct Executor {
     ready: Mutex<Vec<Ready>>,
     /// Nanoseconds since the world began.
     now: AtomicU64,
     task_count: AtomicUsize,
+    /// What the turns of all tasks are drawn anew by; 0 for nothing.
+    reseed: AtomicU64,
 }
 
 /// A task that can go on.
@@ -100,8 +103,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Executor {
     pub(super) fn new() -> Arc<Self> {
-        let (ready, now, task_count) = Default::default();
-        Arc::new(Self { ready, now, task_count })
+        Arc::new(Self::default())
+    }
+
+    /// Draws the turns of all tasks anew from now on.
+    pub(super) fn reseed(&self, number: u64) {
+        self.reseed.store(number + 1, Ordering::Relaxed);
     }
 
     /// Takes note of the time.
@@ -140,7 +147,11 @@ impl Executor {
     }
 
     fn push(&self, task: Arc<Task>) {
-        let fate = lock(&task.turns).next(self.now.load(Ordering::Relaxed));
+        let mut fate = lock(&task.turns).next(self.now.load(Ordering::Relaxed));
+        let reseed = self.reseed.load(Ordering::Relaxed);
+        if reseed > 0 {
+            fate = fate.reseeded(reseed);
+        }
         let (rank, nanos) = (fate.bits(For::Rank), TURN + fate.below(For::Turn, TURN));
         lock(&self.ready).push(Ready { task, rank, nanos });
     }

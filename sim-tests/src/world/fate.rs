@@ -18,6 +18,9 @@
 //! asked of it here; nobody tries to predict a fate. What needs many draws at once (the garbage in
 //! a torn sector) starts a stream from a fate.
 //!
+//! A world may be [reseeded](super::Reseed) at some moment: then every fate is replaced by another
+//! one, so that a run has many continuations from there.
+//!
 //! # Invariants
 //! 1. Fates of different names are independent, and so are the draws of one fate for different
 //!    purposes.
@@ -143,6 +146,11 @@ impl Fate {
         self.of(fold_bytes(name.as_bytes()))
     }
 
+    /// Returns the fate that takes its place when everything is drawn anew.
+    pub(super) fn reseeded(self, number: u64) -> Self {
+        self.named("reseed").of(number)
+    }
+
     /// Draws any 64 bits.
     pub(super) fn bits(self, purpose: For) -> u64 {
         finish(self.0 ^ purpose.number().wrapping_mul(STEP))
@@ -208,6 +216,11 @@ impl Passing {
     /// Decides something otherwise than it would be drawn.
     pub(super) fn decide(&mut self, moment: Moment, value: u64) {
         self.decided.insert(moment, value);
+    }
+
+    /// Draws everything anew from now on, but for what was decided.
+    pub(super) fn reseed(&mut self, number: u64) {
+        self.fate = self.fate.reseeded(number);
     }
 
     /// Returns the fate of what happens here now.

@@ -51,6 +51,8 @@ pub enum Happening {
         /// Bytes of them that wait for a sync.
         pending: u64,
     },
+    /// A rare path of the nodes was taken for the first time.
+    Probe(&'static str),
     /// A file has lost its name.
     Gone {
         /// The file.
@@ -79,6 +81,7 @@ impl LogEntry {
             Happening::Sent { .. }
             | Happening::Status(_)
             | Happening::File { .. }
+            | Happening::Probe(_)
             | Happening::Gone { .. } => None,
         }
     }
@@ -113,6 +116,7 @@ impl LogEntry {
             Happening::File { path, cached, pending } => {
                 write!(line, "{path}: {cached} bytes, {pending} of them not durable")
             }
+            Happening::Probe(name) => write!(line, "takes the rare path {name}"),
             Happening::Gone { path } => write!(line, "{path} is gone"),
         }
         .ok();

@@ -54,7 +54,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::waker_ref;
-use mangrove::base::Rng;
+use mangrove::base::{Rng, probe};
 
 pub use self::clock::EPOCH_MS;
 use self::clock::{Clock, Sleep, Until};
@@ -71,7 +71,7 @@ pub use self::log::{Happening, Log, LogEntry};
 use self::net::Net;
 pub use self::net::{Reset, Sent, SimListener, SimNet, SimStream};
 pub use self::options::{
-    ClockOptions, DiskOptions, Latency, LinkOptions, NetOptions, WorldOptions,
+    ClockOptions, DiskOptions, Latency, LinkOptions, NetOptions, Reseed, WorldOptions,
 };
 pub use self::run::{RunFailure, run_seed};
 pub use self::trace::Record;
@@ -192,8 +192,30 @@ impl State {
         id
     }
 
+    /// Notes the rare paths that were taken for the first time in the turn that is over.
+    fn note_probes(&self) {
+        for name in probe::take_new() {
+            self.core.note_world(|| Happening::Probe(name));
+        }
+    }
+
+    /// Draws everything anew from now on.
+    fn reseed(&mut self, reseed: Reseed, executor: &Executor) {
+        let number = reseed.number;
+        self.fate = self.fate.reseeded(number);
+        self.rng = reseed.split(&self.rng);
+        self.net.reseed(reseed);
+        self.disks.values_mut().for_each(|disk| disk.reseed(number));
+        for host in &mut self.hosts {
+            host.fate = host.fate.reseeded(number);
+            host.rng = reseed.split(&host.rng);
+            host.timers.reseed(number);
+        }
+        executor.reseed(number);
+    }
+
     /// Carries out all that is due.
-    fn drive(&mut self) {
+    fn drive(&mut self, executor: &Executor) {
         let now = self.core.now();
         if self.core.trace.records_everything() && now >= self.next_tick {
             self.record_disks(now);
@@ -208,6 +230,7 @@ impl State {
                         disk.complete_sync(&mut self.core, job);
                     }
                 }
+                Event::Reseed(reseed) => self.reseed(reseed, executor),
             }
         }
     }
@@ -284,8 +307,12 @@ impl World {
     /// Makes a world without machines. Must be called inside a madsim runtime, see [`run_seed`].
     pub fn new(rng: &Rng, options: WorldOptions) -> Self {
         let time = madsim::time::TimeHandle::current();
+        let mut core = Core::new(time, options.record, options.log.clone());
+        if let Some(reseed) = options.reseed {
+            core.insert(nanos(reseed.at), Event::Reseed(reseed));
+        }
         let state = State {
-            core: Core::new(time, options.record, options.log.clone()),
+            core,
             net: Net::new(options.net.clone(), rng, options.decided.clone()),
             hosts: Vec::new(),
             disks: BTreeMap::new(),
@@ -316,7 +343,7 @@ impl World {
                 let goes_on = self.shared.with(|state| {
                     let leaps = state.core.leap();
                     executor.at(state.core.now());
-                    state.drive();
+                    state.drive(executor);
                     leaps
                 });
                 assert!(goes_on, "no deadline is left, and every task waits for something");
@@ -329,10 +356,13 @@ impl World {
                 }
             }
             self.shared.with(|state| {
+                if state.core.is_logged() {
+                    state.note_probes();
+                }
                 let is_due = state.core.pass(nanos);
                 executor.at(state.core.now());
                 if is_due {
-                    state.drive();
+                    state.drive(executor);
                 }
             });
         }

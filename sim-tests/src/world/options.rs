@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use mangrove::base::Rng;
+use serde::{Deserialize, Serialize};
+
 use super::core::nanos;
 use super::fate::{Decided, Fate, For};
 use super::log::Log;
@@ -24,8 +27,30 @@ pub struct WorldOptions {
     pub clock: ClockOptions,
     /// Fates that are not drawn.
     pub decided: Vec<Decided>,
+    /// From when on everything is drawn anew, if at all.
+    pub reseed: Option<Reseed>,
     /// Where to note what happens, if anywhere.
     pub log: Option<Log>,
+}
+
+/// Fresh randomness from a moment on; what was decided before it is as it was.
+///
+/// Everything that the world draws is drawn anew: fates, turns of tasks, what processes draw that
+/// start later. A process that runs goes on with the stream that it began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reseed {
+    /// The moment, since the world began.
+    #[serde(rename = "at_ms", with = "crate::case::ms")]
+    pub at: Duration,
+    /// Which fresh randomness: each number is another one.
+    pub number: u64,
+}
+
+impl Reseed {
+    /// Returns what is drawn from instead of a stream.
+    pub(crate) fn split(self, rng: &Rng) -> Rng {
+        rng.split("reseed").split(&self.number.to_string())
+    }
 }
 
 /// The network: one set of faults among servers, one for links that a client is at (N10).

@@ -2,26 +2,184 @@
 
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use sim_tests::branch::{self, Effort, Moment};
 use sim_tests::case::{Case, Expected};
 use sim_tests::history::jsonl;
 use sim_tests::report;
-use sim_tests::run::{Keep, Report, run_case};
-use sim_tests::shrink::{self, Budget};
+use sim_tests::run::{self, Keep, run_case};
+use sim_tests::shrink::{self, Budget, Failure};
 use sim_tests::world::Record;
 
 use crate::arguments::{Output, Which};
-use crate::write;
+use crate::{processors, refuse, write};
 
-/// What becomes of a replay besides its verdict.
-pub(crate) struct Outputs {
-    pub(crate) write: Option<PathBuf>,
-    pub(crate) trace: Option<PathBuf>,
-    pub(crate) history: Option<PathBuf>,
-    pub(crate) quiet: bool,
+/// Runs one seed or replay file and prints its trace, ending with the hash of everything.
+#[derive(Args)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    which: Which,
+    /// Leave out faults and operations by their names, separated by commas, as f12,c2.17.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// Write every decision of the run to this replay file.
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// Write the trace to this file instead of printing it.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// Write the history of the clients to this file, as JSON Lines.
+    #[arg(long)]
+    history: Option<PathBuf>,
+    /// Print only the last line.
+    #[arg(long)]
+    quiet: bool,
 }
 
-pub(crate) fn replay(case: &Case, outputs: &Outputs) -> bool {
+impl Replay {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { which, without, write, trace, history, quiet } = self;
+        let mut case = which.case();
+        if let Err(error) = case.leave_out(&without) {
+            refuse(&error.to_string());
+        }
+        replay(&case, &Outputs { write, trace, history, quiet })
+    }
+}
+
+/// Makes a failing run small: few decisions by which the same checker still speaks.
+#[derive(Args)]
+pub(crate) struct Shrink {
+    #[command(flatten)]
+    which: Which,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Stop after so many runs.
+    #[arg(long, default_value_t = 4000)]
+    runs_max: u64,
+    /// Stop after so many processor seconds.
+    #[arg(long, default_value_t = 50.0)]
+    cpu_seconds_max: f64,
+    /// Write what is left to this replay file.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// Write it as a test in Rust to this file.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+}
+
+impl Shrink {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { which, jobs, runs_max, cpu_seconds_max, output, scenario } = self;
+        let jobs = jobs.unwrap_or_else(processors);
+        let budget = Budget { jobs, runs_max, cpu_seconds_max };
+        shrink_one(&which, budget, output, scenario)
+    }
+}
+
+/// Shrinks failures of different planted bugs, and tells how small they became.
+#[derive(Args)]
+pub(crate) struct ShrinkAll {
+    /// How many failures.
+    #[arg(long, default_value_t = 20)]
+    failures: usize,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// How to print the table.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl ShrinkAll {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { failures, jobs, output } = self;
+        shrink_all(failures, jobs.unwrap_or_else(processors), output)
+    }
+}
+
+/// Writes a run as one HTML page to look at.
+#[derive(Args)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    which: Which,
+    /// Where to.
+    #[arg(long, default_value = "report.html")]
+    out: PathBuf,
+    /// Write its last moments as a picture to this file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+impl Report {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { which, out, svg } = self;
+        write_report(&which.case(), &out, svg)
+    }
+}
+
+/// Continues a run in many ways, and shows when its failure was decided.
+///
+/// The run is replayed up to a moment; from there on everything is drawn anew: when messages
+/// arrive, how long disks take, and the faults and requests that the seed draws. (What a replay
+/// file lists stays.) Without --reseed-from, moments all along a failing run are tried. Where
+/// the share that fails rises the most, it was decided, and the events there are printed.
+#[derive(Args)]
+pub(crate) struct Branch {
+    #[command(flatten)]
+    which: Which,
+    /// Only from this moment: the number of an event of the trace (1234), a time as the trace
+    /// prints it (12.345678), or the first time that a rare path is taken (probe:NAME).
+    #[arg(long, value_name = "EVENT")]
+    reseed_from: Option<Moment>,
+    /// Continuations of each moment.
+    #[arg(long, default_value_t = 20)]
+    branches: u64,
+    /// Moments that are tried, before the search for the decisive one.
+    #[arg(long, default_value_t = 16)]
+    points: u32,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Write the run as a page, with its odds, to this file.
+    #[arg(long, conflicts_with = "reseed_from")]
+    out: Option<PathBuf>,
+    /// Write the first continuation that fails to this replay file.
+    #[arg(long, requires = "reseed_from")]
+    write: Option<PathBuf>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Branch {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { which, reseed_from, branches, points, jobs, out, write, output } = self;
+        let jobs = jobs.unwrap_or_else(processors);
+        let effort = Effort { branches, points, jobs };
+        match reseed_from {
+            Some(moment) => branch_at(&which.case(), &moment, effort, write, output),
+            None => branch(&which.case(), effort, out, output),
+        }
+    }
+}
+
+/// What becomes of a replay besides its verdict.
+struct Outputs {
+    write: Option<PathBuf>,
+    trace: Option<PathBuf>,
+    history: Option<PathBuf>,
+    quiet: bool,
+}
+
+fn replay(case: &Case, outputs: &Outputs) -> bool {
     let Outputs { write: replay_file, trace, history, quiet } = outputs;
     if !quiet {
         println!("seed {}: {}", case.options.seed, case.options);
@@ -51,7 +209,7 @@ pub(crate) fn replay(case: &Case, outputs: &Outputs) -> bool {
     report.violation.is_some()
 }
 
-fn print_divergence(expected: &Expected, report: &Report) {
+fn print_divergence(expected: &Expected, report: &run::Report) {
     let spoke = report.violation.as_ref().map(|violation| violation.checker);
     if spoke != expected.checker.as_deref() {
         let name = |checker: Option<&str>| checker.unwrap_or("nobody").to_owned();
@@ -63,7 +221,7 @@ fn print_divergence(expected: &Expected, report: &Report) {
     }
 }
 
-fn print_verdict(report: &Report) {
+fn print_verdict(report: &run::Report) {
     if let Some(violation) = &report.violation {
         println!("seed {}: VIOLATION of {}", report.seed, violation.checker);
         println!("{violation}");
@@ -81,7 +239,7 @@ fn print_verdict(report: &Report) {
 }
 
 /// Shrinks one failure, prints its story, and tells whether there was one.
-pub(crate) fn shrink_one(
+fn shrink_one(
     which: &Which,
     budget: Budget,
     output: Option<PathBuf>,
@@ -120,7 +278,7 @@ pub(crate) fn shrink_one(
 }
 
 /// Shrinks failures of different planted bugs; tells whether one of them could not be.
-pub(crate) fn shrink_all(failures: usize, jobs: usize, output: Output) -> bool {
+fn shrink_all(failures: usize, jobs: usize, output: Output) -> bool {
     let progress = |row: &shrink::Row| eprintln!("{}", row.to_line());
     let rows = shrink::shrink_planted(failures, jobs, progress);
     if output == Output::Json {
@@ -132,7 +290,7 @@ pub(crate) fn shrink_all(failures: usize, jobs: usize, output: Output) -> bool {
 }
 
 /// Writes a run as a page, and its last moments as a picture; tells whether it broke a promise.
-pub(crate) fn write_report(case: &Case, out: &Path, svg: Option<PathBuf>) -> bool {
+fn write_report(case: &Case, out: &Path, svg: Option<PathBuf>) -> bool {
     let report = run_case(case, Keep { trace: Record::Nothing, log: true });
     write(out, &report::page(case, &report));
     println!("open {} in a browser", out.display());
@@ -141,4 +299,70 @@ pub(crate) fn write_report(case: &Case, out: &Path, svg: Option<PathBuf>) -> boo
     }
     print_verdict(&report);
     report.violation.is_some()
+}
+
+/// Shows how likely a failure was all along a run; tells whether there was one.
+fn branch(case: &Case, effort: Effort, out: Option<PathBuf>, output: Output) -> bool {
+    let bar = continuations_bar();
+    let odds = branch::odds(case, effort, &bar);
+    bar.finish_and_clear();
+    let Ok(odds) = odds else {
+        refuse("the run breaks no promise: name a moment with --reseed-from")
+    };
+    match output {
+        Output::Json => println!("{}", odds.to_json()),
+        Output::Table => println!("{}", odds.to_text()),
+    }
+    if let Some(path) = out {
+        write(&path, &report::page_with_odds(case, &odds));
+        eprintln!("open {} in a browser", path.display());
+    }
+    true
+}
+
+/// Continues a run from one moment; tells whether a continuation failed.
+fn branch_at(
+    case: &Case,
+    moment: &Moment,
+    effort: Effort,
+    file: Option<PathBuf>,
+    output: Output,
+) -> bool {
+    let run = run_case(case, Keep { log: true, ..Keep::default() });
+    let Some(at) = moment.locate(&run) else {
+        refuse(&format!("there is no {moment} in this run of {} events", run.event_count))
+    };
+    let failure = run.violation.as_ref().map(Failure::of);
+    let bar = continuations_bar();
+    let point =
+        branch::try_at(case, failure.as_ref(), at, effort.branches, effort.jobs, || bar.inc(1));
+    bar.finish_and_clear();
+    match output {
+        Output::Json => println!("{}", point.to_json()),
+        Output::Table => {
+            let what = failure.map_or("in some way".to_owned(), |failure| format!("by {failure}"));
+            println!(
+                "from {:.6} s on drawn anew: {} of {} fail {what}, {} otherwise",
+                at.as_secs_f64(),
+                point.failed,
+                point.branches,
+                point.failed_otherwise
+            );
+        }
+    }
+    if let (Some(path), Some(number)) = (file, point.first_failed) {
+        let case = branch::branch(case, at, number);
+        let report = run_case(&case, Keep { log: true, ..Keep::default() });
+        write(&path, &case.written(&report).to_json());
+        eprintln!("see the first of them again: cargo sim replay {}", path.display());
+    }
+    point.failed + point.failed_otherwise > 0
+}
+
+fn continuations_bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} continuations  {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
 }

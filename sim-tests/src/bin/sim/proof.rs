@@ -2,13 +2,90 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use indicatif::ProgressBar;
 use sim_tests::determinism::{self, Proof};
 use sim_tests::golden;
-use sim_tests::options::{Leak, Plan};
+use sim_tests::options::{Leak, Mode, Plan, Profile};
+
+use crate::arguments::parse_range;
+use crate::fresh_range;
+
+/// Runs seeds in several processes and compares everything that happens in them.
+///
+/// Each event and, every tenth of a simulated second, everything that is durable on each disk
+/// must be the same in a process of its own, in a process that runs one seed after the other
+/// with another layout of its memory, and in another build if one is named.
+#[derive(Args)]
+pub(crate) struct Determinism {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// What the runs are mostly about.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    /// How many fresh seeds.
+    #[arg(long, default_value_t = 10, conflicts_with = "seed_range")]
+    seeds: u64,
+    /// These seeds, A..B (B excluded).
+    #[arg(long, value_parser = parse_range)]
+    seed_range: Option<(u64, u64)>,
+    /// The `sim` program of another build, such as target/debug/sim.
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// Let something in that no seed decides: the comparison must fail.
+    #[arg(long, value_enum, hide = true)]
+    leak: Option<Leak>,
+}
+
+impl Determinism {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { mode, profile, seeds, seed_range, against, leak } = self;
+        let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+        let plan = Plan { mode, profile };
+        prove(plan, first..end, against, leak)
+    }
+}
+
+/// Runs seeds and writes everything that happens in them to standard output.
+#[derive(Args)]
+pub(crate) struct Witness {
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    #[arg(long, value_enum)]
+    leak: Option<Leak>,
+    seeds: Vec<u64>,
+}
+
+impl Witness {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { mode, profile, leak, seeds } = self;
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        determinism::testify(Plan { mode, profile }, &seeds, leak, &mut out).is_err()
+    }
+}
+
+/// Writes a data directory as this version does, for a fixture that later ones must read.
+#[derive(Args)]
+pub(crate) struct Golden {
+    /// Where to.
+    directory: PathBuf,
+}
+
+impl Golden {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { directory } = self;
+        write_golden(&directory)
+    }
+}
 
 /// Compares the runs of seeds; tells whether two of them differ.
-pub(crate) fn prove(
+fn prove(
     plan: Plan,
     seeds: std::ops::Range<u64>,
     other_build: Option<PathBuf>,
@@ -38,7 +115,7 @@ pub(crate) fn prove(
 }
 
 /// Writes the golden data directory; tells whether that failed.
-pub(crate) fn write_golden(directory: &Path) -> bool {
+fn write_golden(directory: &Path) -> bool {
     let files = golden::make();
     let saved = files.and_then(|files| {
         golden::save(&files, directory).map_err(|error| error.to_string())?;

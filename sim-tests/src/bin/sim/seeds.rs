@@ -1,19 +1,268 @@
 //! Commands that run many seeds.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use sim_tests::branch::{self, Exploration};
 use sim_tests::bugs::{self, Hunting};
 use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan};
 use sim_tests::hunt;
+use sim_tests::options::{Mode, Plan, Profile};
 use sim_tests::swarm::{self, Swarm};
 
-use crate::arguments::Output;
-use crate::{refuse, write};
+use crate::arguments::{Output, parse_range, parse_time, scenario};
+use crate::{fresh_range, known_bug, processors, refuse, write};
+
+/// Runs many seeds and sums up what happened.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// What the runs are mostly about.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
+    #[arg(long, default_value_t = 100, conflicts_with = "seed_range")]
+    seeds: u64,
+    /// These seeds, A..B (B excluded).
+    #[arg(long, value_parser = parse_range)]
+    seed_range: Option<(u64, u64)>,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// How to print the summary.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Run {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { mode, profile, seeds, seed_range, jobs, output } = self;
+        let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+        let jobs = jobs.unwrap_or_else(processors);
+        let plan = Plan { mode, profile };
+        run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
+    }
+}
+
+/// Tries fresh seeds of every mode and profile for hours, and makes small what fails.
+///
+/// Most time goes where most is found. Of each kind of failure the seed that failed the soonest
+/// is kept, shrunk when the time is over, and written into the folder with its story, its page
+/// and a test. The same command goes on where the last one stopped.
+#[derive(Args)]
+pub(crate) struct Hunt {
+    /// How long, as 30s, 10m or 2h; making failures small comes on top.
+    #[arg(long, default_value = "10m", value_parser = parse_time)]
+    budget: Duration,
+    /// Where everything is kept.
+    #[arg(long, default_value = "hunt")]
+    folder: PathBuf,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Switch a planted bug on.
+    #[arg(long)]
+    planted: Option<String>,
+    /// How to print the tables.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Hunt {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { budget, folder, jobs, planted, output } = self;
+        let planted = planted.as_deref().map(known_bug);
+        let jobs = jobs.unwrap_or_else(processors);
+        let first_seed = fresh_range(1).0;
+        hunt_on(&hunt::Hunt { folder, budget, jobs, first_seed, planted }, output)
+    }
+}
+
+/// Runs seeds, and continues in many ways from the rare paths that few of them take.
+///
+/// A rare path of the nodes is marked by a probe. What lies behind one is tried more often in
+/// this way than by as many fresh seeds. What fails is written into the folder as replay files.
+#[derive(Args)]
+pub(crate) struct Explore {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// What the runs are mostly about.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    /// How many fresh seeds.
+    #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
+    seeds: u64,
+    /// These seeds, A..B (B excluded).
+    #[arg(long, value_parser = parse_range)]
+    seed_range: Option<(u64, u64)>,
+    /// A path is rare if at most so many of the seeds take it.
+    #[arg(long, default_value_t = 3)]
+    rare: u64,
+    /// Continuations from each rare path.
+    #[arg(long, default_value_t = 20)]
+    branches: u64,
+    /// Switch a planted bug on.
+    #[arg(long)]
+    planted: Option<String>,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Where failures are written.
+    #[arg(long, default_value = "explored")]
+    folder: PathBuf,
+    /// How to print the table.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Explore {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self {
+            mode,
+            profile,
+            seeds,
+            seed_range,
+            rare,
+            branches,
+            planted,
+            jobs,
+            folder,
+            output,
+        } = self;
+        let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+        let jobs = jobs.unwrap_or_else(processors);
+        let (plan, planted) = (Plan { mode, profile }, planted.as_deref().map(known_bug));
+        let exploration = Exploration { plan, planted, first, end, rare, branches, jobs };
+        explore_rare(&exploration, &folder, output)
+    }
+}
+
+/// Runs both replication modes through the same accidents, and shows how they bear them.
+///
+/// The primary-backup mode and the masterless one, asked at QUORUM and at ONE, get the same
+/// faults, seeds and requests. What clients could measure is written as a table and as one HTML
+/// page with pictures.
+#[derive(Args)]
+pub(crate) struct Compare {
+    /// Runs of each scenario with each of the three.
+    #[arg(long, default_value_t = 10)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Only these scenarios, separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = scenario)]
+    only: Vec<&'static compare::Scenario>,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Write the page to this file.
+    #[arg(long, default_value = "compare.html")]
+    out: PathBuf,
+    /// Write the first run of each as a replay file into this folder, for `sim replay` and
+    /// `sim report`.
+    #[arg(long)]
+    cases: Option<PathBuf>,
+    /// How to print the table.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Compare {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { seeds, first_seed, only, jobs, out, cases, output } = self;
+        let all = || compare::SCENARIOS.iter().collect();
+        let scenarios = if only.is_empty() { all() } else { only };
+        let jobs = jobs.unwrap_or_else(processors);
+        let plan = compare::Plan { scenarios, first_seed, seeds, jobs };
+        if let Some(folder) = cases {
+            write_cases(&plan, &folder);
+        }
+        compare_modes(&plan, &out, output)
+    }
+}
+
+/// Switches on one planted bug after the other and counts the seeds until it is found.
+#[derive(Args)]
+pub(crate) struct Bugs {
+    /// Those of this replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// Only these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Give a bug up after so many seeds.
+    #[arg(long, default_value_t = 1000)]
+    seeds_max: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Hunt each so many times, in ranges of seeds that follow each other.
+    #[arg(long, default_value_t = 1)]
+    ranges: u64,
+    /// Hunt each again without one class of faults after the other.
+    #[arg(long)]
+    ablate: bool,
+    /// Write the matrix to this file, as a page of the documentation.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// How to print the table.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Bugs {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { mode, only, seeds_max, first_seed, ranges, ablate, markdown, output } = self;
+        for code in &only {
+            known_bug(code);
+        }
+        let jobs = processors();
+        let hunting = Hunting { mode, only, first_seed, seeds_max, ranges, jobs };
+        hunt_planted(&hunting, ablate, markdown, output)
+    }
+}
+
+/// Loses power at every step of a store's life, in every way up to a bound, and recovers.
+#[derive(Args)]
+pub(crate) struct CrashPoints {
+    /// Operations of the script that uses the store.
+    #[arg(long, default_value_t = 200)]
+    operations: u64,
+    /// Most images of one boundary between two steps of the disk.
+    #[arg(long, default_value_t = 1000)]
+    images: usize,
+    /// The seed of the script.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Switch a planted bug on, and stop at what it does.
+    #[arg(long)]
+    planted: Option<String>,
+}
+
+impl CrashPoints {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { operations, images, seed, planted } = self;
+        let planted = planted.as_deref().map(known_bug);
+        let stop_at_first = planted.is_some();
+        explore(&CrashPlan { seed, operations, images_max: images, planted, stop_at_first })
+    }
+}
 
 /// Runs many seeds; tells whether one failed, or all of them prove nothing.
-pub(crate) fn run_swarm(swarm: &Swarm, output: Output) -> bool {
+fn run_swarm(swarm: &Swarm, output: Output) -> bool {
     let summary = swarm::run_seeds(swarm);
     if output == Output::Json {
         println!("{}", summary.to_json());
@@ -31,7 +280,7 @@ pub(crate) fn run_swarm(swarm: &Swarm, output: Output) -> bool {
 }
 
 /// Hunts for as long as there is time; tells whether anything was found, now or before.
-pub(crate) fn hunt_on(hunt: &hunt::Hunt, output: Output) -> bool {
+fn hunt_on(hunt: &hunt::Hunt, output: Output) -> bool {
     let style = ProgressStyle::with_template("{spinner} {pos} seeds, {msg}  {elapsed}");
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = style {
@@ -52,7 +301,7 @@ pub(crate) fn hunt_on(hunt: &hunt::Hunt, output: Output) -> bool {
 }
 
 /// Hunts planted bugs; tells whether one was missed.
-pub(crate) fn hunt_planted(
+fn hunt_planted(
     hunting: &Hunting,
     ablate: bool,
     markdown: Option<PathBuf>,
@@ -76,7 +325,7 @@ pub(crate) fn hunt_planted(
 }
 
 /// Explores crash points; tells whether one lost something.
-pub(crate) fn explore(plan: &CrashPlan) -> bool {
+fn explore(plan: &CrashPlan) -> bool {
     let begin = std::time::Instant::now();
     let exploration = crash::explore(plan);
     println!(
@@ -87,7 +336,7 @@ pub(crate) fn explore(plan: &CrashPlan) -> bool {
 }
 
 /// Writes the first run of each scenario with each subject as a replay file.
-pub(crate) fn write_cases(plan: &compare::Plan, folder: &Path) {
+fn write_cases(plan: &compare::Plan, folder: &Path) {
     if let Err(error) = std::fs::create_dir_all(folder) {
         refuse(&format!("cannot make {}: {error}", folder.display()));
     }
@@ -101,7 +350,7 @@ pub(crate) fn write_cases(plan: &compare::Plan, folder: &Path) {
 }
 
 /// Compares the modes; tells whether one broke a promise.
-pub(crate) fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) -> bool {
+fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) -> bool {
     let runs: u64 = plan.run_count();
     let bar = ProgressBar::new(runs);
     let (rows, broken) = compare::compare(plan, || bar.inc(1));
@@ -117,4 +366,32 @@ pub(crate) fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) ->
     write(out, &compare::page(&rows));
     eprintln!("the page is in {}", out.display());
     !broken.is_empty()
+}
+
+/// Continues from rare paths; tells whether anything failed.
+fn explore_rare(exploration: &Exploration, folder: &Path, output: Output) -> bool {
+    let bar = ProgressBar::new(exploration.seed_count());
+    let (explored, found) = branch::explore(exploration, |total| {
+        bar.set_length(total);
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    match output {
+        Output::Json => println!("{}", branch::explored_to_json(exploration, &explored, &found)),
+        Output::Table => println!("{}", branch::explored_to_table(exploration, &explored)),
+    }
+    if found.is_empty() {
+        return false;
+    }
+    if let Err(error) = std::fs::create_dir_all(folder) {
+        refuse(&format!("cannot make {}: {error}", folder.display()));
+    }
+    for (number, found) in (1..).zip(&found) {
+        let path = folder.join(format!("{number}.json"));
+        let behind =
+            found.probe.map_or("a plain seed".to_owned(), |probe| format!("behind {probe}"));
+        eprintln!("{behind}: {}\n  replay: cargo sim replay {}", found.what, path.display());
+        write(&path, &found.case.to_json());
+    }
+    true
 }

@@ -253,6 +253,16 @@ fn directory_of(path: &str) -> &str {
 }
 
 impl DiskState {
+    /// Draws everything anew from now on.
+    pub(super) fn reseed(&mut self, number: u64) {
+        self.fate = self.fate.reseeded(number);
+        self.passing.reseed(number);
+        for inode in self.inodes.values_mut() {
+            inode.fate = inode.fate.reseeded(number);
+            inode.passing.reseed(number);
+        }
+    }
+
     pub(super) fn new(
         id: DiskId,
         host: Host,

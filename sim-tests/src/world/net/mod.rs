@@ -46,7 +46,7 @@ use super::Host;
 use super::core::{Core, Event, bytes_u64, nanos};
 use super::fate::{Decided, Fate, For};
 use super::fault::{Fault, FaultSet};
-use super::options::{LinkOptions, NetOptions};
+use super::options::{LinkOptions, NetOptions, Reseed};
 use super::trace::fold_bytes;
 
 /// First port that is given to a listener that asked for any.
@@ -119,6 +119,16 @@ impl Net {
             hanging: BTreeMap::new(),
             hanging_count: 0,
             change_count: 0,
+        }
+    }
+
+    /// Draws everything anew from now on.
+    pub(super) fn reseed(&mut self, reseed: Reseed) {
+        self.fate = self.fate.reseeded(reseed.number);
+        self.swizzle = reseed.split(&self.swizzle);
+        for link in self.links.iter_mut().flatten() {
+            link.segments.reseed(reseed.number);
+            link.reads.reseed(reseed.number);
         }
     }
 
