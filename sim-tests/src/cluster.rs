@@ -20,11 +20,12 @@ use mangrove::server;
 use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::wal;
 
+use crate::atlas::Atlas;
 use crate::check::Violation;
 use crate::check::liveness::Deadlines;
 use crate::masterless;
 use crate::nemesis::{Action, Held, Weather};
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::watch::{NodeWatch, Watch, log_of};
 use crate::world::{Fault, Host, KeptDisk, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
 
@@ -62,22 +63,6 @@ enum Undo {
     OldDisk(u64, KeptDisk, Duration),
 }
 
-/// What disks have lost that was acknowledged; of one victim only.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DiskLosses {
-    /// Something that the node notices when it starts (rot).
-    pub noticed: bool,
-    /// Something that it cannot notice (a lying fsync, an old disk).
-    pub unnoticed: bool,
-}
-
-impl DiskLosses {
-    /// Tells whether anything was lost.
-    pub fn any(self) -> bool {
-        self.noticed || self.unnoticed
-    }
-}
-
 /// What the harness knows of the processes.
 #[derive(Debug, Default)]
 struct Processes {
@@ -108,8 +93,7 @@ pub struct Cluster {
     /// The node that was lied to, and the entry up to which the others must refill it.
     refilling: Option<(u64, Index)>,
     lied_to: BTreeMap<u64, bool>,
-    losses: DiskLosses,
-    victims: BTreeMap<u64, bool>,
+    atlas: Atlas,
     /// Since when each node has been up without a break.
     up_since: BTreeMap<u64, Duration>,
     keeping: bool,
@@ -133,8 +117,10 @@ impl Cluster {
             lying: false,
             refilling: None,
             lied_to: BTreeMap::new(),
-            losses: DiskLosses::default(),
-            victims: BTreeMap::new(),
+            atlas: match options.mode() {
+                Mode::PrimaryBackup => Atlas::of_log(options.node_count),
+                Mode::Masterless => Atlas::of_replicas(),
+            },
             up_since: BTreeMap::new(),
             keeping: false,
             options: options.clone(),
@@ -183,14 +169,9 @@ impl Cluster {
         self.lied_to.contains_key(&node) && self.lock().votes_lost.contains_key(&node)
     }
 
-    /// Returns what disks have lost so far, and whose.
-    pub fn disk_losses(&self) -> DiskLosses {
-        self.losses
-    }
-
-    /// Tells whether a node's disk has lost something that was acknowledged.
-    pub fn is_victim(&self, node: u64) -> bool {
-        self.victims.contains_key(&node)
+    /// Returns which disks have lost something so far.
+    pub fn atlas(&self) -> &Atlas {
+        &self.atlas
     }
 
     /// Returns since when a node has run without a break, if it runs.
@@ -388,7 +369,7 @@ impl Cluster {
                 let host = self.server(node);
                 self.world.power_off(host, PowerLoss::Strict);
                 self.watch.set_amnesic(NodeId(node));
-                self.losses.unnoticed = true;
+                self.atlas.note_unnoticed(node);
                 self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
                 // What it has lost is only on the others now: the world stays quiet until they
                 // have given it back. One more fault would be too many for any protocol.
@@ -405,8 +386,7 @@ impl Cluster {
                 let host = self.server(node);
                 self.world.crash(host);
                 self.world.restore_disk(host, &kept);
-                self.losses.unnoticed = true;
-                self.victims.insert(node, true);
+                self.atlas.note_unnoticed(node);
                 self.take_down(node, down);
             }
         }
@@ -560,8 +540,7 @@ impl Cluster {
                 if self.is_calm() && others_lead {
                     self.lying = true;
                     self.lied_to.insert(node, true);
-                    self.losses.unnoticed = true;
-                    self.victims.insert(node, true);
+                    self.atlas.note_unnoticed(node);
                     self.world.calm();
                     self.fair_weather();
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
@@ -667,8 +646,7 @@ impl Cluster {
             _ => u64::MAX,
         };
         if self.world.rot(host, reach, &mut self.rot).is_some() {
-            self.losses.noticed = true;
-            self.victims.insert(node, true);
+            self.atlas.note_noticed(node);
         }
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);

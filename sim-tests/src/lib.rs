@@ -41,6 +41,7 @@ pub mod watch;
 #[cfg(madsim)]
 pub mod workload;
 
+pub mod atlas;
 #[cfg(madsim)]
 pub mod branch;
 #[cfg(madsim)]

@@ -4,7 +4,8 @@
 //! - any number of nodes may crash, lose power, pause, stall or be cut off at any time;
 //! - disks that *damage* data (rot D10, a lying fsync D6) belong to one node of the run, the
 //!   *victim*, so that every quorum has another good copy of each record. The victim is never the
-//!   only node;
+//!   only node. Under [`Profile::Beyond`] any disk may rot, and the run is held to what the
+//!   [atlas](crate::atlas) says;
 //! - in the masterless mode the victim may also come back with an old disk;
 //! - there the wall clocks of most nodes stay within the bound that the mode states. One node's may
 //!   be hours away from the others, for a while or to the end of the run;
@@ -428,6 +429,8 @@ pub struct Nemesis {
     faults: FaultClasses,
     table_rot_chance: f64,
     victim: u64,
+    /// Whether any disk may rot, and not the victim's alone.
+    rots_anywhere: bool,
     /// The node whose clock may be far away: always the same one, so that it is a minority.
     far_clock: u64,
     root: Rng,
@@ -514,9 +517,10 @@ impl Nemesis {
             node_count: options.node_count,
             faults: options.faults,
             table_rot_chance: match options.profile {
-                Profile::Standard => TABLE_ROT_CHANCE.0,
+                Profile::Standard | Profile::Beyond => TABLE_ROT_CHANCE.0,
                 Profile::Storage => TABLE_ROT_CHANCE.1,
             },
+            rots_anywhere: options.profile == Profile::Beyond,
             victim: victim.range(1, options.node_count + 1),
             far_clock: root.split("far_clock").range(1, options.node_count + 1),
             root,
@@ -610,7 +614,7 @@ impl Draw<'_> {
                 length: millis(&mut self.rng, 500, 8000),
             },
             Class::Rot => Action::Rot {
-                node: victim,
+                node: if self.nemesis.rots_anywhere { self.aim() } else { victim },
                 tables: self.rng.chance(self.nemesis.table_rot_chance),
                 down: millis(&mut self.rng, 10, 2000),
             },

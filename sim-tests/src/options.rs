@@ -42,6 +42,9 @@ pub enum Profile {
     /// The disks: their faults are nearly always on, one after the other, while memtables and
     /// tables are so small that something is always flushed and compacted. The rest is mostly calm.
     Storage,
+    /// Disks that rot on any node, so that more may be lost than the store can mend. Such a run is
+    /// held to the contract of its class: see [`atlas`](crate::atlas).
+    Beyond,
 }
 
 impl Profile {
@@ -50,6 +53,7 @@ impl Profile {
         match self {
             Self::Standard => "standard",
             Self::Storage => "storage",
+            Self::Beyond => "beyond",
         }
     }
 
@@ -59,6 +63,7 @@ impl Profile {
         match self {
             Self::Standard => standard,
             Self::Storage => standard.for_storage(),
+            Self::Beyond => standard.for_beyond(),
         }
     }
 }
@@ -113,8 +118,9 @@ impl Plan {
         if self.mode == Mode::Masterless {
             flags.push_str(" --mode masterless");
         }
-        if self.profile == Profile::Storage {
-            flags.push_str(" --profile storage");
+        if self.profile != Profile::Standard {
+            flags.push_str(" --profile ");
+            flags.push_str(self.profile.name());
         }
         flags
     }
@@ -229,6 +235,21 @@ impl FaultClasses {
             clock_far: false,
             old_disk: false,
             absence: false,
+        }
+    }
+
+    /// The same for [`Profile::Beyond`]: rot, and a little of what brings it to light.
+    fn draw_for_beyond(rng: &Rng) -> Self {
+        let keep = |class: &str, probability| rng.split(class).chance(probability);
+        Self {
+            rot: true,
+            crash: keep("crash", 0.5),
+            power: keep("power", 0.5),
+            pause: keep("pause", 0.2),
+            partition: keep("partition", 0.4),
+            network: keep("network", 0.2),
+            stall: keep("stall", 0.2),
+            ..Self::NONE
         }
     }
 
@@ -428,6 +449,21 @@ impl Options {
                 bulk_set: load.range(1, 5),
                 ..self.mix
             },
+            ..self
+        }
+    }
+}
+
+impl Options {
+    /// Makes of them what [`Profile::Beyond`] says.
+    fn for_beyond(self) -> Self {
+        let root = Rng::new(self.seed).split("options.beyond");
+        let faults = FaultClasses::draw_for_beyond(&root.split("faults"));
+        let mut pace = root.split("pace");
+        Self {
+            profile: Profile::Beyond,
+            fault_pause: pace.duration(Duration::from_millis(500), Duration::from_secs(3)),
+            faults,
             ..self
         }
     }

@@ -11,11 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mangrove::base::{planted, probe};
 
+use crate::atlas::Contract;
 use crate::case::Case;
 use crate::check::Violation;
 use crate::check::{client, linearizable};
@@ -40,6 +42,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(4);
 /// Tries of a write after convergence. A disk may have been full and then have stalled: the node
 /// notices the space only after the stall, which lasts seconds.
 const SERVE_ATTEMPTS: u32 = 40;
+/// How long a cluster that may halt is asked after healing.
+const BEYOND_TIME: Duration = Duration::from_secs(30);
 /// Tries of each read after that.
 const READ_ATTEMPTS: u32 = 5;
 /// Pause after each of them: a node notices only after a while that its disk has space again.
@@ -74,6 +78,10 @@ pub struct Report {
     pub time_to_converge: Duration,
     /// By what they became equal, in the masterless mode.
     pub mechanism: Option<Mechanism>,
+    /// What it was held to.
+    pub contract: Contract,
+    /// Whether it did not serve in the end, where it may halt.
+    pub is_halted: bool,
     /// What was wrong.
     pub violation: Option<Violation>,
     /// The trace, if it was recorded.
@@ -236,6 +244,8 @@ impl Report {
             traffic: Sent::default(),
             time_to_converge: Duration::ZERO,
             mechanism: None,
+            contract: Contract::MustSurvive,
+            is_halted: false,
             violation: None,
             trace: Vec::new(),
             history: History::new(),
@@ -258,6 +268,8 @@ pub struct Scene {
     shared: Arc<Shared>,
     done: Done,
     violation: Option<Violation>,
+    /// Whether it did not serve in the end.
+    is_halted: bool,
     /// How many things a script has done.
     performed: u32,
     /// When the disks of a masterless cluster are to be looked at next.
@@ -276,8 +288,17 @@ impl Scene {
         cluster.start().await;
         start_clients(world, &cluster, &options, &shared, load).await;
         let next_look = world.now() + LOOK_INTERVAL;
-        let world = world.clone();
-        Self { world, cluster, options, shared, done, violation: None, performed: 0, next_look }
+        Self {
+            world: world.clone(),
+            cluster,
+            options,
+            shared,
+            done,
+            violation: None,
+            is_halted: false,
+            performed: 0,
+            next_look,
+        }
     }
 
     /// Lets time pass, in which the clients work and what is due is undone; returns early if a
@@ -301,9 +322,14 @@ impl Scene {
 
     /// Compares the disks of a masterless cluster with what was acknowledged so far.
     async fn look_at_disks(&mut self) {
-        if self.violation.is_none() {
+        if self.violation.is_none() && self.contract() == Contract::MustSurvive {
             self.violation = self.phases().check_disks().await.err();
         }
+    }
+
+    /// Returns what the run is held to, by what has happened so far.
+    fn contract(&self) -> Contract {
+        self.cluster.atlas().contract()
     }
 
     fn phases(&mut self) -> Phases<'_> {
@@ -346,10 +372,55 @@ impl Scene {
 
     /// Heals everything, and judges the run.
     async fn finish(self) -> Report {
+        if self.contract() != Contract::MustSurvive {
+            return self.finish_beyond().await;
+        }
         if self.options.masterless.is_some() {
             return self.finish_masterless().await;
         }
         self.finish_primary_backup().await
+    }
+
+    /// Heals everything of a cluster that has lost more than it can mend: it may serve or not, but
+    /// what it answers is looked at.
+    async fn finish_beyond(mut self) -> Report {
+        let contract = self.contract();
+        if self.violation.is_none() {
+            self.shared.stop();
+            self.cluster.heal().await;
+            let is_served = self.ask_in_vain().await;
+            self.pass(BEYOND_TIME).await;
+            self.is_halted = !is_served.load(Ordering::Relaxed);
+        }
+        let violation = self.violation.take();
+        let history = self.shared.take_history();
+        let violation = violation.or_else(|| match contract {
+            Contract::MustSurvive | Contract::MayHalt => judge(&history),
+            Contract::OutOfModel => client::check_phantoms(&history).err(),
+        });
+        self.report(history, violation, Duration::ZERO)
+    }
+
+    /// Lets a client write and read everything, if anybody answers; tells later whether a write
+    /// was acknowledged.
+    async fn ask_in_vain(&self) -> Arc<AtomicBool> {
+        let host = self.world.add_client("reader");
+        let (addresses, options, shared) =
+            (self.cluster.addresses(), self.options.clone(), Arc::clone(&self.shared));
+        let clock = clock(&self.world);
+        let is_served = Arc::new(AtomicBool::new(false));
+        let served = Arc::clone(&is_served);
+        let main = move |env| async move {
+            let client = Helper::Reader.client();
+            let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
+            // First what is there: a write can only hide what was lost.
+            reader.read_everything(1).await;
+            served.store(reader.set_one().await, Ordering::Relaxed);
+            reader.read_everything(1).await;
+            std::future::pending::<()>().await;
+        };
+        self.world.start(host, main).await;
+        is_served
     }
 
     async fn finish_masterless(mut self) -> Report {
@@ -403,8 +474,11 @@ impl Scene {
         violation: Option<Violation>,
         time_to_converge: Duration,
     ) -> Report {
+        let (contract, is_halted) = (self.contract(), self.is_halted);
         let Self { world, cluster, options, shared, .. } = self;
         Report {
+            contract,
+            is_halted,
             simulated: world.now(),
             hash: world.trace_hash(),
             event_count: world.event_count(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use crate::atlas::Contract;
 use crate::masterless::options::Mechanism;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::run::{Report, run};
@@ -117,6 +118,8 @@ pub struct Summary {
     /// The slowest run of each mechanism: milliseconds and seed.
     slowest: BTreeMap<Mechanism, (u64, u64)>,
     failed: Vec<(u64, String)>,
+    /// Runs that were held to each contract, and how many of them did not serve in the end.
+    contracts: BTreeMap<Contract, (u64, u64)>,
 }
 
 /// Runs all seeds of a range.
@@ -204,6 +207,9 @@ impl Summary {
             counts.0 += injected;
             counts.1 += observable;
         }
+        let (runs, halted) = self.contracts.entry(report.contract).or_default();
+        *runs += 1;
+        *halted += u64::from(report.is_halted);
         for (probe, hits) in &report.probes {
             *self.probes.entry(probe).or_default() += hits;
         }
@@ -239,9 +245,11 @@ impl Summary {
         let demanded = match self.plan.profile {
             Profile::Standard => DEMANDED_FAULTS,
             Profile::Storage => DEMANDED_STORAGE_FAULTS,
+            Profile::Beyond => &[Fault::D10],
         };
         let of_mode: &[Fault] = match self.plan.mode {
             Mode::PrimaryBackup => &[],
+            Mode::Masterless if self.plan.profile == Profile::Beyond => &[],
             Mode::Masterless => DEMANDED_MASTERLESS_FAULTS,
         };
         let codes = demanded.iter().chain(of_mode).map(|fault| fault.code());
@@ -361,6 +369,12 @@ impl Summary {
             self.converge_percentile(99),
         )
         .ok();
+        for (contract, (runs, halted)) in &self.contracts {
+            if *contract != Contract::MustSurvive {
+                writeln!(text, "{runs} runs {contract}: {halted} of them did not serve in the end")
+                    .ok();
+            }
+        }
         let mut faults = comfy_table::Table::new();
         faults.set_header(["fault", "injected", "observable"]);
         for (code, (injected, observable)) in &self.faults {
@@ -394,6 +408,10 @@ impl Summary {
                 (code, json!({ "injected": injected, "observable": observable }))
             })
             .collect();
+        let contract = |(contract, (runs, halted)): (&Contract, &(u64, u64))| {
+            (contract.name(), json!({ "runs": runs, "not_serving": halted }))
+        };
+        let contracts: BTreeMap<_, _> = self.contracts.iter().map(contract).collect();
         json!({
             "mode": self.plan.mode.name(),
             "profile": self.plan.profile.name(),
@@ -406,6 +424,7 @@ impl Summary {
             "events_per_cpu_second": self.events_per_cpu_second(),
             "events_per_simulated_second": self.per_simulated_second(self.events),
             "acknowledged_per_simulated_second": self.per_simulated_second(self.acknowledged),
+            "contracts": contracts,
             "memory_kib": { "after_a_tenth": self.memory_kib[0], "at_the_end": self.memory_kib[1],
             "at_most": self.memory_kib[2] },
             "acknowledged": self.acknowledged, "elections": self.elections,

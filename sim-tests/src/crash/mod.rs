@@ -19,6 +19,8 @@
 //! loss right after the recovery changes nothing. Of a sample, all boundaries *within* the recovery
 //! are gone through in the same way, for a node may lose power while it recovers.
 //!
+//! What several disks owe together is explored by [`cluster`].
+//!
 //! # Left out
 //! The names of directories, which are taken to be durable. Rot, failing and lying syncs, a full
 //! disk: the swarm has them.
@@ -26,6 +28,8 @@
 //! # Sources
 //! The idea of recording once and enumerating what a crash may leave: \[ALICE\].
 
+#[cfg(madsim)]
+pub mod cluster;
 mod history;
 mod images;
 mod medium;

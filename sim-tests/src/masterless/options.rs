@@ -7,7 +7,7 @@ use mangrove::base::Rng;
 use mangrove::dynamo::Level;
 use mangrove::replica::Repair;
 
-use crate::options::{FaultClasses, Options as RunOptions};
+use crate::options::{FaultClasses, Options as RunOptions, Profile};
 
 /// By what the replicas become equal after healing. Each run that is about one of them has nothing
 /// but that, so that none can hide behind another.
@@ -117,6 +117,8 @@ pub fn draw(run: RunOptions) -> RunOptions {
     };
     let mut choice = root.split("mechanism");
     let mechanism = match choice.range(0, 20) {
+        // A node that knows that its disk lost something is made whole by anti-entropy.
+        _ if run.profile == Profile::Beyond => Mechanism::All,
         0..=7 => Mechanism::All,
         8..=13 => Mechanism::AntiEntropy,
         14..=16 => Mechanism::Hints,
@@ -160,7 +162,12 @@ pub fn draw(run: RunOptions) -> RunOptions {
     mix.delete = load.range(1, 5);
     mix.delete_row = load.range(0, 3);
     mix.bulk_set = load.range(1, 5);
-    let faults = faults(run.faults, mechanism, node_count, &root.split("faults"));
+    let faults = match run.profile {
+        Profile::Standard | Profile::Storage => {
+            faults(run.faults, mechanism, node_count, &root.split("faults"))
+        }
+        Profile::Beyond => run.faults,
+    };
     RunOptions { node_count, faults, mix, masterless: Some(options), ..run }
 }
 

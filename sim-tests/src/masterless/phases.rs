@@ -90,13 +90,11 @@ impl Phases<'_> {
 
     /// What the promises depend on, if the replicas were equal at event `until`.
     fn setting(&self, until: u32) -> Setting {
-        let losses = self.cluster.disk_losses();
-        let victim = self.cluster.nodes().find(|node| self.cluster.is_victim(*node));
-        let node = NodeId(victim.unwrap_or(0));
-        let loss = match (losses.unnoticed, losses.noticed) {
-            (true, _) => Loss::Unnoticed { until, node },
-            (false, true) => Loss::Noticed { until },
-            (false, false) => Loss::None,
+        let atlas = self.cluster.atlas();
+        let loss = match (atlas.unnoticed(), atlas.has_noticed()) {
+            (Some(node), _) => Loss::Unnoticed { until, node: NodeId(node) },
+            (None, true) => Loss::Noticed { until },
+            (None, false) => Loss::None,
         };
         let lead_ms_max =
             CLOCKS_OFF + Duration::from_millis(MASTERLESS_JUMPS_MAX_MS.unsigned_abs());
@@ -112,8 +110,7 @@ impl Phases<'_> {
 
     async fn look(&self) -> Result<Look, Violation> {
         let Some(placement) = self.cluster.placement() else { panic!("no placement") };
-        let losses = self.cluster.disk_losses();
-        let excused = |node| losses.any() && self.cluster.is_victim(node);
+        let excused = |node| self.cluster.atlas().has_lost(node);
         disks::look(self.cluster, &placement, excused).await.map_err(|(node, what)| {
             let what = format!("the disk of node {node} cannot be recovered: {what}");
             Violation { checker: "durability", what, at: self.now_ns() }
@@ -127,7 +124,7 @@ impl Phases<'_> {
         let look = self.look().await?;
         let mut ledger = Ledger::new(&history, self.setting(u32::MAX));
         ledger.learn(&look.stores);
-        let missing = u32::from(self.cluster.disk_losses().any());
+        let missing = u32::from(self.cluster.atlas().has_losses());
         durability::check(&ledger, &look.stores, self.now_ns(), missing)?;
         self.check_hints_of(&ledger, &look, HINT_DEADLINES[0])
     }
@@ -150,9 +147,8 @@ impl Phases<'_> {
         if !self.masterless().repair.hints || self.options.faults.disk_full {
             return Ok(());
         }
-        let victims = self.cluster.nodes().filter(|node| self.cluster.is_victim(*node));
-        let forgetful: BTreeSet<NodeId> =
-            victims.filter(|_| self.cluster.disk_losses().any()).map(NodeId).collect();
+        let losers = self.cluster.nodes().filter(|node| self.cluster.atlas().has_lost(*node));
+        let forgetful: BTreeSet<NodeId> = losers.map(NodeId).collect();
         let coordinators: BTreeMap<NodeId, Coordinator> = self
             .cluster
             .nodes()

@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Explore(seeds::Explore),
     ShrinkAll(one::ShrinkAll),
     CrashPoints(seeds::CrashPoints),
+    ClusterCrashPoints(seeds::ClusterCrashPoints),
     #[command(hide = true)]
     Golden(proof::Golden),
     Hunt(seeds::Hunt),
@@ -62,6 +63,7 @@ impl Command {
             Self::Explore(command) => command.run(),
             Self::ShrinkAll(command) => command.run(),
             Self::CrashPoints(command) => command.run(),
+            Self::ClusterCrashPoints(command) => command.run(),
             Self::Golden(command) => command.run(),
             Self::Hunt(command) => command.run(),
             Self::Compare(command) => command.run(),

@@ -7,8 +7,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim_tests::branch::{self, Exploration};
 use sim_tests::bugs::{self, Hunting};
+use sim_tests::case::Case;
 use sim_tests::compare;
-use sim_tests::crash::{self, Plan as CrashPlan};
+use sim_tests::crash::{self, Plan as CrashPlan, cluster};
 use sim_tests::hunt;
 use sim_tests::options::{Mode, Plan, Profile};
 use sim_tests::swarm::{self, Swarm};
@@ -261,6 +262,51 @@ impl CrashPoints {
     }
 }
 
+/// Loses power at every step of every disk of a short run of a whole cluster.
+///
+/// The run is played once without a fault, to learn when its disks do something, and then with one
+/// power loss at each of those moments: of that node and of all, strictly and in part.
+#[derive(Args)]
+pub(crate) struct ClusterCrashPoints {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// The seed of the run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Most moments that are tried; more are thinned out evenly.
+    #[arg(long, default_value_t = 1000)]
+    moments: usize,
+    /// Switch a planted bug on.
+    #[arg(long)]
+    planted: Option<String>,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Where runs that fail are written.
+    #[arg(long, default_value = "crash-points")]
+    folder: PathBuf,
+}
+
+impl ClusterCrashPoints {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let Self { mode, seed, moments, planted, jobs, folder } = self;
+        let (planted, jobs) = (planted.as_deref().map(known_bug), jobs.unwrap_or_else(processors));
+        let bar = ProgressBar::new(0);
+        let plan = cluster::Plan { mode, seed, moments_max: moments, jobs, planted };
+        let exploration = cluster::explore(&plan, |total| {
+            bar.set_length(u64::try_from(total).unwrap_or(u64::MAX));
+            bar.inc(1);
+        });
+        bar.finish_and_clear();
+        println!("{exploration}");
+        let failures = exploration.violations.iter();
+        write_failures(&folder, failures.map(|(case, what)| (case, what.clone())));
+        !exploration.violations.is_empty()
+    }
+}
+
 /// Runs many seeds; tells whether one failed, or all of them prove nothing.
 fn run_swarm(swarm: &Swarm, output: Output) -> bool {
     let summary = swarm::run_seeds(swarm);
@@ -380,18 +426,24 @@ fn explore_rare(exploration: &Exploration, folder: &Path, output: Output) -> boo
         Output::Json => println!("{}", branch::explored_to_json(exploration, &explored, &found)),
         Output::Table => println!("{}", branch::explored_to_table(exploration, &explored)),
     }
-    if found.is_empty() {
-        return false;
-    }
-    if let Err(error) = std::fs::create_dir_all(folder) {
-        refuse(&format!("cannot make {}: {error}", folder.display()));
-    }
-    for (number, found) in (1..).zip(&found) {
+    write_failures(
+        folder,
+        found.iter().map(|found| {
+            let behind = found.probe.map_or("a plain seed", |probe| probe);
+            (&found.case, format!("behind {behind}: {}", found.what))
+        }),
+    );
+    !found.is_empty()
+}
+
+/// Writes runs that failed as replay files, and says how to see each again.
+fn write_failures(folder: &Path, failures: impl Iterator<Item = (&Case, String)>) {
+    for (number, (case, what)) in (1..).zip(failures) {
+        if let Err(error) = std::fs::create_dir_all(folder) {
+            refuse(&format!("cannot make {}: {error}", folder.display()));
+        }
         let path = folder.join(format!("{number}.json"));
-        let behind =
-            found.probe.map_or("a plain seed".to_owned(), |probe| format!("behind {probe}"));
-        eprintln!("{behind}: {}\n  replay: cargo sim replay {}", found.what, path.display());
-        write(&path, &found.case.to_json());
+        eprintln!("{what}\n  replay: cargo sim replay {}", path.display());
+        write(&path, &case.to_json());
     }
-    true
 }
