@@ -301,8 +301,8 @@ impl ClusterCrashPoints {
         });
         bar.finish_and_clear();
         println!("{exploration}");
-        let failures = exploration.violations.iter();
-        write_failures(&folder, failures.map(|(case, what)| (case, what.clone())));
+        let failures = exploration.violations.iter().map(|(case, what)| (case, what.clone()));
+        write_failures(&folder, &failures.collect::<Vec<_>>());
         !exploration.violations.is_empty()
     }
 }
@@ -426,18 +426,17 @@ fn explore_rare(exploration: &Exploration, folder: &Path, output: Output) -> boo
         Output::Json => println!("{}", branch::explored_to_json(exploration, &explored, &found)),
         Output::Table => println!("{}", branch::explored_to_table(exploration, &explored)),
     }
-    write_failures(
-        folder,
-        found.iter().map(|found| {
-            let behind = found.probe.map_or("a plain seed", |probe| probe);
-            (&found.case, format!("behind {behind}: {}", found.what))
-        }),
-    );
+    let failure = |found: &branch::Found| {
+        let behind = found.probe.unwrap_or("a plain seed");
+        format!("behind {behind}: {}", found.what)
+    };
+    let failures = found.iter().map(|found| (&found.case, failure(found)));
+    write_failures(folder, &failures.collect::<Vec<_>>());
     !found.is_empty()
 }
 
 /// Writes runs that failed as replay files, and says how to see each again.
-fn write_failures(folder: &Path, failures: impl Iterator<Item = (&Case, String)>) {
+fn write_failures(folder: &Path, failures: &[(&Case, String)]) {
     for (number, (case, what)) in (1..).zip(failures) {
         if let Err(error) = std::fs::create_dir_all(folder) {
             refuse(&format!("cannot make {}: {error}", folder.display()));
