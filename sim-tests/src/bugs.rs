@@ -4,8 +4,8 @@
 //! `planted!("…")`, at the place where the right code stands, and is switched on for a run by its
 //! code. A hunt runs ordinary swarm seeds until one fails, and says how many that took and who
 //! spoke first: a checker that a client could be, or an assertion inside the node. An *ablation*
-//! hunts again with one class of faults switched off after the other, and so says what each class
-//! is good for.
+//! hunts again with one class of faults switched off after the other, and with the checker
+//! [mute](crate::check::mute) that spoke first, and so says what each is good for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,13 +13,14 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use crate::case::settings;
+use crate::check::Violation;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::swarm::{self, Swarm, percentile};
 
 /// Seeds beyond four times those that a bug took, after which an ablation gives up.
 const ABLATION_SEEDS: u64 = 50;
 
-/// What a violation begins with if an assertion of the program spoke.
+/// Who spoke, if an assertion of the program did.
 const ASSERTION: &str = "assertion";
 
 /// A planted bug.
@@ -117,7 +118,7 @@ pub struct Hunt {
     /// In which runs.
     pub plan: Plan,
     /// Seeds until it was found, the failing one included, and what was said.
-    pub found: Option<(u64, String)>,
+    pub found: Option<(u64, Violation)>,
     /// The failing seed.
     pub seed: Option<u64>,
     /// Processor seconds.
@@ -196,17 +197,21 @@ pub fn hunt_all(hunting: &Hunting, progress: impl Fn(&Hunt)) -> Vec<Hunt> {
     hunts
 }
 
-/// Which faults finding a bug depends on.
+/// Which faults and which checker finding a bug depends on.
 #[derive(Debug, Clone)]
 pub struct Ablation {
     /// The bug.
     pub bug: Bug,
     /// Classes of faults without which it was not found, each with the seeds that were tried.
     pub needs: Vec<(&'static str, u64)>,
+    /// Who spoke when the checker that had spoken first was mute, if anybody did; `None` if an
+    /// assertion had, which cannot be.
+    pub instead: Option<Option<String>>,
 }
 
-/// Hunts bugs that were found once more, with one class of faults off after the other; `progress`
-/// is told of each bug. A class that the failing seed did without is not tried.
+/// Hunts bugs that were found once more, with one class of faults off after the other, and with the
+/// checker mute that spoke first; `progress` is told of each bug. A class that the failing seed did
+/// without is not tried.
 ///
 /// A hunt is given up after fifty more than four times the seeds that it took with all classes, so
 /// "not found" means at least four times as hard to find.
@@ -214,14 +219,20 @@ pub fn ablate_all(hunts: &[Hunt], jobs: usize, progress: impl Fn(&Ablation)) -> 
     let mut ablations = Vec::new();
     for of_bug in hunts.chunk_by(|one, other| one.bug.code == other.bug.code) {
         let mut found = of_bug.iter().filter_map(|hunt| {
-            let (seeds, _) = hunt.found.as_ref()?;
-            Some((hunt, *seeds, hunt.seed?))
+            let (seeds, violation) = hunt.found.as_ref()?;
+            Some((hunt, *seeds, violation, hunt.seed?))
         });
-        let Some((hunt, first, failing)) = found.next() else { continue };
-        let slowest = found.map(|(_, seeds, _)| seeds).max().unwrap_or(0).max(first);
+        let Some((hunt, first, violation, failing)) = found.next() else { continue };
+        let slowest = found.map(|(_, seeds, ..)| seeds).max().unwrap_or(0).max(first);
         let seeds_max = slowest * 4 + ABLATION_SEEDS;
         let range = (failing + 1 - first, seeds_max);
-        let mut ablation = Ablation { bug: hunt.bug, needs: Vec::new() };
+        let mute = Some(violation.checker).filter(|checker| *checker != ASSERTION);
+        let instead = mute.map(|_| {
+            let quiet = |options: &mut Options| options.mute = mute;
+            let again = hunt_where(hunt.bug, hunt.plan.mode, range, jobs, quiet);
+            again.found.map(|(_, violation)| speaker(&violation))
+        });
+        let mut ablation = Ablation { bug: hunt.bug, needs: Vec::new(), instead };
         for (class, is_on) in hunt.plan.draw(failing).faults.named() {
             let off = [(format!("faults.{class}"), json!(false))].into_iter().collect();
             let without = |options: &mut Options| {
@@ -246,7 +257,16 @@ pub fn ablate_all(hunts: &[Hunt], jobs: usize, progress: impl Fn(&Ablation)) -> 
 impl Ablation {
     /// Returns one line for people.
     pub fn to_line(&self) -> String {
-        format!("{:<5} needs {}", self.bug.code, self.names())
+        format!("{:<5} needs {}; instead {}", self.bug.code, self.names(), self.second())
+    }
+
+    /// Returns who spoke when the first was mute.
+    fn second(&self) -> &str {
+        match &self.instead {
+            Some(Some(who)) => who,
+            Some(None) => "nobody",
+            None => "–",
+        }
     }
 
     fn names(&self) -> String {
@@ -266,25 +286,28 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
          was hunted in {ranges} ranges of at most {seeds_max} seeds of the standard profile.\n\
          *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
          classes of faults without which it was not found in four times as many seeds and\n\
-         {ABLATION_SEEDS} more. Written by:\n\n    \
+         {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first checker\n\
+         was mute (an assertion cannot be). Written by:\n\n    \
          cargo sim bugs{flags}{only} --ranges {ranges} --seeds-max {seeds_max} \
          --ablate --markdown FILE\n\n\
-         | bug | what it does | seeds, median | p95 | spoke first | needs |\n\
-         |---|---|---|---|---|---|\n"
+         | bug | what it does | seeds, median | p95 | spoke first | instead | needs |\n\
+         |---|---|---|---|---|---|---|\n"
     );
     let number = |seeds| if seeds == u64::MAX { "missed".to_owned() } else { format!("{seeds}") };
     let mut speakers: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for (code, median, high) in quantiles(hunts) {
         let of_bug = || hunts.iter().filter(|hunt| hunt.bug.code == code);
-        let spoke = of_bug().filter_map(|hunt| Some(checker_of(&hunt.found.as_ref()?.1)));
+        let spoke = of_bug().filter_map(|hunt| Some(speaker(&hunt.found.as_ref()?.1)));
         let spoke: BTreeSet<String> = spoke.collect();
         let what = of_bug().next().map_or("", |hunt| hunt.bug.what);
-        let needs = ablations.iter().find(|ablation| ablation.bug.code == code);
-        let needs = needs.map_or(String::new(), Ablation::names);
+        let ablation = ablations.iter().find(|ablation| ablation.bug.code == code);
+        let needs = ablation.map_or(String::new(), Ablation::names);
+        let instead = ablation.map_or("", Ablation::second);
         let who = spoke.iter().cloned().collect::<Vec<_>>().join(", ");
         let (median, high) = (number(median), number(high));
         // Writing to a string cannot fail.
-        writeln!(text, "| {code} | {what} | {median} | {high} | {who} | {needs} |").ok();
+        writeln!(text, "| {code} | {what} | {median} | {high} | {who} | {instead} | {needs} |")
+            .ok();
         if let [only] = Vec::from_iter(spoke).as_slice() {
             speakers.entry(only.clone()).or_default().insert(code);
         }
@@ -300,6 +323,9 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     for (class, codes) in &survivors {
         writeln!(text, "| {class} | {} |", listed(codes)).ok();
     }
+    let alone = ablations.iter().filter(|ablation| ablation.instead == Some(None));
+    let alone: BTreeSet<&str> = alone.map(|ablation| ablation.bug.code).collect();
+    write!(text, "\n## Nobody spoke instead\n\n{}\n", listed(&alone)).ok();
     text.push_str("\n## Who alone spoke first\n\n| checker | bugs |\n|---|---|\n");
     for (who, codes) in &speakers {
         writeln!(text, "| {who} | {} |", listed(codes)).ok();
@@ -327,8 +353,8 @@ impl Hunt {
     /// Returns one line for people.
     pub fn to_line(&self) -> String {
         match &self.found {
-            Some((seeds, what)) => {
-                format!("{:<5} {seeds:>5} seeds  {}", self.bug.code, checker_of(what))
+            Some((seeds, violation)) => {
+                format!("{:<5} {seeds:>5} seeds  {}", self.bug.code, speaker(violation))
             }
             None => format!("{:<5} missed", self.bug.code),
         }
@@ -341,7 +367,7 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     table.set_header(["bug", "what it does", "seeds", "CPU s", "who spoke first", "replay"]);
     for hunt in hunts {
         let (seeds, who) = match &hunt.found {
-            Some((seeds, what)) => (seeds.to_string(), checker_of(what)),
+            Some((seeds, violation)) => (seeds.to_string(), speaker(violation)),
             None => ("missed".to_owned(), String::new()),
         };
         let replay = hunt.seed.map_or(String::new(), |seed| {
@@ -360,7 +386,7 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     let found = hunts.iter().filter(|hunt| hunt.found.is_some()).count();
     let mut text = table.to_string();
     let by_assertion =
-        |hunt: &&Hunt| hunt.found.as_ref().is_some_and(|(_, what)| what.starts_with(ASSERTION));
+        |hunt: &&Hunt| hunt.found.as_ref().is_some_and(|(_, found)| found.checker == ASSERTION);
     let asserted = hunts.iter().filter(by_assertion).count();
     if quantiles(hunts).len() < hunts.len() {
         write!(text, "\n{}", quantile_table(hunts)).ok();
@@ -395,8 +421,8 @@ pub fn to_json(hunts: &[Hunt]) -> String {
             json!({
                 "bug": hunt.bug.code, "what": hunt.bug.what, "seed": hunt.seed,
                 "seeds": hunt.found.as_ref().map(|(seeds, _)| seeds),
-                "first_spoke": hunt.found.as_ref().map(|(_, what)| checker_of(what)),
-                "violation": hunt.found.as_ref().map(|(_, what)| what),
+                "first_spoke": hunt.found.as_ref().map(|(_, found)| speaker(found)),
+                "violation": hunt.found.as_ref().map(|(_, found)| found.to_string()),
                 "cpu_seconds": hunt.cpu_seconds,
             })
         })
@@ -405,12 +431,13 @@ pub fn to_json(hunts: &[Hunt]) -> String {
 }
 
 /// Returns who spoke first: a checker by its name, or an assertion of the program by its place.
-fn checker_of(what: &str) -> String {
-    if what.starts_with(ASSERTION) {
-        let place = what.rsplit_once('(').and_then(|(_, place)| place.strip_suffix(')'));
-        return place.map_or(ASSERTION.to_owned(), |place| format!("{ASSERTION} {place}"));
+fn speaker(violation: &Violation) -> String {
+    let Violation { checker, what, .. } = violation;
+    let place = what.rsplit_once('(').and_then(|(_, place)| place.strip_suffix(')'));
+    match place.filter(|_| *checker == ASSERTION) {
+        Some(place) => format!("{ASSERTION} {place}"),
+        None => (*checker).to_owned(),
     }
-    what.split(" at ").next().unwrap_or(what).to_owned()
 }
 
 #[cfg(test)]
@@ -420,22 +447,27 @@ mod tests {
     #[test]
     fn page_tells_who_is_needed_and_what_survives() {
         let bug = |code| Bug { code, what: "errs" };
-        let hunt = |code, found: Option<(u64, &str)>| Hunt {
+        let said = |checker| Violation { checker, what: "gone".to_owned(), at: 7 };
+        let hunt = |code, found: Option<(u64, &'static str)>| Hunt {
             bug: bug(code),
             plan: Plan::default(),
-            found: found.map(|(seeds, what)| (seeds, what.to_owned())),
+            found: found.map(|(seeds, checker)| (seeds, said(checker))),
             seed: found.map(|(seeds, _)| seeds),
             cpu_seconds: 0.0,
         };
         let hunts = [
-            hunt("W1", Some((3, "durability at 7: gone"))),
-            hunt("W1", Some((9, "liveness at 8: silence"))),
-            hunt("R2", Some((1, "durability at 7: gone"))),
+            hunt("W1", Some((3, "durability"))),
+            hunt("W1", Some((9, "liveness"))),
+            hunt("R2", Some((1, "durability"))),
             hunt("R2", None),
         ];
         let ablations = [
-            Ablation { bug: bug("W1"), needs: vec![("power", 86)] },
-            Ablation { bug: bug("R2"), needs: vec![("power", 54), ("crash", 54)] },
+            Ablation { bug: bug("W1"), needs: vec![("power", 86)], instead: Some(None) },
+            Ablation {
+                bug: bug("R2"),
+                needs: vec![("power", 54), ("crash", 54)],
+                instead: Some(Some("log_matching".to_owned())),
+            },
         ];
         let hunting = Hunting {
             mode: Mode::Masterless,
@@ -449,8 +481,8 @@ mod tests {
         for line in [
             "    cargo sim bugs --mode masterless --ranges 2 --seeds-max 100 --ablate \
              --markdown FILE",
-            "| W1 | errs | 9 | 9 | durability, liveness | power |",
-            "| R2 | errs | missed | missed | durability | power, crash |",
+            "| W1 | errs | 9 | 9 | durability, liveness | nobody | power |",
+            "| R2 | errs | missed | missed | durability | log_matching | power, crash |",
             "| power | R2, W1 |",
             "| crash | R2 |",
             "| durability | R2 |",

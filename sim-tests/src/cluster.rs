@@ -21,8 +21,8 @@ use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::wal;
 
 use crate::atlas::Atlas;
-use crate::check::Violation;
 use crate::check::liveness::Deadlines;
+use crate::check::{Violation, broken};
 use crate::masterless;
 use crate::nemesis::{Action, Held, Weather};
 use crate::options::{Mode, Options};
@@ -719,7 +719,7 @@ impl Cluster {
                 Err(what) => {
                     let what = format!("the disk of node {node} cannot be recovered: {what}");
                     let at = u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX);
-                    return Some(Violation { checker: "durability", what, at });
+                    return broken("durability", at, what).err();
                 }
             };
             disks.insert(NodeId(node), log_of(&recovered));

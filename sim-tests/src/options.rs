@@ -315,6 +315,8 @@ pub struct Options {
     pub mix: RequestMix,
     /// The planted bug that is switched on, if any.
     pub planted: Option<&'static str>,
+    /// The checker that says nothing, if one is mute.
+    pub mute: Option<&'static str>,
     /// Lets in something that is not drawn from the seed, to prove that the check for
     /// determinism notices it.
     pub leak: Option<Leak>,
@@ -405,6 +407,7 @@ impl Options {
             tuning: Tuning::draw(&mut root.split("tuning")),
             mix: RequestMix::draw(&mut root.split("mix")),
             planted: None,
+            mute: None,
             leak: None,
             relaxed_sync: false,
             masterless: None,

@@ -19,8 +19,7 @@ use mangrove::base::{planted, probe};
 
 use crate::atlas::Contract;
 use crate::case::Case;
-use crate::check::Violation;
-use crate::check::{client, linearizable};
+use crate::check::{Violation, broken, client, linearizable, mute};
 use crate::cluster::Cluster;
 use crate::history::{History, OpId};
 use crate::masterless::options::Mechanism;
@@ -182,6 +181,7 @@ impl Stage<'_> {
         let (scene_shared, scene_done) = (Arc::clone(&shared), Arc::clone(&done));
         let result = run_seed(options.seed, world_options, move |world| async move {
             planted::turn_on(scene_options.planted);
+            mute::turn_on(scene_options.mute);
             let mut scene = Scene::new(&world, scene_options, scene_shared, scene_done, load).await;
             if let Some((leak, number)) = leaked {
                 let server = scene.cluster.server(1);
@@ -194,6 +194,7 @@ impl Stage<'_> {
             let traffic = scene.world.traffic();
             let report = Report { traffic, ..scene.finish().await };
             planted::turn_on(None);
+            mute::turn_on(None);
             report
         });
         let report = result.unwrap_or_else(|failure| {
@@ -556,7 +557,7 @@ impl Scene {
         let Self { world, cluster, options, shared, .. } = self;
         let healed = world.now();
         let now = |world: &World| u64::try_from(world.now().as_nanos()).unwrap_or(u64::MAX);
-        let broken = |what: String, at| Violation { checker: "liveness", what, at };
+        let broken = |what: String, at| broken("liveness", at, what);
         let time_to_converge = loop {
             world.sleep(Duration::from_millis(50)).await;
             cluster.undo_due().await;
@@ -573,7 +574,7 @@ impl Scene {
             if world.now().saturating_sub(healed) > CONVERGE_MAX {
                 let what =
                     format!("committed {commit}, applied {applied:?} after {CONVERGE_MAX:?}");
-                return Err(broken(what, now(world)));
+                return broken(what, now(world)).map(|()| CONVERGE_MAX);
             }
         };
         let host = world.add_client("reader");
@@ -603,8 +604,8 @@ impl Scene {
         world.start(host, main).await;
         match receiver.await {
             Ok(Ok(())) => Ok(time_to_converge),
-            Ok(Err(what)) => Err(broken(what.to_owned(), now(world))),
-            Err(_) => Err(broken("the reader died".to_owned(), now(world))),
+            Ok(Err(what)) => broken(what.to_owned(), now(world)).map(|()| time_to_converge),
+            Err(_) => broken("the reader died".to_owned(), now(world)).map(|()| time_to_converge),
         }
     }
 }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::atlas::Contract;
+use crate::check::Violation;
 use crate::masterless::options::Mechanism;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::run::{Report, run};
@@ -117,7 +118,7 @@ pub struct Summary {
     mechanism_ms: BTreeMap<Mechanism, Vec<u64>>,
     /// The slowest run of each mechanism: milliseconds and seed.
     slowest: BTreeMap<Mechanism, (u64, u64)>,
-    failed: Vec<(u64, String)>,
+    failed: Vec<(u64, Violation)>,
     /// Runs that were held to each contract, and how many of them did not serve in the end.
     contracts: BTreeMap<Contract, (u64, u64)>,
 }
@@ -221,7 +222,7 @@ impl Summary {
             *slowest = (*slowest).max((converge, report.seed));
         }
         if let Some(violation) = &report.violation {
-            self.failed.push((report.seed, violation.to_string()));
+            self.failed.push((report.seed, violation.clone()));
         }
     }
 
@@ -231,7 +232,7 @@ impl Summary {
     }
 
     /// Returns the failed seeds with what was found.
-    pub fn failed(&self) -> &[(u64, String)] {
+    pub fn failed(&self) -> &[(u64, Violation)] {
         &self.failed
     }
 
@@ -260,6 +261,12 @@ impl Summary {
     /// Tells whether there were enough seeds for every demanded fault, and one is missing.
     pub fn is_vacuous(&self) -> bool {
         self.runs >= VACUITY_SEEDS && !self.unobserved().is_empty()
+    }
+
+    /// Returns how many runs were held to each contract, and how many of them did not serve in the
+    /// end.
+    pub fn contracts(&self) -> &BTreeMap<Contract, (u64, u64)> {
+        &self.contracts
     }
 
     /// Returns how often each probe was hit.
@@ -433,7 +440,7 @@ impl Summary {
             "converge_ms": { "p50": self.converge_percentile(50),
             "p99": self.converge_percentile(99) },
             "faults": faults, "probes": self.probes,
-            "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what }))
+            "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what.to_string() }))
                 .collect::<Vec<_>>(),
         })
         .to_string()

@@ -248,6 +248,7 @@ pub fn plain(mode: Mode, seed: u64) -> Options {
             status: 0,
         },
         planted: None,
+        mute: None,
         leak: None,
         relaxed_sync: false,
         masterless: (mode == Mode::Masterless).then(plain_masterless),

@@ -21,6 +21,7 @@ pub mod liveness;
 pub mod log_matching;
 pub mod masterless;
 pub mod mirror;
+pub mod mute;
 pub mod replay;
 pub mod session_order;
 pub mod state_machine_safety;
@@ -49,7 +50,7 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Says that a promise was broken.
-fn broken(checker: &'static str, at: u64, what: String) -> Result<(), Violation> {
-    Err(Violation { checker, what, at })
+/// Says that a promise was broken, unless that checker is [mute].
+pub(crate) fn broken(checker: &'static str, at: u64, what: String) -> Result<(), Violation> {
+    if mute::is(checker) { Ok(()) } else { Err(Violation { checker, what, at }) }
 }

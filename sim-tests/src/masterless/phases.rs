@@ -17,12 +17,12 @@ use mangrove::dynamo::config::CLOCK_AHEAD_MAX;
 
 use super::disks::{self, Look};
 use super::options::{Mechanism, Options as MasterlessOptions};
-use crate::check::Violation;
 use crate::check::masterless::hint_accounting::{Coordinator, Inquiry};
 use crate::check::masterless::{
     Lead, Ledger, Loss, Setting, check_healed, check_history, convergence, durability,
     hint_accounting,
 };
+use crate::check::{Violation, broken};
 use crate::cluster::Cluster;
 use crate::history::History;
 use crate::nemesis::MASTERLESS_JUMPS_MAX_MS;
@@ -211,7 +211,7 @@ impl Phases<'_> {
                     ),
                 };
                 let what = format!("{CONVERGE_MAX:?} after healing, by {mechanism}: {what}");
-                return Err(Violation { checker: "convergence_time", what, at: self.now_ns() });
+                return broken("convergence_time", self.now_ns(), what).map(|()| waited);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Phases<'_> {
             Ok(Err(what)) => what,
             Err(_) => "the reader died",
         };
-        Err(Violation { checker: "liveness", what: what.to_owned(), at: self.now_ns() })
+        broken("liveness", self.now_ns(), what.to_owned())
     }
 
     /// Judges the run: the disks as they are in the end, and the whole history. `converged_at` is

@@ -1,6 +1,10 @@
 //! Scenarios and suites of the simulation.
 
 #[cfg(all(test, madsim))]
+mod atlas;
+#[cfg(all(test, madsim))]
+mod branch;
+#[cfg(all(test, madsim))]
 mod case;
 #[cfg(test)]
 mod check_fuzz;
@@ -18,7 +22,7 @@ mod check_replay;
 mod check_speed;
 #[cfg(all(test, madsim))]
 mod compare;
-#[cfg(test)]
+#[cfg(all(test, madsim))]
 mod crash_points;
 #[cfg(all(test, madsim))]
 mod determinism;

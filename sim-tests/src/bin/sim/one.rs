@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use sim_tests::atlas::Contract;
 use sim_tests::branch::{self, Effort, Moment};
 use sim_tests::case::{Case, Expected};
 use sim_tests::history::jsonl;
@@ -227,6 +228,10 @@ fn print_verdict(report: &run::Report) {
         println!("{violation}");
     } else {
         println!("seed {}: no violation", report.seed);
+    }
+    if report.contract != Contract::MustSurvive {
+        let end = if report.is_halted { "it did not serve in the end" } else { "it served" };
+        println!("its disks lost so much that it is held to this: {}; {end}", report.contract);
     }
     println!(
         "{} events, {:.1} simulated seconds, {} requests answered, {} elections, hash {:016x}",

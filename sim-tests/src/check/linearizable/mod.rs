@@ -38,7 +38,7 @@ use std::fmt;
 use self::engine::{Engine, Found};
 use self::lower::Place;
 pub use self::rules::{Mutant, Rule, Rules};
-use super::Violation;
+use super::{Violation, broken};
 use crate::history::{CellId, History, OpId};
 
 /// How to check.
@@ -182,7 +182,7 @@ pub fn require(history: &History) -> Result<Report, Violation> {
         Verdict::Undecided(undecided) => (format!("not decided: {undecided}"), 0),
     };
     let time = history.events().get(event as usize).map_or(0, |event| event.time_ns);
-    Err(Violation { checker: "linearizable", what, at: time })
+    broken("linearizable", time, what).map(|()| report)
 }
 
 impl Default for Report {

@@ -1,0 +1,45 @@
+//! Disks that lose more than can be mended: the cluster may halt, and must not lie.
+
+use sim_tests::atlas::Contract;
+use sim_tests::bugs;
+use sim_tests::case::Case;
+use sim_tests::options::{Mode, Options, Plan, Profile};
+use sim_tests::run::{Keep, run_case};
+use sim_tests::swarm::{Swarm, run_seeds};
+
+fn beyond(mode: Mode) -> Plan {
+    Plan { mode, profile: Profile::Beyond }
+}
+
+#[test]
+fn clusters_that_lost_too_much_halt_and_do_not_lie() {
+    let plan = beyond(Mode::PrimaryBackup);
+    let summary = run_seeds(&Swarm { first: 1, end: 91, jobs: 2, progress: false, plan });
+    assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED --profile beyond`");
+    let (runs, halted) = summary.contracts()[&Contract::MayHalt];
+    assert!(runs > 40, "only {runs} runs lost more than a minority");
+    assert!((1..runs / 2).contains(&halted), "{halted} of {runs} did not serve in the end");
+    assert!(summary.contracts().contains_key(&Contract::MustSurvive), "none was to survive");
+}
+
+#[test]
+fn masterless_clusters_that_lost_too_much_make_nothing_up() {
+    let plan = beyond(Mode::Masterless);
+    let summary = run_seeds(&Swarm { first: 1, end: 31, jobs: 2, progress: false, plan });
+    assert_eq!(summary.failed(), [], "replay with --mode masterless --profile beyond");
+    assert!(summary.contracts()[&Contract::OutOfModel].0 > 10, "{:?}", summary.contracts());
+}
+
+/// A node that takes rot for a torn tail forgets what it acknowledged and goes on: with one such
+/// disk the others outvote it, with two the cluster lies.
+#[test]
+fn cluster_that_lies_is_found_where_it_might_halt() {
+    let planted = bugs::find("W7");
+    let draw = |seed| Options { planted, ..beyond(Mode::PrimaryBackup).draw(seed) };
+    let reports = [8, 32, 47].map(|seed| run_case(&Case::drawn(draw(seed)), Keep::default()));
+    for report in &reports {
+        assert!(report.violation.is_some(), "seed {} is not found any more", report.seed);
+    }
+    let may_halt = reports.iter().filter(|report| report.contract == Contract::MayHalt);
+    assert!(may_halt.count() > 0, "all of them were to survive");
+}
