@@ -204,7 +204,8 @@ mod tests {
             let case = Case::drawn(Plan { mode, ..Plan::default() }.draw(7));
             let logged = Keep { log: true, ..Keep::default() };
             let run = run_case(&case, logged);
-            let at = Moment::Event(run.log.len() / 3).locate(&run).unwrap();
+            let events = run.log.iter().filter(|entry| is_event(entry)).count();
+            let at = Moment::Event(events / 3).locate(&run).unwrap();
             let past = |report: &Report| {
                 let nanos = u64::try_from(at.as_nanos()).unwrap();
                 report.log.iter().filter(|entry| entry.at < nanos).cloned().collect::<Vec<_>>()
