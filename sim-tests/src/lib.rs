@@ -4,9 +4,9 @@
 //! derived from one seed. [`run::run`] is one run: the [`options`] of a seed, a [`cluster`] of
 //! nodes, a [`workload`] that uses the shipped client library, a [`nemesis`], and a [`watch`] that
 //! tells the checkers of [`check`] every step. [`swarm`] runs many seeds, [`hunt`] for hours;
-//! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents. A
-//! run that failed is written down as a [`case`], made small by [`shrink`], and shown by
-//! [`report`].
+//! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents;
+//! [`liveness`] measures how fast a cluster is back. A run that failed is written down as a
+//! [`case`], made small by [`shrink`], and shown by [`report`].
 #![expect(
     clippy::disallowed_macros,
     reason = "the panic hook of `world::run_seed` knows nothing but its thread"
@@ -51,6 +51,8 @@ pub mod determinism;
 pub mod golden;
 #[cfg(madsim)]
 pub mod hunt;
+#[cfg(madsim)]
+pub mod liveness;
 mod parallel;
 #[cfg(madsim)]
 pub mod report;

@@ -50,6 +50,8 @@ struct File {
     operations: Option<Vec<Operation>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     without: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    timed: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fates: Vec<Decided>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +86,7 @@ impl Case {
             faults: file.faults,
             operations: file.operations,
             decided: file.fates,
+            is_timed: file.timed,
             expected: file.expected,
             ..Self::drawn(options)
         };
@@ -124,6 +127,7 @@ impl Case {
             faults: self.faults.clone(),
             operations: self.operations.clone(),
             without: without.collect(),
+            timed: self.is_timed,
             fates: self.decided.clone(),
             expected: self.expected.clone(),
         };
@@ -150,7 +154,7 @@ fn named(mode: Mode) -> String {
 }
 
 /// The order in which the fields stand in a file.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "version",
     "about",
     "mode",
@@ -161,6 +165,7 @@ const ORDER: [&str; 12] = [
     "faults",
     "operations",
     "without",
+    "timed",
     "fates",
     "expected",
 ];

@@ -19,6 +19,7 @@
 //! | `faults` | each with name, time and action; if absent, drawn |
 //! | `operations` | each with name, time and request; if absent, drawn |
 //! | `without` | names of drawn faults and operations that are left out |
+//! | `timed` | if true, a client writes from the moment of healing on, as in `sim liveness` |
 //! | `fates` | single segments and syncs that are decided, not drawn |
 //! | `expected` | what came of it: who spoke, the hash, the main events, a digest of each event |
 //!
@@ -67,6 +68,8 @@ pub struct Case {
     pub without_operations: BTreeSet<OperationId>,
     /// Fates that are not drawn.
     pub decided: Vec<Decided>,
+    /// Whether somebody writes from the moment of healing on, and is [timed](crate::liveness).
+    pub is_timed: bool,
     /// What came of it when it was written down.
     pub expected: Option<Expected>,
 }
@@ -112,6 +115,7 @@ impl Case {
             without_faults: BTreeSet::new(),
             without_operations: BTreeSet::new(),
             decided: Vec::new(),
+            is_timed: false,
             expected: None,
         }
     }
@@ -161,6 +165,7 @@ impl Case {
             without_faults: BTreeSet::new(),
             without_operations: BTreeSet::new(),
             decided: self.decided.clone(),
+            is_timed: self.is_timed,
             expected: Some(Expected::of(report)),
         }
     }

@@ -17,9 +17,9 @@ use crate::{known_bug, refuse};
     after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
                   trace.txt\n  cargo sim shrink 42 --output small.json\n  \
                   cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n  \
-                  cargo sim compare --seeds 20\n\n\
-                  Exit codes: 0 no violation, 1 violation found \
-                  or vacuous run, 2 usage."
+                  cargo sim compare --seeds 20\n  cargo sim liveness --seeds 300\n\n\
+                  Exit codes: 0 no violation, 1 violation found, \
+                  vacuous run or too slow, 2 usage."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -65,6 +65,9 @@ pub(crate) enum Command {
         /// Write the history of the clients to this file, as JSON Lines.
         #[arg(long)]
         history: Option<PathBuf>,
+        /// Let a client write from the moment of healing on, as `sim liveness` does.
+        #[arg(long)]
+        timed: bool,
         /// Print only the last line.
         #[arg(long)]
         quiet: bool,
@@ -217,6 +220,39 @@ pub(crate) enum Command {
         #[arg(long)]
         cases: Option<PathBuf>,
         /// How to print the table.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Measures how fast clusters are back after healing, and how much of one each fault leaves.
+    ///
+    /// The seeds are run as `sim run` does, but somebody asks from the moment of healing on. Times
+    /// to a leader, to the first acknowledged write and to equal replicas are told as distributions,
+    /// and the exit code is 1 if they exceed their limits; from 200 seeds on percentiles are judged.
+    /// Then faults of each kind strike alone under a steady load, for curves of what was available.
+    /// Everything is written as tables and as one HTML page with pictures.
+    Liveness {
+        /// Replication mode.
+        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+        mode: Mode,
+        /// What the runs are mostly about.
+        #[arg(long, value_enum, default_value_t = Profile::Standard)]
+        profile: Profile,
+        /// How many fresh seeds; they begin at a number drawn from the clock.
+        #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
+        seeds: u64,
+        /// These seeds, A..B (B excluded).
+        #[arg(long, value_parser = parse_range)]
+        seed_range: Option<(u64, u64)>,
+        /// Runs of each kind of fault, for the curves; 0 leaves them out.
+        #[arg(long, default_value_t = 20)]
+        curves: u64,
+        /// Runs at the same time; default: one per processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Write the page to this file.
+        #[arg(long, default_value = "liveness.html")]
+        out: PathBuf,
+        /// How to print the tables.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },

@@ -20,6 +20,7 @@ use sim_tests::compare;
 use sim_tests::crash::Plan as CrashPlan;
 use sim_tests::determinism;
 use sim_tests::hunt;
+use sim_tests::liveness;
 use sim_tests::options::Plan;
 use sim_tests::shrink::Budget;
 use sim_tests::swarm::Swarm;
@@ -39,8 +40,9 @@ fn main() {
             let plan = Plan { mode, profile };
             seeds::run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
         }
-        Command::Replay { which, without, write, trace, history, quiet } => {
+        Command::Replay { which, without, write, trace, history, timed, quiet } => {
             let mut case = which.case();
+            case.is_timed |= timed;
             if let Err(error) = case.leave_out(&without) {
                 refuse(&error.to_string());
             }
@@ -91,6 +93,16 @@ fn main() {
                 seeds::write_cases(&plan, &folder);
             }
             seeds::compare_modes(&plan, &out, output)
+        }
+        Command::Liveness { mode, profile, seeds, seed_range, curves, jobs, out, output } => {
+            let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+            let plan = liveness::Plan {
+                runs: Plan { mode, profile },
+                seeds: first..end,
+                curve_seeds: curves,
+                jobs: jobs.unwrap_or_else(processors),
+            };
+            seeds::measure_liveness(&plan, &out, output)
         }
         Command::Bugs { mode, only, seeds_max, first_seed, ranges, ablate, markdown, output } => {
             for code in &only {

@@ -7,6 +7,7 @@ use sim_tests::bugs::{self, Hunting};
 use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan};
 use sim_tests::hunt;
+use sim_tests::liveness;
 use sim_tests::swarm::{self, Swarm};
 
 use crate::arguments::Output;
@@ -117,4 +118,21 @@ pub(crate) fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) ->
     write(out, &compare::page(&rows));
     eprintln!("the page is in {}", out.display());
     !broken.is_empty()
+}
+
+/// Measures how fast clusters are back; tells whether one is too slow, or broke a promise.
+pub(crate) fn measure_liveness(plan: &liveness::Plan, out: &Path, output: Output) -> bool {
+    let bar = ProgressBar::new(plan.run_count());
+    let measured = liveness::measure(plan, || bar.inc(1));
+    bar.finish_and_clear();
+    match output {
+        Output::Json => println!("{}", liveness::to_json(&measured)),
+        Output::Table => println!("{}", liveness::to_table(&measured)),
+    }
+    for line in &measured.broken {
+        eprintln!("a promise is broken: {line}");
+    }
+    write(out, &liveness::page(&measured));
+    eprintln!("the page is in {}", out.display());
+    !measured.broken.is_empty() || measured.is_too_slow()
 }
