@@ -181,7 +181,7 @@ mod tests {
         curve.available[10] = 0;
         curve.available[12] = 3;
         assert_eq!((curve.lowest(), curve.usual_after()), (0.0, Some(0.75)));
-        assert_eq!(curve.lost_seconds(), 0.25 + 0.25 / 4.0);
+        assert!((curve.lost_seconds() - 0.3125).abs() < 1e-9, "{}", curve.lost_seconds());
         assert_eq!(curve.shares()[10], (0.0, 0.0));
     }
 

@@ -73,6 +73,8 @@ pub struct Plan {
     pub seeds: Range<u64>,
     /// Runs of each kind of fault, for the curves; their seeds begin with the first.
     pub curve_seeds: u64,
+    /// The planted bug that is switched on in them, if any.
+    pub planted: Option<&'static str>,
     /// Runs at the same time.
     pub jobs: usize,
 }
@@ -82,6 +84,8 @@ pub struct Plan {
 pub struct Measured {
     /// What the runs were.
     pub runs: options::Plan,
+    /// The planted bug that was switched on in them, if any.
+    pub planted: Option<&'static str>,
     /// How long each step after healing took.
     pub series: Vec<Series>,
     /// What could be used while something was wrong.
@@ -105,18 +109,12 @@ impl Measured {
     }
 
     fn again_with(&self, seed: &str) -> String {
-        format!("cargo sim replay {seed}{} --timed", self.runs.flags())
+        timed_replay(self.runs, self.planted, seed)
     }
 
     /// Tells whether a limit is exceeded.
     pub fn is_too_slow(&self) -> bool {
-        !exceeded(self.runs.mode, &self.series).is_empty()
-    }
-
-    /// Tells whether there were enough runs for percentiles to be judged.
-    pub fn is_judged(&self) -> bool {
-        let runs = self.series.iter().filter(|series| series.step == Step::Write);
-        runs.map(Series::runs).sum::<u64>() >= JUDGED_SEEDS
+        !exceeded(self.runs, &self.series).is_empty()
     }
 }
 
@@ -126,22 +124,28 @@ pub fn measure(plan: &Plan, progress: impl Fn() + Sync) -> Measured {
     let (curves, of_curves) = curves::draw(plan, &progress);
     broken.extend(of_curves);
     let series = figures::collect(plan.runs.mode, &recoveries);
-    Measured { runs: plan.runs, series, curves, broken }
+    Measured { runs: plan.runs, planted: plan.planted, series, curves, broken }
+}
+
+fn timed_replay(runs: options::Plan, planted: Option<&str>, seed: &str) -> String {
+    let planted = planted.map_or(String::new(), |code| format!(" --planted {code}"));
+    format!("cargo sim replay {seed}{}{planted} --timed", runs.flags())
 }
 
 /// Runs the seeds, and times each after healing.
 fn recover(plan: &Plan, progress: &(impl Fn() + Sync)) -> (Vec<(Options, Report)>, Vec<String>) {
     let seeds: Vec<u64> = plan.seeds.clone().collect();
     let work = |seed: &u64| {
-        let case = Case { is_timed: true, ..Case::drawn(plan.runs.draw(*seed)) };
+        let options = Options { planted: plan.planted, ..plan.runs.draw(*seed) };
+        let case = Case { is_timed: true, ..Case::drawn(options) };
         let report = run_case(&case, Keep::default());
         (case.options, slim(report))
     };
     let runs = parallel::map(&seeds, plan.jobs, work, |_| progress());
     let broken = runs.iter().filter_map(|(_, report)| {
         let violation = report.violation.as_ref()?;
-        let flags = plan.runs.flags();
-        Some(format!("{violation}\n  replay: cargo sim replay {}{flags} --timed", report.seed))
+        let replay = timed_replay(plan.runs, plan.planted, &report.seed.to_string());
+        Some(format!("seed {}: {violation}\n  replay: {replay}", report.seed))
     });
     let broken = broken.collect();
     (runs, broken)

@@ -16,7 +16,7 @@ const POINTS: u32 = 100;
 /// Returns the page.
 pub fn page(measured: &Measured) -> String {
     let mut html = format!("<p>Runs: {}.</p>\n", escaped(&measured.runs.to_string()));
-    for excess in exceeded(measured.runs.mode, &measured.series) {
+    for excess in exceeded(measured.runs, &measured.series) {
         let line = format!("{excess}; {}", measured.again(excess.seed));
         push(&mut html, &format!("<p><b>Too slow.</b> {}</p>\n", escaped(&line)));
     }
@@ -36,7 +36,7 @@ fn push_recovery(html: &mut String, measured: &Measured) {
     push_table(
         html,
         &STEP_HEADS,
-        measured.series.iter().map(|series| step_row(measured.runs.mode, series)),
+        measured.series.iter().map(|series| step_row(measured.runs, series)),
     );
     let note = format!(
         "From the moment when nothing is wrong any more. Limits are of p99 and of the longest \

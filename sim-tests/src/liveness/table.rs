@@ -8,7 +8,7 @@ use super::Measured;
 use super::curves::{Curve, PATIENCE};
 use super::figures::{Sample, Series};
 use super::limits::{JUDGED_SEEDS, Limit, exceeded, limit};
-use crate::options::Mode;
+use crate::options::Plan;
 
 /// The percentiles that are shown: name, and per cent.
 pub(super) const PERCENTILES: [(&str, usize); 4] =
@@ -36,10 +36,10 @@ pub(super) const FAULT_HEADS: [&str; 5] =
     ["fault", "runs", "lowest %", "lost s", "as usual after s"];
 
 /// Returns a row of the table of steps.
-pub(super) fn step_row(mode: Mode, series: &Series) -> [String; 13] {
+pub(super) fn step_row(runs: Plan, series: &Series) -> [String; 13] {
     let ms = PERCENTILES.map(|(_, percent)| format!("{:.0}", series.ms(percent)));
     let units = PERCENTILES.map(|(_, percent)| format!("{:.2}", series.units(percent)));
-    let Limit { p99, max } = limit(mode, series.step);
+    let Limit { p99, max } = limit(runs, series.step);
     let ([ms50, ms90, ms99, ms100], [units50, units90, units99, units100]) = (ms, units);
     [
         series.step.name(),
@@ -52,7 +52,7 @@ pub(super) fn step_row(mode: Mode, series: &Series) -> [String; 13] {
         units90,
         units99,
         units100,
-        format!("{p99}, {max}"),
+        format!("{p99:.1}, {max:.1}"),
         series.unit.to_owned(),
         series.slowest().map_or(String::new(), |slowest| slowest.seed.to_string()),
     ]
@@ -71,11 +71,10 @@ pub(super) fn fault_row(curve: &Curve) -> [String; 5] {
 
 /// Returns what was measured for people.
 pub fn to_table(measured: &Measured) -> String {
-    let mode = measured.runs.mode;
     let mut steps = comfy_table::Table::new();
     steps.set_header(STEP_HEADS);
     for series in &measured.series {
-        steps.add_row(step_row(mode, series));
+        steps.add_row(step_row(measured.runs, series));
     }
     let mut text = steps.to_string();
     // Writing to a string cannot fail.
@@ -85,8 +84,14 @@ pub fn to_table(measured: &Measured) -> String {
          units; see it: {}",
         measured.again_with("SEED")
     );
-    if !measured.is_judged() {
-        _ = write!(text, "\nFewer than {JUDGED_SEEDS} runs: only the longest is judged.");
+    let few = measured.series.iter().filter(|series| series.runs() < JUDGED_SEEDS);
+    let few: Vec<String> = few.map(|series| series.step.name()).collect();
+    if !few.is_empty() {
+        let few = few.join("; ");
+        _ = write!(
+            text,
+            "\nFewer than {JUDGED_SEEDS} runs, so that only the longest is judged: {few}."
+        );
     }
     if !measured.curves.is_empty() {
         let mut faults = comfy_table::Table::new();
@@ -101,7 +106,7 @@ pub fn to_table(measured: &Measured) -> String {
              missing over ten seconds, in seconds of everything."
         );
     }
-    for excess in exceeded(mode, &measured.series) {
+    for excess in exceeded(measured.runs, &measured.series) {
         _ = write!(text, "\nTOO SLOW: {excess}\n  see it: {}", measured.again(excess.seed));
     }
     text
@@ -109,9 +114,9 @@ pub fn to_table(measured: &Measured) -> String {
 
 /// Returns what was measured for programs.
 pub fn to_json(measured: &Measured) -> String {
-    let mode = measured.runs.mode;
-    let steps: Vec<Json> = measured.series.iter().map(|series| of_series(mode, series)).collect();
-    let too_slow: Vec<Json> = exceeded(mode, &measured.series)
+    let steps: Vec<Json> =
+        measured.series.iter().map(|series| of_series(measured.runs, series)).collect();
+    let too_slow: Vec<Json> = exceeded(measured.runs, &measured.series)
         .iter()
         .map(|excess| {
             json!({
@@ -123,14 +128,14 @@ pub fn to_json(measured: &Measured) -> String {
         .collect();
     let faults: Vec<Json> = measured.curves.iter().map(of_curve).collect();
     json!({
-        "mode": mode.name(), "profile": measured.runs.profile.name(),
-        "judged": measured.is_judged(), "after_healing": steps, "too_slow": too_slow,
+        "mode": measured.runs.mode.name(), "profile": measured.runs.profile.name(),
+        "after_healing": steps, "too_slow": too_slow,
         "broken": measured.broken, "availability": faults,
     })
     .to_string()
 }
 
-fn of_series(mode: Mode, series: &Series) -> Json {
+fn of_series(runs: Plan, series: &Series) -> Json {
     let figures = |value: &dyn Fn(usize) -> f64, longest: Option<&Sample>| {
         let mut figures: serde_json::Map<String, Json> = PERCENTILES
             .iter()
@@ -139,12 +144,13 @@ fn of_series(mode: Mode, series: &Series) -> Json {
         figures.insert("max_seed".to_owned(), json!(longest.map(|sample| sample.seed)));
         figures
     };
-    let Limit { p99, max } = limit(mode, series.step);
+    let Limit { p99, max } = limit(runs, series.step);
     json!({
         "step": series.step.code(), "runs": series.runs(), "unit": series.unit,
         "ms": figures(&|percent| series.ms(percent), series.longest()),
         "units": figures(&|percent| series.units(percent), series.slowest()),
         "limits": { "p99": p99, "max": max },
+        "is_p99_judged": series.runs() >= JUDGED_SEEDS,
     })
 }
 

@@ -65,9 +65,6 @@ pub(crate) enum Command {
         /// Write the history of the clients to this file, as JSON Lines.
         #[arg(long)]
         history: Option<PathBuf>,
-        /// Let a client write from the moment of healing on, as `sim liveness` does.
-        #[arg(long)]
-        timed: bool,
         /// Print only the last line.
         #[arg(long)]
         quiet: bool,
@@ -230,32 +227,7 @@ pub(crate) enum Command {
     /// and the exit code is 1 if they exceed their limits; from 200 seeds on percentiles are judged.
     /// Then faults of each kind strike alone under a steady load, for curves of what was available.
     /// Everything is written as tables and as one HTML page with pictures.
-    Liveness {
-        /// Replication mode.
-        #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-        mode: Mode,
-        /// What the runs are mostly about.
-        #[arg(long, value_enum, default_value_t = Profile::Standard)]
-        profile: Profile,
-        /// How many fresh seeds; they begin at a number drawn from the clock.
-        #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
-        seeds: u64,
-        /// These seeds, A..B (B excluded).
-        #[arg(long, value_parser = parse_range)]
-        seed_range: Option<(u64, u64)>,
-        /// Runs of each kind of fault, for the curves; 0 leaves them out.
-        #[arg(long, default_value_t = 20)]
-        curves: u64,
-        /// Runs at the same time; default: one per processor.
-        #[arg(long)]
-        jobs: Option<usize>,
-        /// Write the page to this file.
-        #[arg(long, default_value = "liveness.html")]
-        out: PathBuf,
-        /// How to print the tables.
-        #[arg(long, value_enum, default_value_t = Output::Table)]
-        output: Output,
-    },
+    Liveness(Liveness),
     /// Switches on one planted bug after the other and counts the seeds until it is found.
     Bugs {
         /// Those of this replication mode.
@@ -300,6 +272,41 @@ pub(crate) struct Which {
     /// Switch a planted bug on.
     #[arg(long)]
     pub(crate) planted: Option<String>,
+    /// Let a client write from the moment of healing on, as `sim liveness` does.
+    #[arg(long)]
+    timed: bool,
+}
+
+/// What of liveness is to be measured.
+#[derive(clap::Args)]
+pub(crate) struct Liveness {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    pub(crate) mode: Mode,
+    /// What the runs are mostly about.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    pub(crate) profile: Profile,
+    /// How many fresh seeds; they begin at a number drawn from the clock.
+    #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
+    pub(crate) seeds: u64,
+    /// These seeds, A..B (B excluded).
+    #[arg(long, value_parser = parse_range)]
+    pub(crate) seed_range: Option<(u64, u64)>,
+    /// Runs of each kind of fault, for the curves; 0 leaves them out.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) curves: u64,
+    /// Switch a planted bug on in the runs whose healing is timed: are they slower?
+    #[arg(long)]
+    pub(crate) planted: Option<String>,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+    /// Write the page to this file.
+    #[arg(long, default_value = "liveness.html")]
+    pub(crate) out: PathBuf,
+    /// How to print the tables.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 impl Which {
@@ -314,7 +321,8 @@ impl Which {
         let planted = self.planted.as_deref().map(known_bug);
         if let Ok(seed) = self.run.parse::<u64>() {
             let plan = Plan { mode: self.mode, profile: self.profile };
-            return Case::drawn(Options { planted, ..plan.draw(seed) });
+            let case = Case::drawn(Options { planted, ..plan.draw(seed) });
+            return Case { is_timed: self.timed, ..case };
         }
         let text = std::fs::read_to_string(&self.run).unwrap_or_else(|error| {
             refuse(&format!("{} is no seed, and cannot be read: {error}", self.run))
@@ -324,6 +332,7 @@ impl Which {
         if planted.is_some() {
             case.options.planted = planted;
         }
+        case.is_timed |= self.timed;
         case
     }
 }

@@ -20,7 +20,6 @@ use sim_tests::compare;
 use sim_tests::crash::Plan as CrashPlan;
 use sim_tests::determinism;
 use sim_tests::hunt;
-use sim_tests::liveness;
 use sim_tests::options::Plan;
 use sim_tests::shrink::Budget;
 use sim_tests::swarm::Swarm;
@@ -36,13 +35,11 @@ fn main() {
     let found = match Arguments::parse().command {
         Command::Run { mode, profile, seeds, seed_range, jobs, output } => {
             let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
-            let jobs = jobs.unwrap_or_else(processors);
-            let plan = Plan { mode, profile };
+            let (plan, jobs) = (Plan { mode, profile }, jobs.unwrap_or_else(processors));
             seeds::run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
         }
-        Command::Replay { which, without, write, trace, history, timed, quiet } => {
+        Command::Replay { which, without, write, trace, history, quiet } => {
             let mut case = which.case();
-            case.is_timed |= timed;
             if let Err(error) = case.leave_out(&without) {
                 refuse(&error.to_string());
             }
@@ -94,16 +91,7 @@ fn main() {
             }
             seeds::compare_modes(&plan, &out, output)
         }
-        Command::Liveness { mode, profile, seeds, seed_range, curves, jobs, out, output } => {
-            let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
-            let plan = liveness::Plan {
-                runs: Plan { mode, profile },
-                seeds: first..end,
-                curve_seeds: curves,
-                jobs: jobs.unwrap_or_else(processors),
-            };
-            seeds::measure_liveness(&plan, &out, output)
-        }
+        Command::Liveness(asked) => seeds::measure_liveness(&asked),
         Command::Bugs { mode, only, seeds_max, first_seed, ranges, ablate, markdown, output } => {
             for code in &only {
                 known_bug(code);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use sim_tests::case::{Case, Expected};
+use sim_tests::check::liveness::Recovery;
 use sim_tests::history::jsonl;
 use sim_tests::report;
 use sim_tests::run::{Keep, Report, run_case};
@@ -70,6 +71,7 @@ fn print_verdict(report: &Report) {
     } else {
         println!("seed {}: no violation", report.seed);
     }
+    print_recovery(&report.recovery);
     println!(
         "{} events, {:.1} simulated seconds, {} requests answered, {} elections, hash {:016x}",
         report.event_count,
@@ -78,6 +80,21 @@ fn print_verdict(report: &Report) {
         report.elections,
         report.hash
     );
+}
+
+/// Tells how long each step after healing took, if the run was timed.
+fn print_recovery(recovery: &Recovery) {
+    let Recovery { leader_ns, serve_ns, converge_ns } = recovery;
+    let steps = [
+        ("a leader", leader_ns),
+        ("the first acknowledged write", serve_ns),
+        ("equal replicas", converge_ns),
+    ];
+    for (step, took) in steps {
+        if let Some(took) = took {
+            println!("from healing to {step}: {:?}", std::time::Duration::from_nanos(*took));
+        }
+    }
 }
 
 /// Shrinks one failure, prints its story, and tells whether there was one.

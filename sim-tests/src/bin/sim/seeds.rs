@@ -8,10 +8,11 @@ use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan};
 use sim_tests::hunt;
 use sim_tests::liveness;
+use sim_tests::options::Plan;
 use sim_tests::swarm::{self, Swarm};
 
-use crate::arguments::Output;
-use crate::{refuse, write};
+use crate::arguments::{Liveness, Output};
+use crate::{fresh_range, known_bug, processors, refuse, write};
 
 /// Runs many seeds; tells whether one failed, or all of them prove nothing.
 pub(crate) fn run_swarm(swarm: &Swarm, output: Output) -> bool {
@@ -121,18 +122,26 @@ pub(crate) fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) ->
 }
 
 /// Measures how fast clusters are back; tells whether one is too slow, or broke a promise.
-pub(crate) fn measure_liveness(plan: &liveness::Plan, out: &Path, output: Output) -> bool {
+pub(crate) fn measure_liveness(asked: &Liveness) -> bool {
+    let (first, end) = asked.seed_range.unwrap_or_else(|| fresh_range(asked.seeds));
+    let plan = liveness::Plan {
+        runs: Plan { mode: asked.mode, profile: asked.profile },
+        seeds: first..end,
+        curve_seeds: asked.curves,
+        planted: asked.planted.as_deref().map(known_bug),
+        jobs: asked.jobs.unwrap_or_else(processors),
+    };
     let bar = ProgressBar::new(plan.run_count());
-    let measured = liveness::measure(plan, || bar.inc(1));
+    let measured = liveness::measure(&plan, || bar.inc(1));
     bar.finish_and_clear();
-    match output {
+    match asked.output {
         Output::Json => println!("{}", liveness::to_json(&measured)),
         Output::Table => println!("{}", liveness::to_table(&measured)),
     }
     for line in &measured.broken {
         eprintln!("a promise is broken: {line}");
     }
-    write(out, &liveness::page(&measured));
-    eprintln!("the page is in {}", out.display());
+    write(&asked.out, &liveness::page(&measured));
+    eprintln!("the page is in {}", asked.out.display());
     !measured.broken.is_empty() || measured.is_too_slow()
 }
