@@ -12,7 +12,7 @@ use crate::world::World;
 /// times if it was refused.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// See the [module](self).
+/// Somebody who asks after healing, and what came of it.
 #[derive(Debug)]
 pub struct Asker {
     healed_at: Duration,

@@ -223,8 +223,8 @@ pub(crate) enum Command {
     /// Measures how fast clusters are back after healing, and how much of one each fault leaves.
     ///
     /// The seeds are run as `sim run` does, but somebody asks from the moment of healing on. Times
-    /// to a leader, to the first acknowledged write and to equal replicas are told as distributions,
-    /// and the exit code is 1 if they exceed their limits; from 200 seeds on percentiles are judged.
+    /// to a leader, to the first acknowledged write and to equal replicas are distributions, and
+    /// the exit code is 1 if they exceed their limits; from 200 runs on percentiles are judged.
     /// Then faults of each kind strike alone under a steady load, for curves of what was available.
     /// Everything is written as tables and as one HTML page with pictures.
     Liveness(Liveness),
