@@ -4,9 +4,10 @@
 //! derived from one seed. [`run::run`] is one run: the [`options`] of a seed, a [`cluster`] of
 //! nodes, a [`workload`] that uses the shipped client library, a [`nemesis`], and a [`watch`] that
 //! tells the checkers of [`check`] every step. [`swarm`] runs many seeds, [`hunt`] for hours;
-//! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents. A
-//! run that failed is written down as a [`case`], made small by [`shrink`], shown by [`report`],
-//! and continued in many ways by [`branch`].
+//! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents;
+//! [`liveness`] measures how fast a cluster is back. A run that failed is written down as a
+//! [`case`], made small by [`shrink`], shown by [`report`], and continued in many ways by
+//! [`branch`]. What a run is held to is said by [`atlas`].
 #![expect(
     clippy::disallowed_macros,
     reason = "the panic hook of `world::run_seed` knows nothing but its thread"
@@ -54,6 +55,8 @@ pub mod determinism;
 pub mod golden;
 #[cfg(madsim)]
 pub mod hunt;
+#[cfg(madsim)]
+pub mod liveness;
 mod parallel;
 #[cfg(madsim)]
 pub mod report;

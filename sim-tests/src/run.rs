@@ -19,9 +19,11 @@ use mangrove::base::{planted, probe};
 
 use crate::atlas::Contract;
 use crate::case::Case;
+use crate::check::liveness::Recovery;
 use crate::check::{Violation, broken, client, linearizable, mute};
 use crate::cluster::Cluster;
 use crate::history::{History, OpId};
+use crate::liveness::Asker;
 use crate::masterless::options::Mechanism;
 use crate::masterless::phases::Phases;
 use crate::nemesis::{Action, Fault};
@@ -36,6 +38,8 @@ use crate::world::{
 const CONVERGE_MAX: Duration = Duration::from_mins(1);
 /// Longest pause between two looks at what the checkers say.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two looks at whether the replicas are equal, and the same in a run that is timed.
+const CONVERGE_POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(5));
 /// Time between two looks at the disks of a masterless cluster.
 const LOOK_INTERVAL: Duration = Duration::from_secs(4);
 /// Tries of a write after convergence. A disk may have been full and then have stalled: the node
@@ -75,6 +79,8 @@ pub struct Report {
     pub traffic: Sent,
     /// Time from healing until all replicas were equal.
     pub time_to_converge: Duration,
+    /// How long each step after healing took, if the run was timed.
+    pub recovery: Recovery,
     /// By what they became equal, in the masterless mode.
     pub mechanism: Option<Mechanism>,
     /// What it was held to.
@@ -177,12 +183,13 @@ impl Stage<'_> {
         let world_options = self.world_options(&log);
         let options = self.case.options.clone();
         let leaked = options.leak.map(|leak| (leak, foreign_number()));
-        let (scene_options, load) = (options.clone(), self.load);
+        let (scene_options, load, is_timed) = (options.clone(), self.load, self.case.is_timed);
         let (scene_shared, scene_done) = (Arc::clone(&shared), Arc::clone(&done));
         let result = run_seed(options.seed, world_options, move |world| async move {
             planted::turn_on(scene_options.planted);
             mute::turn_on(scene_options.mute);
             let mut scene = Scene::new(&world, scene_options, scene_shared, scene_done, load).await;
+            scene.is_timed = is_timed;
             if let Some((leak, number)) = leaked {
                 let server = scene.cluster.server(1);
                 match leak {
@@ -244,6 +251,7 @@ impl Report {
             probes: BTreeMap::new(),
             traffic: Sent::default(),
             time_to_converge: Duration::ZERO,
+            recovery: Recovery::default(),
             mechanism: None,
             contract: Contract::MustSurvive,
             is_halted: false,
@@ -271,6 +279,10 @@ pub struct Scene {
     violation: Option<Violation>,
     /// Whether it did not serve in the end.
     is_halted: bool,
+    /// Whether a client asks from the moment of healing on.
+    is_timed: bool,
+    /// How long each step after healing took, if somebody asked.
+    recovery: Recovery,
     /// How many things a script has done.
     performed: u32,
     /// When the disks of a masterless cluster are to be looked at next.
@@ -297,6 +309,8 @@ impl Scene {
             done,
             violation: None,
             is_halted: false,
+            is_timed: false,
+            recovery: Recovery::default(),
             performed: 0,
             next_look,
         }
@@ -430,12 +444,12 @@ impl Scene {
             self.violation = self.phases().check_hints().await.err();
         }
         if self.violation.is_none() {
-            self.shared.stop();
-            self.cluster.heal().await;
-            match self.phases().finish().await {
+            let asker = self.heal().await;
+            match self.phases().finish(asker.as_ref()).await {
                 Ok(ending) => {
                     time_to_converge = ending.time_to_converge;
                     converged_at = Some(ending.converged_at);
+                    self.note_recovery(asker.as_ref(), time_to_converge);
                 }
                 Err(found) => self.violation = Some(found),
             }
@@ -453,10 +467,12 @@ impl Scene {
     async fn finish_primary_backup(mut self) -> Report {
         let mut time_to_converge = Duration::ZERO;
         if self.violation.is_none() {
-            self.shared.stop();
-            self.cluster.heal().await;
-            match self.liveness_phase().await {
-                Ok(time) => time_to_converge = time,
+            let asker = self.heal().await;
+            match self.liveness_phase(asker.as_ref()).await {
+                Ok(time) => {
+                    time_to_converge = time;
+                    self.note_recovery(asker.as_ref(), time);
+                }
                 Err(found) => self.violation = Some(found),
             }
         }
@@ -476,7 +492,7 @@ impl Scene {
         time_to_converge: Duration,
     ) -> Report {
         let (contract, is_halted) = (self.contract(), self.is_halted);
-        let Self { world, cluster, options, shared, .. } = self;
+        let Self { world, cluster, options, shared, recovery, .. } = self;
         Report {
             contract,
             is_halted,
@@ -490,6 +506,7 @@ impl Scene {
             faults: world.fault_counts(),
             probes: probe::take(),
             time_to_converge,
+            recovery,
             mechanism: options.masterless.as_ref().map(|masterless| masterless.mechanism),
             violation,
             trace: world.take_trace(),
@@ -552,14 +569,40 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
 }
 
 impl Scene {
+    /// Ends the load and all faults; in a run that is timed somebody asks from then on.
+    async fn heal(&mut self) -> Option<Asker> {
+        self.shared.stop();
+        if self.is_timed {
+            // Nobody can end a stall before its time: what goes wrong would go on after healing.
+            self.world.sleep(self.world.stall_left()).await;
+        }
+        self.cluster.heal().await;
+        if !self.is_timed {
+            return None;
+        }
+        let addresses = self.cluster.addresses();
+        Some(Asker::start(&self.world, addresses, &self.options, &self.shared).await)
+    }
+
+    fn note_recovery(&mut self, asker: Option<&Asker>, time_to_converge: Duration) {
+        let Some(asker) = asker else { return };
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let reign = self.cluster.watch().reign();
+        self.recovery = Recovery {
+            leader_ns: reign.map(|reign| nanos(reign.since.saturating_sub(asker.healed_at()))),
+            serve_ns: asker.answered_after().map(nanos),
+            converge_ns: Some(nanos(time_to_converge)),
+        };
+    }
+
     /// After healing: a leader, equal replicas, an acknowledged write, every cell readable.
-    async fn liveness_phase(&mut self) -> Result<Duration, Violation> {
+    async fn liveness_phase(&mut self, asker: Option<&Asker>) -> Result<Duration, Violation> {
         let Self { world, cluster, options, shared, .. } = self;
         let healed = world.now();
         let now = |world: &World| u64::try_from(world.now().as_nanos()).unwrap_or(u64::MAX);
-        let broken = |what: String, at| broken("liveness", at, what);
+        let poll = if asker.is_some() { CONVERGE_POLL.1 } else { CONVERGE_POLL.0 };
         let time_to_converge = loop {
-            world.sleep(Duration::from_millis(50)).await;
+            world.sleep(poll).await;
             cluster.undo_due().await;
             if let Some(violation) = cluster.watch().violation() {
                 return Err(violation);
@@ -567,14 +610,17 @@ impl Scene {
             let commit = cluster.watch().commit_max();
             let mut applied = cluster.watch().applied();
             applied.retain(|node, _| !cluster.may_halt(node.0));
-            if cluster.watch().leader().is_some() && applied.values().all(|index| *index >= commit)
+            let is_answered = asker.is_none_or(Asker::is_answered);
+            if is_answered
+                && cluster.watch().leader().is_some()
+                && applied.values().all(|index| *index >= commit)
             {
                 break world.now().saturating_sub(healed);
             }
             if world.now().saturating_sub(healed) > CONVERGE_MAX {
                 let what =
                     format!("committed {commit}, applied {applied:?} after {CONVERGE_MAX:?}");
-                return broken(what, now(world)).map(|()| CONVERGE_MAX);
+                return broken("liveness", now(world), what).map(|()| CONVERGE_MAX);
             }
         };
         let host = world.add_client("reader");
@@ -604,8 +650,11 @@ impl Scene {
         world.start(host, main).await;
         match receiver.await {
             Ok(Ok(())) => Ok(time_to_converge),
-            Ok(Err(what)) => broken(what.to_owned(), now(world)).map(|()| time_to_converge),
-            Err(_) => broken("the reader died".to_owned(), now(world)).map(|()| time_to_converge),
+            Ok(Err(what)) => {
+                broken("liveness", now(world), what.to_owned()).map(|()| time_to_converge)
+            }
+            Err(_) => broken("liveness", now(world), "the reader died".to_owned())
+                .map(|()| time_to_converge),
         }
     }
 }

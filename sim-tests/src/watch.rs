@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mangrove::base::checksum::crc32;
 use mangrove::base::{Index, Instant, NodeId, Term};
@@ -35,6 +36,18 @@ struct State {
     nodes: BTreeMap<NodeId, NodeState>,
     invariants: Invariants,
     elections: u64,
+    reign: Option<Reign>,
+}
+
+/// A leader that is one: a majority has taken something from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reign {
+    /// Who.
+    pub leader: NodeId,
+    /// In which term.
+    pub term: Term,
+    /// Since when it knew that an entry of its own term is committed.
+    pub since: Duration,
 }
 
 /// What is known of one node.
@@ -53,7 +66,8 @@ impl Watch {
     /// Starts to watch a cluster.
     pub fn new(world: &World, node_count: u64, deadlines: Deadlines) -> Arc<Self> {
         let nodes = (1..=node_count).map(|node| (NodeId(node), NodeState::default())).collect();
-        let state = State { nodes, invariants: Invariants::new(deadlines), elections: 0 };
+        let state =
+            State { nodes, invariants: Invariants::new(deadlines), elections: 0, reign: None };
         Arc::new(Self { world: world.clone(), state: Mutex::new(state) })
     }
 
@@ -67,6 +81,11 @@ impl Watch {
         let state = self.lock();
         let leaders = state.nodes.iter().filter(|(_, node)| node.role == Some(Role::Leader));
         leaders.max_by_key(|(_, node)| node.term).map(|(id, _)| *id)
+    }
+
+    /// Returns the reign of the highest term; it may be over.
+    pub fn reign(&self) -> Option<Reign> {
+        self.lock().reign
     }
 
     /// Returns how many leaders were elected.
@@ -312,6 +331,11 @@ impl Observer for NodeWatch {
             node.term = term;
             node.commit = commit;
             node.damaged &= !is_whole;
+        }
+        let is_followed = role == Role::Leader && core.log().term_at(commit) == Some(term);
+        if is_followed && report.state.reign.is_none_or(|reign| reign.term < term) {
+            let since = Duration::from_nanos(report.at);
+            report.state.reign = Some(Reign { leader: self.node, term, since });
         }
         drop(report);
         if self.is_logged {

@@ -175,6 +175,8 @@ pub enum Helper {
     Reader,
     /// Reads everything again and again, so that reads repair.
     Repairer,
+    /// Writes from the moment of healing on, in a run that is timed.
+    Asker,
 }
 
 impl Helper {
@@ -183,6 +185,7 @@ impl Helper {
         match self {
             Self::Reader => 901,
             Self::Repairer => 902,
+            Self::Asker => 903,
         }
     }
 }

@@ -176,6 +176,7 @@ impl Run {
             title: "Random puts into a store that grows".to_owned(),
             x: "cells in the store".to_owned(),
             y: "puts/s".to_owned(),
+            x_axis: None,
             lines: lines.map(|(title, name)| (title.to_owned(), points(name))).into(),
         };
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("storage.svg");

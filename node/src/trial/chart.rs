@@ -14,7 +14,7 @@ const GRID: u32 = 5;
 /// Colours of the lines, in turn.
 const COLOURS: [&str; 3] = ["#1b6e53", "#b5651d", "#4a5fa5"];
 
-/// A chart with axes that begin at zero.
+/// A chart with axes that begin at zero, unless it is told otherwise.
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
     /// What stands above it.
@@ -23,6 +23,8 @@ pub struct Chart {
     pub x: String,
     /// What goes upwards.
     pub y: String,
+    /// Where the axis from left to right begins and ends; from zero to the greatest point if not.
+    pub x_axis: Option<(f64, f64)>,
     /// The lines: a name, and points from left to right.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
 }
@@ -31,9 +33,10 @@ impl Chart {
     /// Returns the chart as the text of an SVG file.
     pub fn svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|(_, points)| points);
-        let x_max = nice(points().map(|point| point.0).fold(0.0, f64::max));
+        let greatest = points().map(|point| point.0).fold(0.0, f64::max);
+        let (x_min, x_max) = self.x_axis.unwrap_or_else(|| (0.0, nice(greatest)));
         let y_max = nice(points().map(|point| point.1).fold(0.0, f64::max));
-        let x_of = |x: f64| MARGIN + x / x_max * (WIDTH - 2.0 * MARGIN);
+        let x_of = |x: f64| MARGIN + (x - x_min) / (x_max - x_min) * (WIDTH - 2.0 * MARGIN);
         let y_of = |y: f64| HEIGHT - MARGIN - y / y_max * (HEIGHT - 2.0 * MARGIN);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -45,9 +48,9 @@ impl Chart {
         push_text(&mut svg, (MARGIN / 4.0, MARGIN * 0.75), "start", &self.y);
         for step in 0..=GRID {
             let share = f64::from(step) / f64::from(GRID);
-            let (x, y) = (share * x_max, share * y_max);
-            push_line(&mut svg, (x_of(0.0), y_of(y)), (x_of(x_max), y_of(y)));
-            push_text(&mut svg, (x_of(0.0) - 6.0, y_of(y) + 4.0), "end", &short(y));
+            let (x, y) = (x_min + share * (x_max - x_min), share * y_max);
+            push_line(&mut svg, (x_of(x_min), y_of(y)), (x_of(x_max), y_of(y)));
+            push_text(&mut svg, (x_of(x_min) - 6.0, y_of(y) + 4.0), "end", &short(y));
             push_text(&mut svg, (x_of(x), y_of(0.0) + 18.0), "middle", &short(x));
         }
         for (number, (name, points)) in (0_u32..).zip(&self.lines) {
@@ -126,6 +129,15 @@ mod tests {
         let svg = Chart { lines: vec![line], ..Chart::default() }.svg();
         assert!(svg.contains("points=\"64.0,296.0 656.0,64.0\""), "{svg}");
         assert!(svg.contains("a &lt; b"), "{svg}");
+    }
+
+    #[test]
+    fn axis_can_begin_before_zero() {
+        let line = ("a".to_owned(), vec![(-2.5, 0.0), (10.0, 100.0)]);
+        let x_axis = Some((-2.5, 10.0));
+        let svg = Chart { lines: vec![line], x_axis, ..Chart::default() }.svg();
+        assert!(svg.contains("points=\"64.0,296.0 656.0,64.0\""), "{svg}");
+        assert!(svg.contains("text-anchor=\"middle\">-2.5</text>"), "{svg}");
     }
 
     #[test]

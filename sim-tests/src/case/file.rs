@@ -50,6 +50,8 @@ struct File {
     operations: Option<Vec<Operation>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     without: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    timed: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fates: Vec<Decided>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,7 @@ impl Case {
             operations: file.operations,
             decided: file.fates,
             reseed: file.reseed,
+            is_timed: file.timed,
             expected: file.expected,
             ..Self::drawn(options)
         };
@@ -127,6 +130,7 @@ impl Case {
             faults: self.faults.clone(),
             operations: self.operations.clone(),
             without: without.collect(),
+            timed: self.is_timed,
             fates: self.decided.clone(),
             reseed: self.reseed,
             expected: self.expected.clone(),
@@ -154,7 +158,7 @@ fn named(mode: Mode) -> String {
 }
 
 /// The order in which the fields stand in a file.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "version",
     "about",
     "mode",
@@ -165,6 +169,7 @@ const ORDER: [&str; 13] = [
     "faults",
     "operations",
     "without",
+    "timed",
     "fates",
     "reseed",
     "expected",

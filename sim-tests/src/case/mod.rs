@@ -19,6 +19,7 @@
 //! | `faults` | each with name, time and action; if absent, drawn |
 //! | `operations` | each with name, time and request; if absent, drawn |
 //! | `without` | names of drawn faults and operations that are left out |
+//! | `timed` | if true, a client writes from the moment of healing on, as in `sim liveness` |
 //! | `fates` | single segments and syncs that are decided, not drawn |
 //! | `reseed` | if present, from when on all that is drawn is drawn anew |
 //! | `expected` | what came of it: who spoke, the hash, the main events, a digest of each event |
@@ -70,6 +71,8 @@ pub struct Case {
     pub decided: Vec<Decided>,
     /// From when on everything is drawn anew, if at all: what is listed stays.
     pub reseed: Option<Reseed>,
+    /// Whether somebody writes from the moment of healing on, and is [timed](crate::liveness).
+    pub is_timed: bool,
     /// What came of it when it was written down.
     pub expected: Option<Expected>,
 }
@@ -116,6 +119,7 @@ impl Case {
             without_operations: BTreeSet::new(),
             decided: Vec::new(),
             reseed: None,
+            is_timed: false,
             expected: None,
         }
     }
@@ -167,6 +171,7 @@ impl Case {
             without_operations: BTreeSet::new(),
             decided: self.decided.clone(),
             reseed: self.reseed,
+            is_timed: self.is_timed,
             expected: Some(Expected::of(report)),
         }
     }

@@ -17,7 +17,7 @@
 
 mod figures;
 mod page;
-mod scenario;
+pub(crate) mod scenario;
 mod table;
 
 pub use self::figures::Figures;

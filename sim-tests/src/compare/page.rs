@@ -93,6 +93,7 @@ fn push_scenario(html: &mut String, row: &Row) {
         title: "requests answered each second".to_owned(),
         x: "seconds since the start".to_owned(),
         y: format!("mean of {} ms", SLICE.as_millis()),
+        x_axis: None,
         lines: lines.collect(),
     };
     push(html, &answers.svg());
@@ -101,6 +102,7 @@ fn push_scenario(html: &mut String, row: &Row) {
         title: "latency of writes".to_owned(),
         x: "per cent of the acknowledged writes".to_owned(),
         y: "ms".to_owned(),
+        x_axis: None,
         lines: lines.collect(),
     };
     push(html, &latencies.svg());

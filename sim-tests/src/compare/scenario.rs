@@ -13,16 +13,16 @@ use crate::operation::{Cell, Operation, OperationId, Request};
 use crate::options::{Mode, Plan, Profile};
 
 /// Clients that ask at the same time.
-pub(super) const CLIENTS: u32 = 6;
+pub(crate) const CLIENTS: u32 = 6;
 
 /// Time between two requests of one client; it misses those that are due while it waits.
-pub(super) const PACE: Duration = Duration::from_millis(40);
+pub(crate) const PACE: Duration = Duration::from_millis(40);
 
 /// When the load begins: every node has started, and somebody leads.
 pub(super) const LOAD_BEGIN: Duration = Duration::from_secs(2);
 
 /// When the load ends.
-pub(super) const LOAD_END: Duration = Duration::from_secs(18);
+pub(crate) const LOAD_END: Duration = Duration::from_secs(18);
 
 /// Keys that all clients share, so that they meet.
 const KEYS: usize = 8;
@@ -32,7 +32,7 @@ const VALUE_BYTES: u64 = 100;
 
 /// Election time-out of the primary-backup mode, and request time-out of the masterless one: a
 /// client tries another node after twice as long, in both.
-pub(super) const PATIENCE: Duration = Duration::from_millis(300);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(300);
 
 /// An accident.
 #[derive(Debug)]
@@ -217,23 +217,8 @@ impl Scenario {
 
     /// Returns the run of a seed with a subject.
     pub fn case(&self, subject: Subject, seed: u64) -> Case {
-        let (mode, level) = match subject {
-            Subject::PrimaryBackup => (Mode::PrimaryBackup, None),
-            Subject::Quorum => (Mode::Masterless, Some(Level::Quorum)),
-            Subject::One => (Mode::Masterless, Some(Level::One)),
-        };
-        let mut case = Case::plain(Plan { mode, profile: Profile::Standard }, seed);
+        let mut case = loaded(subject, seed);
         case.about = format!("{}, {}: {}", self.name, subject.name(), self.what);
-        case.options.client_count = u64::from(CLIENTS);
-        case.options.fault_phase = LOAD_END;
-        case.options.tuning.election_timeout = PATIENCE;
-        case.options.tuning.value_bytes_max = VALUE_BYTES;
-        if let (Some(masterless), Some(level)) = (&mut case.options.masterless, level) {
-            masterless.request_timeout = PATIENCE;
-            masterless.spread = true;
-            masterless.levels = LevelMix::only(level);
-        }
-        case.operations = Some((1..=CLIENTS).flat_map(|at| operations(at, level, seed)).collect());
         let numbered = (1..).zip((self.faults)());
         case.faults = Some(
             numbered
@@ -247,6 +232,27 @@ impl Scenario {
         );
         case
     }
+}
+
+/// Returns the run of a seed with a subject under the load, in which nothing goes wrong.
+pub(crate) fn loaded(subject: Subject, seed: u64) -> Case {
+    let (mode, level) = match subject {
+        Subject::PrimaryBackup => (Mode::PrimaryBackup, None),
+        Subject::Quorum => (Mode::Masterless, Some(Level::Quorum)),
+        Subject::One => (Mode::Masterless, Some(Level::One)),
+    };
+    let mut case = Case::plain(Plan { mode, profile: Profile::Standard }, seed);
+    case.options.client_count = u64::from(CLIENTS);
+    case.options.fault_phase = LOAD_END;
+    case.options.tuning.election_timeout = PATIENCE;
+    case.options.tuning.value_bytes_max = VALUE_BYTES;
+    if let (Some(masterless), Some(level)) = (&mut case.options.masterless, level) {
+        masterless.request_timeout = PATIENCE;
+        masterless.spread = true;
+        masterless.levels = LevelMix::only(level);
+    }
+    case.operations = Some((1..=CLIENTS).flat_map(|at| operations(at, level, seed)).collect());
+    case
 }
 
 /// Returns what a client asks for: reads and writes in turn, of keys that the seed draws.

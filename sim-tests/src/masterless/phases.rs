@@ -25,6 +25,7 @@ use crate::check::masterless::{
 use crate::check::{Violation, broken};
 use crate::cluster::Cluster;
 use crate::history::History;
+use crate::liveness::Asker;
 use crate::nemesis::MASTERLESS_JUMPS_MAX_MS;
 use crate::options::Options;
 use crate::run::clock;
@@ -169,23 +170,24 @@ impl Phases<'_> {
         }
     }
 
-    /// After healing: equal replicas, an acknowledged write, every cell readable.
-    pub async fn finish(&mut self) -> Result<Ending, Violation> {
+    /// After healing: equal replicas, an acknowledged write, every cell readable. Replicas are not
+    /// equal before whoever asks has been answered.
+    pub async fn finish(&mut self, asker: Option<&Asker>) -> Result<Ending, Violation> {
         let is_read = Arc::new(AtomicBool::new(false));
         if self.masterless().mechanism == Mechanism::Reads {
             self.start_reading(Arc::clone(&is_read)).await;
         }
-        let time_to_converge = self.wait_until_equal().await?;
+        let time_to_converge = self.wait_until_equal(asker).await?;
         let converged_at = self.shared.event_count();
         self.serve().await?;
         // It wrote something, which one replica may not have got yet; and what a client had asked
         // for in vain may have been written late.
-        self.wait_until_equal().await?;
+        self.wait_until_equal(None).await?;
         is_read.store(true, Ordering::Relaxed);
         Ok(Ending { time_to_converge, converged_at })
     }
 
-    async fn wait_until_equal(&mut self) -> Result<Duration, Violation> {
+    async fn wait_until_equal(&mut self, asker: Option<&Asker>) -> Result<Duration, Violation> {
         let healed = self.world.now();
         let (mut pause, pause_max) = CONVERGE_POLL;
         loop {
@@ -198,13 +200,14 @@ impl Phases<'_> {
             let look = self.look().await?;
             let equal = convergence::check(&look.stores, self.now_ns());
             let waited = self.world.now().saturating_sub(healed);
-            if equal.is_ok() && look.is_settled() {
+            if equal.is_ok() && look.is_settled() && asker.is_none_or(Asker::is_answered) {
                 return Ok(waited);
             }
             if waited > CONVERGE_MAX {
                 let mechanism = self.masterless().mechanism.name();
                 let what = match equal {
                     Err(violation) => violation.what,
+                    Ok(()) if look.is_settled() => "no write is acknowledged".to_owned(),
                     Ok(()) => format!(
                         "{} batches are open, damaged: {:?}",
                         look.batch_count, look.damaged

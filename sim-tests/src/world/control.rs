@@ -240,6 +240,14 @@ impl World {
         });
     }
 
+    /// Returns how long the disk is still frozen that is so the longest; zero if none is.
+    pub fn stall_left(&self) -> Duration {
+        self.shared.with(|state| {
+            let until = state.disks.values().map(DiskState::stalled_until).max().unwrap_or(0);
+            Duration::from_nanos(until.saturating_sub(state.core.now()))
+        })
+    }
+
     /// Flips one durable bit (D10) in one of the first `reach(path)` bytes of a file; `None` if no
     /// file has durable bytes there.
     pub fn rot(&self, host: Host, reach: impl Fn(&str) -> u64, rng: &mut Rng) -> Option<Rot> {

@@ -31,6 +31,8 @@ mod env_conformance;
 #[cfg(all(test, madsim))]
 mod golden;
 #[cfg(all(test, madsim))]
+mod liveness;
+#[cfg(all(test, madsim))]
 mod masterless_scenarios;
 #[cfg(all(test, madsim))]
 mod regress;

@@ -185,6 +185,7 @@ fn push_charts(html: &mut String, comparison: &Comparison) {
             title: column.name.clone(),
             x: "seconds".to_owned(),
             y: "requests a second".to_owned(),
+            x_axis: None,
             lines: vec![
                 ("answered".to_owned(), points(|one| one.answered)),
                 ("failed".to_owned(), points(|one| one.failed)),

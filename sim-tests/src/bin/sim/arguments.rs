@@ -19,9 +19,9 @@ use crate::{known_bug, one, proof, refuse, seeds};
                   trace.txt\n  cargo sim shrink 42 --output small.json\n  \
                   cargo sim branch 42 --out branch.html\n  \
                   cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n  \
-                  cargo sim compare --seeds 20\n\n\
-                  Exit codes: 0 no violation, 1 violation found \
-                  or vacuous run, 2 usage."
+                  cargo sim compare --seeds 20\n  cargo sim liveness --seeds 300\n\n\
+                  Exit codes: 0 no violation, 1 violation found, \
+                  vacuous run or too slow, 2 usage."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Golden(proof::Golden),
     Hunt(seeds::Hunt),
     Compare(seeds::Compare),
+    Liveness(seeds::Liveness),
     Bugs(seeds::Bugs),
 }
 
@@ -67,6 +68,7 @@ impl Command {
             Self::Golden(command) => command.run(),
             Self::Hunt(command) => command.run(),
             Self::Compare(command) => command.run(),
+            Self::Liveness(command) => command.run(),
             Self::Bugs(command) => command.run(),
         }
     }
@@ -87,6 +89,9 @@ pub(crate) struct Which {
     /// Switch a planted bug on.
     #[arg(long)]
     pub(crate) planted: Option<String>,
+    /// Let a client write from the moment of healing on, as `sim liveness` does.
+    #[arg(long)]
+    timed: bool,
 }
 
 impl Which {
@@ -101,7 +106,8 @@ impl Which {
         let planted = self.planted.as_deref().map(known_bug);
         if let Ok(seed) = self.run.parse::<u64>() {
             let plan = Plan { mode: self.mode, profile: self.profile };
-            return Case::drawn(Options { planted, ..plan.draw(seed) });
+            let case = Case::drawn(Options { planted, ..plan.draw(seed) });
+            return Case { is_timed: self.timed, ..case };
         }
         let text = std::fs::read_to_string(&self.run).unwrap_or_else(|error| {
             refuse(&format!("{} is no seed, and cannot be read: {error}", self.run))
@@ -111,6 +117,7 @@ impl Which {
         if planted.is_some() {
             case.options.planted = planted;
         }
+        case.is_timed |= self.timed;
         case
     }
 }

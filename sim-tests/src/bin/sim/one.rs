@@ -1,12 +1,14 @@
 //! Commands about one run: replay it, make it small, look at it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim_tests::atlas::Contract;
 use sim_tests::branch::{self, Effort, Moment};
 use sim_tests::case::{Case, Expected};
+use sim_tests::check::liveness::Recovery;
 use sim_tests::history::jsonl;
 use sim_tests::report;
 use sim_tests::run::{self, Keep, run_case};
@@ -233,6 +235,7 @@ fn print_verdict(report: &run::Report) {
         let end = if report.is_halted { "it did not serve in the end" } else { "it served" };
         println!("its disks lost so much that it is held to this: {}; {end}", report.contract);
     }
+    print_recovery(&report.recovery);
     println!(
         "{} events, {:.1} simulated seconds, {} requests answered, {} elections, hash {:016x}",
         report.event_count,
@@ -241,6 +244,21 @@ fn print_verdict(report: &run::Report) {
         report.elections,
         report.hash
     );
+}
+
+/// Tells how long each step after healing took, if the run was timed.
+fn print_recovery(recovery: &Recovery) {
+    let Recovery { leader_ns, serve_ns, converge_ns } = recovery;
+    let steps = [
+        ("a leader", leader_ns),
+        ("the first acknowledged write", serve_ns),
+        ("equal replicas", converge_ns),
+    ];
+    for (step, took) in steps {
+        if let Some(took) = took {
+            println!("from healing to {step}: {:?}", Duration::from_nanos(*took));
+        }
+    }
 }
 
 /// Shrinks one failure, prints its story, and tells whether there was one.

@@ -11,6 +11,7 @@ use sim_tests::case::Case;
 use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan, cluster};
 use sim_tests::hunt;
+use sim_tests::liveness;
 use sim_tests::options::{Mode, Plan, Profile};
 use sim_tests::swarm::{self, Swarm};
 
@@ -190,6 +191,71 @@ impl Compare {
             write_cases(&plan, &folder);
         }
         compare_modes(&plan, &out, output)
+    }
+}
+
+/// Measures how fast clusters are back after healing, and how much of one each fault leaves.
+///
+/// The seeds are run as `sim run` does, but somebody asks from the moment of healing on. Times
+/// to a leader, to the first acknowledged write and to equal replicas are distributions, and
+/// the exit code is 1 if they exceed their limits; from 200 runs on percentiles are judged.
+/// Then faults of each kind strike alone under a steady load, for curves of what was available.
+/// Everything is written as tables and as one HTML page with pictures.
+#[derive(Args)]
+pub(crate) struct Liveness {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// What the runs are mostly about.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    /// How many fresh seeds; they begin at a number drawn from the clock.
+    #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
+    seeds: u64,
+    /// These seeds, A..B (B excluded).
+    #[arg(long, value_parser = parse_range)]
+    seed_range: Option<(u64, u64)>,
+    /// Runs of each kind of fault, for the curves; 0 leaves them out.
+    #[arg(long, default_value_t = 20)]
+    curves: u64,
+    /// Switch a planted bug on in the runs whose healing is timed: are they slower?
+    #[arg(long)]
+    planted: Option<String>,
+    /// Runs at the same time; default: one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Write the page to this file.
+    #[arg(long, default_value = "liveness.html")]
+    out: PathBuf,
+    /// How to print the tables.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+impl Liveness {
+    /// Tells whether it found something.
+    pub(crate) fn run(self) -> bool {
+        let (first, end) = self.seed_range.unwrap_or_else(|| fresh_range(self.seeds));
+        let plan = liveness::Plan {
+            runs: Plan { mode: self.mode, profile: self.profile },
+            seeds: first..end,
+            curve_seeds: self.curves,
+            planted: self.planted.as_deref().map(known_bug),
+            jobs: self.jobs.unwrap_or_else(processors),
+        };
+        let bar = ProgressBar::new(plan.run_count());
+        let measured = liveness::measure(&plan, || bar.inc(1));
+        bar.finish_and_clear();
+        match self.output {
+            Output::Json => println!("{}", liveness::to_json(&measured)),
+            Output::Table => println!("{}", liveness::to_table(&measured)),
+        }
+        for line in &measured.broken {
+            eprintln!("a promise is broken: {line}");
+        }
+        write(&self.out, &liveness::page(&measured));
+        eprintln!("the page is in {}", self.out.display());
+        !measured.broken.is_empty() || measured.is_too_slow()
     }
 }
 

@@ -693,6 +693,11 @@ impl DiskState {
         self.sync_count > 0
     }
 
+    /// Returns until when it does nothing; a time that has passed if it works.
+    pub(super) fn stalled_until(&self) -> u64 {
+        self.stalled_until
+    }
+
     /// Freezes all reads and writes that reach the medium until a time of the world.
     pub(super) fn stall(&mut self, until: u64) {
         self.stalled_until = self.stalled_until.max(until);
