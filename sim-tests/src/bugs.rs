@@ -2,7 +2,7 @@
 //!
 //! Each bug is one that a real system shipped. It stands in the node as one line behind
 //! `planted!("…")`, at the place where the right code stands, and is switched on for a run by its
-//! code. A hunt runs ordinary swarm seeds until one fails, and says how many that took and who
+//! code. A hunt runs ordinary swarm seeds, some of them of the storage profile, until one fails, and says how many that took and who
 //! spoke first: a checker that a client could be, or an assertion inside the node. An *ablation*
 //! hunts again with one class of faults switched off after the other, and with the checker
 //! [mute](crate::check::mute) that spoke first, and so says what each is good for.
@@ -16,6 +16,9 @@ use crate::case::settings;
 use crate::check::Violation;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::swarm::{self, Swarm, percentile};
+
+/// One seed in so many is of the storage profile, where bugs of the disk show.
+const STORAGE_EVERY: u64 = 4;
 
 /// Seeds beyond four times those that a bug took, after which an ablation gives up.
 const ABLATION_SEEDS: u64 = 50;
@@ -146,10 +149,11 @@ fn hunt_where(
     jobs: usize,
     change: impl Fn(&mut Options) + Sync,
 ) -> Hunt {
-    let (end, plan) = (first_seed + seeds_max, Plan { mode, profile: Profile::Standard });
+    let (end, plan) = (first_seed + seeds_max, Plan { mode, ..Plan::default() });
     let swarm = Swarm { first: first_seed, end, jobs, progress: false, plan };
+    let plan_of = |seed| plan_of(mode, seed - first_seed);
     let draw = |seed| {
-        let mut options = Options { planted: Some(bug.code), ..plan.draw(seed) };
+        let mut options = Options { planted: Some(bug.code), ..plan_of(seed).draw(seed) };
         change(&mut options);
         options
     };
@@ -157,11 +161,18 @@ fn hunt_where(
     let first = summary.failed().iter().min_by_key(|(seed, _)| *seed);
     Hunt {
         bug,
-        plan,
+        plan: first.map_or(plan, |(seed, _)| plan_of(*seed)),
         found: first.map(|(seed, what)| (seed - first_seed + 1, what.clone())),
         seed: first.map(|(seed, _)| *seed),
         cpu_seconds: summary.cpu_seconds(),
     }
+}
+
+/// Returns what the n-th run of a hunt is.
+fn plan_of(mode: Mode, position: u64) -> Plan {
+    let is_storage = position % STORAGE_EVERY == STORAGE_EVERY - 1;
+    let profile = if is_storage { Profile::Storage } else { Profile::Standard };
+    Plan { mode, profile }
 }
 
 /// Which bugs are hunted, and how.
@@ -283,7 +294,8 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let mut text = format!(
         "# Planted bugs, and what finds them\n\n\
          Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
-         was hunted in {ranges} ranges of at most {seeds_max} seeds of the standard profile.\n\
+         was hunted in {ranges} ranges of at most {seeds_max} seeds, one of {STORAGE_EVERY} of them of\n\
+         the storage profile, the others of the standard one.\n\
          *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
          classes of faults without which it was not found in four times as many seeds and\n\
          {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first checker\n\

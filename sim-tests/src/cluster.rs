@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mangrove::base::{ClusterId, Index, NodeId, Rng};
+use mangrove::base::{ClusterId, Index, NodeId, Rng, Term};
 use mangrove::dynamo::{self, Placement};
 use mangrove::env::Env as _;
 use mangrove::raft::{Recovered, SnapshotMeta};
@@ -38,6 +38,9 @@ const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
 /// How often, and how many times, a disk is looked at until it is busy.
 const BUSY_POLL: (Duration, u32) = (Duration::from_micros(200), 500);
 
+/// Longest time in which leaders are waited for that are to die.
+const TOPPLE_MAX: Duration = Duration::from_secs(8);
+
 /// How soon after healing things must be well again.
 const LIVENESS: Deadlines =
     Deadlines { leader_ns: 30_000_000_000, serve_ns: 60_000_000_000, converge_ns: 60_000_000_000 };
@@ -57,10 +60,25 @@ enum Undo {
     DiskSpace(u64),
     DiskErrors(u64),
     PowerAfterLie(u64),
+    /// Crashes a leader, to be started again after that time.
+    Topple(u64, Duration),
     /// Sets a wall clock by so many milliseconds.
     Clock(u64, i64),
     /// Takes a node down and puts its old disk back; it starts after that time.
     OldDisk(u64, KeptDisk, Duration),
+}
+
+/// Leaders that are to die.
+#[derive(Debug)]
+struct Toppling {
+    /// How long each of them leads, the last one first.
+    lives: Vec<Duration>,
+    /// Time until each is started again.
+    down: Duration,
+    /// The term of the last of them.
+    term: Term,
+    /// When it is given up.
+    until: Duration,
 }
 
 /// What the harness knows of the processes.
@@ -97,6 +115,7 @@ pub struct Cluster {
     /// Since when each node has been up without a break.
     up_since: BTreeMap<u64, Duration>,
     keeping: bool,
+    toppling: Option<Toppling>,
 }
 
 impl Cluster {
@@ -123,6 +142,7 @@ impl Cluster {
             },
             up_since: BTreeMap::new(),
             keeping: false,
+            toppling: None,
             options: options.clone(),
             world: world.clone(),
             servers,
@@ -322,6 +342,7 @@ impl Cluster {
                 self.later(SUPERVISOR_PAUSE, Undo::Start(node));
             }
         }
+        self.topple();
         let now = self.world.now();
         while let Some(entry) = self.undo.first_entry() {
             if entry.key().0 > now {
@@ -342,6 +363,12 @@ impl Cluster {
         match undo {
             Undo::Start(node) => self.start_node(node).await,
             Undo::CrashAgain(node, lives) => self.crash_again(node, lives).await,
+            Undo::Topple(node, down) => {
+                if !self.is_down(node) {
+                    self.world.crash(self.server(node));
+                    self.take_down(node, down);
+                }
+            }
             Undo::Resume(node) => {
                 if self.paused.remove(&node).is_some() {
                     self.world.resume(self.server(node));
@@ -418,7 +445,33 @@ impl Cluster {
 
     /// Tells whether nothing is wrong with the cluster at the moment.
     pub fn is_calm(&self) -> bool {
-        self.undo.is_empty() && self.down.is_empty() && self.paused.is_empty()
+        self.undo.is_empty()
+            && self.down.is_empty()
+            && self.paused.is_empty()
+            && self.toppling.is_none()
+    }
+
+    /// Tells whether the next leader is to die.
+    pub fn awaits_leader(&self) -> bool {
+        self.toppling.is_some()
+    }
+
+    /// Sees to it that whoever has come to lead does not do so for long.
+    fn topple(&mut self) {
+        let Some(Toppling { lives, down, term, until }) = &mut self.toppling else { return };
+        let leader = self.watch.leader().map(|leader| (leader, self.watch.term_of(leader)));
+        let (down, is_late) = (*down, self.world.now() >= *until);
+        let next = leader.filter(|(_, new)| new > term && !is_late);
+        let life = next.and_then(|(leader, new)| {
+            *term = new;
+            Some((leader, lives.pop()?))
+        });
+        if lives.is_empty() || is_late {
+            self.toppling = None;
+        }
+        if let Some((leader, life)) = life {
+            self.later(life, Undo::Topple(leader.0, down));
+        }
     }
 
     /// Tells whether a fault is under way that must have the world for itself.
@@ -449,6 +502,11 @@ impl Cluster {
                     self.down.insert(node, true);
                     self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
                 }
+            }
+            Action::Topple { lives, down } => {
+                let until = self.world.now() + TOPPLE_MAX;
+                self.toppling = Some(Toppling { lives, down, term: 0, until });
+                self.topple();
             }
             Action::PowerLoss { nodes, strict, while_busy, down } => {
                 self.wait_until_busy(&nodes, while_busy).await;
@@ -549,6 +607,7 @@ impl Cluster {
             }
             Action::Crash { .. }
             | Action::CrashLoop { .. }
+            | Action::Topple { .. }
             | Action::PowerLoss { .. }
             | Action::Pause { .. }
             | Action::Partition { .. }
@@ -741,6 +800,7 @@ impl Cluster {
         self.lying = false;
         self.refilling = None;
         self.keeping = false;
+        self.toppling = None;
         self.world.calm();
         self.fair_weather();
         self.world.heal_all();

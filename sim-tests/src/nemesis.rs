@@ -65,6 +65,16 @@ pub enum Action {
         #[serde(rename = "lives_ms", with = "list_ms")]
         lives: Vec<Duration>,
     },
+    /// Whoever comes to lead dies soon after (P1), again and again: what a leader has begun is left
+    /// in every state that there is.
+    Topple {
+        /// How long each of them leads, the last one first.
+        #[serde(rename = "lives_ms", with = "list_ms")]
+        lives: Vec<Duration>,
+        /// Time until each is started again.
+        #[serde(rename = "down_ms", with = "ms")]
+        down: Duration,
+    },
     /// Nodes lose power at the same moment (P2, P3, P4).
     PowerLoss {
         /// The nodes.
@@ -336,6 +346,10 @@ impl Action {
                 visit(down);
             }
             Self::CrashLoop { lives, .. } => lives.iter_mut().for_each(visit),
+            Self::Topple { lives, down } => {
+                lives.iter_mut().for_each(&mut *visit);
+                visit(down);
+            }
             Self::Pause { length, .. }
             | Self::Partition { length, .. }
             | Self::Clog { length, .. }
@@ -396,7 +410,7 @@ impl Action {
                 visit(a);
                 visit(b);
             }
-            Self::Weather { .. } => {}
+            Self::Weather { .. } | Self::Topple { .. } => {}
         }
     }
 }
@@ -487,6 +501,7 @@ enum Class {
     ClockFar,
     OldDisk,
     Absence,
+    Topple,
 }
 
 /// Draws all faults of a run; those after a moment otherwise, if it is reseeded.
@@ -560,6 +575,7 @@ impl Nemesis {
             (Class::ClockFar, faults.clock_far && several),
             (Class::OldDisk, faults.old_disk && several),
             (Class::Absence, faults.absence && several),
+            (Class::Topple, faults.topple && several),
         ];
         all.into_iter().filter(|(_, on)| *on).map(|(class, _)| class).collect()
     }
@@ -626,6 +642,7 @@ impl Draw<'_> {
                 age: millis(&mut self.rng, 500, 15_000),
                 down: millis(&mut self.rng, 10, 2000),
             },
+            Class::Topple => self.topple(),
             Class::Absence => Action::Absence {
                 node: self.rng.range(1, node_count + 1),
                 is_cut_off: self.nemesis.crashes_are_off() || self.rng.chance(0.4),
@@ -653,6 +670,15 @@ impl Draw<'_> {
             return Action::CrashLoop { node, lives };
         }
         Action::Crash { node, while_busy: rng.chance(0.5), down: millis(rng, 2, 3000) }
+    }
+
+    fn topple(&mut self) -> Action {
+        let rng = &mut self.rng;
+        let times = rng.range(2, 9);
+        // Long enough for nothing, for a round trip, or for an fsync or two.
+        let life_max = [300, 1500, 10_000][rng.index(3)];
+        let lives = (0..times).map(|_| micros(rng, 0, life_max)).collect();
+        Action::Topple { lives, down: millis(rng, 2, 300) }
     }
 
     fn power_loss(&mut self) -> Action {

@@ -171,6 +171,8 @@ pub struct FaultClasses {
     pub old_disk: bool,
     /// A node is away for long. Masterless mode only.
     pub absence: bool,
+    /// Leaders that die as soon as they lead, one after the other (P1).
+    pub topple: bool,
 }
 
 impl FaultClasses {
@@ -192,6 +194,7 @@ impl FaultClasses {
         clock_far: true,
         old_disk: true,
         absence: true,
+        topple: true,
     };
 
     /// None of them.
@@ -212,6 +215,7 @@ impl FaultClasses {
         clock_far: false,
         old_disk: false,
         absence: false,
+        topple: false,
     };
 
     /// The disk's classes, and crashes, nearly always; the others now and then.
@@ -235,6 +239,7 @@ impl FaultClasses {
             clock_far: false,
             old_disk: false,
             absence: false,
+            topple: rarely("topple"),
         }
     }
 
@@ -273,6 +278,7 @@ impl FaultClasses {
             clock_far: false,
             old_disk: false,
             absence: false,
+            topple: keep("topple", 0.15),
         }
     }
 }
@@ -474,7 +480,7 @@ impl Options {
 
 impl FaultClasses {
     /// Returns each class with its name.
-    pub fn named(&self) -> [(&'static str, bool); 16] {
+    pub fn named(&self) -> [(&'static str, bool); 17] {
         [
             ("crash", self.crash),
             ("power", self.power),
@@ -492,6 +498,7 @@ impl FaultClasses {
             ("clock_far", self.clock_far),
             ("old_disk", self.old_disk),
             ("absence", self.absence),
+            ("topple", self.topple),
         ]
     }
 }

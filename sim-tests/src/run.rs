@@ -11,10 +11,12 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::select;
 use mangrove::base::{planted, probe};
 
 use crate::atlas::Contract;
@@ -325,7 +327,12 @@ impl Scene {
             if let Some(undo) = self.cluster.next_undo() {
                 wake = wake.min(undo);
             }
-            self.world.sleep(wake.saturating_sub(self.world.now())).await;
+            let sleep = self.world.sleep(wake.saturating_sub(self.world.now()));
+            if self.cluster.awaits_leader() {
+                select(pin!(self.cluster.watch().leader_comes()), pin!(sleep)).await;
+            } else {
+                sleep.await;
+            }
             self.cluster.undo_due().await;
             self.violation = self.cluster.watch().violation();
             if self.options.masterless.is_some() && self.world.now() >= self.next_look {

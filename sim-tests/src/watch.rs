@@ -17,6 +17,8 @@ use mangrove::raft::{
 };
 use mangrove::replica::Observer;
 
+use tokio::sync::Notify;
+
 use crate::check::Violation;
 use crate::check::invariants::{Invariants, Observation, Restart};
 use crate::check::liveness::Deadlines;
@@ -30,6 +32,8 @@ pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"
 pub struct Watch {
     world: World,
     state: Mutex<State>,
+    /// Told when somebody comes to lead.
+    leads: Notify,
 }
 
 struct State {
@@ -68,7 +72,7 @@ impl Watch {
         let nodes = (1..=node_count).map(|node| (NodeId(node), NodeState::default())).collect();
         let state =
             State { nodes, invariants: Invariants::new(deadlines), elections: 0, reign: None };
-        Arc::new(Self { world: world.clone(), state: Mutex::new(state) })
+        Arc::new(Self { world: world.clone(), state: Mutex::new(state), leads: Notify::new() })
     }
 
     /// Returns the first violation that was found.
@@ -86,6 +90,16 @@ impl Watch {
     /// Returns the reign of the highest term; it may be over.
     pub fn reign(&self) -> Option<Reign> {
         self.lock().reign
+    }
+
+    /// Returns the term that a node was last seen in.
+    pub fn term_of(&self, node: NodeId) -> Term {
+        self.lock().nodes.get(&node).map_or(0, |state| state.term)
+    }
+
+    /// Waits until somebody comes to lead.
+    pub async fn leader_comes(&self) {
+        self.leads.notified().await;
     }
 
     /// Returns how many leaders were elected.
@@ -228,6 +242,7 @@ impl NodeWatch {
         if role == Role::Leader {
             self.observe(&Observation::Leader { term });
             self.watch.lock().elections += 1;
+            self.watch.leads.notify_one();
         }
         (self.role, self.term) = (Some(role), term);
         self.watch

@@ -108,7 +108,7 @@ macro_rules! masterless_settings {
 }
 
 /// Every option.
-const SETTINGS: [Setting; 47] = settings! {
+const SETTINGS: [Setting; 48] = settings! {
     "nodes": node_count,
     "clients": client_count,
     "keys": key_count,
@@ -133,6 +133,7 @@ const SETTINGS: [Setting; 47] = settings! {
     "faults.clock_far": faults.clock_far,
     "faults.old_disk": faults.old_disk,
     "faults.absence": faults.absence,
+    "faults.topple": faults.topple,
     "election_timeout_ms": tuning.election_timeout,
     "heartbeat_interval_ms": tuning.heartbeat_interval,
     "wal_segment_bytes": tuning.wal_segment_bytes,

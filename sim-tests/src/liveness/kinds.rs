@@ -19,14 +19,14 @@ pub struct Kind {
     pub name: &'static str,
     /// What it is shown with.
     pub group: &'static str,
-    /// Whether only the masterless mode bears it.
-    is_masterless: bool,
+    /// The only mode that has it, if one alone does.
+    only: Option<Mode>,
     /// Switches on what it takes for the nemesis to draw it.
     switch: fn(&mut FaultClasses),
 }
 
 const fn both(group: &'static str, name: &'static str, switch: fn(&mut FaultClasses)) -> Kind {
-    Kind { name, group, is_masterless: false, switch }
+    Kind { name, group, only: None, switch }
 }
 
 const fn masterless(
@@ -34,10 +34,11 @@ const fn masterless(
     name: &'static str,
     switch: fn(&mut FaultClasses),
 ) -> Kind {
-    Kind { name, group, is_masterless: true, switch }
+    Kind { name, group, only: Some(Mode::Masterless), switch }
 }
 
 const PROCESSES: &str = "processes that die";
+const LEADERS: &str = "leaders that die as soon as they lead";
 const AWAY: &str = "nodes that are away";
 const LINKS: &str = "links that are cut";
 const WEATHER: &str = "links that are bad";
@@ -50,6 +51,12 @@ pub const KINDS: &[Kind] = &[
     both(PROCESSES, "crash", |faults| faults.crash = true),
     both(PROCESSES, "crash loop", |faults| faults.crash = true),
     both(PROCESSES, "power loss", |faults| faults.power = true),
+    Kind {
+        name: "topple",
+        group: LEADERS,
+        only: Some(Mode::PrimaryBackup),
+        switch: |faults| faults.topple = true,
+    },
     both(AWAY, "pause", |faults| faults.pause = true),
     masterless(AWAY, "absence", |faults| (faults.absence, faults.crash) = (true, true)),
     masterless(AWAY, "old disk", |faults| faults.old_disk = true),
@@ -72,7 +79,7 @@ pub const KINDS: &[Kind] = &[
 
 /// Returns those that a mode bears.
 pub(super) fn of_mode(mode: Mode) -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(move |kind| mode == Mode::Masterless || !kind.is_masterless)
+    KINDS.iter().filter(move |kind| kind.only.is_none_or(|only| only == mode))
 }
 
 impl Action {
@@ -81,6 +88,7 @@ impl Action {
         match self {
             Self::Crash { .. } => "crash",
             Self::CrashLoop { .. } => "crash loop",
+            Self::Topple { .. } => "topple",
             Self::PowerLoss { .. } => "power loss",
             Self::Pause { .. } => "pause",
             Self::Partition { .. } => "partition",
@@ -177,7 +185,8 @@ mod tests {
     #[test]
     fn kinds_are_called_as_in_replay_files() {
         for kind in KINDS {
-            let case = kind.case(Mode::Masterless, 1).unwrap_or_else(|| panic!("{}", kind.name));
+            let mode = kind.only.unwrap_or(Mode::Masterless);
+            let case = kind.case(mode, 1).unwrap_or_else(|| panic!("{}", kind.name));
             let json = serde_json::to_value(&case.faults()[0].action).unwrap();
             let key = json.as_object().and_then(|object| object.keys().next().cloned());
             assert_eq!(key.map(|key| key.replace('_', " ")).as_deref(), Some(kind.name));

@@ -206,6 +206,8 @@ fn faults(drawn: FaultClasses, mechanism: Mechanism, node_count: u64, rng: &Rng)
         clock_far: keep("clock_far", 0.25),
         old_disk: keep("old_disk", 0.3),
         absence: keep("absence", 0.35),
+        // Nobody leads.
+        topple: false,
         ..drawn
     };
     match mechanism {

@@ -22,6 +22,11 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
             let shorter = Action::CrashLoop { node, lives: fewer };
             if lives.len() > 1 { vec![crash, shorter] } else { vec![crash] }
         }
+        Action::Topple { lives, down } => {
+            let fewer = lives.get(1..).unwrap_or_default().to_vec();
+            let shorter = Action::Topple { lives: fewer, down };
+            if lives.len() > 1 { vec![shorter] } else { Vec::new() }
+        }
         Action::PowerLoss { nodes, strict, while_busy, down } => {
             power_losses(&nodes, strict, while_busy, down)
         }

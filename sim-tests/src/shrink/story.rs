@@ -117,6 +117,9 @@ pub fn of_action(action: &Action) -> String {
         Action::CrashLoop { node, lives } => {
             format!("node {node} crashes, and again after {lives:?} of each recovery")
         }
+        Action::Topple { lives, down } => {
+            format!("the next leaders die after {lives:?} (the last first), for {down:?} each")
+        }
         Action::PowerLoss { nodes, strict, while_busy, down } => {
             let left = or(*strict, "nothing unsynced is left", "a part of the unsynced is left");
             let busy = or(*while_busy, " while a disk is busy", "");
