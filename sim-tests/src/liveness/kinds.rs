@@ -82,43 +82,13 @@ pub(super) fn of_mode(mode: Mode) -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(move |kind| kind.only.is_none_or(|only| only == mode))
 }
 
-impl Action {
-    /// Returns what kind of fault it is: its name in a replay file, in words.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Crash { .. } => "crash",
-            Self::CrashLoop { .. } => "crash loop",
-            Self::Topple { .. } => "topple",
-            Self::PowerLoss { .. } => "power loss",
-            Self::Pause { .. } => "pause",
-            Self::Partition { .. } => "partition",
-            Self::Clog { .. } => "clog",
-            Self::Swizzle { .. } => "swizzle",
-            Self::Weather { .. } => "weather",
-            Self::Reset { .. } => "reset",
-            Self::ClientCut { .. } => "client cut",
-            Self::Stall { .. } => "stall",
-            Self::Slow { .. } => "slow",
-            Self::DiskError { .. } => "disk error",
-            Self::DiskFull { .. } => "disk full",
-            Self::Rot { .. } => "rot",
-            Self::Lie { .. } => "lie",
-            Self::OldDisk { .. } => "old disk",
-            Self::Absence { .. } => "absence",
-            Self::ClockJump { .. } => "clock jump",
-            Self::ClockFar { .. } => "clock far",
-            Self::ClockDrift { .. } => "clock drift",
-        }
-    }
-
-    /// Returns how long it takes until it shows: a lie does with the power loss, and an old disk
-    /// when it is put back.
-    fn hidden_for(&mut self) -> Option<&mut Duration> {
-        if let Self::Lie { length: hidden, .. } | Self::OldDisk { age: hidden, .. } = self {
-            Some(hidden)
-        } else {
-            None
-        }
+/// Returns how long a fault takes until it shows: a lie does with the power loss, and an old disk
+/// when it is put back.
+fn hidden_for(action: &mut Action) -> Option<&mut Duration> {
+    if let Action::Lie { length: hidden, .. } | Action::OldDisk { age: hidden, .. } = action {
+        Some(hidden)
+    } else {
+        None
     }
 }
 
@@ -130,7 +100,7 @@ impl Kind {
         case.about = format!("one fault, under load: {}", self.name);
         let mut action = self.drawn(&case.options)?;
         let mut at = FAULT_AT;
-        if let Some(hidden) = action.action.hidden_for() {
+        if let Some(hidden) = hidden_for(&mut action.action) {
             *hidden = (*hidden).min(FAULT_AT / 2);
             at = at.saturating_sub(*hidden);
         }

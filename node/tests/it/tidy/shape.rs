@@ -41,7 +41,8 @@ pub(super) fn folders_without_essay(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     for folder in folders(sources) {
         let opens = |source: &&Source| {
-            source.path == format!("{folder}/mod.rs") || source.path == format!("{folder}/lib.rs")
+            let names = ["mod.rs", "lib.rs", "main.rs"];
+            names.iter().any(|name| source.path == format!("{folder}/{name}"))
         };
         match sources.iter().find(opens) {
             None => complaints.push(format!("{folder}: no mod.rs")),

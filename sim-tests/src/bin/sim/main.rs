@@ -1,4 +1,8 @@
 //! The `sim` program: runs seeds, replays one, and proves that planted bugs are found.
+//!
+//! Each command is a structure with its arguments and what it prints: those about many runs in
+//! `seeds`, about one in `one`, about the simulation itself in `proof`. What they do is in the
+//! library.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 #![expect(
     clippy::disallowed_methods,

@@ -3,12 +3,17 @@
 //! Nodes are numbered from 1. A node is *wanted up* unless the nemesis has taken it down; one that
 //! stops by itself (its disk failed) is started again after a while, as an operator's supervisor
 //! would do it.
+//!
+//! `faults` does what goes wrong; what is to be undone is kept with its time, and whoever lets time
+//! pass calls [`Cluster::undo_due`] when the next is due.
+
+mod faults;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mangrove::base::{ClusterId, Index, NodeId, Rng, Term};
+use mangrove::base::{ClusterId, Index, NodeId, Rng};
 use mangrove::dynamo::{self, Placement};
 use mangrove::env::Env as _;
 use mangrove::raft::{Recovered, SnapshotMeta};
@@ -20,14 +25,14 @@ use mangrove::server;
 use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::wal;
 
+use self::faults::Toppling;
 use crate::atlas::Atlas;
 use crate::check::liveness::Deadlines;
 use crate::check::{Violation, broken};
 use crate::masterless;
-use crate::nemesis::{Action, Held, Weather};
 use crate::options::{Mode, Options};
 use crate::watch::{NodeWatch, Watch, log_of};
-use crate::world::{Fault, Host, KeptDisk, Latency, NetOptions, PowerLoss, Reset, SimEnv, World};
+use crate::world::{Fault, Host, KeptDisk, PowerLoss, SimEnv, World};
 
 /// The cluster that the nodes believe in.
 const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
@@ -35,12 +40,6 @@ const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
 const PORT: u16 = 7000;
 /// Pause before a node that stopped by itself is started again.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
-/// How often, and how many times, a disk is looked at until it is busy.
-const BUSY_POLL: (Duration, u32) = (Duration::from_micros(200), 500);
-
-/// Longest time in which leaders are waited for that are to die.
-const TOPPLE_MAX: Duration = Duration::from_secs(8);
-
 /// How soon after healing things must be well again.
 const LIVENESS: Deadlines =
     Deadlines { leader_ns: 30_000_000_000, serve_ns: 60_000_000_000, converge_ns: 60_000_000_000 };
@@ -66,19 +65,6 @@ enum Undo {
     Clock(u64, i64),
     /// Takes a node down and puts its old disk back; it starts after that time.
     OldDisk(u64, KeptDisk, Duration),
-}
-
-/// Leaders that are to die.
-#[derive(Debug)]
-struct Toppling {
-    /// How long each of them leads, the last one first.
-    lives: Vec<Duration>,
-    /// Time until each is started again.
-    down: Duration,
-    /// The term of the last of them.
-    term: Term,
-    /// When it is given up.
-    until: Duration,
 }
 
 /// What the harness knows of the processes.
@@ -456,313 +442,9 @@ impl Cluster {
         self.toppling.is_some()
     }
 
-    /// Sees to it that whoever has come to lead does not do so for long.
-    fn topple(&mut self) {
-        let Some(Toppling { lives, down, term, until }) = &mut self.toppling else { return };
-        let leader = self.watch.leader().map(|leader| (leader, self.watch.term_of(leader)));
-        let (down, is_late) = (*down, self.world.now() >= *until);
-        let next = leader.filter(|(_, new)| new > term && !is_late);
-        let life = next.and_then(|(leader, new)| {
-            *term = new;
-            Some((leader, lives.pop()?))
-        });
-        if lives.is_empty() || is_late {
-            self.toppling = None;
-        }
-        if let Some((leader, life)) = life {
-            self.later(life, Undo::Topple(leader.0, down));
-        }
-    }
-
     /// Tells whether a fault is under way that must have the world for itself.
     pub fn wants_quiet(&self) -> bool {
         self.lying
-    }
-
-    /// Says which decision comes next: what it leaves to chance belongs to that number.
-    pub fn begin(&mut self, decision: u32) {
-        self.world.set_decision(u64::from(decision));
-        self.rot = self.world.rng("rot").split(&decision.to_string());
-    }
-
-    /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it.
-    pub async fn perform(&mut self, action: Action) {
-        self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
-        match action {
-            Action::Crash { node, while_busy, down } => {
-                self.wait_until_busy(&[node], while_busy).await;
-                if !self.is_down(node) {
-                    self.world.crash(self.server(node));
-                    self.take_down(node, down);
-                }
-            }
-            Action::CrashLoop { node, lives } => {
-                if !self.is_down(node) {
-                    self.world.crash(self.server(node));
-                    self.down.insert(node, true);
-                    self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
-                }
-            }
-            Action::Topple { lives, down } => {
-                let until = self.world.now() + TOPPLE_MAX;
-                self.toppling = Some(Toppling { lives, down, term: 0, until });
-                self.topple();
-            }
-            Action::PowerLoss { nodes, strict, while_busy, down } => {
-                self.wait_until_busy(&nodes, while_busy).await;
-                self.lose_power(&nodes, strict, down);
-            }
-            Action::Pause { node, length } => {
-                if !self.is_down(node) && self.paused.insert(node, true).is_none() {
-                    self.world.pause(self.server(node));
-                    self.later(length, Undo::Resume(node));
-                }
-            }
-            Action::Partition { links, length } => {
-                let links = self.links(&links);
-                self.each_of(&links, World::block);
-                self.later(length, Undo::Unblock(links));
-            }
-            Action::Clog { links, length } => {
-                let links = self.links(&links);
-                self.each_of(&links, World::clog);
-                self.later(length, Undo::Unclog(links));
-            }
-            Action::Swizzle { clogs } => self.swizzle(&clogs),
-            Action::Weather { weather, length } => {
-                self.set_weather(&weather);
-                self.later(length, Undo::Weather);
-            }
-            Action::Reset { a, b, one_end } => {
-                let ends = if one_end { Reset::First } else { Reset::Both };
-                self.world.reset_connections(self.server(a), self.server(b), ends);
-            }
-            Action::ClientCut { node, answers_only, length } => {
-                self.cut_clients(node, answers_only, length);
-            }
-            Action::Stall { .. }
-            | Action::Slow { .. }
-            | Action::DiskError { .. }
-            | Action::DiskFull { .. }
-            | Action::Rot { .. }
-            | Action::Lie { .. } => self.perform_on_disk(&action).await,
-            Action::OldDisk { node, age, down } => self.keep_disk(node, age, down),
-            Action::Absence { node, is_cut_off, length } => self.absent(node, is_cut_off, length),
-            Action::ClockJump { node, by_ms } => self.jump(node, by_ms),
-            Action::ClockFar { node, by_ms, length } => {
-                self.jump(node, by_ms);
-                self.later(length, Undo::Clock(node, -by_ms));
-            }
-            Action::ClockDrift { node, rate_ppb } => {
-                self.world.set_drift(self.server(node), rate_ppb);
-            }
-        }
-    }
-
-    /// Waits a little for the disk of one of the nodes to have something under way: the best
-    /// moment to take its power.
-    async fn wait_until_busy(&self, nodes: &[u64], wanted: bool) {
-        let hosts: Vec<Host> = nodes.iter().map(|node| self.server(*node)).collect();
-        let (pause, mut polls) = BUSY_POLL;
-        while wanted && polls > 0 && !hosts.iter().any(|host| self.world.disk_is_busy(*host)) {
-            self.world.sleep(pause).await;
-            polls -= 1;
-        }
-    }
-
-    async fn perform_on_disk(&mut self, action: &Action) {
-        match *action {
-            Action::Stall { node, length } => self.world.stall_disk(self.server(node), length),
-            Action::Slow { node, factor, length } => {
-                self.world.change_disk(self.server(node), |disk| disk.slowness = factor);
-                self.later(length, Undo::DiskSpeed(node));
-            }
-            Action::DiskError { node, write } => {
-                // On until the node stops; healed with its restart.
-                self.world.change_disk(self.server(node), |disk| {
-                    let error = if write { &mut disk.write_error } else { &mut disk.sync_error };
-                    *error = 0.5;
-                });
-                self.later(Duration::from_millis(200), Undo::DiskErrors(node));
-            }
-            Action::DiskFull { node, room_bytes, length } => {
-                let host = self.server(node);
-                let quota = self.world.disk_used_bytes(host) + room_bytes;
-                self.world.change_disk(host, |disk| disk.quota_bytes = Some(quota));
-                self.later(length, Undo::DiskSpace(node));
-            }
-            Action::Rot { node, tables, down } => self.rot(node, tables, down).await,
-            Action::Lie { node, length } => {
-                let others_lead = self.options.masterless.is_some()
-                    || self.watch.leader().is_some_and(|leader| leader != NodeId(node));
-                if self.is_calm() && others_lead {
-                    self.lying = true;
-                    self.lied_to.insert(node, true);
-                    self.atlas.note_unnoticed(node);
-                    self.world.calm();
-                    self.fair_weather();
-                    self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
-                    self.later(length, Undo::PowerAfterLie(node));
-                }
-            }
-            Action::Crash { .. }
-            | Action::CrashLoop { .. }
-            | Action::Topple { .. }
-            | Action::PowerLoss { .. }
-            | Action::Pause { .. }
-            | Action::Partition { .. }
-            | Action::Clog { .. }
-            | Action::Swizzle { .. }
-            | Action::Weather { .. }
-            | Action::Reset { .. }
-            | Action::ClientCut { .. }
-            | Action::OldDisk { .. }
-            | Action::Absence { .. }
-            | Action::ClockJump { .. }
-            | Action::ClockFar { .. }
-            | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
-        }
-    }
-
-    fn swizzle(&mut self, clogs: &[Held]) {
-        let bursts = self.burst_count();
-        for held in clogs {
-            self.later(held.from, Undo::Clog(held.node));
-            self.later(held.until, Undo::UnclogNode(held.node, bursts));
-        }
-    }
-
-    fn jump(&self, node: u64, by_ms: i64) {
-        let by = Duration::from_millis(by_ms.unsigned_abs());
-        self.world.jump_wall(self.server(node), by_ms > 0, by);
-    }
-
-    /// Keeps a copy of a disk, to be put back when it is so old; one at a time.
-    fn keep_disk(&mut self, node: u64, age: Duration, down: Duration) {
-        if !self.keeping {
-            self.keeping = true;
-            let kept = self.world.keep_disk(self.server(node));
-            self.later(age, Undo::OldDisk(node, kept, down));
-        }
-    }
-
-    fn absent(&mut self, node: u64, is_cut_off: bool, length: Duration) {
-        if self.is_down(node) {
-            return;
-        }
-        let own = self.server(node);
-        if !is_cut_off {
-            self.world.crash(own);
-            self.take_down(node, length);
-            return;
-        }
-        let others = self.servers.iter().copied().filter(|other| *other != own);
-        let links: Vec<_> = others.flat_map(|other| [(own, other), (other, own)]).collect();
-        self.each_of(&links, World::block);
-        self.later(length, Undo::Unblock(links));
-    }
-
-    fn take_down(&mut self, node: u64, down: Duration) {
-        self.paused.remove(&node);
-        self.up_since.remove(&node);
-        self.down.insert(node, true);
-        self.later(down, Undo::Start(node));
-    }
-
-    fn lose_power(&mut self, nodes: &[u64], strict: bool, down: Duration) {
-        let loss = if strict { PowerLoss::Strict } else { PowerLoss::Subset };
-        let nodes: Vec<u64> = nodes.iter().copied().filter(|node| !self.is_down(*node)).collect();
-        let hosts: Vec<Host> = nodes.iter().map(|node| self.server(*node)).collect();
-        match hosts.as_slice() {
-            [] => {}
-            [host] => self.world.power_off(*host, loss),
-            hosts => self.world.power_off_all(hosts, loss),
-        }
-        for (at, node) in nodes.into_iter().enumerate() {
-            let stagger = u32::try_from(at + 1).unwrap_or(1);
-            self.take_down(node, down * stagger);
-        }
-    }
-
-    async fn rot(&mut self, node: u64, tables: bool, down: Duration) {
-        // One damaged place at a time: the node is to be whole again before the next.
-        if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
-            return;
-        }
-        // The process dies and the machine stays up: a power loss in the same instant could take
-        // the evidence of what was durable with it, and then rot cannot be told from a torn write.
-        // The last batch may have no evidence that would outlast the next power loss, and is spared
-        // for the same reason.
-        let host = self.server(node);
-        self.world.crash(host);
-        let directory = if tables { STATE_DIR } else { WAL_DIR };
-        let view = self.world.durable_view(host);
-        let spared = wal::unwitnessed(&view, WAL_DIR).await.ok().flatten();
-        let reach = |path: &str| match &spared {
-            _ if !path.starts_with(directory) => 0,
-            Some((file, from)) if path == file => *from,
-            Some((file, _)) if !tables && path > file.as_str() => 0,
-            _ => u64::MAX,
-        };
-        if self.world.rot(host, reach, &mut self.rot).is_some() {
-            self.atlas.note_noticed(node);
-        }
-        self.watch.set_damaged(NodeId(node));
-        self.take_down(node, down);
-    }
-
-    fn each_of(&self, links: &[(Host, Host)], act: impl Fn(&World, Host, Host)) {
-        for (from, to) in links {
-            act(&self.world, *from, *to);
-        }
-    }
-
-    fn links(&self, links: &[(u64, u64)]) -> Vec<(Host, Host)> {
-        links.iter().map(|(a, b)| (self.server(*a), self.server(*b))).collect()
-    }
-
-    fn set_weather(&self, weather: &Weather) {
-        let weather = *weather;
-        self.world.change_net(|net| {
-            let mut links = vec![&mut net.servers];
-            if weather.clients {
-                links.push(&mut net.clients);
-            }
-            for link in links {
-                link.latency = Latency::Exponential {
-                    floor: Duration::from_micros(100),
-                    mean: weather.latency,
-                };
-                link.loss = weather.loss;
-                link.burst = weather.burst;
-                link.burst_length = (Duration::from_millis(50), Duration::from_millis(500));
-                link.bit_flip = weather.bit_flip;
-                link.reset = weather.reset;
-                link.short_read = 0.1;
-                link.bytes_per_second = weather.bytes_per_second;
-            }
-        });
-    }
-
-    fn fair_weather(&self) {
-        self.world.change_net(|net| {
-            let calm = NetOptions::default();
-            net.servers = calm.servers;
-            net.clients = calm.clients;
-        });
-    }
-
-    fn cut_clients(&mut self, node: u64, answers_only: bool, length: Duration) {
-        let server = self.server(node);
-        let mut links: Vec<(Host, Host)> = Vec::new();
-        for client in &self.clients {
-            links.push((server, *client));
-            if !answers_only {
-                links.push((*client, server));
-            }
-        }
-        self.each_of(&links, World::block);
-        self.later(length, Undo::Unblock(links));
     }
 
     /// Looks at what a power loss of all nodes would leave now, with the node's own recovery, and
