@@ -4,11 +4,13 @@
 //! been lost at the same time, and on whether those who lost them know it. So every run is put in
 //! one of three classes, by what really happened in it, and is judged by the contract of its class:
 //!
-//! | contract | what the disks have lost | what is demanded |
-//! |---|---|---|
-//! | [must survive](Contract::MustSurvive) | of each record, every quorum has a good copy left | everything: no acknowledged write is lost, and after healing the cluster serves again |
-//! | [may halt, must not lie](Contract::MayHalt) | more, and every loser notices (rot) | what is answered is right: all safety, and no availability. A cluster that cannot know what was acknowledged stays silent |
-//! | [out of the model](Contract::OutOfModel) | more, and somebody cannot notice it (a lying fsync, an old disk); in the masterless mode, more at all | nobody reads what nobody wrote |
+//! - [Must survive](Contract::MustSurvive): of each record, every quorum has a good copy left.
+//!   Everything is demanded: no acknowledged write is lost, and the cluster serves after healing.
+//! - [May halt, must not lie](Contract::MayHalt): more is lost, and every loser notices it (rot).
+//!   What is answered must be right, and nothing must be answered: a cluster that cannot know what
+//!   was acknowledged stays silent.
+//! - [Out of the model](Contract::OutOfModel): more is lost, and somebody cannot notice it (a lying
+//!   fsync, an old disk); in the masterless mode, more at all. Nobody may read what nobody wrote.
 //!
 //! Everything else (crashes, power losses, partitions, full disks, clocks) loses nothing that was
 //! durable, so it never changes the class.

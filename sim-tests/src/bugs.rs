@@ -2,10 +2,11 @@
 //!
 //! Each bug is one that a real system shipped. It stands in the node as one line behind
 //! `planted!("…")`, at the place where the right code stands, and is switched on for a run by its
-//! code. A hunt runs ordinary swarm seeds, some of them of the storage profile, until one fails, and says how many that took and who
-//! spoke first: a checker that a client could be, or an assertion inside the node. An *ablation*
-//! hunts again with one class of faults switched off after the other, and with the checker
-//! [mute](crate::check::mute) that spoke first, and so says what each is good for.
+//! code. A hunt runs ordinary swarm seeds, some of them of the storage profile, until one fails,
+//! and says how many that took and who spoke first: a checker that a client could be, or an
+//! assertion inside the node. An *ablation* hunts again with one class of faults switched off after
+//! the other, and with the checker [mute](crate::check::mute) that spoke first, and so says what
+//! each is good for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -22,6 +23,9 @@ const STORAGE_EVERY: u64 = 4;
 
 /// Seeds beyond four times those that a bug took, after which an ablation gives up.
 const ABLATION_SEEDS: u64 = 50;
+
+/// Seeds that a bug may take to be ablated.
+const ABLATED_SEEDS_MAX: u64 = 60;
 
 /// Who spoke, if an assertion of the program did.
 const ASSERTION: &str = "assertion";
@@ -222,7 +226,7 @@ pub struct Ablation {
 
 /// Hunts bugs that were found once more, with one class of faults off after the other, and with the
 /// checker mute that spoke first; `progress` is told of each bug. A class that the failing seed did
-/// without is not tried.
+/// without is not tried, and neither is a bug that took more than sixty seeds.
 ///
 /// A hunt is given up after fifty more than four times the seeds that it took with all classes, so
 /// "not found" means at least four times as hard to find.
@@ -235,6 +239,9 @@ pub fn ablate_all(hunts: &[Hunt], jobs: usize, progress: impl Fn(&Ablation)) -> 
         });
         let Some((hunt, first, violation, failing)) = found.next() else { continue };
         let slowest = found.map(|(_, seeds, ..)| seeds).max().unwrap_or(0).max(first);
+        if slowest > ABLATED_SEEDS_MAX {
+            continue;
+        }
         let seeds_max = slowest * 4 + ABLATION_SEEDS;
         let range = (failing + 1 - first, seeds_max);
         let mute = Some(violation.checker).filter(|checker| *checker != ASSERTION);
@@ -294,12 +301,13 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let mut text = format!(
         "# Planted bugs, and what finds them\n\n\
          Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
-         was hunted in {ranges} ranges of at most {seeds_max} seeds, one of {STORAGE_EVERY} of them of\n\
-         the storage profile, the others of the standard one.\n\
+         was hunted in {ranges} ranges of at most {seeds_max} seeds, one in {STORAGE_EVERY} of the\n\
+         storage profile, the others of the standard one.\n\
          *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
          classes of faults without which it was not found in four times as many seeds and\n\
          {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first checker\n\
-         was mute (an assertion cannot be). Written by:\n\n    \
+         was mute (an assertion cannot be). Both are empty for a bug that took more than\n\
+         {ABLATED_SEEDS_MAX} seeds: too rare to be hunted ten times more. Written by:\n\n    \
          cargo sim bugs{flags}{only} --ranges {ranges} --seeds-max {seeds_max} \
          --ablate --markdown FILE\n\n\
          | bug | what it does | seeds, median | p95 | spoke first | instead | needs |\n\

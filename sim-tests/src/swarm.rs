@@ -418,6 +418,7 @@ impl Summary {
         let contract = |(contract, (runs, halted)): (&Contract, &(u64, u64))| {
             (contract.name(), json!({ "runs": runs, "not_serving": halted }))
         };
+        let failure = |(seed, violation): &(u64, Violation)| json!({ "seed": seed, "what": violation.to_string() });
         let contracts: BTreeMap<_, _> = self.contracts.iter().map(contract).collect();
         json!({
             "mode": self.plan.mode.name(),
@@ -440,8 +441,7 @@ impl Summary {
             "converge_ms": { "p50": self.converge_percentile(50),
             "p99": self.converge_percentile(99) },
             "faults": faults, "probes": self.probes,
-            "failures": self.failed.iter().map(|(seed, what)| json!({ "seed": seed, "what": what.to_string() }))
-                .collect::<Vec<_>>(),
+            "failures": self.failed.iter().map(failure).collect::<Vec<_>>(),
         })
         .to_string()
     }

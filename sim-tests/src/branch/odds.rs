@@ -144,7 +144,8 @@ impl Odds {
         let Decisive { from, till, events } = &self.decisive;
         _ = writeln!(
             text,
-            "\nthe steepest rise, from {} % to {} % of {} continuations, is from {:.6} s to {:.6} s:",
+            "\nthe steepest rise, from {} % to {} % of {} continuations, is from {:.6} s to \
+             {:.6} s:",
             from.percent(),
             till.percent(),
             till.branches,
