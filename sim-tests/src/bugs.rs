@@ -301,12 +301,12 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let mut text = format!(
         "# Planted bugs, and what finds them\n\n\
          Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
-         was hunted in {ranges} ranges of at most {seeds_max} seeds, one in {STORAGE_EVERY} of the\n\
-         storage profile, the others of the standard one.\n\
+         was hunted in {ranges} ranges of at most {seeds_max} seeds, one in {STORAGE_EVERY} of\n\
+         the storage profile, the others of the standard one.\n\
          *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
          classes of faults without which it was not found in four times as many seeds and\n\
-         {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first checker\n\
-         was mute (an assertion cannot be). Both are empty for a bug that took more than\n\
+         {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first\n\
+         checker was mute (an assertion cannot be). Both are empty for a bug that took more than\n\
          {ABLATED_SEEDS_MAX} seeds: too rare to be hunted ten times more. Written by:\n\n    \
          cargo sim bugs{flags}{only} --ranges {ranges} --seeds-max {seeds_max} \
          --ablate --markdown FILE\n\n\

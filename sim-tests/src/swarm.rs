@@ -418,7 +418,10 @@ impl Summary {
         let contract = |(contract, (runs, halted)): (&Contract, &(u64, u64))| {
             (contract.name(), json!({ "runs": runs, "not_serving": halted }))
         };
-        let failure = |(seed, violation): &(u64, Violation)| json!({ "seed": seed, "what": violation.to_string() });
+        let failure = |(seed, violation): &(u64, Violation)| {
+            let what = violation.to_string();
+            json!({ "seed": seed, "what": what })
+        };
         let contracts: BTreeMap<_, _> = self.contracts.iter().map(contract).collect();
         json!({
             "mode": self.plan.mode.name(),
