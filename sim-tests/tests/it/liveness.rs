@@ -79,7 +79,7 @@ fn curves_show_that_a_leader_is_missed_only_where_somebody_leads() {
     assert_eq!(addresses, page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
     let json: serde_json::Value = serde_json::from_str(&to_json(&primary_backup)).unwrap();
     assert_eq!(json["after_healing"][0]["step"], "leader");
-    assert_eq!(json["availability"].as_array().map(Vec::len), Some(18));
+    assert_eq!(json["availability"].as_array().map(Vec::len), Some(19));
 }
 
 /// Runs are the same whoever else runs at the same time.
