@@ -9,7 +9,8 @@ th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid #e3e3e3}
 th:first-child,td:first-child{text-align:left;white-space:nowrap}
 thead th{border-bottom:2px solid #888}tr.head td{background:#f3f6f4;font-weight:600}
 svg{max-width:100%;height:auto;border:1px solid #e3e3e3;margin:.4rem 0}
-.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts svg{flex:1 1 30rem;margin:0}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(28rem,1fr));gap:1rem}
+.charts svg{margin:0}
 .note{color:#555}a{color:#1b6e53}";
 
 /// Returns the page with a body under a title, which is also its heading.

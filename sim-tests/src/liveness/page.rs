@@ -1,5 +1,7 @@
 //! What was measured as one page that needs nothing from a network.
 
+use std::collections::BTreeSet;
+
 use mangrove::trial::chart::Chart;
 use mangrove::trial::page::{self, escaped};
 
@@ -44,8 +46,7 @@ fn push_recovery(html: &mut String, measured: &Measured) {
         measured.again_with("SEED")
     );
     push(html, &format!("<p class=\"note\">{}</p>\n<div class=\"charts\">\n", escaped(&note)));
-    let mut units: Vec<&str> = measured.series.iter().map(|series| series.unit).collect();
-    units.dedup();
+    let units: BTreeSet<&str> = measured.series.iter().map(|series| series.unit).collect();
     for unit in units {
         let own = measured.series.iter().filter(|series| series.unit == unit);
         let chart = Chart {
