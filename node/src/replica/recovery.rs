@@ -3,8 +3,9 @@
 //! Without damage this is a replay: the last hard state, and the entries in the order they were
 //! written, each replacing what the log had from its index on. Entries that the tables cover are
 //! dropped at the end. A recorded installation of exactly the state that the tables are in
-//! replaces all entries before it (unless they reach through its last one); one that never became
-//! the tables' is ignored.
+//! replaces all entries before it (unless they reach through its last one), and so does one after
+//! which the log goes on with the next entry, for then it was the tables' once. One that never
+//! became the tables' is ignored.
 //!
 //! With damage (records that were durable and cannot be read) the node must not forget what it
 //! may have acknowledged. What was lost is unknown, but its number is not, so:
@@ -110,6 +111,8 @@ struct Replay {
     lost: u64,
     /// Highest entry known or possible, once something was dropped.
     damaged_last: Option<SnapshotMeta>,
+    /// An installation, if no entry came after it yet, of a state that is not the tables'.
+    installed: Option<SnapshotMeta>,
 }
 
 impl Replay {
@@ -127,6 +130,12 @@ impl Replay {
 
     fn entry(&mut self, entry: Entry) {
         let meta = SnapshotMeta { index: entry.index, term: entry.term };
+        let installed = self.installed.take().filter(|_| self.lost == 0);
+        if let Some(installed) = installed.filter(|before| before.index + 1 == entry.index) {
+            // What the log has at that index was never followed by this entry.
+            crate::probe!("recovery.log_goes_on_after_lost_tables");
+            self.begin_anew(installed);
+        }
         if self.lost > 0 {
             crate::probe!("recovery.entry_after_damage");
             let keep_through = entry.index.saturating_sub(1).saturating_sub(self.lost);
@@ -159,13 +168,24 @@ impl Replay {
     fn install(&mut self, meta: SnapshotMeta) {
         let held = self.entries.iter().any(|e| (e.index, e.term) == (meta.index, meta.term));
         // A log that reaches through the snapshot's last entry goes on after it, as in the core.
-        if meta == self.durable && !held {
-            // What a damaged node had acknowledged beyond the snapshot it still lacks.
-            self.settle_lost();
-            let end = self.damaged_last.map_or(self.last(), |damaged| newer(damaged, self.last()));
-            self.damaged_last = (log_end(&end) > log_end(&meta)).then_some(end);
-            self.entries.clear();
+        self.installed = None;
+        if held {
+            return;
         }
+        if meta == self.durable {
+            self.begin_anew(meta);
+        } else {
+            self.installed = Some(meta);
+        }
+    }
+
+    /// Drops everything that an installed snapshot has replaced.
+    fn begin_anew(&mut self, meta: SnapshotMeta) {
+        // What a damaged node had acknowledged beyond the snapshot it still lacks.
+        self.settle_lost();
+        let end = self.damaged_last.map_or(self.last(), |damaged| newer(damaged, self.last()));
+        self.damaged_last = (log_end(&end) > log_end(&meta)).then_some(end);
+        self.entries.clear();
     }
 
     /// Goes on where an earlier recovery went on: what it kept is kept, and what was lost before
@@ -393,6 +413,33 @@ mod tests {
         replay.install(meta(26, 4));
         replay.entry(entry(27, 4));
         assert_eq!(replay.finish().damaged_last, None, "sent again");
+    }
+
+    /// Found by the swarm (storage seed 60203276): a snapshot replaced the end of the log, which was
+    /// never committed; then the tables rotted, and the log was read as if its old end had been
+    /// followed by what came after the snapshot.
+    #[test]
+    fn log_that_went_on_after_a_snapshot_whose_tables_are_lost_is_damaged() {
+        for old_last in [2, 3, 5] {
+            let mut replay = after(SnapshotMeta::default());
+            (1..=old_last).for_each(|index| replay.entry(entry(index, 1)));
+            replay.install(meta(3, 2));
+            (4..=6).for_each(|index| replay.entry(entry(index, 2)));
+            let recovered = replay.finish();
+            assert_eq!(indexes(&recovered), [], "the log went to {old_last}");
+            assert_eq!(recovered.damaged_last, Some(meta(6, 2)), "the log went to {old_last}");
+        }
+    }
+
+    /// The node died before the tables were replaced, and got the entries one by one after that.
+    #[test]
+    fn log_that_went_on_without_the_snapshot_is_whole() {
+        let mut replay = after(SnapshotMeta::default());
+        (1..=5).for_each(|index| replay.entry(entry(index, 1)));
+        replay.install(meta(4, 2));
+        (3..=6).for_each(|index| replay.entry(entry(index, 2)));
+        let expected = [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 2)];
+        assert_eq!(indexes(&replay.finish()), expected);
     }
 
     #[test]

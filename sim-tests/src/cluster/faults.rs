@@ -140,8 +140,7 @@ impl Cluster {
             }
             Action::Rot { node, tables, down } => self.rot(node, tables, down).await,
             Action::Lie { node, length } => {
-                let others_lead = self.options.masterless.is_some()
-                    || self.watch.leader().is_some_and(|leader| leader != NodeId(node));
+                let others_lead = self.options.masterless.is_some() || self.is_led_by_another(node);
                 if self.is_calm() && others_lead {
                     self.lying = true;
                     self.lied_to.insert(node, true);
@@ -169,6 +168,16 @@ impl Cluster {
             | Action::ClockFar { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
         }
+    }
+
+    /// Tells whether a node leads that is another one, runs, and has recovered: what was last seen
+    /// of one that does not may be long ago.
+    fn is_led_by_another(&self, node: u64) -> bool {
+        let leader = self.watch.leader().map(|leader| leader.0).filter(|leader| *leader != node);
+        leader.is_some_and(|leader| {
+            self.world.is_running(self.server(leader))
+                && !self.lock().recovering.contains_key(&leader)
+        })
     }
 
     fn swizzle(&mut self, clogs: &[Held]) {
