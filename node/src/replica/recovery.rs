@@ -416,8 +416,8 @@ mod tests {
     }
 
     /// Found by the swarm (storage seed 60203276): a snapshot replaced the end of the log, which was
-    /// never committed; then the tables rotted, and the log was read as if its old end had been
-    /// followed by what came after the snapshot.
+    /// never committed. Then the tables rotted, and the log was read as if what came after the
+    /// snapshot had followed its old end.
     #[test]
     fn log_that_went_on_after_a_snapshot_whose_tables_are_lost_is_damaged() {
         for old_last in [2, 3, 5] {
