@@ -415,8 +415,8 @@ mod tests {
         assert_eq!(replay.finish().damaged_last, None, "sent again");
     }
 
-    /// Found by the swarm (storage seed 60203276): a snapshot replaced the end of the log, which was
-    /// never committed. Then the tables rotted, and the log was read as if what came after the
+    /// Found by the swarm (storage seed 60203276): a snapshot replaced the end of the log, which
+    /// was never committed. Then the tables rotted, and the log was read as if what came after the
     /// snapshot had followed its old end.
     #[test]
     fn log_that_went_on_after_a_snapshot_whose_tables_are_lost_is_damaged() {
