@@ -75,7 +75,7 @@ impl Exploration {
         Case::drawn(Options { planted: self.planted, ..self.plan.draw(seed) })
     }
 
-    /// Returns the most runs that it takes, before it is known how many paths are rare.
+    /// Returns how many seeds are run before anything is continued.
     pub fn seed_count(&self) -> u64 {
         self.end - self.first
     }

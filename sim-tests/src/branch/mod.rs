@@ -70,7 +70,9 @@ impl FromStr for Moment {
         let micros: String = fraction.chars().chain("000000".chars()).take(6).collect();
         let (seconds, micros) = (seconds.parse::<u64>(), micros.parse::<u64>());
         match (seconds, micros) {
-            (Ok(seconds), Ok(micros)) => Ok(Self::Micros(seconds * 1_000_000 + micros)),
+            (Ok(seconds), Ok(micros)) => {
+                Ok(Self::Micros(seconds.saturating_mul(1_000_000).saturating_add(micros)))
+            }
             (Err(_), _) | (_, Err(_)) => Err(unknown()),
         }
     }
@@ -192,6 +194,7 @@ mod tests {
         assert_eq!(moment("0.5"), Ok(Moment::Micros(500_000)));
         assert_eq!(moment("probe:a.b"), Ok(Moment::Probe("a.b".to_owned())));
         assert_eq!(moment("12.345678").unwrap().to_string(), "12.345678");
+        assert_eq!(moment("18446744073709551615.9"), Ok(Moment::Micros(u64::MAX)));
         for text in ["", "f12", "1.x", "-1.5", "1.2.3"] {
             assert!(moment(text).is_err(), "{text:?}");
         }

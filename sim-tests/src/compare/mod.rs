@@ -77,8 +77,8 @@ pub struct Plan {
 impl Plan {
     /// Returns how many runs that makes.
     pub fn run_count(&self) -> u64 {
-        let run_count = |_: &&Scenario| self.seeds * 3;
-        self.scenarios.iter().map(run_count).sum()
+        let rows = self.scenarios.len() * Subject::ALL.len();
+        self.seeds * u64::try_from(rows).unwrap_or(u64::MAX)
     }
 }
 

@@ -8,7 +8,7 @@ use sim_tests::case::Case;
 use sim_tests::compare;
 use sim_tests::options::{Mode, Options, Plan, Profile};
 
-use crate::{known_bug, one, proof, refuse, seeds};
+use crate::{fresh_range, known_bug, one, proof, refuse, seeds};
 
 /// Runs Mangrove in a simulated world: crashes, power loss, bad disks, bad networks, wrong clocks,
 /// all from one seed.
@@ -71,6 +71,31 @@ impl Command {
             Self::Liveness(command) => command.run(),
             Self::Bugs(command) => command.run(),
         }
+    }
+}
+
+/// Which runs: all but how many fresh seeds, which each command has its own default for, `seeds`.
+#[derive(Args)]
+pub(crate) struct Runs {
+    /// Replication mode.
+    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
+    mode: Mode,
+    /// What the runs are mostly about.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    profile: Profile,
+    /// These seeds, A..B (B excluded).
+    #[arg(long, value_parser = parse_range)]
+    seed_range: Option<(u64, u64)>,
+}
+
+impl Runs {
+    pub(crate) fn plan(&self) -> Plan {
+        Plan { mode: self.mode, profile: self.profile }
+    }
+
+    /// Returns the first seed and the one after the last: those named, or so many fresh ones.
+    pub(crate) fn range(&self, seeds: u64) -> (u64, u64) {
+        self.seed_range.unwrap_or_else(|| fresh_range(seeds))
     }
 }
 

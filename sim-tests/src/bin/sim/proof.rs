@@ -8,8 +8,7 @@ use sim_tests::determinism::{self, Proof};
 use sim_tests::golden;
 use sim_tests::options::{Leak, Mode, Plan, Profile};
 
-use crate::arguments::parse_range;
-use crate::fresh_range;
+use crate::arguments::Runs;
 
 /// Runs seeds in several processes and compares everything that happens in them.
 ///
@@ -18,18 +17,11 @@ use crate::fresh_range;
 /// with another layout of its memory, and in another build if one is named.
 #[derive(Args)]
 pub(crate) struct Determinism {
-    /// Replication mode.
-    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-    mode: Mode,
-    /// What the runs are mostly about.
-    #[arg(long, value_enum, default_value_t = Profile::Standard)]
-    profile: Profile,
+    #[command(flatten)]
+    runs: Runs,
     /// How many fresh seeds.
     #[arg(long, default_value_t = 10, conflicts_with = "seed_range")]
     seeds: u64,
-    /// These seeds, A..B (B excluded).
-    #[arg(long, value_parser = parse_range)]
-    seed_range: Option<(u64, u64)>,
     /// The `sim` program of another build, such as target/debug/sim.
     #[arg(long)]
     against: Option<PathBuf>,
@@ -41,10 +33,9 @@ pub(crate) struct Determinism {
 impl Determinism {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let Self { mode, profile, seeds, seed_range, against, leak } = self;
-        let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
-        let plan = Plan { mode, profile };
-        prove(plan, first..end, against, leak)
+        let Self { runs, seeds, against, leak } = self;
+        let (first, end) = runs.range(seeds);
+        prove(runs.plan(), first..end, against, leak)
     }
 }
 

@@ -12,27 +12,20 @@ use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan, cluster};
 use sim_tests::hunt;
 use sim_tests::liveness;
-use sim_tests::options::{Mode, Plan, Profile};
+use sim_tests::options::Mode;
 use sim_tests::swarm::{self, Swarm};
 
-use crate::arguments::{Output, parse_range, parse_time, scenario};
+use crate::arguments::{Output, Runs, parse_time, scenario};
 use crate::{fresh_range, known_bug, processors, refuse, write};
 
 /// Runs many seeds and sums up what happened.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Replication mode.
-    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-    mode: Mode,
-    /// What the runs are mostly about.
-    #[arg(long, value_enum, default_value_t = Profile::Standard)]
-    profile: Profile,
+    #[command(flatten)]
+    runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
     #[arg(long, default_value_t = 100, conflicts_with = "seed_range")]
     seeds: u64,
-    /// These seeds, A..B (B excluded).
-    #[arg(long, value_parser = parse_range)]
-    seed_range: Option<(u64, u64)>,
     /// Runs at the same time; default: one per processor.
     #[arg(long)]
     jobs: Option<usize>,
@@ -44,10 +37,9 @@ pub(crate) struct Run {
 impl Run {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let Self { mode, profile, seeds, seed_range, jobs, output } = self;
-        let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
+        let Self { runs, seeds, jobs, output } = self;
+        let (plan, (first, end)) = (runs.plan(), runs.range(seeds));
         let jobs = jobs.unwrap_or_else(processors);
-        let plan = Plan { mode, profile };
         run_swarm(&Swarm { first, end, jobs, progress: true, plan }, output)
     }
 }
@@ -93,18 +85,11 @@ impl Hunt {
 /// this way than by as many fresh seeds. What fails is written into the folder as replay files.
 #[derive(Args)]
 pub(crate) struct Explore {
-    /// Replication mode.
-    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-    mode: Mode,
-    /// What the runs are mostly about.
-    #[arg(long, value_enum, default_value_t = Profile::Standard)]
-    profile: Profile,
+    #[command(flatten)]
+    runs: Runs,
     /// How many fresh seeds.
     #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
     seeds: u64,
-    /// These seeds, A..B (B excluded).
-    #[arg(long, value_parser = parse_range)]
-    seed_range: Option<(u64, u64)>,
     /// A path is rare if at most so many of the seeds take it.
     #[arg(long, default_value_t = 3)]
     rare: u64,
@@ -128,21 +113,9 @@ pub(crate) struct Explore {
 impl Explore {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let Self {
-            mode,
-            profile,
-            seeds,
-            seed_range,
-            rare,
-            branches,
-            planted,
-            jobs,
-            folder,
-            output,
-        } = self;
-        let (first, end) = seed_range.unwrap_or_else(|| fresh_range(seeds));
-        let jobs = jobs.unwrap_or_else(processors);
-        let (plan, planted) = (Plan { mode, profile }, planted.as_deref().map(known_bug));
+        let Self { runs, seeds, rare, branches, planted, jobs, folder, output } = self;
+        let (plan, (first, end)) = (runs.plan(), runs.range(seeds));
+        let (planted, jobs) = (planted.as_deref().map(known_bug), jobs.unwrap_or_else(processors));
         let exploration = Exploration { plan, planted, first, end, rare, branches, jobs };
         explore_rare(&exploration, &folder, output)
     }
@@ -203,18 +176,11 @@ impl Compare {
 /// Everything is written as tables and as one HTML page with pictures.
 #[derive(Args)]
 pub(crate) struct Liveness {
-    /// Replication mode.
-    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-    mode: Mode,
-    /// What the runs are mostly about.
-    #[arg(long, value_enum, default_value_t = Profile::Standard)]
-    profile: Profile,
+    #[command(flatten)]
+    runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock.
     #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
     seeds: u64,
-    /// These seeds, A..B (B excluded).
-    #[arg(long, value_parser = parse_range)]
-    seed_range: Option<(u64, u64)>,
     /// Runs of each kind of fault, for the curves; 0 leaves them out.
     #[arg(long, default_value_t = 20)]
     curves: u64,
@@ -235,9 +201,9 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let (first, end) = self.seed_range.unwrap_or_else(|| fresh_range(self.seeds));
+        let (first, end) = self.runs.range(self.seeds);
         let plan = liveness::Plan {
-            runs: Plan { mode: self.mode, profile: self.profile },
+            runs: self.runs.plan(),
             seeds: first..end,
             curve_seeds: self.curves,
             planted: self.planted.as_deref().map(known_bug),
@@ -277,7 +243,8 @@ pub(crate) struct Bugs {
     /// Hunt each so many times, in ranges of seeds that follow each other.
     #[arg(long, default_value_t = 1)]
     ranges: u64,
-    /// Hunt each again without one class of faults after the other.
+    /// Hunt each again without one class of faults after the other, and without the checker that
+    /// spoke first.
     #[arg(long)]
     ablate: bool,
     /// Write the matrix to this file, as a page of the documentation.
