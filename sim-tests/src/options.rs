@@ -15,6 +15,7 @@ use mangrove::storage::table::{Compression, TableOptions};
 use mangrove::storage::tree::TreeOptions;
 
 use crate::masterless;
+use crate::world::{ClockOptions, DiskOptions, Latency, NetOptions};
 
 /// From the shortest to the longest, in simulated time.
 type Span = (Duration, Duration);
@@ -27,6 +28,14 @@ const SHORT: Span = (Duration::from_secs(5), Duration::from_secs(20));
 const SPARSE: Span = (Duration::from_millis(50), Duration::from_millis(400));
 /// The same in a dense load.
 const DENSE: Span = (Duration::from_millis(5), Duration::from_millis(50));
+
+/// Share of the runs in which all machines are in lockstep.
+const LOCKSTEP_CHANCE: f64 = 0.05;
+/// Time from one server to another then: longer than what a node does in between, so that what
+/// begins at once stays at once.
+const LOCKSTEP_LATENCY: Duration = Duration::from_millis(5);
+/// Time of a sync then.
+const LOCKSTEP_SYNC: Duration = Duration::from_micros(300);
 
 /// Largest values that clients write under [`Profile::Storage`]: mostly small ones, so that many
 /// cells share a block, and some that are longer than a block, a memtable or a piece of a snapshot.
@@ -315,6 +324,10 @@ pub struct Options {
     pub faults: FaultClasses,
     /// Chance of an unsynced write to be torn by a power loss that keeps a part of it.
     pub torn: f64,
+    /// All machines are alike: clocks agree and timers are never late, links and disks take the same
+    /// time always, and those that lost power together are back together. What only chance keeps
+    /// apart comes to pass at once then, again and again.
+    pub lockstep: bool,
     /// Tuning of the nodes.
     pub tuning: Tuning,
     /// Relative weight of each kind of request.
@@ -386,6 +399,34 @@ impl Options {
         if self.masterless.is_some() { Mode::Masterless } else { Mode::PrimaryBackup }
     }
 
+    /// Returns the network while nothing is wrong with it.
+    pub fn calm_net(&self) -> NetOptions {
+        let mut net = NetOptions::default();
+        if self.lockstep {
+            net.servers.latency = Latency::always(LOCKSTEP_LATENCY);
+        }
+        net
+    }
+
+    /// Returns the disk that each machine starts with.
+    pub fn disk(&self) -> DiskOptions {
+        let calm = DiskOptions { torn: self.torn, ..DiskOptions::default() };
+        let sync_time = if self.lockstep { (LOCKSTEP_SYNC, LOCKSTEP_SYNC) } else { calm.sync_time };
+        DiskOptions { sync_time, ..calm }
+    }
+
+    /// Returns the clocks of all machines.
+    pub fn clocks(&self) -> ClockOptions {
+        if self.lockstep || !self.faults.clock {
+            return ClockOptions::default();
+        }
+        ClockOptions {
+            wall_offset_max: Duration::from_mins(1),
+            drift_ppb_max: 10_000_000,
+            timer_late_max: Duration::from_millis(1),
+        }
+    }
+
     /// Draws the options of a seed.
     pub fn draw(seed: u64) -> Self {
         let root = Rng::new(seed).split("options");
@@ -410,6 +451,7 @@ impl Options {
             fault_pause: pace.duration(Duration::from_millis(300), Duration::from_secs(5)),
             faults: FaultClasses::draw(&root.split("faults")),
             torn: 0.5,
+            lockstep: root.split("lockstep").chance(LOCKSTEP_CHANCE),
             tuning: Tuning::draw(&mut root.split("tuning")),
             mix: RequestMix::draw(&mut root.split("mix")),
             planted: None,
@@ -521,6 +563,9 @@ impl fmt::Display for Options {
             if on.is_empty() { "none".to_owned() } else { on.join(" ") },
             self.think_time.as_millis(),
         )?;
+        if self.lockstep {
+            f.write_str("; in lockstep")?;
+        }
         if let Some(masterless) = &self.masterless {
             write!(f, "; masterless: {masterless}")?;
         }

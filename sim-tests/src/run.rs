@@ -31,10 +31,9 @@ use crate::masterless::phases::Phases;
 use crate::nemesis::{Action, Fault};
 use crate::operation::{Drawn, OperationId};
 use crate::options::{Leak, Options};
+use crate::swarm;
 use crate::workload::{ClientProcess, Helper, Shared, Timetable};
-use crate::world::{
-    ClockOptions, DiskOptions, Log, LogEntry, Record, Sent, World, WorldOptions, run_seed,
-};
+use crate::world::{Log, LogEntry, Record, Sent, World, WorldOptions, run_seed};
 
 /// Longest time after healing until every replica has applied everything.
 const CONVERGE_MAX: Duration = Duration::from_mins(1);
@@ -59,8 +58,12 @@ const SERVE_PAUSE: Duration = Duration::from_millis(200);
 pub struct Report {
     /// Its seed.
     pub seed: u64,
+    /// Nodes of the cluster.
+    pub node_count: u64,
     /// Simulated time.
     pub simulated: Duration,
+    /// Processor time, the checks included; zero where the system does not tell it by thread.
+    pub cpu: Duration,
     /// Hash of everything that happened.
     pub hash: u64,
     /// Events that the hash covers.
@@ -160,23 +163,14 @@ fn lock(done: &Done) -> MutexGuard<'_, Vec<Fault>> {
 impl Stage<'_> {
     fn world_options(&self, log: &Log) -> WorldOptions {
         let options = &self.case.options;
-        let clock = if options.faults.clock {
-            ClockOptions {
-                wall_offset_max: Duration::from_mins(1),
-                drift_ppb_max: 10_000_000,
-                timer_late_max: Duration::from_millis(1),
-            }
-        } else {
-            ClockOptions::default()
-        };
         WorldOptions {
             record: self.keep.trace,
             log: self.keep.log.then(|| log.clone()),
             decided: self.case.decided.clone(),
             reseed: self.case.reseed,
-            disk: DiskOptions { torn: options.torn, ..DiskOptions::default() },
-            clock,
-            ..WorldOptions::default()
+            net: options.calm_net(),
+            disk: options.disk(),
+            clock: options.clocks(),
         }
     }
 
@@ -202,6 +196,7 @@ impl Stage<'_> {
             script(&mut scene).await;
             let traffic = scene.world.traffic();
             let report = Report { traffic, ..scene.finish().await };
+            let report = Report { cpu: swarm::thread_cpu(), ..report };
             planted::turn_on(None);
             mute::turn_on(None);
             report
@@ -223,6 +218,7 @@ impl Stage<'_> {
             }
         });
         Report {
+            node_count: options.node_count,
             names: shared.names(),
             asked: shared.asked(),
             struck: lock(&done).clone(),
@@ -242,7 +238,9 @@ impl Report {
     pub(crate) fn empty(seed: u64) -> Self {
         Self {
             seed,
+            node_count: 0,
             simulated: Duration::ZERO,
+            cpu: Duration::ZERO,
             hash: 0,
             event_count: 0,
             acknowledged: 0,

@@ -103,6 +103,8 @@ pub struct Summary {
     plan: Plan,
     runs: u64,
     simulated: Duration,
+    /// Simulated and processor time by the number of nodes.
+    times: BTreeMap<u64, (Duration, Duration)>,
     cpu_seconds: f64,
     wall_seconds: f64,
     events: u64,
@@ -199,6 +201,9 @@ impl Summary {
     fn add(&mut self, report: &Report) {
         self.runs += 1;
         self.simulated += report.simulated;
+        let (simulated, cpu) = self.times.entry(report.node_count).or_default();
+        *simulated += report.simulated;
+        *cpu += report.cpu;
         self.events += report.event_count;
         self.acknowledged += report.acknowledged;
         self.elections += report.elections;
@@ -277,6 +282,15 @@ impl Summary {
     /// Returns the simulated seconds per second of processor time.
     pub fn speed(&self) -> f64 {
         self.simulated.as_secs_f64() / self.cpu_seconds.max(0.01)
+    }
+
+    /// Returns the simulated seconds per second of processor time by the number of nodes, without
+    /// what it takes to start a run and to clean up after it.
+    pub fn speeds(&self) -> BTreeMap<u64, f64> {
+        let speed = |(simulated, cpu): (Duration, Duration)| {
+            simulated.as_secs_f64() / cpu.as_secs_f64().max(0.01)
+        };
+        self.times.iter().map(|(nodes, times)| (*nodes, speed(*times))).collect()
     }
 
     /// Returns the events of the trace per second of processor time.
@@ -376,6 +390,14 @@ impl Summary {
             self.converge_percentile(99),
         )
         .ok();
+        let speeds = self.speeds();
+        let speeds = speeds.iter().map(|(nodes, speed)| format!("{speed:.0} of {nodes}"));
+        writeln!(
+            text,
+            "simulated s per CPU s by the number of nodes: {}",
+            speeds.collect::<Vec<_>>().join(", ")
+        )
+        .ok();
         for (contract, (runs, halted)) in &self.contracts {
             if *contract != Contract::MustSurvive {
                 writeln!(text, "{runs} runs {contract}: {halted} of them did not serve in the end")
@@ -431,6 +453,7 @@ impl Summary {
             "simulated_seconds": self.simulated.as_secs_f64(),
             "cpu_seconds": self.cpu_seconds, "wall_seconds": self.wall_seconds,
             "simulated_per_cpu_second": self.speed(), "events": self.events,
+            "simulated_per_cpu_second_by_nodes": self.speeds(),
             "cpu_seconds_per_seed": self.cpu_seconds_per_seed(),
             "events_per_cpu_second": self.events_per_cpu_second(),
             "events_per_simulated_second": self.per_simulated_second(self.events),
@@ -473,6 +496,13 @@ fn memory_kib(field: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.split_whitespace().next());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Returns the processor time that the thread has used; zero if the system does not tell.
+pub(crate) fn thread_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 /// Returns the processor seconds that this process has used, in steps of 10 ms.

@@ -32,7 +32,7 @@ pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"
 pub struct Watch {
     world: World,
     state: Mutex<State>,
-    /// Told when somebody comes to lead.
+    /// Told when somebody comes to lead, and when a leader learns of a commit.
     leads: Notify,
 }
 
@@ -97,7 +97,7 @@ impl Watch {
         self.lock().nodes.get(&node).map_or(0, |state| state.term)
     }
 
-    /// Waits until somebody comes to lead.
+    /// Waits until somebody comes to lead, or a leader learns of a commit.
     pub async fn leader_comes(&self) {
         self.leads.notified().await;
     }
@@ -342,6 +342,9 @@ impl Observer for NodeWatch {
         let (role, term) = (core.role(), core.term());
         let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
         if let Some(node) = report.state.nodes.get_mut(&self.node) {
+            if role == Role::Leader && commit > node.commit {
+                self.watch.leads.notify_one();
+            }
             node.role = Some(role);
             node.term = term;
             node.commit = commit;

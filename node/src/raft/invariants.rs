@@ -72,6 +72,18 @@ impl Raft {
         );
     }
 
+    /// A leader counts copies of entries of its own term alone; older ones are committed with them.
+    /// [Raft §5.4.2, Figure 8]
+    fn check_own_commit(&self) {
+        let (old, new) = (self.seen.commit, self.commit);
+        assert!(
+            new == old || self.log.term_at(new) == Some(self.term()),
+            "R4: leads in {} and commits {new}, of {:?}",
+            self.term(),
+            self.log.term_at(new)
+        );
+    }
+
     fn check_role(&self) {
         match &self.role {
             RoleState::Leader(leader) => {
@@ -80,6 +92,7 @@ impl Raft {
                 let last = self.log.last_index();
                 assert!(self.log.last_term() == self.term(), "R5: leads without own entry");
                 assert!(leader.settled <= self.commit, "R8: settled {}", leader.settled);
+                self.check_own_commit();
                 for (peer, progress) in &leader.progress {
                     let (matched, next) = (progress.match_index, progress.next_index);
                     assert!(

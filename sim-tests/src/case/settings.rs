@@ -108,7 +108,7 @@ macro_rules! masterless_settings {
 }
 
 /// Every option.
-const SETTINGS: [Setting; 48] = settings! {
+const SETTINGS: [Setting; 49] = settings! {
     "nodes": node_count,
     "clients": client_count,
     "keys": key_count,
@@ -117,6 +117,7 @@ const SETTINGS: [Setting; 48] = settings! {
     "fault_pause_ms": fault_pause,
     "torn": torn,
     "relaxed_sync": relaxed_sync,
+    "lockstep": lockstep,
     "faults.crash": faults.crash,
     "faults.power": faults.power,
     "faults.pause": faults.pause,
@@ -237,6 +238,7 @@ pub fn plain(mode: Mode, seed: u64) -> Options {
         fault_pause: Duration::from_secs(1),
         faults: FaultClasses::NONE,
         torn: 0.5,
+        lockstep: false,
         tuning: plain_tuning(),
         mix: RequestMix {
             get: 1,

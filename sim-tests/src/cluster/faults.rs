@@ -2,32 +2,17 @@
 
 use std::time::Duration;
 
-use mangrove::base::{NodeId, Term};
+use mangrove::base::NodeId;
 use mangrove::replica::{STATE_DIR, WAL_DIR};
 use mangrove::storage::wal;
 
+use super::topple::Toppling;
 use super::{Cluster, Undo};
 use crate::nemesis::{Action, Held, Weather};
-use crate::world::{Host, Latency, NetOptions, PowerLoss, Reset, World};
+use crate::world::{Host, Latency, PowerLoss, Reset, World};
 
 /// How often, and how many times, a disk is looked at until it is busy.
 const BUSY_POLL: (Duration, u32) = (Duration::from_micros(200), 500);
-
-/// Longest time in which leaders are waited for that are to die.
-const TOPPLE_MAX: Duration = Duration::from_secs(8);
-
-/// Leaders that are to die.
-#[derive(Debug)]
-pub(super) struct Toppling {
-    /// How long each of them leads, the last one first.
-    lives: Vec<Duration>,
-    /// Time until each is started again.
-    down: Duration,
-    /// The term of the last of them.
-    term: Term,
-    /// When it is given up.
-    until: Duration,
-}
 
 impl Cluster {
     /// Says which decision comes next: what it leaves to chance belongs to that number.
@@ -54,7 +39,9 @@ impl Cluster {
                     self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
                 }
             }
-            Action::Topple { lives, down } => self.begin_to_topple(lives, down),
+            Action::Topple { lives, down, unheard, at_commit } => {
+                self.begin_to_topple(Toppling::new(lives, down, unheard, at_commit));
+            }
             Action::PowerLoss { nodes, strict, while_busy, down } => {
                 self.wait_until_busy(&nodes, while_busy).await;
                 self.lose_power(&nodes, strict, down);
@@ -225,7 +212,7 @@ impl Cluster {
         self.later(down, Undo::Start(node));
     }
 
-    fn lose_power(&mut self, nodes: &[u64], strict: bool, down: Duration) {
+    pub(super) fn lose_power(&mut self, nodes: &[u64], strict: bool, down: Duration) {
         let loss = if strict { PowerLoss::Strict } else { PowerLoss::Subset };
         let nodes: Vec<u64> = nodes.iter().copied().filter(|node| !self.is_down(*node)).collect();
         let hosts: Vec<Host> = nodes.iter().map(|node| self.server(*node)).collect();
@@ -235,7 +222,8 @@ impl Cluster {
             hosts => self.world.power_off_all(hosts, loss),
         }
         for (at, node) in nodes.into_iter().enumerate() {
-            let stagger = u32::try_from(at + 1).unwrap_or(1);
+            let after = if self.options.lockstep { 0 } else { at };
+            let stagger = u32::try_from(after + 1).unwrap_or(1);
             self.take_down(node, down * stagger);
         }
     }
@@ -302,7 +290,7 @@ impl Cluster {
 
     pub(super) fn fair_weather(&self) {
         self.world.change_net(|net| {
-            let calm = NetOptions::default();
+            let calm = self.options.calm_net();
             net.servers = calm.servers;
             net.clients = calm.clients;
         });
@@ -319,29 +307,5 @@ impl Cluster {
         }
         self.each_of(&links, World::block);
         self.later(length, Undo::Unblock(links));
-    }
-
-    fn begin_to_topple(&mut self, lives: Vec<Duration>, down: Duration) {
-        let until = self.world.now() + TOPPLE_MAX;
-        self.toppling = Some(Toppling { lives, down, term: 0, until });
-        self.topple();
-    }
-
-    /// Sees to it that whoever has come to lead does not do so for long.
-    pub(super) fn topple(&mut self) {
-        let Some(Toppling { lives, down, term, until }) = &mut self.toppling else { return };
-        let leader = self.watch.leader().map(|leader| (leader, self.watch.term_of(leader)));
-        let (down, is_late) = (*down, self.world.now() >= *until);
-        let next = leader.filter(|(_, new)| new > term && !is_late);
-        let life = next.and_then(|(leader, new)| {
-            *term = new;
-            Some((leader, lives.pop()?))
-        });
-        if lives.is_empty() || is_late {
-            self.toppling = None;
-        }
-        if let Some((leader, life)) = life {
-            self.later(life, Undo::Topple(leader.0, down));
-        }
     }
 }

@@ -4,10 +4,11 @@
 //! stops by itself (its disk failed) is started again after a while, as an operator's supervisor
 //! would do it.
 //!
-//! `faults` does what goes wrong; what is to be undone is kept with its time, and whoever lets time
+//! `faults` does what goes wrong, `topple` what happens to leaders; what is to be undone is kept with its time, and whoever lets time
 //! pass calls [`Cluster::undo_due`] when the next is due.
 
 mod faults;
+mod topple;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ use mangrove::server;
 use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::wal;
 
-use self::faults::Toppling;
+use self::topple::Toppling;
 use crate::atlas::Atlas;
 use crate::check::liveness::Deadlines;
 use crate::check::{Violation, broken};
@@ -61,6 +62,8 @@ enum Undo {
     PowerAfterLie(u64),
     /// Crashes a leader, to be started again after that time.
     Topple(u64, Duration),
+    /// Takes the power of a leader that nobody heard, to be started again after that time.
+    ToppleUnheard(u64, Duration),
     /// Sets a wall clock by so many milliseconds.
     Clock(u64, i64),
     /// Takes a node down and puts its old disk back; it starts after that time.
@@ -355,6 +358,7 @@ impl Cluster {
                     self.take_down(node, down);
                 }
             }
+            Undo::ToppleUnheard(node, down) => self.lose_power(&[node], true, down),
             Undo::Resume(node) => {
                 if self.paused.remove(&node).is_some() {
                     self.world.resume(self.server(node));

@@ -38,6 +38,13 @@ pub enum Action {
         /// Time until each is started again.
         #[serde(rename = "down_ms", with = "ms")]
         down: Duration,
+        /// How many of the next ones nobody hears from the moment they lead, until their power is
+        /// lost.
+        #[serde(default)]
+        unheard: u64,
+        /// The others lead until they know of a commit, and everybody loses power in that moment.
+        #[serde(default)]
+        at_commit: bool,
     },
     /// Nodes lose power at the same moment (P2, P3, P4).
     PowerLoss {
@@ -338,7 +345,7 @@ impl Action {
                 visit(down);
             }
             Self::CrashLoop { lives, .. } => lives.iter_mut().for_each(visit),
-            Self::Topple { lives, down } => {
+            Self::Topple { lives, down, .. } => {
                 lives.iter_mut().for_each(&mut *visit);
                 visit(down);
             }

@@ -285,7 +285,9 @@ impl Draw<'_> {
         // Long enough for nothing, for a round trip, or for an fsync or two.
         let life_max = [300, 1500, 10_000][rng.index(3)];
         let lives = (0..times).map(|_| micros(rng, 0, life_max)).collect();
-        Action::Topple { lives, down: millis(rng, 2, 300) }
+        let down = millis(rng, 2, 300);
+        let unheard = if rng.chance(0.5) { rng.range(1, times) } else { 0 };
+        Action::Topple { lives, down, unheard, at_commit: rng.chance(0.3) }
     }
 
     fn power_loss(&mut self) -> Action {

@@ -22,10 +22,8 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
             let shorter = Action::CrashLoop { node, lives: fewer };
             if lives.len() > 1 { vec![crash, shorter] } else { vec![crash] }
         }
-        Action::Topple { lives, down } => {
-            let fewer = lives.get(1..).unwrap_or_default().to_vec();
-            let shorter = Action::Topple { lives: fewer, down };
-            if lives.len() > 1 { vec![shorter] } else { Vec::new() }
+        Action::Topple { lives, down, unheard, at_commit } => {
+            topples(&lives, down, unheard, at_commit)
         }
         Action::PowerLoss { nodes, strict, while_busy, down } => {
             power_losses(&nodes, strict, while_busy, down)
@@ -83,6 +81,22 @@ fn length_of(action: &Action) -> Duration {
     } else {
         SHORT
     }
+}
+
+fn topples(lives: &[Duration], down: Duration, unheard: u64, at_commit: bool) -> Vec<Action> {
+    let fewer = lives.get(1..).filter(|fewer| !fewer.is_empty());
+    let heard = unheard.checked_sub(1);
+    let plain = at_commit.then_some(false);
+    let with = |lives: &[Duration], unheard, at_commit| Action::Topple {
+        lives: lives.to_vec(),
+        down,
+        unheard,
+        at_commit,
+    };
+    let fewer = fewer.map(|fewer| with(fewer, unheard, at_commit));
+    let heard = heard.map(|unheard| with(lives, unheard, at_commit));
+    let plain = plain.map(|at_commit| with(lives, unheard, at_commit));
+    [fewer, heard, plain].into_iter().flatten().collect()
 }
 
 fn power_losses(nodes: &[u64], strict: bool, while_busy: bool, down: Duration) -> Vec<Action> {

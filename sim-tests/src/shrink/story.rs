@@ -117,8 +117,16 @@ pub fn of_action(action: &Action) -> String {
         Action::CrashLoop { node, lives } => {
             format!("node {node} crashes, and again after {lives:?} of each recovery")
         }
-        Action::Topple { lives, down } => {
-            format!("the next leaders die after {lives:?} (the last first), for {down:?} each")
+        Action::Topple { lives, down, unheard, at_commit } => {
+            let unheard = match unheard {
+                0 => String::new(),
+                some => format!(", the next {some} of them unheard"),
+            };
+            let rest = or(*at_commit, ", the others with everybody at their first commit", "");
+            format!(
+                "the next leaders die after {lives:?} (the last first), for {down:?} \
+                 each{unheard}{rest}"
+            )
         }
         Action::PowerLoss { nodes, strict, while_busy, down } => {
             let left = or(*strict, "nothing unsynced is left", "a part of the unsynced is left");

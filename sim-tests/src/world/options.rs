@@ -133,6 +133,12 @@ impl Latency {
         slow_chance: 0.001,
     };
 
+    /// Always the same time.
+    pub fn always(time: Duration) -> Self {
+        let range = (time, time);
+        Self::Bimodal { fast: range, slow: range, slow_chance: 0.0 }
+    }
+
     /// Draws one in nanoseconds, and tells whether it is a long delay.
     pub(super) fn draw(self, fate: Fate) -> (u64, bool) {
         match self {
