@@ -360,20 +360,23 @@ mod tests {
         assert_eq!(clock.too_far_ahead_ms(), None, "stamps do not come from the wall clock now");
     }
 
+    /// The ceiling is no time that others have reached.
+    #[cfg(feature = "testing")]
     #[test]
     fn restart_alone_does_not_lead_twice_as_far() {
-        let mut clock = Clock::new(&config(1), Ceiling::default());
-        clock.on_wall(5_000, Some(5_000));
-        let ahead_ms = clock.ahead_ms_max;
-        clock.on_wall(5_000 + ahead_ms, Some(5_000));
-        let durable = clock.take_wanted_ceiling().unwrap();
-        clock.on_ceiling(durable.ms);
-        assert_eq!(clock.give(false), Some(Stamp::new(5_000 + ahead_ms, 0, NodeId(1))));
-        let mut clock = Clock::new(&config(1), durable);
-        clock.on_wall(durable.ms + 1, None);
-        assert!(clock.too_far_ahead_ms().is_some(), "the ceiling is no time that others reached");
-        raise(&mut clock);
-        assert_eq!(clock.give(false), None);
+        crate::base::planted::loses_only_with("D53", || {
+            let mut clock = Clock::new(&config(1), Ceiling::default());
+            clock.on_wall(5_000, Some(5_000));
+            let ahead_ms = clock.ahead_ms_max;
+            clock.on_wall(5_000 + ahead_ms, Some(5_000));
+            let durable = clock.take_wanted_ceiling().unwrap();
+            clock.on_ceiling(durable.ms);
+            assert_eq!(clock.give(false), Some(Stamp::new(5_000 + ahead_ms, 0, NodeId(1))));
+            let mut clock = Clock::new(&config(1), durable);
+            clock.on_wall(durable.ms + 1, None);
+            raise(&mut clock);
+            clock.give(false).is_some()
+        });
     }
 
     #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::case::{Case, settings};
 use crate::nemesis::{Action, Fault, FaultId};
 use crate::options::{Mode, Options};
@@ -158,6 +160,20 @@ fn moments(report: &Report) -> (usize, Vec<Moment>) {
         moments.insert(Moment { at: at + nanosecond, node });
     }
     (steps, moments.into_iter().collect())
+}
+
+impl Exploration {
+    /// Returns it for programs; of a run that failed, its power loss and what was said.
+    pub fn to_json(&self) -> String {
+        let failure =
+            |(case, what): &(Case, String)| json!({ "faults": case.faults, "what": what });
+        json!({
+            "steps": self.steps, "moments": self.moments, "moments_tried": self.moments_tried,
+            "runs": self.runs, "acknowledged": self.acknowledged,
+            "violations": self.violations.iter().map(failure).collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
 }
 
 impl fmt::Display for Exploration {

@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mangrove::base::{Rng, planted};
+use serde_json::json;
 
 use self::images::Images;
 use self::medium::{Image, Medium};
@@ -105,6 +106,21 @@ pub struct Exploration {
     pub violations: Vec<String>,
     /// How many images were not recovered as promised.
     pub violation_count: u64,
+}
+
+impl Exploration {
+    /// Returns it for programs.
+    pub fn to_json(&self) -> String {
+        json!({
+            "operations": self.operations, "log_entries": self.entries,
+            "boundaries": self.boundaries, "steps": self.steps,
+            "images_max": self.images_max, "complete_boundaries": self.complete_boundaries,
+            "images": self.images, "distinct": self.distinct, "nested": self.nested,
+            "recoveries": self.recoveries,
+            "violation_count": self.violation_count, "violations": self.violations,
+        })
+        .to_string()
+    }
 }
 
 impl fmt::Display for Exploration {

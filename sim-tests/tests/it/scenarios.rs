@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sim_tests::bugs;
 use sim_tests::nemesis::{Action, Weather};
 use sim_tests::options::{FaultClasses, Options};
 use sim_tests::run::{Report, Scene, direct};
@@ -15,6 +16,7 @@ pub(crate) fn busy(seed: u64) -> Options {
     let mut options = Options::draw(seed);
     options.node_count = 3;
     options.client_count = 4;
+    options.lockstep = false;
     options.faults = FaultClasses::NONE;
     options.think_time = 10 * MS;
     options.tuning.election_timeout = 300 * MS;
@@ -252,4 +254,38 @@ fn leader_that_dies_is_replaced_within_seconds() {
         assert!(scene.acknowledged() > before, "nobody serves 3 s after the leader's death");
     });
     assert!(report.time_to_converge < 10_000 * MS, "{:?}", report.time_to_converge);
+}
+
+/// Figure 8 of the Raft paper: leaders that nobody hears leave entries of their own at the same
+/// places, and power is lost everywhere when the next one knows of a commit.
+#[test]
+fn entries_of_leaders_that_nobody_heard_give_way() {
+    let report = holds(&busy(32), async |scene| {
+        for _ in 0..4 {
+            scene.leader().await;
+            let (lives, down) = (vec![10 * MS; 3], 100 * MS);
+            let topple = Action::Topple { lives, down, unheard: 2, at_commit: true };
+            scene.perform(topple).await;
+            scene.pass(8000 * MS).await;
+        }
+    });
+    assert!(report.elections >= 12, "{} elections", report.elections);
+    assert_eq!(observable(&report, "P4"), 4, "{:?}", report.faults);
+    assert!(hits(&report, "raft.truncates_conflict") > 0, "{:?}", report.probes);
+}
+
+/// Machines in lockstep that wake up together campaign together, and vote for themselves, unless
+/// chance keeps their timers apart.
+#[test]
+fn nodes_in_lockstep_elect_a_leader_because_their_timers_differ() {
+    let run = |planted| {
+        let options = Options { lockstep: true, planted, ..busy(33) };
+        direct(&options, Record::Nothing, async |scene| {
+            scene.leader().await;
+            scene.perform(power_loss(vec![1, 2, 3], true)).await;
+        })
+    };
+    assert_eq!(run(None).violation, None, "a leader is elected");
+    let broken = run(bugs::find("R50")).violation;
+    assert_eq!(broken.map(|violation| violation.checker), Some("liveness"), "they never agree");
 }

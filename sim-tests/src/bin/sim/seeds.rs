@@ -283,15 +283,19 @@ pub(crate) struct CrashPoints {
     /// Switch a planted bug on, and stop at what it does.
     #[arg(long)]
     planted: Option<String>,
+    /// How to print what it came to.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 impl CrashPoints {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let Self { operations, images, seed, planted } = self;
+        let Self { operations, images, seed, planted, output } = self;
         let planted = planted.as_deref().map(known_bug);
         let stop_at_first = planted.is_some();
-        explore(&CrashPlan { seed, operations, images_max: images, planted, stop_at_first })
+        let plan = CrashPlan { seed, operations, images_max: images, planted, stop_at_first };
+        explore(&plan, output)
     }
 }
 
@@ -319,12 +323,15 @@ pub(crate) struct ClusterCrashPoints {
     /// Where runs that fail are written.
     #[arg(long, default_value = "crash-points")]
     folder: PathBuf,
+    /// How to print what it came to.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 impl ClusterCrashPoints {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let Self { mode, seed, moments, planted, jobs, folder } = self;
+        let Self { mode, seed, moments, planted, jobs, folder, output } = self;
         let (planted, jobs) = (planted.as_deref().map(known_bug), jobs.unwrap_or_else(processors));
         let bar = ProgressBar::new(0);
         let plan = cluster::Plan { mode, seed, moments_max: moments, jobs, planted };
@@ -333,7 +340,10 @@ impl ClusterCrashPoints {
             bar.inc(1);
         });
         bar.finish_and_clear();
-        println!("{exploration}");
+        match output {
+            Output::Json => println!("{}", exploration.to_json()),
+            Output::Table => println!("{exploration}"),
+        }
         let failures = exploration.violations.iter().map(|(case, what)| (case, what.clone()));
         write_failures(&folder, &failures.collect::<Vec<_>>());
         !exploration.violations.is_empty()
@@ -404,13 +414,14 @@ fn hunt_planted(
 }
 
 /// Explores crash points; tells whether one lost something.
-fn explore(plan: &CrashPlan) -> bool {
+fn explore(plan: &CrashPlan, output: Output) -> bool {
     let begin = std::time::Instant::now();
     let exploration = crash::explore(plan);
-    println!(
-        "{exploration}\n{:.1} s on the clock, on one processor",
-        begin.elapsed().as_secs_f64()
-    );
+    let seconds = begin.elapsed().as_secs_f64();
+    match output {
+        Output::Json => println!("{}", exploration.to_json()),
+        Output::Table => println!("{exploration}\n{seconds:.1} s on the clock, on one processor"),
+    }
     exploration.violation_count > 0
 }
 
