@@ -259,6 +259,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let role = self.core.role();
         if role != self.role {
             self.role = role;
+            // A follower has nothing to do until it can acknowledge.
+            self.log.set_serves(role == Role::Leader);
             info!(node = %self.config.node, %role, term = self.core.term(), "role changed");
         }
     }

@@ -8,7 +8,9 @@
 //! way to another thread and back costs 25 µs of a 100 µs fdatasync and four system calls. While
 //! it lasts the node does nothing else, and what arrives meanwhile becomes the next batch. Should
 //! the disk stall in such a sync, the whole node stands still for once, which the protocols must
-//! bear anyhow (a paused process looks the same); after it, syncs are made on other threads.
+//! bear anyhow (a paused process looks the same); after it, syncs are made on other threads. So are
+//! those of a caller that has other work meanwhile ([`File::sync_aside`]): a leader under load
+//! reads requests and sends answers, and gives a sixth more of them.
 //!
 //! A log, whose small writes are each synced at once ([`File::expect_syncs`]), is written past the
 //! page cache as long as the disk is quick: with three processes on one disk that takes 50 µs of
@@ -183,6 +185,26 @@ impl RealFile {
             }
         }
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// fdatasync: it covers the bytes and the length, which is all that a reader needs.
+    async fn sync_data(&self, may_wait: bool) -> Result<(), DiskError> {
+        let unsynced = self.unsynced.swap(0, Ordering::Relaxed);
+        let begin = Instant::now();
+        let is_small = unsynced <= IN_PLACE_BYTES_MAX;
+        let done = if may_wait && is_small && self.pace.is_quick() {
+            self.file.sync_data().map_err(|error| failed("sync", &self.path, &error))
+        } else {
+            let file = Arc::clone(&self.file);
+            blocking("sync", &self.path, move || file.sync_data()).await
+        };
+        if is_small {
+            self.pace.note(begin.elapsed());
+        }
+        if let (Some(holding), Ok(())) = (&self.holding, &done) {
+            holding.on_synced(&self.path);
+        }
+        done
     }
 
     /// Opens any file of the machine, for reading alone.
@@ -378,22 +400,11 @@ impl File for RealFile {
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
-        // fdatasync: it covers the bytes and the length, which is all that a reader needs.
-        let unsynced = self.unsynced.swap(0, Ordering::Relaxed);
-        let begin = Instant::now();
-        let done = if unsynced <= IN_PLACE_BYTES_MAX && self.pace.is_quick() {
-            self.file.sync_data().map_err(|error| failed("sync", &self.path, &error))
-        } else {
-            let file = Arc::clone(&self.file);
-            blocking("sync", &self.path, move || file.sync_data()).await
-        };
-        if unsynced <= IN_PLACE_BYTES_MAX {
-            self.pace.note(begin.elapsed());
-        }
-        if let (Some(holding), Ok(())) = (&self.holding, &done) {
-            holding.on_synced(&self.path);
-        }
-        done
+        self.sync_data(true).await
+    }
+
+    async fn sync_aside(&self) -> Result<(), DiskError> {
+        self.sync_data(false).await
     }
 }
 

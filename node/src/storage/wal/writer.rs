@@ -251,7 +251,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// Before the name exists, everything before it is durable: the name is evidence of that.
     async fn rotate(&mut self, first: Sequence, bytes: u64) -> Result<(), StorageError> {
-        self.sync_active().await?;
+        self.sync_active(false).await?;
         assert!(self.durable + 1 == first, "{first} begins a segment, durable {}", self.durable);
         while !self.spare.as_ref().is_some_and(Spare::is_ready) {
             probe!("wal.waits_for_next_segment");
@@ -332,22 +332,34 @@ impl<D: Disk> Writer<D> {
     /// tried again. [Fsync '20]
     pub async fn sync(&mut self) -> Result<(), StorageError> {
         self.check()?;
-        let result = self.sync_active().await;
+        let result = self.sync_active(false).await;
         self.remember(result)
     }
 
-    async fn sync_active(&mut self) -> Result<(), StorageError> {
+    /// The same, for a caller whose thread has other work until then.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync).
+    pub async fn sync_aside(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        let result = self.sync_active(true).await;
+        self.remember(result)
+    }
+
+    async fn sync_active(&mut self, aside: bool) -> Result<(), StorageError> {
         let through = self.written;
         if through > self.durable {
-            self.sync_file().await?;
+            self.sync_file(aside).await?;
             self.durable = through;
         }
         Ok(())
     }
 
-    async fn sync_file(&mut self) -> Result<(), StorageError> {
+    async fn sync_file(&mut self, aside: bool) -> Result<(), StorageError> {
         let told = self.told_written;
-        let result = self.active.sync().await.map_err(never_retry);
+        let file = &self.active;
+        let result = if aside { file.sync_aside().await } else { file.sync().await };
+        let result = result.map_err(never_retry);
         if !planted!("W2") {
             result?;
         }
@@ -415,7 +427,7 @@ impl<D: Disk> Writer<D> {
     /// taken for an unfinished write when no older one is left.
     async fn witness(&mut self) -> Result<(), StorageError> {
         self.mark().await?;
-        self.sync_file().await
+        self.sync_file(false).await
     }
 
     fn is_removable(&self, oldest: &Segment, tag: u64) -> bool {
