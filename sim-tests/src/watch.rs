@@ -492,6 +492,7 @@ pub fn log_of(recovered: &Recovered) -> Log {
         base_index: recovered.snapshot.index,
         base_term: recovered.snapshot.term,
         entries: recovered.entries.iter().map(stamp).collect(),
+        lost_through: recovered.damaged_last.map(|last| (last.term, last.index)),
     }
 }
 

@@ -10,6 +10,10 @@
 //! it in the right microsecond. So the harness recovers, from the bytes that would survive a power
 //! loss *now*, the log of every node, and this checker counts. It needs no crash at all.
 //!
+//! A node that found its disk damaged and knows how far its log may have reached guards an entry
+//! before that as one that holds it: it lets nobody lead who has less. So it counts, if another
+//! disk has the entry.
+//!
 //! **What is skipped.** Nodes whose disk was destroyed or damaged on purpose beyond what a log can
 //! know: they are *excused* and count as if they had the entry, because the write was on a majority
 //! when it was acknowledged. A cluster with more excused nodes than a minority promises nothing.
@@ -57,14 +61,23 @@ impl Durability {
                 *index <= log.base_index
                     || log.at(*index).is_some_and(|held| stamp.is_none_or(|stamp| stamp == held))
             };
-            let sound = disks.iter().filter(|(node, _)| !excused.contains(node));
-            let holders: Vec<NodeId> =
-                sound.filter(|(_, log)| has(log)).map(|(node, _)| *node).collect();
-            if holders.len() + excused_count < majority {
+            let guards = |log: &Log| {
+                let is_before = |lost: (Term, Index)| {
+                    stamp.map_or(*index <= lost.1, |stamp| (stamp.term, *index) <= lost)
+                };
+                !has(log) && log.lost_through.is_some_and(is_before)
+            };
+            let which = |counts: &dyn Fn(&Log) -> bool| -> Vec<NodeId> {
+                let sound = disks.iter().filter(|(node, _)| !excused.contains(node));
+                sound.filter(|(_, log)| counts(log)).map(|(node, _)| *node).collect()
+            };
+            let (holders, guards) = (which(&has), which(&guards));
+            let is_gone = holders.is_empty() && excused_count == 0;
+            if is_gone || holders.len() + guards.len() + excused_count < majority {
                 let term = stamp.map_or(String::new(), |stamp| format!("@{}", stamp.term));
                 let what = format!(
                     "the write at {index}{term}, acknowledged at {told}, is only on the disks of \
-                     {holders:?} of {:?} (excused: {excused:?})",
+                     {holders:?} of {:?} (known to be lost: {guards:?}, excused: {excused:?})",
                     disks.keys()
                 );
                 return broken("durability", at, what);

@@ -29,6 +29,9 @@ pub struct Log {
     pub base_term: Term,
     /// The entries after it.
     pub entries: Vec<Stamp>,
+    /// Term and index of the last entry that it may have held and lost, if the node knows that it
+    /// did: it votes as if it held all up to there.
+    pub lost_through: Option<(Term, Index)>,
 }
 
 impl Log {
