@@ -69,6 +69,8 @@ pub(super) struct FlushProgress {
     pub(super) installing: Option<SnapshotMeta>,
     /// The state task has ended by itself.
     pub(super) is_over: bool,
+    /// The tables are lost, and no others have taken their place.
+    pub(super) is_lost: bool,
 }
 
 impl<E: Env, O: Observer> Replica<E, O> {
@@ -402,6 +404,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn maybe_flush(&mut self, now: Instant) {
         let tree = self.machine.engine();
         let is_due = tree.is_flush_due() || self.flush.log_bytes >= self.config.flush_log_bytes;
+        if self.flush.is_lost && self.core.is_recovering() {
+            // The lost tables are what says how far the node had come.
+            crate::probe!("replica.flush_waits_for_recovery");
+            return;
+        }
         if is_due && tree.may_freeze() && self.flush.installing.is_none() {
             self.begin_flush(now);
         }
@@ -410,7 +417,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Has what is in memory written to a table.
     pub(super) fn begin_flush(&mut self, now: Instant) {
         let extra = self.machine.extra();
-        let frozen = self.machine.engine_mut().freeze(extra);
+        let mut frozen = self.machine.engine_mut().freeze(extra);
+        // Without tables it began with nothing, and has applied everything since the first entry.
+        frozen.is_all = self.flush.is_lost;
         self.flush.log_bytes = 0;
         let meta = meta(frozen.point);
         self.state.push(StateJob::Flush(frozen));
@@ -427,6 +436,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         match event {
             StateEvent::Version => {
                 if let Some(version) = self.state.take_version() {
+                    self.flush.is_lost = false;
                     self.machine.engine_mut().adopt(version);
                     self.on_durable(now);
                 }
@@ -475,7 +485,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     fn on_installed(&mut self, now: Instant, installed: SnapshotMeta) {
         let Some(version) = self.state.take_version() else { return };
-        self.flush.installing = None;
+        (self.flush.installing, self.flush.is_lost) = (None, false);
         if version.applied.index <= self.machine.applied().index {
             // Entries up to there were applied in the meantime; the tables are as good.
             crate::probe!("replica.snapshot_overtaken");

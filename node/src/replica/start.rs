@@ -147,7 +147,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
             gathering: Gathering::default(),
             observer,
             saving: Saving::default(),
-            flush: FlushProgress { durable, ..FlushProgress::default() },
+            flush: FlushProgress {
+                durable,
+                is_lost: tables.damage.is_some(),
+                ..FlushProgress::default()
+            },
             disk_full: DiskFull::default(),
             wal_bytes,
             stop: None,

@@ -163,6 +163,29 @@ fn rot_in_the_tables_of_one_node_is_replaced_by_a_snapshot() {
     assert!(found > 0, "no damaged table was noticed");
 }
 
+/// The accident (seed 73000950): the logs still had everything since the first entry, so nobody sent
+/// a snapshot; the node made its state again from them, was refused its next flush because of the
+/// damage, stopped, and did the same after every start.
+#[test]
+fn rot_in_the_tables_of_one_node_is_replaced_from_the_log() {
+    let mut found = 0;
+    for seed in 5..9 {
+        let mut options = busy(seed);
+        options.tuning.flush_log_bytes = 2000;
+        options.tuning.wal_segment_bytes = 1 << 20;
+        options.tuning.log_entries_kept = 100_000;
+        let report = holds(&options, async |scene| {
+            let node = follower_of(scene.leader().await);
+            scene.pass(2000 * MS).await;
+            scene.perform(Action::Rot { node, tables: true, down: 50 * MS }).await;
+            scene.pass(2000 * MS).await;
+        });
+        found += hits(&report, "tree.damage_is_replaced");
+        assert_eq!(hits(&report, "raft.follower_needs_snapshot"), 0, "seed {seed}");
+    }
+    assert!(found > 0, "no damaged table was noticed");
+}
+
 #[test]
 fn follower_that_was_away_for_long_gets_a_snapshot() {
     let mut options = busy(14);

@@ -30,6 +30,8 @@ pub struct Frozen {
     pub(super) memtable: Arc<Memtable>,
     /// Which tombstones may go once this is on disk.
     pub(super) floors: PurgeFloors,
+    /// Everything since the first entry is in it, so it may take the place of a damaged state.
+    pub is_all: bool,
 }
 
 /// The table store as the loop sees it; see the [module](super).
@@ -90,7 +92,8 @@ impl<D: Disk> Tree<D> {
     pub fn freeze(&mut self, extra: Vec<u8>) -> Frozen {
         let memtable = Arc::new(std::mem::take(&mut self.active));
         let floors = self.floors.clone();
-        let frozen = Frozen { point: self.applied, extra: extra.into(), memtable, floors };
+        let (point, extra) = (self.applied, extra.into());
+        let frozen = Frozen { point, extra, memtable, floors, is_all: false };
         self.frozen.push_back(frozen.clone());
         frozen
     }

@@ -19,12 +19,16 @@ use crate::storage::let_others_run;
 use crate::storage::table::{Compression, TableOptions};
 
 impl<D: Disk> Keeper<D> {
-    /// Writes a frozen memtable to the disk; the version that this returns covers it.
+    /// Writes a frozen memtable to the disk; the version that this returns covers it. If the state
+    /// is damaged, only one that is [all](Frozen::is_all) of it.
     ///
     /// # Errors
     /// The disk refuses; see [`Keeper`].
     pub async fn flush(&mut self, frozen: &Frozen) -> Result<Arc<Version<D>>, StorageError> {
-        self.check_usable()?;
+        if !frozen.is_all {
+            self.check_usable()?;
+        }
+        self.check_disk()?;
         if frozen.point <= self.version.applied {
             return Ok(Arc::clone(&self.version));
         }
@@ -34,7 +38,10 @@ impl<D: Disk> Keeper<D> {
         let place = Place { table_bytes: u64::MAX, table, ..self.place.clone() };
         let mut output = Output::new(place);
         match self.try_flush(frozen, &mut output).await {
-            Ok(version) => Ok(version),
+            Ok(version) => {
+                self.forget_damage().await.map_err(|error| self.judge(error))?;
+                Ok(version)
+            }
             Err(error) => {
                 let error = self.judge(error);
                 self.discard(output).await;

@@ -285,13 +285,18 @@ impl<D: Disk> Keeper<D> {
         self.give_compaction_up().await;
         let version = self.publish(levels, applied, extra, file).await?;
         self.replacement = None;
+        self.forget_damage().await?;
+        Ok(version)
+    }
+
+    /// Another state has taken the place of a damaged one; before anybody relies on it.
+    pub(super) async fn forget_damage(&mut self) -> Result<(), StorageError> {
         if self.damage.take().is_some() {
             probe!("tree.damage_is_replaced");
-            // Before anybody relies on the new state.
             Verdict::withdraw(&self.place.disk, &self.place.dir).await?;
             self.obsolete_paths.extend(self.unnamed_paths().await?);
         }
-        Ok(version)
+        Ok(())
     }
 
     /// Gives a replacement up and removes what was written of it; fine if there is none.
@@ -399,7 +404,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Fails if the disk has failed before.
-    fn check_disk(&self) -> Result<(), StorageError> {
+    pub(super) fn check_disk(&self) -> Result<(), StorageError> {
         if !self.is_poisoned {
             return Ok(());
         }

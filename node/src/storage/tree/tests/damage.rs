@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::storage::test_disk::{Faults, Survives};
+use crate::storage::tree::Frozen;
 
 /// Returns a disk with a few tables, and what is on it.
 fn store() -> (TestDisk, Cells) {
@@ -97,6 +98,35 @@ fn lost_state_is_reported_until_it_is_replaced() {
             assert_eq!(disk.files(DIR), files, "breakage {position}");
         }
         assert!(is_healed_by_replacement(&disk), "breakage {position}: {:?}", disk.names(DIR));
+    }
+}
+
+/// The accident (seed 73000950): the log still had everything since the first entry, so a node
+/// whose tables were lost made its state again from it, was refused its next flush because of the
+/// damage, stopped, and did the same after each start.
+#[test]
+fn lost_state_that_was_made_again_takes_its_place() {
+    for condemned in [false, true] {
+        let (disk, _) = store();
+        if condemned {
+            let (path, what) = (first_table(&disk), "a block".to_owned());
+            let found = StorageError::Corrupt { path, offset: 0, what };
+            run(open(&disk).1.condemn(&found)).expect("the disk is well");
+        } else {
+            disk.lose(&first_table(&disk));
+        }
+        let (mut tree, mut keeper, recovery) = open(&disk);
+        assert!(recovery.damage.is_some(), "condemned: {condemned}");
+        let mut model = Cells::new();
+        write(&mut tree, &mut model, &Edit::Set(1, 1, 1));
+        let frozen = Frozen { is_all: true, ..tree.freeze(extra(1)) };
+        tree.adopt(run(keeper.flush(&frozen)).expect("it is all there is"));
+        write(&mut tree, &mut model, &Edit::Set(2, 1, 1));
+        flush(&mut tree, &mut keeper).expect("an ordinary one follows");
+        run(keeper.collect());
+        let (tree, _, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
+        assert_eq!((recovery.damage, recovery.applied), (None, point(2)));
+        assert_eq!(cells(&tree, &[], None), Ok(model));
     }
 }
 
