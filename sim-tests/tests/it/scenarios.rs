@@ -182,6 +182,7 @@ fn rot_in_the_tables_of_one_node_is_replaced_from_the_log() {
         });
         found += hits(&report, "tree.damage_is_replaced");
         assert_eq!(hits(&report, "raft.follower_needs_snapshot"), 0, "seed {seed}");
+        assert!(report.stop_count <= 1, "seed {seed}: it stopped {} times", report.stop_count);
     }
     assert!(found > 0, "no damaged table was noticed");
 }
