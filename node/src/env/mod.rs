@@ -146,7 +146,8 @@ pub trait File: Send + Sync + 'static {
     /// Makes every write that completed before this call durable.
     fn sync(&self) -> impl Future<Output = Result<(), DiskError>> + Send;
 
-    /// The same, for a caller whose thread has other work until then. A hint that changes no promise.
+    /// The same, for a caller whose thread has other work until then. A hint that changes no
+    /// promise.
     fn sync_aside(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
         self.sync()
     }

@@ -54,7 +54,8 @@
 //!   handed out; terms in the log never decrease nor exceed the current one.
 //! - **R3** What is counted as durable is in the log, and was written as it is there now; nothing
 //!   is acknowledged beyond it, nor beyond what is verified to equal the leader's log.
-//! - **R4** The commit index never goes back, and a leader moves it only to entries of its own term.
+//! - **R4** The commit index never goes back, and a leader moves it only to entries of its own
+//!   term.
 //! - **R5** One leader per term, whose term and vote for itself are durable.
 //! - **R6** What is committed is never truncated, replaced by a snapshot, or contradicted by a
 //!   leader.

@@ -10,8 +10,8 @@
 //! the old state intact.
 //!
 //! A damaged table is not worked around: in a cluster the state is *condemned*, durably, the node
-//! stops, and at its next start it has none and gets the leader's. Alone, it stops and says which
-//! file is damaged.
+//! stops, and at its next start it has none and gets the leader's, or makes it again if the logs
+//! still have everything. Alone, it stops and says which file is damaged.
 //!
 //! # Invariants
 //! 1. Memtables are flushed in the order in which they were frozen.

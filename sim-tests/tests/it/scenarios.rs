@@ -163,9 +163,9 @@ fn rot_in_the_tables_of_one_node_is_replaced_by_a_snapshot() {
     assert!(found > 0, "no damaged table was noticed");
 }
 
-/// The accident (seed 73000950): the logs still had everything since the first entry, so nobody sent
-/// a snapshot; the node made its state again from them, was refused its next flush because of the
-/// damage, stopped, and did the same after every start.
+/// The accident (seed 73000950): the logs still had everything since the first entry, so nobody
+/// sent a snapshot; the node made its state again from them, was refused its next flush because of
+/// the damage, stopped, and did the same after every start.
 #[test]
 fn rot_in_the_tables_of_one_node_is_replaced_from_the_log() {
     let mut found = 0;
