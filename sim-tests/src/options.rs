@@ -325,8 +325,8 @@ pub struct Options {
     /// Chance of an unsynced write to be torn by a power loss that keeps a part of it.
     pub torn: f64,
     /// All machines are alike: clocks agree and timers are never late, links and disks take the
-    /// same time always, and those that lost power together are back together. What only chance keeps
-    /// apart comes to pass at once then, again and again.
+    /// same time always, and those that lost power together are back together. What only chance
+    /// keeps apart comes to pass at once then, again and again.
     pub lockstep: bool,
     /// Tuning of the nodes.
     pub tuning: Tuning,

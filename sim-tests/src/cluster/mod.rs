@@ -4,8 +4,8 @@
 //! stops by itself (its disk failed) is started again after a while, as an operator's supervisor
 //! would do it.
 //!
-//! `faults` does what goes wrong, `topple` what happens to leaders; what is to be undone is kept with
-//! its time, and whoever lets time pass calls [`Cluster::undo_due`] when the next is due.
+//! `faults` does what goes wrong, `topple` what happens to leaders; what is to be undone is kept
+//! with its time, and whoever lets time pass calls [`Cluster::undo_due`] when the next is due.
 
 mod faults;
 mod topple;
