@@ -298,14 +298,14 @@ fn entries_of_leaders_that_nobody_heard_give_way() {
     assert!(hits(&report, "raft.truncates_conflict") > 0, "{:?}", report.probes);
 }
 
-/// Machines in lockstep that wake up together campaign together, and vote for themselves, unless
+/// Machines in lockstep that start together campaign together, and vote for themselves, unless
 /// chance keeps their timers apart.
 #[test]
 fn nodes_in_lockstep_elect_a_leader_because_their_timers_differ() {
     let run = |planted| {
         let options = Options { lockstep: true, planted, ..busy(33) };
         direct(&options, Record::Nothing, async |scene| {
-            scene.leader().await;
+            scene.pass(1500 * MS).await;
             scene.perform(power_loss(vec![1, 2, 3], true)).await;
         })
     };
