@@ -13,7 +13,7 @@ const FAULTS: [&str; 25] = [
 ];
 
 /// Rare paths that the standing seeds must reach.
-const PROBES: [&str; 14] = [
+const PROBES: [&str; 13] = [
     "raft.truncates_conflict",
     "raft.commit_waits_for_own_term",
     "raft.read_waits_for_own_term",
@@ -25,7 +25,6 @@ const PROBES: [&str; 14] = [
     "wal.reports_damage",
     "wal.truncates_torn_tail",
     "replica.starts_damaged",
-    "replica.state_is_condemned",
     "tree.state_is_lost",
     "tree.compaction_is_given_up",
 ];
