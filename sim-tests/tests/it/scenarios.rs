@@ -146,19 +146,23 @@ fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
     assert!(found > 0, "no flipped bit was noticed");
 }
 
+/// Lets the tables of a follower rot in the midst of a run.
+fn rot_in_tables(options: &Options) -> Report {
+    holds(options, async |scene| {
+        let node = follower_of(scene.leader().await);
+        scene.pass(2000 * MS).await;
+        scene.perform(Action::Rot { node, tables: true, down: 50 * MS }).await;
+        scene.pass(2000 * MS).await;
+    })
+}
+
 #[test]
 fn rot_in_the_tables_of_one_node_is_replaced_by_a_snapshot() {
     let mut found = 0;
     for seed in 5..9 {
         let mut options = busy(seed);
         options.tuning.flush_log_bytes = 2000;
-        let report = holds(&options, async |scene| {
-            let node = follower_of(scene.leader().await);
-            scene.pass(2000 * MS).await;
-            scene.perform(Action::Rot { node, tables: true, down: 50 * MS }).await;
-            scene.pass(2000 * MS).await;
-        });
-        found += hits(&report, "tree.damage_is_replaced");
+        found += hits(&rot_in_tables(&options), "tree.damage_is_replaced");
     }
     assert!(found > 0, "no damaged table was noticed");
 }
@@ -174,12 +178,7 @@ fn rot_in_the_tables_of_one_node_is_replaced_from_the_log() {
         options.tuning.flush_log_bytes = 2000;
         options.tuning.wal_segment_bytes = 1 << 20;
         options.tuning.log_entries_kept = 100_000;
-        let report = holds(&options, async |scene| {
-            let node = follower_of(scene.leader().await);
-            scene.pass(2000 * MS).await;
-            scene.perform(Action::Rot { node, tables: true, down: 50 * MS }).await;
-            scene.pass(2000 * MS).await;
-        });
+        let report = rot_in_tables(&options);
         found += hits(&report, "tree.damage_is_replaced");
         assert_eq!(hits(&report, "raft.follower_needs_snapshot"), 0, "seed {seed}");
         assert!(report.stop_count <= 1, "seed {seed}: it stopped {} times", report.stop_count);

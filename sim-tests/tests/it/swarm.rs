@@ -13,7 +13,7 @@ const FAULTS: [&str; 25] = [
 ];
 
 /// Rare paths that the standing seeds must reach.
-const PROBES: [&str; 13] = [
+const PROBES: [&str; 14] = [
     "raft.truncates_conflict",
     "raft.commit_waits_for_own_term",
     "raft.read_waits_for_own_term",
@@ -25,6 +25,7 @@ const PROBES: [&str; 13] = [
     "wal.reports_damage",
     "wal.truncates_torn_tail",
     "replica.starts_damaged",
+    "replica.state_is_condemned",
     "tree.state_is_lost",
     "tree.compaction_is_given_up",
 ];
@@ -33,7 +34,7 @@ const PROBES: [&str; 13] = [
 fn standing_seeds_break_no_promise_and_reach_the_rare_paths() {
     let summary = run_seeds(&Swarm {
         first: 1,
-        end: 101,
+        end: 161,
         jobs: JOBS,
         progress: false,
         plan: Plan::default(),
