@@ -452,7 +452,7 @@ impl Options {
             faults: FaultClasses::draw(&root.split("faults")),
             torn: 0.5,
             lockstep: root.split("lockstep").chance(LOCKSTEP_CHANCE),
-            tuning: Tuning::draw(&mut root.split("tuning")),
+            tuning: Tuning::draw(&mut root.split("tuning")).with_pieces_for_values(),
             mix: RequestMix::draw(&mut root.split("mix")),
             planted: None,
             mute: None,
@@ -492,7 +492,8 @@ impl Options {
                 value_bytes_max,
                 tree,
                 ..self.tuning
-            },
+            }
+            .with_pieces_for_values(),
             mix: RequestMix {
                 set: load.range(5, 12),
                 delete: load.range(1, 4),
@@ -593,6 +594,14 @@ impl Tuning {
             tree: draw_tree(&mut rng.split("tree")),
             scrub_bytes_per_second: if rng.chance(0.3) { 0 } else { 1 << rng.range(12, 20) },
         }
+    }
+
+    /// Makes the pieces of a snapshot no shorter than the longest value. One piece travels at a
+    /// time: a state of long values in short pieces would take minutes to arrive, and the run
+    /// would be blamed for a follower that never catches up.
+    fn with_pieces_for_values(self) -> Self {
+        let bytes_min = usize::try_from(self.value_bytes_max).unwrap_or(usize::MAX);
+        Self { snapshot_chunk_bytes: self.snapshot_chunk_bytes.max(bytes_min), ..self }
     }
 }
 
