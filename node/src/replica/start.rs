@@ -12,14 +12,14 @@ use super::inbox::Inbox;
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
-use super::persist::{KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
+use super::persist::{KIND_HARD_STATE, KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
 use super::recovery::{self, ReplayError};
 use super::saving::Saving;
 use super::shell::{FlushProgress, Replica};
 use super::state::{StateOptions, StateQueue, StateTask, meta};
 use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
-use crate::env::{DiskErrorKind, Env};
+use crate::env::{Disk, DiskErrorKind, Env};
 use crate::kv::Machine;
 use crate::raft::{self, Raft, Recovered, SnapshotMeta};
 use crate::storage::snapshot::Transfers;
@@ -110,6 +110,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
             // Said before anything new: the next start must not judge the damage by what follows.
             let kept = recovered.last();
             writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
+        }
+        if !log_recovery.is_newest_critical_whole() {
+            say_vote_again(&mut writer, &recovered.hard_state).await?;
         }
         let machine = Machine::restore(tree, &tables.extra, config.sessions_max)?;
         let now = env.now();
@@ -256,6 +259,22 @@ fn report_damage(
         "acknowledged entries are damaged: recovering them from the other nodes"
     );
     Ok(())
+}
+
+/// Writes the hard state once more, because one of its copies is lost and the next rotten sector
+/// could take the other, and with it this node's right to vote.
+async fn say_vote_again<D: Disk>(
+    writer: &mut wal::Writer<D>,
+    hard_state: &raft::HardState,
+) -> Result<(), StorageError> {
+    crate::probe!("replica.vote_is_said_again");
+    writer.append_critical(KIND_HARD_STATE, 0, |buffer| codec::encode_into(hard_state, buffer));
+    match writer.write().await {
+        Ok(()) => writer.sync().await,
+        // It stays buffered, and is written with what comes next.
+        Err(error) if error.is_no_space() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the way to each peer.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use mangrove::replica::WAL_DIR;
+use mangrove::storage::wal;
 use sim_tests::bugs;
 use sim_tests::nemesis::{Action, Weather};
 use sim_tests::options::{FaultClasses, Options};
@@ -144,6 +146,42 @@ fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
         found += hits(&report, "wal.reports_damage");
     }
     assert!(found > 0, "no flipped bit was noticed");
+}
+
+/// Returns where the copies of a node's votes lie in its only segment.
+async fn votes_of(scene: &Scene, node: u64) -> Vec<u64> {
+    let view = scene.world.durable_view(scene.cluster.server(node));
+    let mut places = Vec::new();
+    let dumped = wal::dump(&view, WAL_DIR, |line| {
+        let offset = line.split_whitespace().next().and_then(|word| word.parse().ok());
+        places.extend(offset.filter(|_: &u64| line.contains("  kind 1 ")));
+    });
+    dumped.await.unwrap();
+    places
+}
+
+/// The accident (seed 81006669, storage): the log went on behind a vote of which one copy had
+/// rotted, and much later the other one did. Such a node must not vote again, and stayed away for
+/// ever; now it says the vote again as soon as it finds one copy alone.
+#[test]
+fn vote_outlasts_the_rot_of_one_copy_after_the_other() {
+    let mut options = busy(33);
+    options.tuning.wal_segment_bytes = 1 << 20;
+    options.tuning.flush_log_bytes = 1 << 20;
+    let report = holds(&options, async |scene| {
+        let node = follower_of(scene.leader().await);
+        let host = scene.cluster.server(node);
+        scene.pass(1000 * MS).await;
+        let votes = votes_of(scene, node).await;
+        for copy in votes.iter().rev().take(2) {
+            let files = scene.world.files(host);
+            let log = files.iter().find(|file| file.path.starts_with("wal/0")).unwrap();
+            scene.world.rot_at(host, log, copy + 20);
+            scene.perform(Action::Crash { node, while_busy: false, down: 50 * MS }).await;
+            scene.pass(1000 * MS).await;
+        }
+    });
+    assert_eq!(hits(&report, "replica.vote_is_said_again"), 1, "{:?}", report.probes);
 }
 
 /// Lets the tables of a follower rot in the midst of a run.

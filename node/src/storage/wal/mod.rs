@@ -80,7 +80,8 @@
 //! A vote that one rotten sector can take back is a vote that may be given twice. Hard state is
 //! appended by [`Writer::append_critical`]: two copies, in different sectors. If one of them is
 //! bad and nothing tells why, it is restored from the other, torn or rotten. Every segment begins
-//! with the newest hard state as its *preamble*, so older segments can go.
+//! with the newest hard state as its *preamble*, so older segments can go. A start that finds the
+//! newest in one copy only has it said again ([`Recovery::is_newest_critical_whole`]).
 //!
 //! # Invariants
 //! - **S1** Sequences of records rise by one, over all segments.

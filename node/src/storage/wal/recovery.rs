@@ -93,6 +93,22 @@ pub struct Torn {
     pub dropped_count: usize,
 }
 
+impl Recovery {
+    /// Tells whether the newest critical record is there twice, or there is none.
+    ///
+    /// If not, the next rotten sector may take it; the caller had better say it again.
+    pub fn is_newest_critical_whole(&self) -> bool {
+        let is_critical = |record: &&Recovered| match record.role {
+            Role::First | Role::Second | Role::Alone => true,
+            Role::Single | Role::Mark => false,
+        };
+        let mut newest = self.records.iter().rev().filter(is_critical);
+        let Some(last) = newest.next() else { return true };
+        let other = newest.next().filter(|other| other.sequence + 1 == last.sequence);
+        last.role == Role::Second && other.is_some_and(|other| other.role == Role::First)
+    }
+}
+
 /// Decides what is torn and what is rot. Takes the records and gaps out of `log`.
 pub(super) fn judge(dir: &str, log: &mut Log) -> Recovery {
     let mut recovery = Recovery {

@@ -294,6 +294,44 @@ fn record_at_another_place_is_no_record() {
 }
 
 #[test]
+fn newest_critical_record_is_whole_while_both_copies_are_there() {
+    // Two copies of one vote, then two of the next.
+    for (copy, is_whole) in [(0, true), (1, true), (2, false), (3, false)] {
+        let disk = TestDisk::default();
+        let (mut writer, recovery) = open(&disk);
+        assert!(recovery.is_newest_critical_whole(), "there is none");
+        for term in 1..3 {
+            append_vote(&mut writer, term);
+            append(&mut writer, u64::from(term), 100);
+            commit(&mut writer).unwrap();
+        }
+        // The last batch has a witness.
+        append(&mut writer, 3, 100);
+        commit(&mut writer).unwrap();
+        assert!(open(&disk).1.is_newest_critical_whole());
+        let is_copy = |site: &Site| matches!(site.role, Role::First | Role::Second);
+        let copies: Vec<Site> = sites(&disk).into_iter().filter(is_copy).collect();
+        let rot = |copy: usize| {
+            let site = &copies[copy];
+            disk.damage(&site.path, |content| content[site.end - 1] ^= 1);
+        };
+        rot(copy);
+        let (mut writer, recovery) = open(&disk);
+        assert_eq!(recovery.is_newest_critical_whole(), is_whole, "copy {copy}");
+        // Said again, it outlasts the other copy.
+        append_vote(&mut writer, 2);
+        commit(&mut writer).unwrap();
+        if !is_whole {
+            rot(5 - copy);
+        }
+        let (_, recovery) = open(&disk);
+        assert!(recovery.is_newest_critical_whole(), "copy {copy}");
+        let last = recovery.records.iter().rev().find(|record| record.kind == VOTE);
+        assert_eq!(last.map(|record| record.payload[0]), Some(2));
+    }
+}
+
+#[test]
 fn lost_segment_is_damage() {
     let disk = filled(&vec![vec![800; 5]; 9]);
     let before = open(&disk).1;
