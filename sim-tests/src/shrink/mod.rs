@@ -6,11 +6,14 @@
 //! decisions, parts are left out, the larger ones first, and what is left is kept if it still
 //! fails. The lists are gone through in the order in which they are cheap to be rid of: first time
 //! is cut off at its end, then faults, clients, operations, nodes and options go, then single
-//! faults are made simpler and time is squeezed, and all of it again until nothing helps.
+//! faults are made simpler and time is squeezed, and all of it again until nothing helps. Sizes that
+//! something waits for are halved before operations go, because a failure that needs a flush keeps
+//! as many operations as fill what is flushed.
 //!
 //! A run that lacks something differs in small ways everywhere, because nodes draw for themselves.
-//! So a small case that holds is tried again under other seeds, which decide nothing that is
-//! listed, before it is taken for good.
+//! So a case that holds is tried again under other seeds, which decide nothing that is listed,
+//! before it is taken for good: if it is small, or if there are few to be tried, as while large
+//! parts are left out. Otherwise a failure by a narrow margin would keep everything it began with.
 //!
 //! Candidates are tried side by side and the first of those that fail is taken, so that the result
 //! is the same for any number of jobs.
@@ -46,6 +49,9 @@ const OTHER_SEEDS: u64 = 3;
 
 /// Decisions below which a case is small.
 const SMALL: usize = 60;
+
+/// Candidates that are few, so that each is worth more than one run.
+const FEW: usize = 8;
 
 /// Rounds after which what is left is good enough.
 const ROUNDS_MAX: u32 = 4;
@@ -175,6 +181,7 @@ impl Shrinker {
             let before = (self.best.decision_count(), self.best.options.fault_phase);
             self.leave_out("faults", faults_of);
             self.leave_out("clients", clients_of);
+            self.sooner();
             self.leave_out("operations", operations_of);
             self.cut();
             self.fewer_nodes();
@@ -207,10 +214,10 @@ impl Shrinker {
     /// Takes the first of `count` candidates that still fails; returns which.
     fn take_first(&mut self, count: usize, make: impl Fn(&Case, usize) -> Case) -> Option<usize> {
         let found = self.take_first_under(0, count, &make);
-        if found.is_some() || self.best.decision_count() > SMALL {
+        if found.is_some() || (self.best.decision_count() > SMALL && count > FEW) {
             return found;
         }
-        // A small case may fail by a narrow margin of time.
+        // A case may fail by a narrow margin of time.
         (1..=OTHER_SEEDS).find_map(|step| self.take_first_under(step, count, &make))
     }
 
@@ -285,6 +292,20 @@ impl Shrinker {
         self.take_first(fewer.len(), |case, at| {
             simpler::with_nodes(case, fewer.get(at).copied().unwrap_or(3))
         });
+    }
+
+    /// Lets less be written before something is flushed, so that fewer operations do.
+    fn sooner(&mut self) {
+        self.say("sizes");
+        loop {
+            let smaller = simpler::sizes(&self.best);
+            let taken = self.take_first(smaller.len(), |case, at| {
+                smaller.get(at).map_or_else(|| case.clone(), |tuning| simpler::tuned(case, tuning))
+            });
+            if taken.is_none() || self.is_spent() {
+                return;
+            }
+        }
     }
 
     /// Makes each fault as simple as it can be.

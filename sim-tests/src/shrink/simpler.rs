@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::case::Case;
+use crate::case::{Case, settings};
 use crate::nemesis::{Action, Weather};
+use crate::options::Tuning;
 
 /// Shortest length that a fault is given in place of a longer one.
 const SHORT: Duration = Duration::from_millis(100);
@@ -148,6 +149,38 @@ fn milder(weather: &Weather) -> Vec<Weather> {
         Weather { bytes_per_second: None, ..*weather },
     ];
     calm.into_iter().filter(|milder| milder != weather).collect()
+}
+
+/// Smallest size that one is halved to.
+const BYTES_MIN: u64 = 512;
+
+/// Returns how the sizes may be that something waits for, if they are not the plain ones: each
+/// halved, and with nothing kept behind a flush.
+pub(super) fn sizes(case: &Case) -> Vec<Tuning> {
+    let now = &case.options.tuning;
+    let odd = settings::unlike_plain(&case.options);
+    let is_odd = |name: &str| odd.contains_key(name);
+    let mut all = Vec::new();
+    if now.log_entries_kept > 0 && is_odd("log_entries_kept") {
+        all.push(Tuning { log_entries_kept: 0, ..now.clone() });
+    }
+    let flush_log_bytes = now.flush_log_bytes / 2;
+    if flush_log_bytes >= BYTES_MIN && is_odd("flush_log_bytes") {
+        all.push(Tuning { flush_log_bytes, ..now.clone() });
+    }
+    let mut tree = now.tree;
+    tree.memtable_bytes /= 2;
+    if tree.memtable_bytes >= BYTES_MIN && is_odd("tree.memtable_bytes") {
+        all.push(Tuning { tree, ..now.clone() });
+    }
+    all
+}
+
+/// Returns the case with these sizes.
+pub(super) fn tuned(case: &Case, tuning: &Tuning) -> Case {
+    let mut case = case.clone();
+    case.options.tuning = tuning.clone();
+    case
 }
 
 /// Returns the case with another action in place of one.
