@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | F0 | [`base`] | that a network exists |
 //! | F1 | [`codec`], [`env`](mod@env) | what the bytes mean; which world it is |
-//! | F2 | [`storage`], [`raft`] | one another; what a command means; (raft) a clock, a disk |
+//! | F2 | [`storage`], [`raft`], [`dynamo`] | one another; a command; (protocols) a clock, a disk |
 //! | F3 | [`kv`] | which mode replicates it |
 //! | F4 | [`wire`] | sockets |
 //! | F5 | [`replica`], [`client`] | (replica) sockets; (client) storage |

@@ -20,8 +20,9 @@
 //! made of, too; here is what a test wants on top.
 //!
 //! # Left out
-//! Power loss: a killed process loses nothing that the kernel already has. The simulated disk in
-//! `sim-tests` is the one that forgets.
+//! All that a power loss can leave of a write: a killed process loses nothing that the kernel
+//! already has, and the layer under `power_loss` loses whole writes that were not synced. The
+//! simulated disk in `sim-tests` is the one that tears and reorders.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,

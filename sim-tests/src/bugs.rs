@@ -130,6 +130,13 @@ const DIRECTED: &[(&str, &str)] = &[
     ),
 ];
 
+/// What a page says besides of a bug that is found in some ranges only.
+const NOTES: &[(&str, &str)] = &[(
+    "R26",
+    "R26 is rare: in four ranges of 1,000 (`cargo sim bugs --only R26 --ranges 4`) it took 78, \
+     257,\n247 and 561 seeds.",
+)];
+
 /// Returns the planted bugs of a mode.
 pub fn of(mode: Mode) -> &'static [Bug] {
     match mode {
@@ -358,6 +365,9 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
         }
     }
     push_rare(&mut text, &missed);
+    for (_, note) in NOTES.iter().filter(|(code, _)| hunts.iter().any(|h| h.bug.code == *code)) {
+        writeln!(text, "\n{note}").ok();
+    }
     text.push_str("\n## Without one class of faults\n\n| off | bugs that survive |\n|---|---|\n");
     let mut survivors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for ablation in ablations {

@@ -405,9 +405,10 @@ impl Summary {
             }
         }
         let mut faults = comfy_table::Table::new();
-        faults.set_header(["fault", "injected", "observable"]);
+        faults.set_header(["fault", "what it is", "injected", "observable"]);
         for (code, (injected, observable)) in &self.faults {
-            faults.add_row([(*code).to_owned(), injected.to_string(), observable.to_string()]);
+            let what = Fault::of(code).map_or("", Fault::what);
+            faults.add_row([*code, what, &injected.to_string(), &observable.to_string()]);
         }
         let mut probes = comfy_table::Table::new();
         probes.set_header(["probe", "hits"]);

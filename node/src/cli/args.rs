@@ -280,7 +280,7 @@ Examples:
 The first start chooses the addresses and the id of the cluster and writes them to
 DIR/cluster.toml; every later start with the same --data finds its data again. Node 1 keeps its
 data in DIR/n1 and its log in DIR/n1.log, and so on. Ctrl-C stops all nodes in good order. A node
-that dies is reported; start the command again to bring it back.";
+that dies is reported, with the command that starts it again beside the others.";
 
 /// Arguments of `cluster`.
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,8 @@
 //! good order. The same pipe sees to it that no node outlives this process, however it dies.
 //!
 //! # Left out
-//! Starting a node again that died: somebody who tries things out wants to see that it did.
+//! Starting a node again that died: somebody who tries things out wants to see that it did. The
+//! command that does it is printed instead.
 
 use std::env;
 use std::fs;
@@ -42,6 +43,8 @@ struct NodeProcess {
     id: u64,
     address: String,
     log: PathBuf,
+    /// What to type to start it again alone.
+    again: String,
     child: Child,
     /// Its standard input. Kept apart from `child`, which would close it when it is waited for.
     input: Option<ChildStdin>,
@@ -94,17 +97,13 @@ fn start(
     let failed = |error: std::io::Error| CliError::io(format!("cannot start n{id}"), &error);
     // Both its outputs go to its log, after what it said in earlier lives.
     let output = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+    let flags = serve_flags(args, file, entry, &data);
+    let words = std::iter::once(program()).chain(flags.iter().cloned());
+    let again = words.map(quoted).collect::<Vec<_>>().join(" ");
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command
-        .arg("serve")
-        .args(["--cluster-id", &file.cluster_id, "--node", &id.to_string()])
-        .args(["--listen", address, "--members", &file.members()])
-        .arg("--data")
-        .arg(data)
+        .args(flags)
         .arg("--stop-with-input")
-        .args(file.replication_flags())
-        .args(args.repair.iter().flat_map(|way| ["--repair", way.0.name()]))
-        .args(&args.serve_flags)
         .stdin(Stdio::piped())
         .stdout(output.try_clone().map_err(failed)?)
         .stderr(output)
@@ -113,7 +112,33 @@ fn start(
     command.process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let input = child.stdin.take();
-    Ok(NodeProcess { id: *id, address: address.clone(), log, child, input })
+    Ok(NodeProcess { id: *id, address: address.clone(), log, again, child, input })
+}
+
+/// Returns the command `serve` and its flags for one node.
+fn serve_flags(
+    args: &ClusterArgs,
+    file: &ClusterFile,
+    entry: &NodeEntry,
+    data: &Path,
+) -> Vec<String> {
+    let (id, data) = (entry.id.to_string(), data.display().to_string());
+    let members = file.members();
+    let own = [
+        ["--cluster-id", &file.cluster_id],
+        ["--node", &id],
+        ["--listen", &entry.address],
+        ["--members", &members],
+        ["--data", &data],
+    ];
+    let repair = args.repair.iter().flat_map(|way| ["--repair", way.0.name()]);
+    std::iter::once("serve")
+        .chain(own.into_iter().flatten())
+        .map(str::to_owned)
+        .chain(file.replication_flags())
+        .chain(repair.map(str::to_owned))
+        .chain(args.serve_flags.iter().cloned())
+        .collect()
 }
 
 /// Waits until the cluster serves, says how to use it, and then until it is to end.
@@ -189,9 +214,19 @@ async fn death(node: &mut NodeProcess) -> String {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    let NodeProcess { id, address, log, .. } = node;
+    let NodeProcess { id, address, log, again, .. } = node;
     let last_words = last_line(log).map(|line| format!("\n  {line}")).unwrap_or_default();
-    format!("n{id} ({address}) ended with {how}; its log: {}{last_words}", log.display())
+    format!(
+        "n{id} ({address}) ended with {how}; its log: {}{last_words}\n\
+         to start it again alone, in another terminal (Ctrl-C there stops it):\n  {again}",
+        log.display()
+    )
+}
+
+/// Returns a word as a shell takes it.
+fn quoted(word: String) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
+    if word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// Returns the last line of a file, if that can be had.

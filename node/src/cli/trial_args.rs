@@ -14,7 +14,7 @@ use crate::trial::load::{Distribution, Load};
 const CRASH_TEST_HELP: &str = "\
 Examples:
   mangrove crash-test                                 # 30 rounds of every mode, in a minute
-  mangrove crash-test --rounds 500 --seed 7           # twenty minutes
+  mangrove crash-test --rounds 500 --seed 7           # eight minutes or more
   mangrove crash-test --mode masterless --data ./crash --output json
 
 In each round clients write and note what was acknowledged, while one node, a majority or all of

@@ -9,6 +9,7 @@
 mod acid;
 mod backup;
 mod cli;
+mod cluster_command;
 mod crash_test;
 mod directory;
 mod env_conformance;

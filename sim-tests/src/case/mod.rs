@@ -31,9 +31,8 @@
 //! 2. A case is itself again after writing and reading.
 //!
 //! # Left out
-//! What a node draws for itself, and the order in which madsim polls tasks: they come from streams
-//! (see `world::fate`), so a case that leaves something out is near the one that it came from, and
-//! not beside it in every nanosecond.
+//! What a node draws for itself: it comes from streams (see `world::fate`), so a case that leaves
+//! something out is near the one that it came from, and not beside it in every nanosecond.
 
 pub mod directed;
 mod file;

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 macro_rules! faults {
-    ($($(#[$doc:meta])* $code:ident),* $(,)?) => {
+    ($($code:ident: $what:literal),* $(,)?) => {
         /// One class of fault, named by its code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Fault { $($(#[$doc])* $code),* }
+        pub enum Fault { $(#[doc = $what] $code),* }
 
         impl Fault {
             /// Every class.
@@ -21,73 +21,52 @@ macro_rules! faults {
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$code => stringify!($code)),* }
             }
+
+            /// Returns what it is, in words.
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$code => $what),* }
+            }
+
+            /// Returns the class of that code.
+            pub fn of(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|fault| fault.code() == code)
+            }
         }
     };
 }
 
 faults! {
-    /// Process crash: the page cache survives, memory does not.
-    P1,
-    /// Power loss, strict: only what was synced survives.
-    P2,
-    /// Power loss that keeps an arbitrary subset of what was not synced.
-    P3,
-    /// Power loss of several machines at the same time.
-    P4,
-    /// Pause and resume of a process.
-    P5,
-    /// A wiped or swapped disk.
-    P7,
-    /// Crash during recovery, again and again.
-    P9,
-    /// Fixed offset of a wall clock.
-    C1,
-    /// Drift of both clocks.
-    C2,
-    /// Jump of a wall clock.
-    C3,
-    /// A clock that stands still for a process and then catches up, with a pause.
-    C4,
-    /// Timers that fire late.
-    C5,
-    /// Torn write: a random set of its sectors survives a power loss.
-    D1,
-    /// Reordered persistence: a later write survives a power loss, an earlier one does not.
-    D2,
-    /// A rename lost, half done, or ahead of the data of its file.
-    D3,
-    /// A creation or removal lost.
-    D4,
-    /// A sync that fails once and drops what it should have made durable.
-    D5,
-    /// A sync that lies: it succeeds, but some writes stay volatile.
-    D6,
-    /// A write that fails after a part of it.
-    D7,
-    /// No space.
-    D8,
-    /// A flipped bit in durable bytes.
-    D10,
-    /// A disk that stalls or is slow.
-    D15,
-    /// Packet loss: the stream stalls until the retransmission.
-    N1,
-    /// A long delay.
-    N2,
-    /// A partition.
-    N4,
-    /// Traffic held and then delivered in a burst.
-    N5,
-    /// Many machines clogged and unclogged at random times.
-    N6,
-    /// A connection reset, half closed or black-holed.
-    N7,
-    /// Flipped bits in delivered bytes.
-    N8,
-    /// A link with little bandwidth.
-    N9,
-    /// A fault on a link between a client and a server.
-    N10,
+    P1: "process crash: the page cache survives, memory does not",
+    P2: "power loss, strict: only what was synced survives",
+    P3: "power loss that keeps an arbitrary subset of what was not synced",
+    P4: "power loss of several machines at the same time",
+    P5: "pause and resume of a process",
+    P7: "a wiped or swapped disk",
+    P9: "crash during recovery, again and again",
+    C1: "fixed offset of a wall clock",
+    C2: "drift of both clocks",
+    C3: "jump of a wall clock",
+    C4: "a clock that stands still for a process and then catches up, with a pause",
+    C5: "timers that fire late",
+    D1: "torn write: a random set of its sectors survives a power loss",
+    D2: "reordered persistence: a later write survives a power loss, an earlier one does not",
+    D3: "a rename lost, half done, or ahead of the data of its file",
+    D4: "a creation or removal lost",
+    D5: "a sync that fails once and drops what it should have made durable",
+    D6: "a sync that lies: it succeeds, but some writes stay volatile",
+    D7: "a write that fails after a part of it",
+    D8: "no space",
+    D10: "a flipped bit in durable bytes",
+    D15: "a disk that stalls or is slow",
+    N1: "packet loss: the stream stalls until the retransmission",
+    N2: "a long delay",
+    N4: "a partition",
+    N5: "traffic held and then delivered in a burst",
+    N6: "many machines clogged and unclogged at random times",
+    N7: "a connection reset, half closed or black-holed",
+    N8: "flipped bits in delivered bytes",
+    N9: "a link with little bandwidth",
+    N10: "a fault on a link between a client and a server",
 }
 
 impl Fault {

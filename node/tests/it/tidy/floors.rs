@@ -19,12 +19,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("replica", &["base", "codec", "env", "storage", "raft", "dynamo", "kv", "wire"]),
     ("client", &["base", "codec", "env", "kv", "wire"]),
     ("server", &["base", "codec", "env", "kv", "wire", "replica"]),
-    ("http", &["base", "codec", "env", "kv", "wire", "replica"]),
     ("trial", &["base", "env", "kv", "wire", "client"]),
-    (
-        "cli",
-        &["base", "codec", "env", "kv", "wire", "replica", "client", "server", "http", "trial"],
-    ),
+    ("cli", &["base", "codec", "env", "kv", "wire", "replica", "client", "server", "trial"]),
 ];
 
 /// Macros of `base` that are imported; they stand at the root of the crate.

@@ -1,0 +1,110 @@
+//! `mangrove cluster`, the first command that anybody tries: it serves, reports a node that dies,
+//! and the command that it prints brings that node back beside the others.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use real_tests::{block_on, eventually, program, run_program};
+
+/// How long anything may take that is waited for.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A process that dies with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A cluster that the command runs, and what it says.
+struct Cluster {
+    process: Running,
+    said: Receiver<String>,
+}
+
+impl Cluster {
+    fn start(data: &Path) -> Self {
+        let mut child = Command::new(program())
+            .arg("cluster")
+            .arg("--data")
+            .arg(data)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let (to, said) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| to.send(line)));
+        Self { process: Running(child), said }
+    }
+
+    /// Returns the next line that contains a text.
+    #[track_caller]
+    fn says(&self, text: &str) -> String {
+        loop {
+            let line = self.said.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|error| panic!("{error} before it says {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+/// Returns the process whose command line has this word.
+fn process_with(word: &str) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|number: &u32| {
+        let line = std::fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    })
+}
+
+fn kill(signal: &str, process: u32) {
+    let status = Command::new("kill").arg(signal).arg(process.to_string()).status();
+    assert!(status.expect("kill starts").success(), "{process} cannot be told {signal}");
+}
+
+#[test]
+fn node_that_dies_is_reported_with_the_command_that_brings_it_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let mut cluster = Cluster::start(&data);
+    // Its ports are others if the usual ones are taken, so they are read off what it says to try.
+    let set = cluster.says(" set greeting hello");
+    let words: Vec<&str> = set.split_whitespace().skip(1).collect();
+    let with_cluster = |command: &str| -> Output {
+        let own = command.split(' ').chain(words.iter().skip(3).copied());
+        run_program(&own.collect::<Vec<_>>(), b"")
+    };
+    assert!(run_program(&words, b"").status.success(), "{set}");
+
+    let of_node = data.join("n2").display().to_string();
+    kill("-KILL", process_with(&of_node).expect("node 2 runs"));
+    cluster.says("n2 ");
+    cluster.says("to start it again alone");
+    let again = cluster.says(" serve ");
+    assert!(with_cluster("get greeting").status.success(), "the others do not serve");
+
+    let mut words = again.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    let node = command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let _node = Running(node.expect("the printed command starts"));
+    block_on(eventually(LIMIT, "all three are up", async || {
+        let status = with_cluster("status --output raw");
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        (text.lines().count() == 3 && !text.contains("unreachable")).then_some(())
+    }));
+
+    kill("-INT", cluster.process.0.id());
+    let status = cluster.process.0.wait().expect("it ends");
+    assert!(status.success(), "it ended with {status}");
+}
