@@ -6,9 +6,9 @@
 //! decisions, parts are left out, the larger ones first, and what is left is kept if it still
 //! fails. The lists are gone through in the order in which they are cheap to be rid of: first time
 //! is cut off at its end, then faults, clients, operations, nodes and options go, then single
-//! faults are made simpler and time is squeezed, and all of it again until nothing helps. Sizes that
-//! something waits for are halved before operations go, because a failure that needs a flush keeps
-//! as many operations as fill what is flushed.
+//! faults are made simpler and time is squeezed, and all of it again until nothing helps. Sizes
+//! that something waits for are halved before operations go, because a failure that needs a flush
+//! keeps as many operations as fill what is flushed.
 //!
 //! A run that lacks something differs in small ways everywhere, because nodes draw for themselves.
 //! So a case that holds is tried again under other seeds, which decide nothing that is listed,
