@@ -92,7 +92,9 @@ impl<F: File> Source<F> {
             return Err(self.corrupt(offset, format!("{bytes} bytes reach past the end")));
         }
         let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        let read = self.file.read_at(offset, &mut buffer)?;
+        // A sector that cannot be read is as good as a damaged one: others have what it held.
+        let read = self.file.read_at(offset, &mut buffer);
+        let read = read.map_err(|error| self.corrupt(offset, error.to_string()))?;
         if read != buffer.len() {
             return Err(self.corrupt(offset, format!("{read} bytes where {bytes} should be")));
         }
