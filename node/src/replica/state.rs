@@ -176,6 +176,11 @@ pub(super) struct StateTask<E: Env> {
     unflushed: VecDeque<Frozen>,
     receiver: Option<SnapshotReceiver<E::Disk>>,
     verified: Option<VerifiedSnapshot<E::Disk>>,
+    /// There was no space for the first of them.
+    flush_waits: bool,
+    /// There was no space for a compaction.
+    compaction_waits: bool,
+    /// The loop was told that the disk is full.
     disk_full: bool,
     scrubbed_at: Instant,
     /// When a piece was last sent to a follower.
@@ -213,6 +218,8 @@ impl<E: Env> StateTask<E> {
             unflushed: VecDeque::new(),
             receiver: None,
             verified: None,
+            flush_waits: false,
+            compaction_waits: false,
             disk_full: false,
             scrubbed_at,
             sent_at: None,
@@ -278,7 +285,6 @@ impl<E: Env> StateTask<E> {
             StateJob::Install(meta) => self.install(meta).await,
             StateJob::Renew => {
                 self.transfers.forget();
-                self.saves.forget();
                 Ok(())
             }
             StateJob::Condemn(error) => Err(error),
@@ -289,7 +295,7 @@ impl<E: Env> StateTask<E> {
     /// Does what can wait, a step of it, or waits itself.
     async fn be_idle(&mut self) -> Result<(), StorageError> {
         self.let_go();
-        if self.disk_full {
+        if self.flush_waits {
             if self.waited_out(FULL_DISK_RETRY).await {
                 self.flush().await?;
             }
@@ -317,7 +323,10 @@ impl<E: Env> StateTask<E> {
         self.report(event);
     }
 
-    fn set_disk_full(&mut self, full: bool) {
+    /// Tells the loop if that is news: writes are refused while nothing can be flushed, or while
+    /// they would wait for a compaction that cannot be made.
+    fn report_disk_full(&mut self) {
+        let full = self.flush_waits || self.compaction_waits && self.keeper.is_stalled();
         if self.disk_full != full {
             self.disk_full = full;
             self.report(StateEvent::DiskFull(full));
@@ -334,22 +343,30 @@ impl<E: Env> StateTask<E> {
                 }
                 Err(error) if error.is_no_space() => {
                     crate::probe!("replica.flush_waits_for_space");
-                    self.set_disk_full(true);
+                    self.flush_waits = true;
+                    self.report_disk_full();
                     return Ok(());
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.set_disk_full(false);
+        self.flush_waits = false;
+        self.report_disk_full();
         Ok(())
     }
 
     async fn compact(&mut self) -> Result<(), StorageError> {
         match self.keeper.compact_step().await {
-            Ok(Some(version)) => self.publish(version, StateEvent::Version),
+            Ok(Some(version)) => {
+                self.publish(version, StateEvent::Version);
+                self.compaction_waits = false;
+                self.report_disk_full();
+            }
             Ok(None) => {}
             Err(error) if error.is_no_space() => {
                 crate::probe!("replica.compaction_has_no_space");
+                self.compaction_waits = true;
+                self.report_disk_full();
                 self.waited_out(FULL_DISK_RETRY).await;
             }
             Err(error) => return Err(error),

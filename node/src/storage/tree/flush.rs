@@ -45,6 +45,10 @@ impl<D: Disk> Keeper<D> {
             Err(error) => {
                 let error = self.judge(error);
                 self.discard(output).await;
+                if error.is_no_space() {
+                    // What a compaction has written so far may be what takes the space.
+                    self.give_compaction_up().await;
+                }
                 Err(error)
             }
         }

@@ -148,6 +148,13 @@ impl<D: Disk> Keeper<D> {
         self.compaction.is_some() || self.plan.is_some()
     }
 
+    /// Tells whether writes are held back until a compaction has made room in level 0: see
+    /// [`Tree::is_stalled`](super::Tree::is_stalled).
+    pub fn is_stalled(&self) -> bool {
+        let flushed_count = self.version.levels.first().map_or(0, Vec::len);
+        flushed_count >= self.options.level0_tables_max
+    }
+
     /// Goes on with the most urgent compaction, by about 256 KiB of what it reads. Returns the
     /// new version when it is complete; `None` before, or if there is nothing to do.
     ///
@@ -422,7 +429,7 @@ impl<D: Disk> Keeper<D> {
         error
     }
 
-    async fn give_compaction_up(&mut self) {
+    pub(super) async fn give_compaction_up(&mut self) {
         if let Some(compaction) = self.compaction.take() {
             probe!("tree.compaction_is_given_up");
             self.discard(compaction.into_output()).await;

@@ -153,6 +153,32 @@ fn full_disk_leaves_everything_as_it_was() {
     panic!("20 kB are not enough");
 }
 
+/// The accident: a flush that found the disk full waited for space that a half-done compaction
+/// held, and nobody went on with that one or gave it up.
+#[test]
+fn flush_without_space_gives_back_what_a_compaction_has_written() {
+    let disk = TestDisk::default();
+    let ((mut tree, mut keeper, _), mut model) = filled(&disk, &script(400), 30);
+    run(keeper.collect());
+    let before = disk.used_bytes();
+    for edit in script(10) {
+        write(&mut tree, &mut model, &edit);
+    }
+    let frozen = tree.freeze(extra(410));
+    let is_under_way = (0..1000).any(|_| {
+        assert_eq!(run(keeper.compact_step()).map(|version| version.is_some()), Ok(false));
+        disk.used_bytes() > before + 5000
+    });
+    assert!(is_under_way, "no compaction writes anything");
+    disk.set_space(Some(disk.used_bytes() + 50));
+    assert!(run(keeper.flush(&frozen)).is_err_and(|error| error.is_no_space()));
+    assert_eq!(disk.used_bytes(), before, "the compaction keeps what it has written");
+    tree.adopt(run(keeper.flush(&frozen)).unwrap());
+    disk.set_space(None);
+    settle(&mut tree, &mut keeper).unwrap();
+    assert_eq!(cells(&tree, &[], None), Ok(model));
+}
+
 #[test]
 fn failed_sync_ends_all_writing() {
     let disk = TestDisk::default();
