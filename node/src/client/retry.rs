@@ -373,8 +373,18 @@ impl<E: Env> Inner<E> {
                 }
                 Next::Elsewhere => self.routing.on_failure(&route),
                 Next::Again => {}
-                Next::Fail(error) => return Err(tries.fail(self.env.now(), error)),
-                Next::GiveUp => return Err(tries.give_up(self.env.now())),
+                Next::Fail(error) => {
+                    if matches!(error, ClientError::DiskFull) {
+                        // Others may have space: the next request goes to one of them.
+                        self.routing.on_failure(&route);
+                    }
+                    return Err(tries.fail(self.env.now(), error));
+                }
+                Next::GiveUp => {
+                    // It did not answer in time: who only writes would come back to it for ever.
+                    self.routing.on_failure(&route);
+                    return Err(tries.give_up(self.env.now()));
+                }
             }
             self.back_off(tries).await?;
         }
