@@ -32,7 +32,7 @@ use super::message::{Message, RequestId, WriteOutcome};
 use super::notes::{self, Kind};
 use super::placement::partition_of_place;
 use super::ready::{Found, ReadId, StoreRead};
-use super::write::Shares;
+use super::write::{Shares, WRITE_BYTES_MAX};
 use crate::base::{Entry, Instant, NodeId, Stamp};
 use crate::{planted, probe};
 
@@ -216,6 +216,7 @@ impl Batches {
         }
         let is_sane = context.config.nodes.contains(&batch.node())
             && !entries.is_empty()
+            && entries.iter().map(Entry::bytes).sum::<usize>() <= WRITE_BYTES_MAX
             && entries.iter().all(|entry| entry.stamp == batch && is_placed(entry));
         // Behind the fence the node has promised to have nothing to deliver; see `floor`.
         let is_late = batch <= context.fence;

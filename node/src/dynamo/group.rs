@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::merge::{self, Merged};
 use super::message::{Chunk, Range, ReadReply, RequestId};
+use crate::base::limits::MULTI_GET_BYTES_MAX;
 use crate::base::{Entry, Instant, NodeId, Stamp};
 use crate::planted;
 
@@ -201,9 +202,12 @@ impl Group {
 
     fn merged(&self, full: &[(NodeId, &Vec<Chunk>)]) -> Verdict {
         let mut merged: Vec<Merged> = Vec::with_capacity(self.ranges.len());
-        for at in 0..self.ranges.len() {
+        let mut bytes_left = MULTI_GET_BYTES_MAX;
+        for (at, range) in self.ranges.iter().enumerate() {
             let chunks: Vec<&Chunk> = full.iter().filter_map(|(_, all)| all.get(at)).collect();
-            merged.push(merge::merge(&chunks));
+            let mut of_range = merge::merge(&chunks);
+            of_range.cut(&range.start, &mut bytes_left);
+            merged.push(of_range);
         }
         let mut has_all = 0;
         let mut repairs = Vec::new();

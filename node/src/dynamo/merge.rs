@@ -27,7 +27,7 @@ use super::merkle::entry_hash;
 use super::message::{Chunk, Range};
 use super::placement;
 use crate::base::hash::{hash64, mix64};
-use crate::base::{Entry, Stamp};
+use crate::base::{Entry, Payload, Stamp};
 use crate::codec::keycode;
 use crate::{planted, probe};
 
@@ -73,8 +73,11 @@ pub(super) fn merge(chunks: &[&Chunk]) -> Merged {
         if planted!("D3") && slot.iter().any(Option::is_none) {
             continue;
         }
-        for (at, lacking) in slot.iter().zip(&mut merged.lacking) {
-            let is_missing = at.is_none_or(|entry| winner.beats(entry));
+        for ((at, lacking), floor) in slot.iter().zip(&mut merged.lacking).zip(&floors) {
+            // A tombstone under its own floor it has had, and may have purged since.
+            let is_purged =
+                at.is_none() && winner.is_tombstone() && floor::is_under(winner.stamp, *floor);
+            let is_missing = at.is_none_or(|entry| winner.beats(entry)) && !is_purged;
             if is_missing && !(planted!("D21") && winner.is_tombstone()) {
                 lacking.push(winner.clone());
             }
@@ -92,6 +95,32 @@ pub(super) fn merge(chunks: &[&Chunk]) -> Merged {
 pub fn merged(chunks: &[&Chunk]) -> (Chunk, Vec<Vec<Entry>>) {
     let Merged { chunk, lacking } = merge(chunks);
     (chunk, lacking)
+}
+
+impl Merged {
+    /// Closes it early, so that it is no longer than what one replica may answer: one entry more
+    /// than `bytes_left`, from which it is taken. A repair of it fits into a record and a frame.
+    pub(super) fn cut(&mut self, start: &Payload, bytes_left: &mut usize) {
+        let mut last: Option<&Payload> = None;
+        let mut covered = (*bytes_left == 0).then(|| start.clone());
+        for entry in &self.chunk.entries {
+            // The tombstone of a row and the cell at the same place stay together.
+            if covered.is_some() || *bytes_left == 0 && last != Some(&entry.place) {
+                covered.get_or_insert_with(|| entry.place.clone());
+                break;
+            }
+            *bytes_left = bytes_left.saturating_sub(entry.bytes());
+            last = Some(&entry.place);
+        }
+        let Some(covered) = covered else { return };
+        if self.chunk.covered.as_ref().is_some_and(|before| *before <= covered) {
+            return;
+        }
+        probe!("dynamo.read_is_closed_early");
+        self.chunk.entries.retain(|entry| entry.place < covered);
+        self.lacking.iter_mut().for_each(|all| all.retain(|entry| entry.place < covered));
+        self.chunk.covered = Some(covered);
+    }
 }
 
 /// Returns the entry of a place that counts.
@@ -189,7 +218,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::{Payload, Written};
+    use crate::base::Written;
     use crate::codec::keycode::encode_cell;
 
     fn stamp(number: u64) -> Stamp {
@@ -276,6 +305,40 @@ mod tests {
         assert_eq!(merged.chunk.covered, short.covered);
         assert_eq!(merged.chunk.entries, [entry(1, 1, 1, 0), entry(2, 1, 2, 0)]);
         assert_eq!(merged.lacking, [vec![entry(2, 1, 2, 0)], vec![]], "nothing behind the page");
+    }
+
+    /// The accident: a coordinator was to store a tombstone that its own floor had let it forget,
+    /// refused, and read again until the request timed out.
+    #[test]
+    fn replica_does_not_lack_the_tombstone_that_it_has_purged() {
+        let (tombstone, cell) = (entry(1, 0, 2, 2), entry(2, 1, 9, 0));
+        let holder = with_floor(vec![tombstone.clone(), cell.clone()], 3);
+        let purged = with_floor(Vec::new(), 3);
+        let merged = merge(&[&holder, &purged]);
+        assert_eq!(merged.lacking, [vec![], vec![cell.clone()]]);
+        let behind = with_floor(Vec::new(), 1);
+        let merged = merge(&[&holder, &behind]);
+        assert_eq!(merged.lacking, [vec![], vec![tombstone, cell]], "it may never have had it");
+    }
+
+    #[test]
+    fn merged_answer_is_no_longer_than_one_of_a_replica() {
+        let all: Vec<Entry> = (1..7).map(|row| entry(row, 1, u64::from(row), 0)).collect();
+        let (one, other): (Vec<Entry>, Vec<Entry>) =
+            all.iter().cloned().partition(|entry| entry.stamp.version() % 2 == 0);
+        let start = entry(0, 1, 0, 0).place;
+        let entry_bytes = all[0].bytes();
+        for left in 0..=all.len() {
+            let mut bytes_left = left * entry_bytes;
+            let mut merged = merge(&[&chunk(one.clone()), &chunk(other.clone())]);
+            merged.cut(&start, &mut bytes_left);
+            assert_eq!(bytes_left, 0, "{left}");
+            assert_eq!(merged.chunk.entries, all[..left], "{left}");
+            let rest = all.get(left).map(|next| if left == 0 { &start } else { &next.place });
+            assert_eq!(merged.chunk.covered.as_ref(), rest, "{left}");
+            let lacking: usize = merged.lacking.iter().map(Vec::len).sum();
+            assert_eq!(lacking, left, "each lacks what the other has of it");
+        }
     }
 
     #[test]

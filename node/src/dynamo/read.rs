@@ -678,6 +678,7 @@ impl Reads {
     ) {
         let is_held = |range: &Range| {
             partition_of_place(range.start.as_bytes()) == Some(range.partition)
+                && range.end.as_ref().is_none_or(|end| *end >= range.start)
                 && context.config.placement.is_replica(context.id(), range.partition)
         };
         let is_too_much = ranges.len() > context.config.read_ranges_max;

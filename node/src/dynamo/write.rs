@@ -29,7 +29,7 @@ use crate::base::{Entry, Instant, NodeId, Stamp};
 use crate::{planted, probe};
 
 /// Most bytes of one request: it must fit a message and a note, with what they add.
-const WRITE_BYTES_MAX: usize = FRAME_BYTES_MAX - (64 << 10);
+pub(super) const WRITE_BYTES_MAX: usize = FRAME_BYTES_MAX - (64 << 10);
 /// Writes given up within this time are remembered as one.
 const LINGERING_STEP: Duration = Duration::from_millis(100);
 
@@ -633,8 +633,12 @@ impl Pending {
 
     /// Tells whether what each set of replicas gets is on two disks, or on all of its replicas'.
     /// All hints lie on the disk of node `own`, which is perhaps a replica, too: a disk that is
-    /// lost, or comes back older, takes them along.
+    /// lost, or comes back older, takes them along. And a hint may be dropped when it is old.
     fn outlives_any_disk(&self, own: NodeId) -> bool {
+        let has_it = |node: &NodeId| {
+            let state = self.shares.get(node).map(|share| share.state);
+            matches!(state, Some(ShareState::Acknowledged | ShareState::Refused))
+        };
         let disk = |node: &NodeId| match self.shares.get(node)?.state {
             ShareState::Acknowledged | ShareState::Refused => Some(*node),
             ShareState::Hinted(_) => Some(own),
@@ -642,7 +646,7 @@ impl Pending {
         };
         let are_enough = |set: &ReplicaSet| {
             let disks: BTreeSet<NodeId> = set.nodes.iter().filter_map(disk).collect();
-            disks.len() >= set.nodes.len().min(2)
+            disks.len() >= 2 || set.nodes.iter().all(has_it)
         };
         planted!("D54") || self.sets.iter().all(are_enough)
     }

@@ -19,6 +19,10 @@ use crate::storage::{Cell, Content, Engine, StorageError};
 /// Bytes of entries after which the chunks of one read are closed; one entry more may exceed it.
 const CHUNKS_BYTES_MAX: usize = MULTI_GET_BYTES_MAX;
 
+/// Bytes that are passed over for each byte that a chunk of some leaves may have, before it is
+/// closed all the same. Too small: many short pages; too large: the loop stands still meanwhile.
+const PASSED_PER_WANTED: usize = 4;
+
 /// Where a chunk is closed.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
@@ -109,9 +113,17 @@ impl<E: Engine> CellStore<E> {
             let above = Cell { place: row, version, content: Content::RowDeleted };
             growing.above(entry_of(above)?);
         }
-        let mut outcome = Ok(());
+        let (mut outcome, mut passed_bytes) = (Ok(()), 0_usize);
+        let passed_bytes_max = limit.bytes.saturating_mul(PASSED_PER_WANTED);
         self.engine().scan_raw(start, end, &mut |cell| {
+            if passed_bytes >= passed_bytes_max && cell.place > start {
+                // The rest of it in the next page: the loop has others to serve.
+                outcome = payload(cell.place).map(|place| growing.covered = Some(place));
+                return ControlFlow::Break(());
+            }
             if !rows.is_wanted(cell.place) {
+                let value = if let Content::Value(value) = cell.content { value.len() } else { 0 };
+                passed_bytes = passed_bytes.saturating_add(cell.place.len() + value);
                 return ControlFlow::Continue(());
             }
             let taken = growing.take(cell);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dynamo::Level;
+use crate::dynamo::placement::partition_of_place;
 
 fn batches(cluster: &Cluster, id: NodeId) -> usize {
     cluster.core(id).status().batches
@@ -124,6 +125,29 @@ fn batch_that_nobody_will_hold_is_replayed_after_all() {
     for id in [N2, N3, N4] {
         assert_eq!(cluster.node(id).disk.store.entries.len(), 1, "{id} has its share");
     }
+}
+
+/// The accident: with one replica of each key a hint counted as much as the replica, and the batch
+/// was over while a half of it was nothing but a hint, which is dropped when it is old.
+#[test]
+fn batch_is_not_over_while_a_hint_is_all_that_there_is_of_a_half() {
+    let mut cluster = cluster(Shape { nodes: 3, factor: 1, partitions: 8 });
+    let of = |cluster: &Cluster, id: NodeId| {
+        let is_its = |key: &&str| {
+            let partition = partition_of_place(cluster.place(key).as_bytes()).unwrap();
+            cluster.placement.is_replica(id, partition)
+        };
+        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"].into_iter().find(is_its).unwrap()
+    };
+    let keys = [of(&cluster, N2), of(&cluster, N3)];
+    cluster.put(N1, Level::One, &keys);
+    cluster.run(millis(5_000), without(N3));
+    assert_eq!(cluster.node(N2).disk.store.entries.len(), 1);
+    assert!(cluster.core(N1).status().hints.contains_key(&N3), "no hint is kept");
+    assert_eq!(batches(&cluster, N1), 1, "a half of it is a hint alone");
+    cluster.run(millis(15_000), nothing_cut);
+    assert_eq!(cluster.node(N3).disk.store.entries.len(), 1);
+    assert_eq!((batches(&cluster, N1), holders(&cluster).len()), (0, 0));
 }
 
 #[test]

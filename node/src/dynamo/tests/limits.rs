@@ -1,8 +1,10 @@
 //! Every structure has a limit, which status shows.
 
 use super::*;
-use crate::base::{Entry, Stamp, Written};
-use crate::dynamo::{Input, Level, RequestId};
+use crate::base::{Entry, Payload, Stamp, Written};
+use crate::dynamo::message::ReadReply;
+use crate::dynamo::placement::partition_of_place;
+use crate::dynamo::{Input, Level, Range, RequestId};
 
 fn is_overloaded(cluster: &Cluster, token: Token) -> bool {
     cluster.oracle.reply(token) == Some(&Reply::Overloaded)
@@ -177,4 +179,37 @@ fn trees_take_what_they_can_take_at_most() {
     let status = cluster.core(N1).status();
     assert_eq!((status.merkle_count, status.merkle_unknown), (4, 0), "{status:?}");
     assert!(status.merkle_bytes <= status.merkle_bytes_max, "{status:?}");
+}
+
+#[test]
+fn batch_longer_than_a_record_is_held_by_nobody() {
+    let mut cluster = cluster(THREE);
+    let (place, batch) = (cluster.place("k"), Stamp::new(10_000, 0, N2));
+    let written = Written::Value(Payload::new(vec![7; 1 << 20]).unwrap());
+    let entry = Entry { place, stamp: batch, written };
+    for (count, held) in [(8, 0), (7, 1)] {
+        let message = Message::BatchStore { batch, entries: vec![entry.clone(); count] };
+        cluster.step(N1, Input::Peer { from: N2, message });
+        assert_eq!(cluster.core(N1).status().batches, held, "{count} entries");
+    }
+}
+
+#[test]
+fn range_that_ends_before_it_begins_is_not_read() {
+    let mut cluster = cluster(THREE);
+    cluster.settle(nothing_cut);
+    let start = cluster.place("k");
+    let partition = partition_of_place(start.as_bytes()).unwrap();
+    for (end, is_read) in [(None, true), (Some(Payload::default()), false)] {
+        let ranges = vec![Range { partition, start: start.clone(), end, limit: 1 }];
+        let id = RequestId { generation: 1, number: 1_000 };
+        let message = Message::Read { id, ranges, digest_only: false };
+        cluster.step(N1, Input::Peer { from: N2, message });
+        let replies = cluster.network.iter().filter_map(|envelope| match &envelope.message {
+            Message::ReadReply { reply, .. } => Some(matches!(reply, ReadReply::Data(_))),
+            _ => None,
+        });
+        assert_eq!(replies.collect::<Vec<_>>(), [is_read]);
+        lose(&mut cluster, |message| matches!(message, Message::ReadReply { .. }));
+    }
 }

@@ -239,13 +239,7 @@ fn recovered<S: Engine>(
     store: &mut CellStore<S>,
     judged: Judged,
 ) -> Result<Recovered, StorageError> {
-    let mut notes = Vec::new();
-    for (place, content) in read_notes(store)? {
-        let needed = notes::recovered_content(place.as_bytes(), content.as_bytes());
-        // A part of a payload is one.
-        let content = Payload::new(needed.to_vec()).unwrap_or_default();
-        notes.push((place, content));
-    }
+    let notes = read_notes(store)?;
     let Judged { persisted, is_damaged } = judged;
     // The core knows from its notes which start this is.
     Ok(Recovered { generation: 1, persisted, notes, is_damaged })
@@ -258,7 +252,8 @@ fn floors_of(notes: &[(Payload, Payload)]) -> Vec<(Partition, Stamp)> {
     notes.iter().filter_map(floor).collect()
 }
 
-/// Reads all of the node's own notes.
+/// Reads of all of the node's own notes what the core needs of each. What else stands in them may
+/// be more than fits into memory.
 fn read_notes<S: Engine>(
     store: &mut CellStore<S>,
 ) -> Result<Vec<(Payload, Payload)>, StorageError> {
@@ -269,7 +264,12 @@ fn read_notes<S: Engine>(
         let Found::Notes { notes, is_more } = store.read(&read)? else {
             unreachable!("the store answers {read:?} with something else")
         };
-        all.extend(notes);
+        all.extend(notes.into_iter().map(|(place, content)| {
+            let needed = notes::recovered_content(place.as_bytes(), content.as_bytes());
+            // A part of a payload is one.
+            let content = Payload::new(needed.to_vec()).unwrap_or_default();
+            (place, content)
+        }));
         let Some((last, _)) = all.last().filter(|_| is_more) else { return Ok(all) };
         // The place after it.
         let next = [last.as_bytes(), &[0]].concat();
