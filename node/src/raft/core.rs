@@ -54,6 +54,9 @@ pub struct Config {
     pub snapshot_chunk_bytes: usize,
     /// Entries kept behind a snapshot, so that followers a little behind need no snapshot.
     pub log_entries_kept: u64,
+    /// Bytes of entries kept there, at most: see [`Entry::weight`](super::Entry::weight). Too
+    /// small: followers that were away for a moment need a snapshot; too large: memory.
+    pub log_bytes_kept: usize,
     /// Check the invariants after every step even without debug assertions.
     pub check_invariants: bool,
 }
@@ -74,6 +77,7 @@ impl Config {
             uncommitted_bytes_max: 64 << 20,
             snapshot_chunk_bytes: 256 << 10,
             log_entries_kept: 10_000,
+            log_bytes_kept: 64 << 20,
             check_invariants: false,
         }
     }

@@ -108,6 +108,18 @@ impl Log {
         self.entries.drain(..dropped);
     }
 
+    /// Returns how far to compact at most so that `entries` stay behind `through`, but of those no
+    /// more than fit into `bytes`.
+    pub fn behind(&self, through: Index, entries: u64, bytes: usize) -> Index {
+        let kept = self.entries.iter().rev().skip_while(|entry| entry.index > through);
+        let mut kept_bytes = 0;
+        let fit = kept.take(usize::try_from(entries).unwrap_or(usize::MAX)).take_while(|entry| {
+            kept_bytes += entry.weight();
+            kept_bytes <= bytes
+        });
+        through.saturating_sub(u64::try_from(fit.count()).unwrap_or(u64::MAX))
+    }
+
     fn position(&self, index: Index) -> Option<usize> {
         usize::try_from(index.checked_sub(self.first_index())?).ok()
     }
@@ -141,6 +153,17 @@ mod tests {
         assert_eq!(log.entries_from(1).map(|e| e.index).collect::<Vec<_>>(), [4]);
         log.compact(2);
         assert_eq!(log.base().index, 3, "what is gone cannot be compacted again");
+    }
+
+    #[test]
+    fn log_is_compacted_so_far_that_what_stays_behind_is_bounded() {
+        let log = log((2, 1), &[1; 8]);
+        let entry_bytes = log.entry(3).unwrap().weight();
+        assert_eq!(log.behind(8, 3, usize::MAX), 5, "three entries up to 8 stay");
+        assert_eq!(log.behind(8, 3, 2 * entry_bytes), 6, "only two of them fit");
+        assert_eq!(log.behind(8, 3, entry_bytes - 1), 8, "none fits");
+        assert_eq!(log.behind(8, 99, usize::MAX), 2, "no more than there are");
+        assert_eq!(log.behind(99, 1, usize::MAX), 98, "nothing is known of what comes later");
     }
 
     #[test]

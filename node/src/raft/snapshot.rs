@@ -114,8 +114,8 @@ impl Raft {
         self.durable.covered(meta.index);
         self.check_recovery();
         self.maybe_commit();
-        let kept = self.config.log_entries_kept;
-        self.log.compact(meta.index.min(self.applied).saturating_sub(kept));
+        let (entries, bytes) = (self.config.log_entries_kept, self.config.log_bytes_kept);
+        self.log.compact(self.log.behind(meta.index.min(self.applied), entries, bytes));
     }
 
     /// Sends a piece that was read for a follower.
