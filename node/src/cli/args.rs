@@ -242,8 +242,9 @@ The two modes (chosen once, for the life of a cluster):
 What --sync promises:
   always       an acknowledged write is on the disks of a majority: it survives the power loss
                of all nodes
-  interval:MS  weaker: a power loss of a majority within MS milliseconds may lose acknowledged
-               writes. A crash of processes loses nothing
+  interval:MS  weaker: a node that loses power forgets what was written in the last MS
+               milliseconds, acknowledged or not. Writes are lost if more nodes fail before it has
+               them again. A crash of processes alone loses nothing
 
 SIGTERM or Ctrl-C stops the node in good order; a second one at once. A node that is killed
 loses nothing that it acknowledged.";

@@ -69,8 +69,8 @@ pub(super) struct Settings {
     #[arg(long, env = "MANGROVE_REPAIR", value_name = "WAY", help_heading = "Masterless mode")]
     #[serde(deserialize_with = "text")]
     pub(super) repair: Option<RepairSetting>,
-    /// When writes are acknowledged: `always`, or `interval:MS`, which is weaker: a power loss of
-    /// a majority within MS milliseconds may lose acknowledged writes. [default: always]
+    /// When writes are acknowledged: `always`, or `interval:MS`, which is weaker: a node that
+    /// loses power forgets the writes of the last MS milliseconds. [default: always]
     #[arg(long, env = "MANGROVE_SYNC", value_name = "POLICY")]
     #[serde(deserialize_with = "text")]
     pub(super) sync: Option<SyncSetting>,
@@ -447,7 +447,7 @@ impl FromStr for SyncSetting {
             }
             Some(Ok(0) | Err(_)) | None => Err(format!(
                 "{text:?} is no policy: write `always`, or `interval:MS` with the milliseconds \
-                 whose writes a power loss of a majority may take"
+                 whose writes a node that loses power forgets"
             )),
         }
     }

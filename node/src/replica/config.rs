@@ -98,8 +98,8 @@ impl Default for Masterless {
 pub enum SyncPolicy {
     /// Before every acknowledgement: an acknowledged write survives the power loss of all nodes.
     Always,
-    /// Every so often: a power loss of a majority within the interval may lose acknowledged
-    /// writes. A crash of processes loses nothing.
+    /// Every so often: a node that loses power forgets the writes of the last interval, and they
+    /// are lost if more nodes fail before it has them again. A crash of processes loses nothing.
     Interval(Duration),
 }
 
@@ -159,8 +159,8 @@ impl SyncPolicy {
                 "always: an acknowledged write survives the power loss of all nodes".to_owned()
             }
             SyncPolicy::Interval(interval) => format!(
-                "every {} ms: the power loss of a majority within that time may lose acknowledged \
-                 writes",
+                "every {} ms: a node that loses power forgets the writes of that time; they are \
+                 lost if more nodes fail before it has them again",
                 interval.as_millis()
             ),
         }

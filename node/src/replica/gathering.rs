@@ -72,6 +72,11 @@ impl<W> Gathering<W> {
         self.waiting.push(write);
     }
 
+    /// Forgets the writes of which this is not true.
+    pub(super) fn retain(&mut self, is_wanted: impl FnMut(&W) -> bool) {
+        self.waiting.retain(is_wanted);
+    }
+
     /// Forgets the writes that wait.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();

@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //! 1. Bounded: a client's outbox holds the answers of at most its requests in flight, which the
-//!    connection limits by not reading on; a peer's outbox drops messages beyond
+//!    connection limits by not reading on, and beyond [`ANSWER_BYTES_MAX`] reads are refused
+//!    instead of answered; a peer's outbox drops messages beyond
 //!    [`PEER_OUTBOX_BYTES_MAX`], which the protocol treats like any lost message.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,10 @@ use futures_util::task::AtomicWaker;
 use crate::base::Stamp;
 use crate::codec::{encode_frame, encode_into};
 use crate::wire::{PeerMessageRef, Response, ResponseBody};
+
+/// Bytes of answers queued for one connection after which its reads are refused: it asks faster
+/// than it takes in. A few of the longest answers.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes queued for one peer after which further messages are dropped.
 const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
@@ -54,6 +59,11 @@ impl ClientOutbox {
         encode_frame(&mut state.bytes, |buffer| encode_into(&response, buffer));
         drop(state);
         self.waker.wake();
+    }
+
+    /// Tells whether reads are to be refused rather than answered here.
+    pub fn is_full(&self) -> bool {
+        self.lock().bytes.len() > ANSWER_BYTES_MAX
     }
 
     /// Returns how many requests are unanswered and how many bytes of answers are queued.
@@ -142,5 +152,29 @@ impl PeerOutbox {
 
     fn lock(&self) -> MutexGuard<'_, PeerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Value;
+    use crate::kv::{Cell, QueryReply, Version};
+
+    #[test]
+    fn outbox_is_full_when_answers_are_not_fetched() {
+        let outbox = ClientOutbox::default();
+        let value = Value::new(vec![7; 1 << 20]).unwrap();
+        let cell = Cell { value, version: Version(1) };
+        for id in 0..32 {
+            assert!(!outbox.is_full(), "after {id} MiB");
+            outbox.expect_reply();
+            outbox.reply(id, ResponseBody::Query(QueryReply::Cell(Some(cell.clone()))));
+        }
+        assert!(outbox.is_full());
+        let mut taken = Vec::new();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(outbox.poll_take(&mut context, &mut taken).is_ready());
+        assert!(taken.len() > ANSWER_BYTES_MAX && !outbox.is_full());
     }
 }

@@ -159,6 +159,8 @@ pub(super) struct LogTask<E: Env> {
 struct Batch {
     /// Log entries, or records.
     entries: usize,
+    /// Whether there is a vote or a new term among them.
+    votes: bool,
     persisted: Option<PersistId>,
     installed: Option<SnapshotMeta>,
     remove_through: Option<Index>,
@@ -250,8 +252,9 @@ impl<E: Env> LogTask<E> {
             self.write().await?;
             unsynced_since = unsynced_since.or(Some(self.env.now()));
             let overdue = unsynced_since.is_some_and(|since| self.env.now() - since >= interval);
-            // An installation replaces the log: it is never left to the interval.
-            if overdue || batch.installed.is_some() || batch.stop {
+            // Never left to the interval: an installation, which replaces the log, and a vote, or
+            // one node's power loss could give it twice.
+            if overdue || batch.installed.is_some() || batch.votes || batch.stop {
                 self.writer.sync().await?;
                 unsynced_since = None;
             }
@@ -271,6 +274,7 @@ impl<E: Env> LogTask<E> {
                 LogJob::Persist(persist) => {
                     batch.add(persist.id);
                     batch.entries += persist.entries.len();
+                    batch.votes |= persist.hard_state.is_some();
                     self.append_persist(&persist);
                 }
                 LogJob::Records(persist) => {

@@ -372,6 +372,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 let bytes_max = *bytes_max;
                 self.begin_save(request, bytes_max);
             }
+            Asks::Answer(_) if request.outbox.is_full() => {
+                crate::probe!("replica.answers_wait_for_their_reader");
+                self.fail(&request, RequestError::Overloaded);
+            }
             Asks::Answer(query) => match self.machine.query(query) {
                 Ok(answer) => self.answer(&request, ResponseBody::Query(answer)),
                 Err(QueryError::Storage(error)) => {
@@ -394,9 +398,15 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Answers requests that have waited too long.
     fn expire(&mut self, now: Instant) {
+        let before = self.pending.len();
         while let Some((_, request)) = self.pending.remove_overdue(now) {
             crate::probe!("replica.request_times_out");
             self.fail(&request, RequestError::Timeout);
+        }
+        if self.pending.len() < before {
+            // While writes are held back nobody else takes them away.
+            let pending = &self.pending;
+            self.gathering.retain(|(token, _)| pending.contains(*token));
         }
     }
 

@@ -83,7 +83,6 @@ impl<E: Env> ClientConnection<E> {
 
     /// Serves until the client leaves, breaks a rule, or the connection fails.
     pub(super) async fn run(mut self) -> Result<(), ConnectionError> {
-        self.decode_requests()?;
         std::future::poll_fn(move |context| self.poll(context)).await
     }
 
@@ -91,15 +90,14 @@ impl<E: Env> ClientConnection<E> {
         self.poll_write(context)?;
         loop {
             // The outbox wakes this task with each answer, which makes room again.
-            let (in_flight, bytes) = self.outbox.load();
-            if in_flight >= SESSION_INFLIGHT_MAX || bytes > OUTBOX_BYTES_MAX {
+            if !self.decode_requests()? {
                 return Poll::Pending;
             }
             self.read.reserve(READ_BYTES);
             let read = pin!(self.stream.read_buf(&mut self.read)).poll(context)?;
             match read {
                 Poll::Ready(0) => return Poll::Ready(Ok(())),
-                Poll::Ready(_) => self.decode_requests()?,
+                Poll::Ready(_) => {}
                 Poll::Pending => return self.poll_partial(context),
             }
         }
@@ -149,8 +147,13 @@ impl<E: Env> ClientConnection<E> {
         Poll::Pending
     }
 
-    fn decode_requests(&mut self) -> Result<(), ConnectionError> {
-        while let Some(frame) = self.decoder.decode(&mut self.read)? {
+    /// Takes the requests that have arrived, as many as may be under way; tells whether there is
+    /// room for more.
+    fn decode_requests(&mut self) -> Result<bool, ConnectionError> {
+        let (in_flight, bytes) = self.outbox.load();
+        let room = if bytes > OUTBOX_BYTES_MAX { 0 } else { SESSION_INFLIGHT_MAX };
+        for _ in in_flight..room {
+            let Some(frame) = self.decoder.decode(&mut self.read)? else { return Ok(true) };
             self.partial_deadline = None;
             let request: Request = codec::decode(&frame)?;
             self.outbox.expect_reply();
@@ -167,7 +170,7 @@ impl<E: Env> ClientConnection<E> {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Lets a fault happen that a request asks for, if this node was started to have any.

@@ -9,6 +9,9 @@ use real_tests::{RealCluster, Received, Stranger, block_on};
 /// Idle connections that a node must bear; its limit is 4,096.
 const IDLE_COUNT: usize = 1_000;
 
+/// Requests sent at once: far more than a connection may have under way.
+const PIPELINED_COUNT: usize = 3_000;
+
 /// Connects to the first node.
 async fn stranger(cluster: &RealCluster) -> Stranger {
     Stranger::connect(cluster.address(1)).await.expect("the node listens")
@@ -140,5 +143,26 @@ fn a_thousand_idle_connections_do_not_stop_a_node() {
         assert_serves(&cluster, "the crowd came").await;
         drop(crowd);
         assert_serves(&cluster, "the crowd left").await;
+    });
+}
+
+#[test]
+fn requests_beyond_what_may_be_under_way_are_answered_all_the_same() {
+    block_on(async {
+        let cluster = RealCluster::start(3).await;
+        let mut stranger = stranger(&cluster).await;
+        let answer = stranger.shake(&Stranger::hello()).await;
+        assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        let mut frames = Vec::new();
+        for _ in 0..PIPELINED_COUNT {
+            let request = Stranger::request(RequestBody::Status);
+            codec::encode_frame(&mut frames, |body| codec::encode_into(&request, body));
+        }
+        stranger.send_bytes(&frames).await;
+        for number in 0..PIPELINED_COUNT {
+            let answer = stranger.receive::<mangrove::wire::Response>().await;
+            assert!(matches!(answer, Received::Message(_)), "answer {number}: {answer:?}");
+        }
+        assert_serves(&cluster, "a crowd of requests").await;
     });
 }

@@ -100,6 +100,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         Consistency { level, .. }: Consistency,
         query: &Query,
     ) {
+        if outbox.is_full() {
+            crate::probe!("replica.masterless_answers_wait_for_their_reader");
+            return self.refuse(&outbox, id, RequestError::Overloaded);
+        }
         let mut reads = Reads { plan: Plan::new(query, &self.placement), level, seen: Stamp::ZERO };
         let ranges = reads.plan.ranges();
         if (ranges.is_empty() || self.core.may_answer_alone(level, ranges))
@@ -171,6 +175,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         };
         let Some(request) = self.pending.remove(token) else { return };
         match done {
+            Ok(_) if request.outbox.is_full() => self.fail(&request, RequestError::Overloaded),
             Ok(reply) => self.answer(&request, seen, ResponseBody::Query(reply)),
             Err(error) => self.fail(&request, error),
         }
@@ -187,10 +192,16 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 
     /// Answers requests that have waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
+        let before = self.pending.len();
         while let Some((token, request)) = self.pending.remove_overdue(now) {
             crate::probe!("replica.masterless_request_times_out");
             self.fail(&request, RequestError::Timeout);
             self.step(now, Input::Forget { token });
+        }
+        if self.pending.len() < before {
+            // While writes are held back nobody else takes them away.
+            let pending = &self.pending;
+            self.held.retain(|write| pending.contains(write.token));
         }
     }
 }
