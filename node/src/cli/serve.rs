@@ -20,7 +20,8 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
     let file = args.config.as_deref().map(Settings::read).transpose()?;
     let settings = args.settings.or(file.unwrap_or_default());
     let (threads, data) = (settings.threads.filter(|threads| *threads > 1), settings.data());
-    let config = settings.into_node_config()?;
+    let mut config = settings.into_node_config()?;
+    config.connections_max = config.connections_max.min(raise_file_limit() / FILES_PER_CONNECTION);
     if args.check {
         output::say(&format!("the configuration is valid; data in {}", data.display()));
         output::say(&format!("{config:#?}"));
@@ -31,6 +32,22 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
         // A large value: it is the whole node.
         Box::pin(run(open_node(&data, faulty)?, config, stop_with_input)).await
     })
+}
+
+/// Files that may be open, for each connection that is taken: twice as many connections shake hands
+/// as are served, and the tables and segments of the store want as many again.
+const FILES_PER_CONNECTION: usize = 4;
+
+/// Lets this process open as many files as it may at all, which is often far more than it may
+/// without asking; returns how many that are. Strangers who connect must not take from the store
+/// what it needs to open its files.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Without it there are fewer connections, and nothing else.
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    now.current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
@@ -130,6 +147,7 @@ fn explain(error: &DiskError) -> CliError {
     let advice = match error.kind {
         DiskErrorKind::Locked => "a node runs on this directory: stop it, or name another one",
         DiskErrorKind::NoSpace => "the disk is full: free some space",
+        DiskErrorKind::TooManyFiles => "let it open more files: `ulimit -n`, or LimitNOFILE",
         DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",
     };
     CliError::Failed(error.to_string()).advise(advice.to_owned())

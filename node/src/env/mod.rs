@@ -162,6 +162,8 @@ pub enum DiskErrorKind {
     NoSpace,
     /// The directory is in use by another process.
     Locked,
+    /// The process, or the machine, has as many files open as it may. Nothing is wrong on the disk.
+    TooManyFiles,
     /// Anything else: the medium failed.
     Io,
 }

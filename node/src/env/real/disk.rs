@@ -466,10 +466,17 @@ fn create_durably(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What the system says when no more files may be open: ENFILE and EMFILE, which the standard
+/// library has no kind for.
+const TOO_MANY_FILES: [i32; 2] = [23, 24];
+
 /// Puts an error of the system, or our own, into the terms that callers act on.
 fn failed(operation: &'static str, path: &str, error: &io::Error) -> DiskError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that may grow")]
     let kind = match error.kind() {
+        _ if error.raw_os_error().is_some_and(|number| TOO_MANY_FILES.contains(&number)) => {
+            DiskErrorKind::TooManyFiles
+        }
         io::ErrorKind::NotFound => DiskErrorKind::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::NoSpace,
         _ => DiskErrorKind::Io,

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::version::Version;
 use super::{LEVEL_COUNT, TreeOptions, extra_path, manifest, number_of, sync_dir, table_path};
 use crate::base::checksum::crc32;
-use crate::env::{Disk, File};
+use crate::env::{Disk, DiskErrorKind, File};
 use crate::probe;
 use crate::storage::table::{BlockCache, Table};
 use crate::storage::{SnapshotPoint, StorageError};
@@ -51,6 +51,7 @@ impl Damage {
     fn of(error: StorageError, point: Option<SnapshotPoint>) -> Result<Self, StorageError> {
         match error {
             StorageError::Corrupt { path, offset, what } => Ok(Self { point, path, offset, what }),
+            StorageError::Disk(ref disk) if disk.kind == DiskErrorKind::TooManyFiles => Err(error),
             StorageError::Disk(error) => {
                 Ok(Self { point, path: error.path.clone(), offset: 0, what: error.to_string() })
             }
@@ -243,7 +244,7 @@ async fn clear<D: Disk>(
     for path in unnamed(names, &numbers, &place.dir) {
         // The name of a manifest may have become that of the real one meanwhile.
         match place.disk.remove(&path).await {
-            Err(error) if error.kind != crate::env::DiskErrorKind::NotFound => {
+            Err(error) if error.kind != DiskErrorKind::NotFound => {
                 return Err(error.into());
             }
             Ok(()) => removed.push(path),
