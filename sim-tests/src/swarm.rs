@@ -354,6 +354,16 @@ impl Summary {
         table.to_string()
     }
 
+    fn faults_to_table(&self) -> comfy_table::Table {
+        let mut faults = comfy_table::Table::new();
+        faults.set_header(["fault", "what it is", "injected", "observable"]);
+        for (code, (injected, observable)) in &self.faults {
+            let what = Fault::of(code).map_or("", Fault::what);
+            faults.add_row([*code, what, &injected.to_string(), &observable.to_string()]);
+        }
+        faults
+    }
+
     /// Returns the summary for people.
     pub fn to_table(&self) -> String {
         let mut text = String::new();
@@ -404,12 +414,7 @@ impl Summary {
                     .ok();
             }
         }
-        let mut faults = comfy_table::Table::new();
-        faults.set_header(["fault", "what it is", "injected", "observable"]);
-        for (code, (injected, observable)) in &self.faults {
-            let what = Fault::of(code).map_or("", Fault::what);
-            faults.add_row([*code, what, &injected.to_string(), &observable.to_string()]);
-        }
+        let faults = self.faults_to_table();
         let mut probes = comfy_table::Table::new();
         probes.set_header(["probe", "hits"]);
         for (probe, hits) in &self.probes {

@@ -103,17 +103,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             recovered.lack(lost_state(damage, &recovered));
         }
         report_damage(&config, &log_recovery, tables.damage.as_ref(), &recovered)?;
-        if recovered.hard_state != raft::HardState::default() {
-            writer.set_preamble(vec![hard_state_record(&recovered.hard_state)]);
-        }
-        if log_recovery.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing) {
-            // Said before anything new: the next start must not judge the damage by what follows.
-            let kept = recovered.last();
-            writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
-        }
-        if !log_recovery.is_newest_critical_whole() {
-            say_vote_again(&mut writer, &recovered.hard_state).await?;
-        }
+        prepare_log(&mut writer, &log_recovery, &recovered).await?;
         let machine = Machine::restore(tree, &tables.extra, config.sessions_max)?;
         let now = env.now();
         observer.on_start(now, &recovered, machine.trail());
@@ -258,6 +248,26 @@ fn report_damage(
         until = ?recovered.damaged_last,
         "acknowledged entries are damaged: recovering them from the other nodes"
     );
+    Ok(())
+}
+
+/// Has the log say what it must before anything new comes into it.
+async fn prepare_log<D: Disk>(
+    writer: &mut wal::Writer<D>,
+    found: &wal::Recovery,
+    recovered: &Recovered,
+) -> Result<(), StorageError> {
+    if recovered.hard_state != raft::HardState::default() {
+        writer.set_preamble(vec![hard_state_record(&recovered.hard_state)]);
+    }
+    if found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing) {
+        // The next start must not judge the damage by what follows.
+        let kept = recovered.last();
+        writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
+    }
+    if !found.is_newest_critical_whole() {
+        say_vote_again(writer, &recovered.hard_state).await?;
+    }
     Ok(())
 }
 

@@ -156,7 +156,7 @@ async fn votes_of(scene: &Scene, node: u64) -> Vec<u64> {
         let offset = line.split_whitespace().next().and_then(|word| word.parse().ok());
         places.extend(offset.filter(|_: &u64| line.contains("  kind 1 ")));
     });
-    dumped.await.unwrap();
+    assert_eq!(dumped.await, Ok(()), "the log of node {node} cannot be read");
     places
 }
 
