@@ -96,8 +96,8 @@ fn node_that_dies_is_reported_with_the_command_that_brings_it_back() {
 
     let mut words = again.split_whitespace();
     let mut command = Command::new(words.next().expect("a program"));
-    let node = command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let _node = Running(node.expect("the printed command starts"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _node = Running(command.spawn().expect("the printed command starts"));
     block_on(eventually(LIMIT, "all three are up", async || {
         let status = with_cluster("status --output raw");
         let text = String::from_utf8_lossy(&status.stdout).into_owned();

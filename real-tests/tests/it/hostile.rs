@@ -1,9 +1,13 @@
 //! Whatever comes in on the port, a node keeps serving the others.
 
 use mangrove::base::limits::FRAME_BYTES_MAX;
-use mangrove::base::{ClusterId, NodeId};
+use mangrove::base::{ClusterId, Column, Key, NodeId};
 use mangrove::codec;
-use mangrove::wire::{Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, RequestBody, Welcome};
+use mangrove::kv::Query;
+use mangrove::wire::{
+    Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, RequestBody, RequestError, Response,
+    ResponseBody, Welcome,
+};
 use real_tests::{RealCluster, Received, Stranger, block_on};
 
 /// Idle connections that a node must bear; its limit is 4,096.
@@ -11,6 +15,9 @@ const IDLE_COUNT: usize = 1_000;
 
 /// Requests sent at once: far more than a connection may have under way.
 const PIPELINED_COUNT: usize = 3_000;
+
+/// Requests for a cell of 1 MiB, all of which may be under way.
+const UNREAD_COUNT: usize = 1_000;
 
 /// Connects to the first node.
 async fn stranger(cluster: &RealCluster) -> Stranger {
@@ -118,7 +125,7 @@ fn half_a_request_keeps_nobody_else_waiting() {
         stranger.send_bytes(first).await;
         assert_serves(&cluster, "half a request").await;
         stranger.send_bytes(second).await;
-        let answer = stranger.receive::<mangrove::wire::Response>().await;
+        let answer = stranger.receive::<Response>().await;
         assert!(matches!(answer, Received::Message(_)), "the other half is taken: {answer:?}");
     });
 }
@@ -160,9 +167,45 @@ fn requests_beyond_what_may_be_under_way_are_answered_all_the_same() {
         }
         stranger.send_bytes(&frames).await;
         for number in 0..PIPELINED_COUNT {
-            let answer = stranger.receive::<mangrove::wire::Response>().await;
+            let answer = stranger.receive::<Response>().await;
             assert!(matches!(answer, Received::Message(_)), "answer {number}: {answer:?}");
         }
         assert_serves(&cluster, "a crowd of requests").await;
+    });
+}
+
+/// The accident: small requests for a large cell, whose answers nobody fetches, made gigabytes of
+/// answers in the node.
+#[test]
+fn answers_that_nobody_fetches_do_not_fill_the_memory() {
+    block_on(async {
+        let mut cluster = RealCluster::start(3).await;
+        let leader = cluster.wait_for_leader().await;
+        cluster.client().set("large", vec![7; 1 << 20]).await.expect("a cell of 1 MiB");
+        let mut stranger = Stranger::connect(cluster.address(leader)).await.expect("it listens");
+        let answer = stranger.shake(&Stranger::hello()).await;
+        assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        let mut frames = Vec::new();
+        for _ in 0..UNREAD_COUNT {
+            let key = Key::new("large").expect("a key");
+            let query = Query::Get { key, column: Column::default() };
+            let request = Stranger::request(RequestBody::Query(query));
+            codec::encode_frame(&mut frames, |body| codec::encode_into(&request, body));
+        }
+        stranger.send_bytes(&frames).await;
+        assert_serves(&cluster, "a crowd of requests for a large cell").await;
+        let (mut refused, mut answered) = (0, 0);
+        for number in 0..UNREAD_COUNT {
+            let answer = stranger.receive::<Response>().await;
+            match answer {
+                Received::Message(Response { body: ResponseBody::Query(_), .. }) => answered += 1,
+                Received::Message(Response {
+                    body: ResponseBody::Error(RequestError::Overloaded),
+                    ..
+                }) => refused += 1,
+                other => panic!("answer {number}: {other:?}"),
+            }
+        }
+        assert!(refused > UNREAD_COUNT / 2 && answered > 0, "{answered} and {refused}");
     });
 }
