@@ -295,6 +295,8 @@ impl<E: Env> StateTask<E> {
     /// Does what can wait, a step of it, or waits itself.
     async fn be_idle(&mut self) -> Result<(), StorageError> {
         self.let_go();
+        // Another state may have been installed, in which nothing waits for a compaction.
+        self.report_disk_full();
         if self.flush_waits {
             if self.waited_out(FULL_DISK_RETRY).await {
                 self.flush().await?;

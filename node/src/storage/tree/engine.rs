@@ -64,8 +64,7 @@ impl<D: Disk> Tree<D> {
     /// adopted.
     pub fn is_stalled(&self) -> bool {
         let waiting = self.frozen.len() >= self.options.frozen_max.max(1) && self.is_flush_due();
-        let flushed_count = self.version.levels.first().map_or(0, Vec::len);
-        waiting || flushed_count >= self.options.level0_tables_max
+        waiting || self.version.flushed_count() >= self.options.level0_tables_max
     }
 
     /// Tells whether another memtable may be frozen: not too many wait to be flushed.

@@ -151,8 +151,7 @@ impl<D: Disk> Keeper<D> {
     /// Tells whether writes are held back until a compaction has made room in level 0: see
     /// [`Tree::is_stalled`](super::Tree::is_stalled).
     pub fn is_stalled(&self) -> bool {
-        let flushed_count = self.version.levels.first().map_or(0, Vec::len);
-        flushed_count >= self.options.level0_tables_max
+        self.version.flushed_count() >= self.options.level0_tables_max
     }
 
     /// Goes on with the most urgent compaction, by about 256 KiB of what it reads. Returns the

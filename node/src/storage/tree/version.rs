@@ -50,6 +50,11 @@ impl<D: Disk> Version<D> {
         Self { applied, extra, generation, levels, has_rows_deleted }
     }
 
+    /// Returns how many tables were flushed and wait for a compaction: those of level 0.
+    pub(super) fn flushed_count(&self) -> usize {
+        self.levels.first().map_or(0, Vec::len)
+    }
+
     /// Returns how many tables there are.
     pub fn table_count(&self) -> usize {
         self.levels.iter().map(Vec::len).sum()
