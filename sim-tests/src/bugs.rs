@@ -107,6 +107,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D59", what: "a holder that takes over a batch replays it without another holder" },
     Bug { code: "D60", what: "tells a session the stamp of an answer that was outvoted" },
     Bug { code: "D61", what: "lets compactions rely on floors that are in the log alone" },
+    Bug { code: "D62", what: "a start from an older disk takes the name of one it has forgotten" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -128,6 +129,7 @@ const DIRECTED: &[(&str, &str)] = &[
         "D61",
         "replica::dynamo::start::compaction_after_a_start_relies_on_the_floors_in_the_tables_alone",
     ),
+    ("D62", "dynamo::tests::start::acknowledgement_to_a_forgotten_start_is_caught"),
 ];
 
 /// What a page says besides of a bug that is found in some ranges only.

@@ -400,10 +400,10 @@ impl Observer for NodeWatch {
     }
 
     fn on_masterless_start(&mut self, _now: Instant, recovered: &dynamo::Recovered) {
-        let dynamo::Recovered { generation, persisted, notes, is_damaged } = recovered;
-        self.watch.world.trace(Some(self.host), "recovered", (*persisted, *generation), || {
+        let dynamo::Recovered { generation_step, persisted, notes, is_damaged } = recovered;
+        self.watch.world.trace(Some(self.host), "recovered", (*persisted, *generation_step), || {
             format!(
-                "generation {generation}, persisted {persisted}, {} notes, damaged {is_damaged}",
+                "{generation_step} generations on, persisted {persisted}, {} notes, damaged {is_damaged}",
                 notes.len()
             )
         });

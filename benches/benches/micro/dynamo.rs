@@ -79,7 +79,7 @@ impl Coordinator {
         let stamp = Stamp::new(WALL_MS, 0, N2);
         let entries = vec![Entry { place, stamp, written: value() }];
         let config = Config::new(N1, nodes, placement);
-        let recovered = Recovered { generation: 1, ..Recovered::default() };
+        let recovered = Recovered { generation_step: 1, ..Recovered::default() };
         let core = Dynamo::new(config, recovered, Rng::new(1), NOW);
         let chunk = Chunk { entries, ..Chunk::default() };
         let mut coordinator = Self { core, chunk, digest: ReadReply::NotReady };

@@ -60,7 +60,7 @@ fn judge(place: &[u8], content: &[u8]) {
 fn start(notes: Vec<(Payload, Payload)>) {
     let ids = [NodeId(1), NodeId(2), NodeId(3)];
     let config = Config::new(NodeId(2), ids.to_vec(), Placement::new(&ids, 3, 2));
-    let recovered = Recovered { generation: 1, persisted: 0, notes, is_damaged: false };
+    let recovered = Recovered { generation_step: 1, persisted: 0, notes, is_damaged: false };
     drop(Dynamo::new(config, recovered, Rng::new(1), Instant::from_nanos(0)));
 }
 

@@ -9,7 +9,7 @@ use bincode::{Decode, Encode};
 use super::placement::Partition;
 use crate::base::{Entry, Payload, Stamp};
 
-/// A question's name, for its answers: [generation](super::Recovered::generation) and a counter.
+/// A question's name, for its answers: [generation](super::DynamoStatus::generation) and a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct RequestId {
     /// Start of the node that asked.

@@ -265,8 +265,11 @@ pub enum Reply {
 /// What a node finds on its disk when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovered {
-    /// How often the node started before, plus one.
-    pub generation: u64,
+    /// How far this start's generation goes beyond the last one that the disk knows: 1 or more,
+    /// drawn anew at each start. A disk that came back older has forgotten starts, and whoever
+    /// counts on from what it remembers takes the name of one of them: late answers to that one
+    /// would be taken for its own, and nobody would notice that it was started again.
+    pub generation_step: u64,
     /// The last persist request that is durable.
     pub persisted: PersistId,
     /// All its own notes (of hints only their number and bytes matter: see `notes`).

@@ -73,6 +73,8 @@ pub(super) struct Cluster {
     pub(super) trace: Option<Vec<String>>,
     /// What each client session has seen.
     pub(super) seen: BTreeMap<u64, Stamp>,
+    /// How far the generation of the next start goes beyond the last.
+    pub(super) generation_step: u64,
     configure: fn(&mut Config, u64),
     sessions: BTreeMap<Token, u64>,
     tokens: Token,
@@ -110,6 +112,7 @@ impl Cluster {
             slow_disks: BTreeSet::new(),
             trace: None,
             seen: BTreeMap::new(),
+            generation_step: 1,
             configure,
             sessions: BTreeMap::new(),
             tokens: 0,
@@ -160,6 +163,7 @@ impl Cluster {
             return;
         }
         let (config, now, seed) = (self.config(id), self.now, self.seed);
+        let generation_step = self.generation_step;
         self.oracle.started(id);
         let node = self.node_mut(id);
         node.starts += 1;
@@ -167,7 +171,7 @@ impl Cluster {
         node.live = node.disk.store.clone();
         let notes = node.disk.store.notes.iter();
         let recovered = Recovered {
-            generation: 1,
+            generation_step,
             persisted: node.disk.persisted,
             notes: notes
                 .map(|(place, content)| {

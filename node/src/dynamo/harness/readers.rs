@@ -177,19 +177,12 @@ impl Cluster {
         }
     }
 
-    /// Starts a node with the data of an old disk, as if an image had been restored; only its
-    /// clock and its generation are those of today.
-    pub(in super::super) fn restore(&mut self, id: NodeId, mut old: Disk) {
-        use super::super::notes::Kind;
+    /// Starts a node with an old disk, as if an image had been restored. Its generation goes as
+    /// far beyond what that disk knows as one that is drawn does.
+    pub(in super::super) fn restore(&mut self, id: NodeId, old: Disk) {
         self.crash(id, 0);
-        let disk = &mut self.node_mut(id).disk;
-        for kind in [Kind::Generation, Kind::Ceiling] {
-            if let Some(content) = disk.store.notes.get(&kind.place()) {
-                old.store.notes.insert(kind.place(), content.clone());
-            }
-        }
-        old.persisted = disk.persisted;
-        *disk = old;
+        self.node_mut(id).disk = old;
+        self.generation_step += 1_000;
         self.start(id);
     }
 

@@ -157,3 +157,53 @@ fn low_water_told_to_others_is_never_undercut_over_a_restart() {
     };
     assert!(*stamp > told, "{stamp}, and {told} was told");
 }
+
+/// A node comes back with a disk of before its last start, while another node has not yet answered
+/// a write of that start. Tells whether a new write is acknowledged on the strength of that answer.
+fn forgotten_start_is_answered() -> bool {
+    let mut cluster = cluster(THREE);
+    cluster.run(millis(500), nothing_cut);
+    let old = cluster.node(N1).disk.clone();
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    cluster.run(millis(500), nothing_cut);
+    cluster.slow_disks.insert(N2);
+    cluster.put(N1, Level::Quorum, &["lost"]);
+    cluster.settle(without(N3));
+    cluster.restore(N1, old);
+    cluster.run(millis(500), without(N3));
+    let token = cluster.put(N1, Level::Quorum, &["new"]);
+    // The answer to what was asked before arrives; what is asked now does not.
+    cluster.settle(|from, _| from == N1);
+    cluster.persist(N2, usize::MAX);
+    cluster.settle(|from, to| from == N1 || from == N3 || to == N3);
+    is_written(&cluster, token)
+}
+
+#[test]
+fn answer_to_a_start_that_the_disk_forgot_counts_for_nothing() {
+    assert!(!forgotten_start_is_answered());
+}
+
+#[test]
+fn node_whose_disk_forgot_starts_begins_one_that_nobody_knows() {
+    let mut cluster = cluster(THREE);
+    let old = cluster.node(N1).disk.clone();
+    for _ in 0..3 {
+        cluster.crash(N1, 0);
+        cluster.start(N1);
+        cluster.run(millis(500), nothing_cut);
+    }
+    let forgotten = cluster.core(N1).status().generation;
+    cluster.restore(N1, old);
+    cluster.run(millis(500), nothing_cut);
+    assert!(cluster.core(N1).status().generation > forgotten, "after {forgotten}");
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn acknowledgement_to_a_forgotten_start_is_caught() {
+    // The oracle of the harness ends the run when it sees such an acknowledgement.
+    let is_answered = || std::panic::catch_unwind(forgotten_start_is_answered).unwrap_or(true);
+    crate::base::planted::loses_only_with("D62", is_answered);
+}

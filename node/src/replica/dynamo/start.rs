@@ -37,6 +37,10 @@ use crate::storage::{Engine, SnapshotPoint, StorageError, Tree, wal};
 /// Bytes of notes that are read at once at the start.
 const NOTES_BYTES: usize = 1 << 20;
 
+/// The generation of a start is less than this beyond the last: two starts of the same copy of a
+/// disk hardly ever take the same, and there are numbers enough for as many starts as this, squared.
+const GENERATION_STEP_MAX: u64 = 1 << 20;
+
 /// What is on the disk, opened.
 struct Opened<D: Disk> {
     tree: Tree<D>,
@@ -69,6 +73,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             info!(node = %config.node, "new: comparing with all other nodes before reads");
             recovered.is_damaged = true;
         }
+        recovered.generation_step = env.rng("generation").range(1, GENERATION_STEP_MAX);
         observer.on_masterless_start(now, &recovered);
         let core_config = core_config(&config, &placement);
         let core = Dynamo::new(core_config, recovered, env.rng("dynamo"), now);
@@ -241,8 +246,7 @@ fn recovered<S: Engine>(
 ) -> Result<Recovered, StorageError> {
     let notes = read_notes(store)?;
     let Judged { persisted, is_damaged } = judged;
-    // The core knows from its notes which start this is.
-    Ok(Recovered { generation: 1, persisted, notes, is_damaged })
+    Ok(Recovered { generation_step: 1, persisted, notes, is_damaged })
 }
 
 /// Returns the floors among notes.
