@@ -206,7 +206,9 @@ fn with_node<T: Send + 'static>(
         drop(client);
         world.power_off(host, PowerLoss::Strict);
         world.crash(clients);
-        let files = take(&world.observer(host)).await.map_err(|error| error.to_string())?;
+        let files = take(&world.observer(host, world.durable_view(host)))
+            .await
+            .map_err(|error| error.to_string())?;
         Ok((answer, files))
     });
     result.map_err(|failure| failure.to_string())?

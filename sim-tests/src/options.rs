@@ -29,6 +29,9 @@ const SPARSE: Span = (Duration::from_millis(50), Duration::from_millis(400));
 /// The same in a dense load.
 const DENSE: Span = (Duration::from_millis(5), Duration::from_millis(50));
 
+/// Chance that the nodes of a run acknowledge before they sync.
+const RELAXED_SYNC_CHANCE: f64 = 0.04;
+
 /// Share of the runs in which all machines are in lockstep.
 const LOCKSTEP_CHANCE: f64 = 0.05;
 /// Time from one server to another then: longer than what a node does in between, so that what
@@ -110,9 +113,13 @@ impl Plan {
     /// Draws the options of a seed.
     pub fn draw(self, seed: u64) -> Options {
         let options = self.profile.draw(seed);
-        match self.mode {
+        let options = match self.mode {
             Mode::PrimaryBackup => options,
             Mode::Masterless => masterless::options::draw(options),
+        };
+        match self.profile {
+            Profile::Standard => options.maybe_with_relaxed_sync(),
+            Profile::Storage | Profile::Beyond => options,
         }
     }
 
@@ -265,6 +272,12 @@ impl FaultClasses {
             stall: keep("stall", 0.2),
             ..Self::NONE
         }
+    }
+
+    /// Leaves out what takes more than is known to be durable from a disk.
+    fn that_keep_what_is_written(self) -> Self {
+        let (power, topple, disk_error, lying_fsync) = (false, false, false, false);
+        Self { power, topple, disk_error, lying_fsync, rot: false, old_disk: false, ..self }
     }
 
     /// Keeps each class with a probability, from a draw of its own.
@@ -507,6 +520,15 @@ impl Options {
 }
 
 impl Options {
+    /// In some runs the nodes acknowledge before they sync, and no fault takes what is written and
+    /// not synced: the same promises hold then.
+    fn maybe_with_relaxed_sync(self) -> Self {
+        if !Rng::new(self.seed).split("options.sync").chance(RELAXED_SYNC_CHANCE) {
+            return self;
+        }
+        Self { relaxed_sync: true, faults: self.faults.that_keep_what_is_written(), ..self }
+    }
+
     /// Makes of them what [`Profile::Beyond`] says.
     fn for_beyond(self) -> Self {
         let root = Rng::new(self.seed).split("options.beyond");

@@ -617,6 +617,7 @@ impl Scene {
             applied.retain(|node, _| !cluster.may_halt(node.0));
             let is_answered = asker.is_none_or(Asker::is_answered);
             if is_answered
+                && cluster.all_run()
                 && cluster.watch().leader().is_some()
                 && applied.values().all(|index| *index >= commit)
             {

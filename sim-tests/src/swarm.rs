@@ -37,6 +37,7 @@ pub const DEMANDED_FAULTS: &[Fault] = &[
     Fault::D6,
     Fault::D7,
     Fault::D8,
+    Fault::D9,
     Fault::D10,
     Fault::D15,
     Fault::N1,
@@ -70,6 +71,7 @@ const DEMANDED_STORAGE_FAULTS: &[Fault] = &[
     Fault::D6,
     Fault::D7,
     Fault::D8,
+    Fault::D9,
     Fault::D10,
     Fault::D15,
 ];
@@ -251,7 +253,7 @@ impl Summary {
         let demanded = match self.plan.profile {
             Profile::Standard => DEMANDED_FAULTS,
             Profile::Storage => DEMANDED_STORAGE_FAULTS,
-            Profile::Beyond => &[Fault::D10],
+            Profile::Beyond => &[Fault::D9, Fault::D10],
         };
         let of_mode: &[Fault] = match self.plan.mode {
             Mode::PrimaryBackup => &[],

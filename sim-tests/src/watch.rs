@@ -401,12 +401,17 @@ impl Observer for NodeWatch {
 
     fn on_masterless_start(&mut self, _now: Instant, recovered: &dynamo::Recovered) {
         let dynamo::Recovered { generation_step, persisted, notes, is_damaged } = recovered;
-        self.watch.world.trace(Some(self.host), "recovered", (*persisted, *generation_step), || {
-            format!(
-                "{generation_step} generations on, persisted {persisted}, {} notes, damaged {is_damaged}",
-                notes.len()
-            )
-        });
+        self.watch.world.trace(
+            Some(self.host),
+            "recovered",
+            (*persisted, *generation_step),
+            || {
+                let notes = notes.len();
+                format!(
+                    "{generation_step} on, {persisted} persisted, {notes} notes, lost {is_damaged}"
+                )
+            },
+        );
         self.with(|node| *node = NodeState { damaged: node.damaged, ..NodeState::default() });
     }
 

@@ -21,7 +21,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
     let settings = args.settings.or(file.unwrap_or_default());
     let (threads, data) = (settings.threads.filter(|threads| *threads > 1), settings.data());
     let mut config = settings.into_node_config()?;
-    config.connections_max = config.connections_max.min(raise_file_limit() / FILES_PER_CONNECTION);
+    limit_connections(&mut config, raise_file_limit());
     if args.check {
         output::say(&format!("the configuration is valid; data in {}", data.display()));
         output::say(&format!("{config:#?}"));
@@ -37,6 +37,19 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
 /// Files that may be open, for each connection that is taken: twice as many connections shake hands
 /// as are served, and the tables and segments of the store want as many again.
 const FILES_PER_CONNECTION: usize = 4;
+
+/// Takes no more connections than this process may have files open for, and says so.
+fn limit_connections(config: &mut NodeConfig, files: usize) {
+    let (asked, possible) = (config.connections_max, files / FILES_PER_CONNECTION);
+    if possible < asked {
+        tracing::warn!(
+            files,
+            "at most {possible} connections instead of {asked}: this process may have too few \
+             files open (see `ulimit -n`)"
+        );
+        config.connections_max = possible;
+    }
+}
 
 /// Lets this process open as many files as it may at all, which is often far more than it may
 /// without asking; returns how many that are. Strangers who connect must not take from the store

@@ -24,6 +24,14 @@ async fn stranger(cluster: &RealCluster) -> Stranger {
     Stranger::connect(cluster.address(1)).await.expect("the node listens")
 }
 
+/// Connects to a node as a client does.
+async fn greeted(cluster: &RealCluster, node: usize) -> Stranger {
+    let mut stranger = Stranger::connect(cluster.address(node)).await.expect("the node listens");
+    let answer = stranger.shake(&Stranger::hello()).await;
+    assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+    stranger
+}
+
 /// Demands that the cluster still takes a write and gives it back, and that node 1 still answers.
 async fn assert_serves(cluster: &RealCluster, after: &str) {
     let client = cluster.client();
@@ -115,9 +123,7 @@ fn request_without_greeting_is_not_served() {
 fn half_a_request_keeps_nobody_else_waiting() {
     block_on(async {
         let cluster = RealCluster::start(3).await;
-        let mut stranger = stranger(&cluster).await;
-        let answer = stranger.shake(&Stranger::hello()).await;
-        assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        let mut stranger = greeted(&cluster, 1).await;
         let mut frame = Vec::new();
         let request = Stranger::request(RequestBody::Status);
         codec::encode_frame(&mut frame, |body| codec::encode_into(&request, body));
@@ -136,16 +142,13 @@ fn a_thousand_idle_connections_do_not_stop_a_node() {
         let cluster = RealCluster::start(3).await;
         let mut crowd = Vec::new();
         for number in 0..IDLE_COUNT {
-            let mut stranger = stranger(&cluster).await;
             // Half of them do not even say who they are.
-            if number % 2 == 0 {
-                let answer = stranger.shake(&Stranger::hello()).await;
-                assert!(
-                    matches!(answer, Received::Message(Welcome::Accepted { .. })),
-                    "{answer:?}"
-                );
-            }
-            crowd.push(stranger);
+            let is_greeted = number % 2 == 0;
+            crowd.push(if is_greeted {
+                greeted(&cluster, 1).await
+            } else {
+                stranger(&cluster).await
+            });
         }
         assert_serves(&cluster, "the crowd came").await;
         drop(crowd);
@@ -157,9 +160,7 @@ fn a_thousand_idle_connections_do_not_stop_a_node() {
 fn requests_beyond_what_may_be_under_way_are_answered_all_the_same() {
     block_on(async {
         let cluster = RealCluster::start(3).await;
-        let mut stranger = stranger(&cluster).await;
-        let answer = stranger.shake(&Stranger::hello()).await;
-        assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        let mut stranger = greeted(&cluster, 1).await;
         let mut frames = Vec::new();
         for _ in 0..PIPELINED_COUNT {
             let request = Stranger::request(RequestBody::Status);
@@ -182,9 +183,7 @@ fn answers_that_nobody_fetches_do_not_fill_the_memory() {
         let mut cluster = RealCluster::start(3).await;
         let leader = cluster.wait_for_leader().await;
         cluster.client().set("large", vec![7; 1 << 20]).await.expect("a cell of 1 MiB");
-        let mut stranger = Stranger::connect(cluster.address(leader)).await.expect("it listens");
-        let answer = stranger.shake(&Stranger::hello()).await;
-        assert!(matches!(answer, Received::Message(Welcome::Accepted { .. })), "{answer:?}");
+        let mut stranger = greeted(&cluster, leader).await;
         let mut frames = Vec::new();
         for _ in 0..UNREAD_COUNT {
             let key = Key::new("large").expect("a key");

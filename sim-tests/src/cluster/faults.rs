@@ -125,7 +125,9 @@ impl Cluster {
                 self.world.change_disk(host, |disk| disk.quota_bytes = Some(quota));
                 self.later(length, Undo::DiskSpace(node));
             }
-            Action::Rot { node, tables, down } => self.rot(node, tables, down).await,
+            Action::Rot { node, tables, sector, down } => {
+                self.rot(node, (tables, sector), down).await;
+            }
             Action::Lie { node, length } => {
                 let others_lead = self.options.masterless.is_some() || self.is_led_by_another(node);
                 if self.is_calm() && others_lead {
@@ -228,7 +230,7 @@ impl Cluster {
         }
     }
 
-    async fn rot(&mut self, node: u64, tables: bool, down: Duration) {
+    async fn rot(&mut self, node: u64, (tables, sector): (bool, bool), down: Duration) {
         // One damaged place at a time: the node is to be whole again before the next.
         if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
             return;
@@ -248,7 +250,12 @@ impl Cluster {
             Some((file, _)) if !tables && path > file.as_str() => 0,
             _ => u64::MAX,
         };
-        if self.world.rot(host, reach, &mut self.rot).is_some() {
+        let is_done = if sector {
+            self.world.lose_sector(host, reach, &mut self.rot).is_some()
+        } else {
+            self.world.rot(host, reach, &mut self.rot).is_some()
+        };
+        if is_done {
             self.atlas.note_noticed(node);
         }
         self.watch.set_damaged(NodeId(node));

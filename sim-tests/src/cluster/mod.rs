@@ -441,6 +441,13 @@ impl Cluster {
             && self.toppling.is_none()
     }
 
+    /// Tells whether every node runs that can. One may have stopped for a fault from before the
+    /// healing, and what was last seen of it is no news.
+    pub fn all_run(&self) -> bool {
+        let ended = self.lock().ended.len();
+        ended == 0 && self.nodes().all(|node| !self.is_down(node) || self.may_halt(node))
+    }
+
     /// Tells whether the next leader is to die.
     pub fn awaits_leader(&self) -> bool {
         self.toppling.is_some()
@@ -451,12 +458,24 @@ impl Cluster {
         self.lying
     }
 
-    /// Looks at what a power loss of all nodes would leave now, with the node's own recovery, and
-    /// compares it with what was acknowledged.
+    /// Returns what the worst that can happen in this run would leave of a disk now: a power loss,
+    /// or the death of the process where nodes acknowledge before they sync.
+    pub fn disk_at_worst(&self, node: u64) -> SimEnv {
+        let host = self.server(node);
+        let view = if self.options.relaxed_sync {
+            self.world.written_view(host)
+        } else {
+            self.world.durable_view(host)
+        };
+        self.world.observer(host, view)
+    }
+
+    /// Looks at what the worst would leave of all nodes' disks now, with the node's own recovery,
+    /// and compares it with what was acknowledged.
     pub async fn check_disks(&self, acknowledged: &[Index]) -> Option<Violation> {
         let mut disks = BTreeMap::new();
         for node in self.nodes() {
-            let env = self.world.observer(self.server(node));
+            let env = self.disk_at_worst(node);
             let recovered = match recovered_from_disk(&env).await {
                 Ok(recovered) => recovered,
                 // It was lied to, and halts rather than voting twice: see `may_halt`.

@@ -53,9 +53,8 @@ pub async fn look(
     placement: &Placement,
     excused: impl Fn(u64) -> bool,
 ) -> Result<Look, (u64, String)> {
-    let world = cluster.world();
     let copies: Vec<(u64, SimEnv)> =
-        cluster.nodes().map(|node| (node, world.observer(cluster.server(node)))).collect();
+        cluster.nodes().map(|node| (node, cluster.disk_at_worst(node))).collect();
     let mut look = Look {
         stores: Stores { placement: placement.clone(), nodes: BTreeMap::new() },
         hint_count: 0,

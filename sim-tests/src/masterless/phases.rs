@@ -200,7 +200,8 @@ impl Phases<'_> {
             let look = self.look().await?;
             let equal = convergence::check(&look.stores, self.now_ns());
             let waited = self.world.now().saturating_sub(healed);
-            if equal.is_ok() && look.is_settled() && asker.is_none_or(Asker::is_answered) {
+            let is_answered = asker.is_none_or(Asker::is_answered);
+            if equal.is_ok() && look.is_settled() && self.cluster.all_run() && is_answered {
                 return Ok(waited);
             }
             if waited > CONVERGE_MAX {

@@ -149,12 +149,15 @@ pub enum Action {
         #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
-    /// A durable bit of the victim flips while it is down (D10).
+    /// A durable bit of the victim flips while it is down (D10), or a sector of it is lost (D9).
     Rot {
         /// The victim.
         node: u64,
         /// In the tables instead of the log.
         tables: bool,
+        /// A sector instead of a bit.
+        #[serde(default)]
+        sector: bool,
         /// Time until it is started again.
         #[serde(rename = "down_ms", with = "ms")]
         down: Duration,

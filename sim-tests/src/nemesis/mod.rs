@@ -32,6 +32,9 @@ use crate::world::Reseed;
 /// Chance that a fault of one node is aimed at the leader.
 const LEADER_CHANCE: f64 = 0.3;
 
+/// Chance that rot takes a whole sector, which then cannot be read, instead of a bit.
+const SECTOR_CHANCE: f64 = 0.3;
+
 /// Chance that rot is in the tables instead of the log, and the same for [`Profile::Storage`].
 const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
 
@@ -240,6 +243,7 @@ impl Draw<'_> {
                 node: if self.nemesis.rots_anywhere { self.aim() } else { victim },
                 tables: self.rng.chance(self.nemesis.table_rot_chance),
                 down: millis(&mut self.rng, 10, 2000),
+                sector: self.rng.chance(SECTOR_CHANCE),
             },
             Class::Lie => Action::Lie { node: victim, length: millis(&mut self.rng, 200, 2000) },
             Class::Clock => self.clock(),

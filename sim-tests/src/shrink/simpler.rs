@@ -49,9 +49,11 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
             .chain([Action::Weather { weather, length: length / 2 }])
             .collect(),
         Action::Stall { node, length } => vec![Action::Stall { node, length: length.min(SHORT) }],
-        Action::Rot { node, tables, down } => {
-            vec![Action::Rot { node, tables, down: down.min(SHORT) }]
-        }
+        Action::Rot { node, tables, sector, down } => [
+            Action::Rot { node, tables, sector: false, down },
+            Action::Rot { node, tables, sector, down: down.min(SHORT) },
+        ]
+        .to_vec(),
         Action::OldDisk { node, age, down } => {
             vec![Action::OldDisk { node, age, down: down.min(SHORT) }]
         }

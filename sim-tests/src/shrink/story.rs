@@ -208,9 +208,14 @@ fn of_disk(action: &Action) -> String {
     if let Action::DiskFull { node, room_bytes, length } = action {
         return format!("the disk of node {node} has {room_bytes} bytes left for {length:?}");
     }
-    if let Action::Rot { node, tables, down } = action {
+    if let Action::Rot { node, tables, sector, down } = action {
         let place = or(*tables, "tables", "log");
-        return format!("node {node} crashes for {down:?}, and a bit of its {place} flips");
+        let what = if *sector {
+            format!("a sector of its {place} cannot be read any more")
+        } else {
+            format!("a bit of its {place} flips")
+        };
+        return format!("node {node} crashes for {down:?}, and {what}");
     }
     if let Action::Lie { node, length } = action {
         return format!(

@@ -261,6 +261,24 @@ impl World {
         })
     }
 
+    /// Loses the sector of a durable byte (D9) among the first `reach(path)` of a file; `None` if
+    /// no file has durable bytes there.
+    pub fn lose_sector(
+        &self,
+        host: Host,
+        reach: impl Fn(&str) -> u64,
+        rng: &mut Rng,
+    ) -> Option<(String, u64)> {
+        self.shared.with(|state| {
+            let (path, offset) = state.disk_of(host).lose_sector(reach, rng)?;
+            state.core.faults.injected(Fault::D9);
+            state.core.event(host, "disk.sector", (offset, 0), || {
+                format!("{path} cannot be read from byte {offset} on")
+            });
+            Some((path, offset))
+        })
+    }
+
     /// Returns the files of a machine: those that have a name, by name, then those that are open
     /// without one.
     pub fn files(&self, host: Host) -> Vec<FileState> {
@@ -282,6 +300,22 @@ impl World {
             state.core.faults.injected(Fault::D10);
             state.core.event(host, "disk.rot", (offset, 0), || {
                 format!("{:?} byte {offset} bit 0", file.path)
+            });
+            is_done
+        });
+        assert!(is_done, "{file:?} has no byte {offset}");
+    }
+
+    /// Loses the sector of one byte of a file (D9).
+    ///
+    /// # Panics
+    /// If the file has no such byte: the scenario makes no sense then.
+    pub fn lose_sector_at(&self, host: Host, file: &FileState, offset: u64) {
+        let is_done = self.shared.with(|state| {
+            let is_done = state.disk_of(host).lose_sector_at(file.id, offset);
+            state.core.faults.injected(Fault::D9);
+            state.core.event(host, "disk.sector", (offset, 1), || {
+                format!("{:?} cannot be read around byte {offset}", file.path)
             });
             is_done
         });
@@ -365,22 +399,28 @@ impl World {
     /// It belongs to the caller: whatever is written to it stays there, takes no time and never
     /// fails, so that a checker can run a real recovery on it.
     pub fn durable_view(&self, host: Host) -> SimDisk {
+        self.view(host, DiskState::durable_copy)
+    }
+
+    /// Returns the same of what would be left if the processes of a machine died now.
+    pub fn written_view(&self, host: Host) -> SimDisk {
+        self.view(host, DiskState::written_copy)
+    }
+
+    fn view(&self, host: Host, copy: impl FnOnce(&DiskState, DiskId) -> DiskState) -> SimDisk {
         let view = self.shared.with(|state| {
             let view = DiskId(state.disk_count);
             state.disk_count += 1;
-            let copy = state.disk_of(host).durable_copy(view);
+            let copy = copy(state.disk_of(host), view);
             state.disks.insert(view, copy);
             view
         });
         SimDisk::view(&self.shared, view, Fence { host, incarnation: Fence::OBSERVER })
     }
 
-    /// Returns an environment for a checker, with the clock of a machine and [`durable_view`] as
-    /// its disk. Its tasks are not of any process and nothing kills them.
-    ///
-    /// [`durable_view`]: World::durable_view
-    pub fn observer(&self, host: Host) -> SimEnv {
-        let disk = self.durable_view(host);
+    /// Returns an environment for a checker, with the clock of a machine and a view of its disk.
+    /// Its tasks are not of any process and nothing kills them.
+    pub fn observer(&self, host: Host, disk: SimDisk) -> SimEnv {
         let process = Arc::clone(&self.shared.observers);
         let fence = Fence { host, incarnation: Fence::OBSERVER };
         SimEnv::new(&self.shared, fence, process, Rng::new(0), disk)

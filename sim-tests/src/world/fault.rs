@@ -56,6 +56,7 @@ faults! {
     D6: "a sync that lies: it succeeds, but some writes stay volatile",
     D7: "a write that fails after a part of it",
     D8: "no space",
+    D9: "a sector that cannot be read until it is written again",
     D10: "a flipped bit in durable bytes",
     D15: "a disk that stalls or is slow",
     N1: "packet loss: the stream stalls until the retransmission",

@@ -30,6 +30,7 @@ fn busy(seed: u64, mechanism: Mechanism) -> Options {
     run.node_count = 3;
     run.client_count = 4;
     run.faults = FaultClasses::NONE;
+    run.relaxed_sync = false;
     run.think_time = 20 * MS;
     run.tuning.value_bytes_max = 24;
     run.mix = PLAIN;
@@ -261,7 +262,9 @@ fn tables_that_a_start_finds_damaged_are_got_back_from_the_others() {
         options.tuning.flush_log_bytes = 2000;
         let report = holds(&options, async |scene| {
             scene.pass(2500 * MS).await;
-            scene.perform(Action::Rot { node: 2, tables: true, down: 50 * MS }).await;
+            scene
+                .perform(Action::Rot { node: 2, tables: true, sector: false, down: 50 * MS })
+                .await;
             scene.pass(3000 * MS).await;
         });
         condemned += hits(&report, "replica.state_is_condemned_at_start");

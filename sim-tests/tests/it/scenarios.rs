@@ -140,7 +140,7 @@ fn rot_in_the_log_of_one_node_is_refilled_by_the_others() {
         let report = holds(&busy(seed), async |scene| {
             let node = follower_of(scene.leader().await);
             scene.pass(1000 * MS).await;
-            scene.perform(Action::Rot { node, tables: false, down: 50 * MS }).await;
+            scene.perform(Action::Rot { node, tables: false, sector: false, down: 50 * MS }).await;
             scene.pass(2000 * MS).await;
         });
         found += hits(&report, "wal.reports_damage");
@@ -189,7 +189,7 @@ fn rot_in_tables(options: &Options) -> Report {
     holds(options, async |scene| {
         let node = follower_of(scene.leader().await);
         scene.pass(2000 * MS).await;
-        scene.perform(Action::Rot { node, tables: true, down: 50 * MS }).await;
+        scene.perform(Action::Rot { node, tables: true, sector: false, down: 50 * MS }).await;
         scene.pass(2000 * MS).await;
     })
 }
@@ -296,7 +296,7 @@ fn evidence_of_rot_is_not_lost_with_the_power() {
         holds(&busy(seed), async |scene| {
             let node = follower_of(scene.leader().await);
             scene.pass(500 * MS).await;
-            scene.perform(Action::Rot { node, tables: false, down: 5 * MS }).await;
+            scene.perform(Action::Rot { node, tables: false, sector: false, down: 5 * MS }).await;
             scene.pass(100 * MS).await;
             scene.perform(power_loss(vec![1, 2, 3], true)).await;
             scene.pass(2000 * MS).await;

@@ -193,7 +193,25 @@ enum Part {
     Log,
 }
 
-fn rot(scene: &Scene, node: u64, part: Part) {
+/// How it rots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decay {
+    /// A bit flips.
+    Bit,
+    /// A sector cannot be read any more.
+    Sector,
+}
+
+impl Decay {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Bit => "D10",
+            Self::Sector => "D9",
+        }
+    }
+}
+
+fn rot(scene: &Scene, node: u64, part: Part, decay: Decay) {
     let host = scene.cluster.server(node);
     let table = || {
         let table = file_of(scene, node, "tables/table-");
@@ -213,11 +231,14 @@ fn rot(scene: &Scene, node: u64, part: Part) {
         Part::Manifest => (file_of(scene, node, "tables/MANIFEST"), 60),
         Part::Log => (file_of(scene, node, "wal/0"), 512 + 40),
     };
-    scene.world.rot_at(host, &file, offset);
+    match decay {
+        Decay::Bit => scene.world.rot_at(host, &file, offset),
+        Decay::Sector => scene.world.lose_sector_at(host, &file, offset),
+    }
 }
 
 /// Lets one part of a follower rot while it is down, and returns how often each probe was hit.
-fn probes_after_rot(part: Part, seed: u64) -> impl Fn(&str) -> u64 {
+fn probes_after_rot(part: Part, decay: Decay, seed: u64) -> impl Fn(&str) -> u64 {
     // What is not read at the start has to wait for the scrubber.
     let is_found_late = part == Part::Cells;
     let options = if is_found_late { scrubbed(seed) } else { stored(seed) };
@@ -226,12 +247,12 @@ fn probes_after_rot(part: Part, seed: u64) -> impl Fn(&str) -> u64 {
         let node = follower_of(scene.leader().await);
         scene.pass(time).await;
         assert!(sees(scene, node, has_table).await, "nothing was ever flushed");
-        rot(scene, node, part);
+        rot(scene, node, part, decay);
         crash(scene, node, 50 * MS).await;
         scene.pass(time).await;
     });
-    let is_seen = observable(&report, "D10") > 0;
-    assert!(is_found_late || is_seen, "{part:?}: {:?}", report.faults.get("D10"));
+    let is_seen = observable(&report, decay.code()) > 0;
+    assert!(is_found_late || is_seen, "{part:?}, {decay:?}: {:?}", report.faults);
     move |probe| hits(&report, probe)
 }
 
@@ -240,7 +261,7 @@ fn rot_in_the_cells_of_a_table_condemns_the_state_until_it_is_replaced() {
     let (mut condemned, mut replaced) = (0, 0);
     // Not every time: the table may be merged away, or the scrubber may not come to it.
     for seed in 160..165 {
-        let hits = probes_after_rot(Part::Cells, seed);
+        let hits = probes_after_rot(Part::Cells, Decay::Bit, seed);
         condemned += hits("replica.state_is_condemned");
         replaced += hits("tree.damage_is_replaced");
     }
@@ -250,24 +271,47 @@ fn rot_in_the_cells_of_a_table_condemns_the_state_until_it_is_replaced() {
 
 #[test]
 fn rot_in_the_index_or_filter_of_a_table_is_found_at_the_start() {
-    for part in [Part::Index, Part::Filter] {
-        let hits = probes_after_rot(part, 141);
-        assert!(hits("tree.state_is_lost") > 0, "{part:?}: nobody noticed");
-        assert!(hits("tree.damage_is_replaced") > 0, "{part:?}: nothing replaced it");
+    for (part, decay) in [
+        (Part::Index, Decay::Bit),
+        (Part::Filter, Decay::Bit),
+        (Part::Index, Decay::Sector),
+        (Part::Filter, Decay::Sector),
+    ] {
+        let hits = probes_after_rot(part, decay, 141);
+        assert!(hits("tree.state_is_lost") > 0, "{part:?}, {decay:?}: nobody noticed");
+        assert!(hits("tree.damage_is_replaced") > 0, "{part:?}, {decay:?}: nothing replaced it");
     }
 }
 
 #[test]
 fn rot_in_one_copy_of_the_manifest_is_mended_from_the_other() {
-    let hits = probes_after_rot(Part::Manifest, 142);
-    assert!(hits("tree.manifest_copy_is_damaged") > 0, "nobody noticed");
-    assert_eq!(hits("tree.state_is_lost"), 0, "the other copy was whole");
+    for decay in [Decay::Bit, Decay::Sector] {
+        let hits = probes_after_rot(Part::Manifest, decay, 142);
+        assert!(hits("tree.manifest_copy_is_damaged") > 0, "{decay:?}: nobody noticed");
+        assert_eq!(hits("tree.state_is_lost"), 0, "{decay:?}: the other copy was whole");
+    }
 }
 
 #[test]
 fn rot_in_the_log_under_tables_is_refilled() {
-    let hits = probes_after_rot(Part::Log, 143);
-    assert!(hits("wal.reports_damage") > 0, "nobody noticed");
+    for decay in [Decay::Bit, Decay::Sector] {
+        let hits = probes_after_rot(Part::Log, decay, 143);
+        assert!(hits("wal.reports_damage") > 0, "{decay:?}: nobody noticed");
+        assert_eq!(hits("wal.reads_unreadable_sector") > 0, decay == Decay::Sector, "{decay:?}");
+    }
+}
+
+#[test]
+fn table_that_cannot_be_read_costs_the_state_until_it_is_replaced() {
+    let (mut noticed, mut replaced) = (0, 0);
+    for seed in 160..165 {
+        // The first cells share their sector with what a start reads.
+        let hits = probes_after_rot(Part::Cells, Decay::Sector, seed);
+        noticed += hits("tree.state_is_lost") + hits("replica.state_is_condemned");
+        replaced += hits("tree.damage_is_replaced");
+    }
+    assert!(noticed > 0, "nobody noticed");
+    assert!(replaced > 0, "nothing replaced it");
 }
 
 /// Fills a disk at a moment, three times, and tells how often a probe was hit.
@@ -323,7 +367,7 @@ fn leader_with_rotten_tables_steps_aside_and_is_refilled() {
             scene.pass(10_000 * MS).await;
             let leader = scene.leader().await;
             assert!(sees(scene, leader, has_table).await, "nothing was ever flushed");
-            rot(scene, leader, Part::Cells);
+            rot(scene, leader, Part::Cells, Decay::Bit);
             let before = scene.acknowledged();
             scene.pass(15_000 * MS).await;
             assert!(scene.acknowledged() > before, "nobody serves after the leader");

@@ -353,6 +353,31 @@ fn rot_flips_one_durable_bit_for_good() {
 }
 
 #[test]
+fn lost_sector_is_unreadable_until_it_is_written_again() {
+    with_disk(1, instant(), |world, host, env| async move {
+        write(env.disk(), "wal", &[0x5a; 5_000]).await;
+        env.disk().sync_dir("").await.unwrap();
+        let mut rng = Rng::new(7);
+        assert_eq!(world.lose_sector(host, only("missing"), &mut rng), None);
+        let head = |path: &str| if path == "wal" { 4_000 } else { 0 };
+        let (path, at) = world.lose_sector(host, head, &mut rng).unwrap();
+        assert_eq!((path.as_str(), at % 512, observed(&world, "D9")), ("wal", 0, 0));
+        world.power_off(host, PowerLoss::Strict);
+        let env = start(&world, host).await;
+        let file = env.disk().open("wal").await.unwrap();
+        let mut byte = [0];
+        let mut read = |at| file.read_at(at, &mut byte).map_err(|error| error.kind);
+        assert_eq!([read(at), read(at + 511)], [Err(DiskErrorKind::Io); 2]);
+        assert_eq!([read(at.wrapping_sub(1).min(4_999)), read(at + 512)], [Ok(1); 2]);
+        assert_eq!(observed(&world, "D9"), 2);
+        file.write_at(at, &[1; 511]).await.unwrap();
+        assert_eq!(read(at), Err(DiskErrorKind::Io), "not all of it was written");
+        file.write_at(at, &[1; 512]).await.unwrap();
+        assert_eq!(read(at), Ok(1));
+    });
+}
+
+#[test]
 fn stalled_disk_holds_writes_and_syncs_but_not_reads() {
     with_disk(1, instant(), |world, host, env| async move {
         write(env.disk(), "file", b"one").await;

@@ -38,7 +38,7 @@ use crate::storage::{Engine, SnapshotPoint, StorageError, Tree, wal};
 const NOTES_BYTES: usize = 1 << 20;
 
 /// The generation of a start is less than this beyond the last: two starts of the same copy of a
-/// disk hardly ever take the same, and there are numbers enough for as many starts as this, squared.
+/// disk hardly ever take the same, and there are numbers enough for all starts that anybody makes.
 const GENERATION_STEP_MAX: u64 = 1 << 20;
 
 /// What is on the disk, opened.

@@ -235,7 +235,9 @@ fn read_copy<F: File>(
 ) -> Result<Manifest, StorageError> {
     let damaged = |what: &str| corrupt(path, offset, what);
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-    if file.read_at(offset, &mut bytes)? != bytes.len() {
+    // A sector that cannot be read is as good as a damaged one.
+    let read = file.read_at(offset, &mut bytes).map_err(|error| damaged(&error.to_string()))?;
+    if read != bytes.len() {
         return Err(damaged("it ends too early"));
     }
     check_preamble(&bytes, path)

@@ -183,7 +183,8 @@ pub(super) async fn read_extra_file<D: Disk>(
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     for is_last_try in [false, true] {
-        let read = file.read_at(0, &mut bytes)?;
+        // A sector that cannot be read is as good as a damaged one.
+        let read = file.read_at(0, &mut bytes).map_err(|error| corrupt(error.to_string()))?;
         let computed = crc32(&bytes);
         if read == bytes.len() && computed == extra.crc {
             break;

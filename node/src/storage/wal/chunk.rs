@@ -33,6 +33,8 @@ pub(super) struct Chunk {
     pub(super) preamble_last: Option<Sequence>,
     /// Whether the segment has no record yet but its preamble.
     pub(super) fresh: bool,
+    /// How many of the last records are written once, as far as this chunk knows.
+    run: u16,
 }
 
 /// What the caller and the writer say of a record.
@@ -99,6 +101,7 @@ impl Chunk {
             payload_crc: checksum::crc32(payload),
             kind: fields.kind,
             role: fields.role,
+            run: self.run,
             sequence: fields.sequence,
             tag: fields.tag,
             durable: fields.durable,
@@ -106,6 +109,11 @@ impl Chunk {
         if let Some(room) = head.last_chunk_mut::<HEADER_BYTES>() {
             *room = header.encode(place);
         }
+        self.run = match fields.role {
+            Role::Single => self.run.saturating_add(1),
+            Role::Mark => self.run,
+            Role::First | Role::Second | Role::Alone => 0,
+        };
         self.last = fields.sequence;
         self.tag_max = self.tag_max.max(fields.tag);
         self.critical |= fields.role.is_critical();

@@ -74,6 +74,7 @@ pub async fn unwitnessed<D: Disk>(
 fn describe(header: HeaderState) -> &'static str {
     match header {
         HeaderState::Valid => "ok",
+        HeaderState::Older => "ok, of an earlier version",
         HeaderState::Blank => "never written",
         HeaderState::Damaged => "BAD",
     }

@@ -38,6 +38,8 @@ pub(super) struct Gap {
     pub(super) offset: u64,
     /// The sequences; may be empty.
     pub(super) missing: Range<Sequence>,
+    /// From here on, they are known to be of records that are written once.
+    pub(super) single_from: Sequence,
     /// The header of the one record that is missing, if only its payload is broken.
     pub(super) header: Option<Header>,
     /// Whether the first missing record looks as if a sector of it had never been written.
@@ -73,8 +75,8 @@ pub(super) struct Log {
 /// The last segment of a log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Last {
-    /// Whether its first sector is as it was written.
-    pub(super) is_header_valid: bool,
+    /// Whether its first sector is as this version of the program writes it.
+    pub(super) is_header_current: bool,
     /// What follows its last record.
     pub(super) tail: Tail,
     /// Length of the file.
@@ -114,7 +116,7 @@ impl Log {
         assert!(self.next == first, "segment {first:x} follows on {:x}", self.next);
         let scan = scan(first, limit, &bytes);
         self.last = Last {
-            is_header_valid: header == HeaderState::Valid,
+            is_header_current: header == HeaderState::Valid,
             tail: scan.tail,
             file_bytes: to_u64(bytes.len()),
         };
@@ -150,7 +152,8 @@ impl Log {
                     // A mark repeats the sequence of the record before it.
                     let is_mark = u64::from(found.header.role == Role::Mark);
                     let until = found.header.sequence + is_mark;
-                    self.add_missing(found.offset, until, before.take());
+                    let run = found.header.run;
+                    self.add_missing((found.offset, until, run), before.take());
                     self.add_record(&found, bytes);
                 }
                 Item::Broken(Broken { header: None, .. }) => {
@@ -160,7 +163,8 @@ impl Log {
                 }
                 Item::Broken(broken) => {
                     if let Some(header) = broken.header {
-                        self.add_missing(broken.range.start, header.sequence, before.take());
+                        let next = (broken.range.start, header.sequence, header.run);
+                        self.add_missing(next, before.take());
                         self.add_broken_payload(&broken, &header);
                     }
                 }
@@ -169,13 +173,21 @@ impl Log {
         assert!(before.is_none(), "broken bytes {before:?} without a record after them");
     }
 
-    /// Accounts for the sequences before `until`, which are missing at `offset`.
-    fn add_missing(&mut self, offset: usize, until: Sequence, broken: Option<Broken>) {
+    /// Accounts for the sequences before those of the record at `offset`; `run` is the record's.
+    fn add_missing(
+        &mut self,
+        (offset, until, run): (usize, Sequence, u16),
+        broken: Option<Broken>,
+    ) {
+        let gaps = self.gaps.len();
         if let Some(broken) = broken.filter(|broken| self.next < until || broken.altered) {
             let offset = to_u64(broken.range.start);
             self.push_gap(offset, until, Some(&broken), "no record where one should be");
         } else if self.next < until {
             self.push_gap(to_u64(offset), until, None, "records are missing before this one");
+        }
+        for gap in self.gaps.iter_mut().skip(gaps) {
+            gap.single_from = until.saturating_sub(u64::from(run));
         }
     }
 
@@ -247,6 +259,7 @@ impl Log {
         self.gaps.push(Gap {
             segment: self.segments.len().saturating_sub(1),
             offset,
+            single_from: missing.end,
             missing,
             header: broken.and_then(|broken| broken.header),
             unwritten: broken.is_some_and(|broken| broken.unwritten),

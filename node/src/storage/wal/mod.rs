@@ -83,6 +83,10 @@
 //! with the newest hard state as its *preamble*, so older segments can go. A start that finds the
 //! newest in one copy only has it said again ([`Recovery::is_newest_critical_whole`]).
 //!
+//! A sector that cannot be read takes all of its records with it, and nobody knows what they were.
+//! So each record tells how many right before it are written once: where the next one says so of
+//! all that are missing, entries are lost, which others have, and no vote.
+//!
 //! # Invariants
 //! - **S1** Sequences of records rise by one, over all segments.
 //! - **S2** A segment is named only once every record before its first is durable.

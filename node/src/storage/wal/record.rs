@@ -4,13 +4,14 @@
 //! ```text
 //!  0            4             8             12     13     14    16         24    32        40
 //!  ┌────────────┬─────────────┬─────────────┬──────┬──────┬─────┬──────────┬─────┬─────────┐
-//!  │ header crc │ payload crc │ payload len │ kind │ role │  0  │ sequence │ tag │ durable │
+//!  │ header crc │ payload crc │ payload len │ kind │ role │ run │ sequence │ tag │ durable │
 //!  │ u32        │ u32         │ u32         │ u8   │ u8   │ u16 │ u64      │ u64 │ u64     │
 //!  └────────────┴─────────────┴─────────────┴──────┴──────┴─────┴──────────┴─────┴─────────┘
 //!  followed by the payload, and zeros up to the next multiple of 8
 //!
 //!  header crc  = CRC-32 of (first sequence of the segment, offset in it, bytes 4..40)
 //!  payload crc = CRC-32 of the payload and its zeros
+//!  run         = so many records right before it, and perhaps more, are written once
 //! ```
 //! All numbers are little-endian. Two checksums, not one: rot in a payload then leaves its header
 //! readable, so that exactly one record is lost and the log knows which; and the search for the
@@ -101,6 +102,9 @@ pub(super) struct Header {
     pub(super) kind: u8,
     /// What it is to the log.
     pub(super) role: Role,
+    /// At least so many records right before it are [`Role::Single`]. If a sector takes several
+    /// records with it, the next one tells by this that no critical one was among them.
+    pub(super) run: u16,
     /// Its number in the log.
     pub(super) sequence: Sequence,
     /// The caller's tag.
@@ -119,7 +123,7 @@ impl Header {
         fields.put_u32_le(self.payload_bytes);
         fields.put_u8(self.kind);
         fields.put_u8(self.role.to_byte());
-        fields.put_u16_le(0);
+        fields.put_u16_le(self.run);
         fields.put_u64_le(self.sequence);
         fields.put_u64_le(self.tag);
         fields.put_u64_le(self.durable);
@@ -138,7 +142,8 @@ impl Header {
             payload_bytes: fields.get_u32_le(),
             kind: fields.get_u8(),
             role: Role::from_byte(fields.get_u8())?,
-            sequence: (fields.get_u16_le() == 0).then(|| fields.get_u64_le())?,
+            run: fields.get_u16_le(),
+            sequence: fields.get_u64_le(),
             tag: fields.get_u64_le(),
             durable: fields.get_u64_le(),
         };
@@ -178,6 +183,7 @@ mod tests {
             payload_crc: 99,
             kind: 5,
             role: Role::Second,
+            run: 300,
             sequence: 11,
             tag: 1 << 40,
             durable: 9,

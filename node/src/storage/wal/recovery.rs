@@ -241,16 +241,21 @@ fn loss_of(records: &[Recovered], gap: &Gap) -> Loss {
     let Range { start, end } = gap.missing;
     let is_covered_before = role_of(records, start.saturating_sub(1)) == Some(Role::First);
     let is_covered_after = role_of(records, end) == Some(Role::Second);
-    let uncovered = (end - start)
-        .saturating_sub(u64::from(is_covered_before))
-        .saturating_sub(u64::from(is_covered_after));
+    let covered = u64::from(is_covered_before) + u64::from(is_covered_after);
+    let uncovered = (end - start).saturating_sub(covered);
+    // What the next record says: none of the last ones before it is critical.
+    let single_from = gap.single_from.clamp(start, end);
+    let unknown = (single_from - start).saturating_sub(covered);
     let is_pair_lost = match gap.header.map(|header| header.role) {
         Some(Role::First) => !is_covered_after,
         Some(Role::Second) => !is_covered_before,
         Some(Role::Alone) => true,
         Some(Role::Single | Role::Mark) => false,
-        None => uncovered >= 2,
+        None => unknown >= 2,
     };
+    if !is_pair_lost && gap.header.is_none() && uncovered >= 2 {
+        probe!("wal.lost_records_are_no_votes");
+    }
     match uncovered {
         _ if is_pair_lost => Loss::Critical,
         0 => Loss::Nothing,
@@ -303,7 +308,7 @@ pub(super) async fn settle<D: Disk>(
 }
 
 fn is_clean(log: &Log, recovery: &Recovery) -> bool {
-    log.last.is_header_valid
+    log.last.is_header_current
         && !log.last.tail.dirty
         && recovery.torn.is_none()
         && recovery.next <= log.evidence + 1

@@ -53,7 +53,9 @@ const READ_STEP_BYTES: usize = 1 << 20;
 const UNREADABLE: u8 = 0xEE;
 
 const MAGIC: [u8; 8] = *b"MANGRWAL";
-const VERSION: u32 = 1;
+/// Records of version 1 do not tell how many before them are written once.
+const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
 const SUFFIX: &str = ".wal";
 
 /// State of a segment's first sector.
@@ -61,6 +63,8 @@ const SUFFIX: &str = ".wal";
 pub(super) enum HeaderState {
     /// As it was written.
     Valid,
+    /// As an earlier version of the program wrote it: nothing is added to such a segment.
+    Older,
     /// Never written.
     Blank,
     /// Anything else.
@@ -111,12 +115,16 @@ pub(super) fn check_header(
     if magic != MAGIC || crc != header_crc(magic, version, stored) {
         return Ok(HeaderState::Damaged);
     }
-    if version != VERSION {
+    if !(VERSION_MIN..=VERSION).contains(&version) {
         let found = format!("version {version} of the log");
         let path = path.to_owned();
-        return Err(StorageError::Format { path, found, expected: "version 1 of the log" });
+        return Err(StorageError::Format { path, found, expected: "version 1 or 2 of the log" });
     }
-    Ok(if stored == first { HeaderState::Valid } else { HeaderState::Damaged })
+    Ok(match version {
+        _ if stored != first => HeaderState::Damaged,
+        VERSION => HeaderState::Valid,
+        _ => HeaderState::Older,
+    })
 }
 
 fn header_crc(magic: [u8; 8], version: u32, first: Sequence) -> u32 {
@@ -276,11 +284,16 @@ mod tests {
         encode_header(3, &mut bytes);
         assert_eq!(check_header("a", 3, &bytes), Ok(HeaderState::Valid));
         assert_eq!(check_header("a", 4, &bytes), Ok(HeaderState::Damaged));
-        bytes[8] = 2;
+        bytes[8] = 3;
         assert_eq!(check_header("a", 3, &bytes), Ok(HeaderState::Damaged));
-        let crc = header_crc(MAGIC, 2, 3).to_le_bytes();
-        bytes[12..16].copy_from_slice(&crc);
-        assert!(matches!(check_header("a", 3, &bytes), Err(StorageError::Format { .. })));
+        let mut of_version = |version: u8| {
+            bytes[8] = version;
+            let crc = header_crc(MAGIC, u32::from(version), 3).to_le_bytes();
+            bytes[12..16].copy_from_slice(&crc);
+            check_header("a", 3, &bytes)
+        };
+        assert!(matches!(of_version(3), Err(StorageError::Format { .. })));
+        assert_eq!(of_version(1), Ok(HeaderState::Older));
         assert_eq!(check_header("a", 3, &[0; 512]), Ok(HeaderState::Blank));
     }
 }

@@ -149,7 +149,7 @@ const DEAD: Refusal = (DiskErrorKind::Io, "the process is dead");
 impl File for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
         let read = self.disk.with(|disk, core| disk.read(core, self.inode, offset, buffer));
-        read.ok_or(DEAD).map_err(error("read", &self.path))
+        read.unwrap_or(Err(DEAD)).map_err(error("read", &self.path))
     }
 
     fn len(&self) -> Result<u64, DiskError> {

@@ -1,7 +1,6 @@
 //! What a scenario may see of a disk, to strike at the right moment and in the right place.
 
 use super::{DiskState, Entry, Inode, InodeId, NameKind};
-use crate::world::core::bytes_u64;
 
 /// A file as its disk knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,20 +58,5 @@ impl DiskState {
         let read = self.inodes.get(&id).map_or(0, |inode| inode.cached.read(offset, &mut bytes));
         bytes.truncate(read);
         bytes
-    }
-
-    /// Flips the lowest bit of one byte; tells whether there is such a byte.
-    pub(in crate::world) fn rot_at(&mut self, id: u64, offset: u64) -> bool {
-        let Some(inode) = self.inodes.get_mut(&id) else { return false };
-        if offset >= inode.cached.len() {
-            return false;
-        }
-        inode.cached.flip(offset, 0);
-        let mut byte = [0];
-        if bytes_u64(inode.durable.read(offset, &mut byte)) == 1 {
-            inode.durable.flip(offset, 0);
-        }
-        inode.rotten.push(offset);
-        true
     }
 }

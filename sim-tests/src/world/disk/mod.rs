@@ -17,6 +17,8 @@
 //! restarts, are never durable, and the next sync succeeds. A sync that lies (D6) drops some of
 //! them likewise, and says nothing.
 //!
+//! What the medium loses by itself (D9, D10) is in `rot`.
+//!
 //! # Invariants
 //! 1. Without a power loss, a failed sync or a restart after one, the cached content is the
 //!    durable one with the pending writes applied in order.
@@ -24,17 +26,17 @@
 //!    bytes that were themselves not synced, even within a sector.
 //!
 //! # Left out
-//! Read errors, misdirected and phantom writes (D9, D11 to D14): the checks that they would need
-//! are those that rot (D10) needs. Renaming and removing directories: the store does neither.
+//! Misdirected and phantom writes (D11 to D14): the checks that they would need are those that rot
+//! (D10) needs. Renaming and removing directories: the store does neither.
 
 mod bytes;
 mod file;
 mod look;
 mod power;
+mod rot;
 
 use std::collections::BTreeMap;
 
-use mangrove::base::Rng;
 use mangrove::env::DiskErrorKind;
 use tokio::sync::oneshot;
 
@@ -42,6 +44,7 @@ use self::bytes::{PAGE_BYTES, SparseBytes};
 pub use self::file::{SimDisk, SimFile};
 pub use self::look::FileState;
 pub use self::power::PowerLoss;
+pub use self::rot::Rot;
 use super::Host;
 use super::core::{Core, Event, bytes_u64};
 use super::fate::{Decided, Fate, For, Passing, SyncEnd};
@@ -60,9 +63,13 @@ type InodeId = u64;
 /// Why an operation was refused: kind and message.
 type Refusal = (DiskErrorKind, &'static str);
 
+/// Bytes that the medium writes as one, all of them or none, and loses as one.
+const SECTOR_BYTES: u64 = 512;
+
 const NOT_FOUND: Refusal = (DiskErrorKind::NotFound, "no such file or directory");
 const NO_SPACE: Refusal = (DiskErrorKind::NoSpace, "no space left on device");
 const IO_ERROR: Refusal = (DiskErrorKind::Io, "input/output error");
+const UNREADABLE: Refusal = (DiskErrorKind::Io, "the sector cannot be read");
 const IS_DIRECTORY: Refusal = (DiskErrorKind::Io, "is a directory");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +156,8 @@ struct Inode {
     lied: bool,
     /// Offsets of flipped bits that no read has met yet.
     rotten: Vec<u64>,
+    /// Where sectors begin that cannot be read.
+    unreadable: Vec<u64>,
     open_count: u32,
     /// The fates of what is done to the file.
     fate: Fate,
@@ -165,6 +174,8 @@ impl Inode {
         kind.apply(&mut self.cached);
         let (start, len) = kind.range();
         self.rotten.retain(|at| *at < start || *at >= start + len);
+        // What is written or cut off as a whole: a medium puts another sector in its place.
+        self.unreadable.retain(|at| *at < start || at + SECTOR_BYTES > start + len);
         self.pending.push(DataChange { order, kind });
     }
 
@@ -235,17 +246,6 @@ pub(super) struct DiskState {
     /// The decision that took the power last, and how often it has.
     power_decision: (u64, u64),
     stalled_until: u64,
-}
-
-/// Where and what rot flipped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rot {
-    /// The file.
-    pub path: String,
-    /// The byte.
-    pub offset: u64,
-    /// The bit, 0 to 7.
-    pub bit: u8,
 }
 
 fn directory_of(path: &str) -> &str {
@@ -427,9 +427,19 @@ impl DiskState {
         Ok(names.collect())
     }
 
-    fn read(&mut self, core: &mut Core, inode: InodeId, offset: u64, buffer: &mut [u8]) -> usize {
+    fn read(
+        &mut self,
+        core: &mut Core,
+        inode: InodeId,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Refusal> {
         let inode = self.inode(inode);
         let len = inode.cached.read(offset, buffer);
+        if inode.is_unreadable(offset, bytes_u64(len)) {
+            core.faults.observed(Fault::D9);
+            return Err(UNREADABLE);
+        }
         if !inode.rotten.is_empty() {
             let end = offset.saturating_add(bytes_u64(len));
             let before = inode.rotten.len();
@@ -438,7 +448,7 @@ impl DiskState {
                 core.faults.observed(Fault::D10);
             }
         }
-        len
+        Ok(len)
     }
 
     fn len(&mut self, inode: InodeId) -> u64 {
@@ -712,37 +722,22 @@ impl DiskState {
         self.sweep();
     }
 
-    /// Flips one durable bit in one of the first `reach(path)` bytes of a file; prefers no file to
-    /// another.
-    pub(super) fn rot(&mut self, reach: impl Fn(&str) -> u64, rng: &mut Rng) -> Option<Rot> {
-        let mut places = Vec::new();
-        for (path, entry) in &self.names {
-            let Entry::File(inode) = entry else { continue };
-            let Some(file) = self.inodes.get(inode) else { continue };
-            let end = reach(path).min(file.durable.len());
-            let pages = file.durable.page_offsets().into_iter().filter(|page| *page < end);
-            places.extend(pages.map(|page| (path, *inode, page, end.min(page + PAGE_BYTES))));
-        }
-        if places.is_empty() {
-            return None;
-        }
-        let (path, inode, page, end) = places.swap_remove(rng.index(places.len()));
-        let path = path.clone();
-        let bit = u8::try_from(rng.range(0, 8)).unwrap_or(0);
-        let file = self.inode(inode);
-        let offset = rng.range(page, end);
-        let (mut on_medium, mut in_cache) = ([0], [0]);
-        file.durable.read(offset, &mut on_medium);
-        if file.cached.read(offset, &mut in_cache) == 1 && in_cache == on_medium {
-            file.cached.flip(offset, bit);
-        }
-        file.durable.flip(offset, bit);
-        file.rotten.push(offset);
-        Some(Rot { path, offset, bit })
-    }
-
     /// Returns a disk that holds what would be left by a strict power loss now.
     pub(super) fn durable_copy(&self, id: DiskId) -> Self {
+        self.copy(id, &self.durable_names, |inode| &inode.durable)
+    }
+
+    /// Returns a disk that holds what would be left if all processes died now.
+    pub(super) fn written_copy(&self, id: DiskId) -> Self {
+        self.copy(id, &self.names, |inode| &inode.cached)
+    }
+
+    fn copy(
+        &self,
+        id: DiskId,
+        names: &BTreeMap<String, Entry>,
+        content: impl Fn(&Inode) -> &SparseBytes,
+    ) -> Self {
         let options = DiskOptions {
             sync_time: Default::default(),
             write_time: Default::default(),
@@ -750,9 +745,12 @@ impl DiskState {
         };
         let mut copy = Self::new(id, self.host, options, self.fate, Vec::new());
         copy.inode_count = self.inode_count;
-        copy.durable_names = self.durable_names.clone();
-        let durable =
-            |inode: &Inode| Inode { durable: inode.durable.clone(), ..Inode::new(inode.fate) };
+        copy.durable_names = names.clone();
+        let durable = |inode: &Inode| Inode {
+            durable: content(inode).clone(),
+            unreadable: inode.unreadable.clone(),
+            ..Inode::new(inode.fate)
+        };
         copy.inodes = self.inodes.iter().map(|(id, inode)| (*id, durable(inode))).collect();
         copy.settle();
         copy

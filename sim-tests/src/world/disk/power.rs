@@ -2,13 +2,12 @@
 
 use mangrove::base::Rng;
 
-use super::{DataChange, DataKind, DiskState, Entry, Inode, NameChange, NameKind, directory_of};
+use super::{
+    DataChange, DataKind, DiskState, Entry, Inode, NameChange, NameKind, SECTOR_BYTES, directory_of,
+};
 use crate::world::core::{Core, bytes_u64};
 use crate::world::fate::{Fate, For};
 use crate::world::fault::Fault;
-
-/// Bytes that the medium writes as one: all of them or none.
-const SECTOR_BYTES: u64 = 512;
 
 /// What a power loss keeps of that which was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,10 +151,11 @@ impl DiskState {
         self.pending_names.clear();
         for inode in self.inodes.values_mut() {
             let rotten = std::mem::take(&mut inode.rotten);
+            let unreadable = std::mem::take(&mut inode.unreadable);
             let durable = std::mem::take(&mut inode.durable);
             let (fate, passing) = (inode.fate, std::mem::take(&mut inode.passing));
-            *inode =
-                Inode { cached: durable.clone(), durable, rotten, passing, ..Inode::new(fate) };
+            let cached = durable.clone();
+            *inode = Inode { cached, durable, rotten, unreadable, passing, ..Inode::new(fate) };
         }
         self.sync_count = 0;
         self.stalled_until = 0;

@@ -331,6 +331,80 @@ fn newest_critical_record_is_whole_while_both_copies_are_there() {
     }
 }
 
+/// A log of two votes with small entries around them, its last entry a witness of all others.
+fn votes_among_small_entries() -> (TestDisk, Vec<Site>) {
+    let disk = TestDisk::default();
+    let (mut writer, _) = open(&disk);
+    for term in 1..3 {
+        append_vote(&mut writer, term);
+        for tag in 1..31 {
+            append(&mut writer, u64::from(term) * 30 + tag, 20);
+        }
+    }
+    commit(&mut writer).unwrap();
+    append(&mut writer, 100, 20);
+    commit(&mut writer).unwrap();
+    let sites = sites(&disk);
+    (disk, sites)
+}
+
+#[test]
+fn lost_sector_takes_many_records_and_no_vote() {
+    let (disk, sites) = votes_among_small_entries();
+    let witness = sites.last().unwrap();
+    let sector_of = |site: &Site| (site.path.clone(), site.start / 512 * 512);
+    let sectors: BTreeSet<_> = sites.iter().map(sector_of).collect();
+    for (path, sector) in sectors.into_iter().filter(|sector| *sector != sector_of(witness)) {
+        let disk = disk.after_process_end();
+        disk.damage(&path, |content| content[sector..sector + 512].fill(0xEE));
+        let (_, recovery) = open(&disk);
+        let is_lost =
+            |site: &Site| site.path == path && site.start < sector + 512 && site.end > sector;
+        let kept = sites.iter().filter(|site| !is_lost(site) && site.role != Role::Mark);
+        let kept: Vec<Sequence> = kept.map(|site| site.sequence).collect();
+        assert_eq!(sequences(&recovery), kept, "{path}, sector at {sector}");
+        let losses = recovery.damage.iter().map(|damage| damage.loss);
+        assert!(losses.max() < Some(Loss::Critical), "{path} {sector}: {:?}", recovery.damage);
+        let newest = recovery.records.iter().rev().find(|record| record.kind == VOTE);
+        assert_eq!(newest.map(|record| record.payload[0]), Some(2), "{path}, sector at {sector}");
+    }
+}
+
+#[test]
+fn lost_sectors_of_both_copies_take_the_vote() {
+    let (disk, sites) = votes_among_small_entries();
+    let copies = |site: &&Site| matches!(site.role, Role::First | Role::Second);
+    let newest: Vec<&Site> = sites.iter().filter(copies).skip(2).collect();
+    let [first, second] = newest[..] else { panic!("{newest:?}") };
+    let range = first.start / 512 * 512..second.end.next_multiple_of(512);
+    disk.damage(&first.path, |content| content[range.clone()].fill(0xEE));
+    let (_, recovery) = open(&disk);
+    let losses = recovery.damage.iter().map(|damage| damage.loss);
+    assert_eq!(losses.max(), Some(Loss::Critical), "{:?}", recovery.damage);
+}
+
+/// Has the header of a segment say that another version of the program wrote it.
+fn say_version(content: &mut [u8], version: u8) {
+    content[8] = version;
+    let crc = crate::base::checksum::crc32(&[&content[..12], &content[16..24]].concat());
+    content[12..16].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn segment_of_an_earlier_version_is_read_and_not_continued() {
+    let disk = filled(&vec![vec![100; 3]; 3]);
+    let before = open(&disk).1;
+    let (name, _) = disk.files(DIR).pop_last().unwrap();
+    disk.damage(&name, |content| say_version(content, 1));
+    let segments = disk.files(DIR).len();
+    let (mut writer, recovery) = open(&disk);
+    assert_eq!((recovery.records, recovery.damage), (before.records, vec![]));
+    append(&mut writer, 1000, 100);
+    commit(&mut writer).unwrap();
+    assert!(disk.files(DIR).len() > segments, "the old segment goes on");
+    assert_eq!(open(&disk).1.records.last().map(|record| record.tag), Some(1000));
+}
+
 #[test]
 fn lost_segment_is_damage() {
     let disk = filled(&vec![vec![800; 5]; 9]);
@@ -376,9 +450,7 @@ fn unreadable_sector_costs_what_it_holds() {
 fn newer_format_is_refused_and_left_alone() {
     let (disk, path, _) = three();
     disk.damage(&path, |content| {
-        content[8] = 2;
-        let crc = crate::base::checksum::crc32(&[&content[..12], &content[16..24]].concat());
-        content[12..16].copy_from_slice(&crc.to_le_bytes());
+        say_version(content, 3);
     });
     let files = disk.files(DIR);
     let result = now(super::super::open(&disk, DIR, OPTIONS)).map(drop);
