@@ -33,7 +33,8 @@ pub(super) struct Chunk {
     pub(super) preamble_last: Option<Sequence>,
     /// Whether the segment has no record yet but its preamble.
     pub(super) fresh: bool,
-    /// How many of the last records are written once, as far as this chunk knows.
+    /// How many of the last records are written once, as far as this chunk knows; between the
+    /// copies of a critical one, of those before it.
     run: u16,
 }
 
@@ -111,8 +112,9 @@ impl Chunk {
         }
         self.run = match fields.role {
             Role::Single => self.run.saturating_add(1),
-            Role::Mark => self.run,
-            Role::First | Role::Second | Role::Alone => 0,
+            // The second copy says what the first does: a sector may take that with others.
+            Role::Mark | Role::First => self.run,
+            Role::Second | Role::Alone => 0,
         };
         self.last = fields.sequence;
         self.tag_max = self.tag_max.max(fields.tag);

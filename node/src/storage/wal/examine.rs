@@ -38,7 +38,8 @@ pub(super) struct Gap {
     pub(super) offset: u64,
     /// The sequences; may be empty.
     pub(super) missing: Range<Sequence>,
-    /// From here on, they are known to be of records that are written once.
+    /// From here on, they are known to be of records that are written once, or a first copy whose
+    /// second is there.
     pub(super) single_from: Sequence,
     /// The header of the one record that is missing, if only its payload is broken.
     pub(super) header: Option<Header>,
@@ -152,8 +153,8 @@ impl Log {
                     // A mark repeats the sequence of the record before it.
                     let is_mark = u64::from(found.header.role == Role::Mark);
                     let until = found.header.sequence + is_mark;
-                    let run = found.header.run;
-                    self.add_missing((found.offset, until, run), before.take());
+                    let next = (found.offset, until, found.header.single_from(until));
+                    self.add_missing(next, before.take());
                     self.add_record(&found, bytes);
                 }
                 Item::Broken(Broken { header: None, .. }) => {
@@ -163,8 +164,8 @@ impl Log {
                 }
                 Item::Broken(broken) => {
                     if let Some(header) = broken.header {
-                        let next = (broken.range.start, header.sequence, header.run);
-                        self.add_missing(next, before.take());
+                        let (until, start) = (header.sequence, broken.range.start);
+                        self.add_missing((start, until, header.single_from(until)), before.take());
                         self.add_broken_payload(&broken, &header);
                     }
                 }
@@ -173,10 +174,11 @@ impl Log {
         assert!(before.is_none(), "broken bytes {before:?} without a record after them");
     }
 
-    /// Accounts for the sequences before those of the record at `offset`; `run` is the record's.
+    /// Accounts for the sequences before `until`, which are missing at `offset`; those from
+    /// `single_from` on are known to be of records that are written once.
     fn add_missing(
         &mut self,
-        (offset, until, run): (usize, Sequence, u16),
+        (offset, until, single_from): (usize, Sequence, Sequence),
         broken: Option<Broken>,
     ) {
         let gaps = self.gaps.len();
@@ -187,7 +189,7 @@ impl Log {
             self.push_gap(to_u64(offset), until, None, "records are missing before this one");
         }
         for gap in self.gaps.iter_mut().skip(gaps) {
-            gap.single_from = until.saturating_sub(u64::from(run));
+            gap.single_from = single_from;
         }
     }
 

@@ -11,7 +11,8 @@
 //!
 //!  header crc  = CRC-32 of (first sequence of the segment, offset in it, bytes 4..40)
 //!  payload crc = CRC-32 of the payload and its zeros
-//!  run         = so many records right before it, and perhaps more, are written once
+//!  run         = so many records right before it, and perhaps more, are written once; in a second
+//!                copy: before the first one
 //! ```
 //! All numbers are little-endian. Two checksums, not one: rot in a payload then leaves its header
 //! readable, so that exactly one record is lost and the log knows which; and the search for the
@@ -102,8 +103,9 @@ pub(super) struct Header {
     pub(super) kind: u8,
     /// What it is to the log.
     pub(super) role: Role,
-    /// At least so many records right before it are [`Role::Single`]. If a sector takes several
-    /// records with it, the next one tells by this that no critical one was among them.
+    /// At least so many records right before it are [`Role::Single`]; of a second copy, right
+    /// before the first. If a sector takes several records with it, the next one tells by this
+    /// that no critical one was among them.
     pub(super) run: u16,
     /// Its number in the log.
     pub(super) sequence: Sequence,
@@ -148,6 +150,13 @@ impl Header {
             durable: fields.get_u64_le(),
         };
         (crc.get_u32_le() == header_crc(place, body)).then_some(header)
+    }
+
+    /// Returns from where on the sequences before `until`, which is this record's or that after a
+    /// mark, are known to be of records that are written once, or its own first copy.
+    pub(super) fn single_from(&self, until: Sequence) -> Sequence {
+        let first_copy = u64::from(self.role == Role::Second);
+        until.saturating_sub(first_copy + u64::from(self.run))
     }
 
     /// Returns the length of the whole record in bytes, a multiple of [`RECORD_ALIGN`].

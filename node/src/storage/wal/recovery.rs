@@ -245,7 +245,7 @@ fn loss_of(records: &[Recovered], gap: &Gap) -> Loss {
     let uncovered = (end - start).saturating_sub(covered);
     // What the next record says: none of the last ones before it is critical.
     let single_from = gap.single_from.clamp(start, end);
-    let unknown = (single_from - start).saturating_sub(covered);
+    let unknown = (single_from - start).saturating_sub(u64::from(is_covered_before));
     let is_pair_lost = match gap.header.map(|header| header.role) {
         Some(Role::First) => !is_covered_after,
         Some(Role::Second) => !is_covered_before,
