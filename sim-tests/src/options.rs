@@ -589,6 +589,9 @@ impl fmt::Display for Options {
         if self.lockstep {
             f.write_str("; in lockstep")?;
         }
+        if self.relaxed_sync {
+            f.write_str("; acknowledges before it syncs")?;
+        }
         if let Some(masterless) = &self.masterless {
             write!(f, "; masterless: {masterless}")?;
         }

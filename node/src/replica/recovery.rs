@@ -63,7 +63,10 @@ fn read(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Replay, DecodeErro
                 // Whatever was lost before is superseded.
                 replay.vote_lost = false;
             }
-            KIND_ENTRY => replay.entry(decode_entry(&record.payload)?),
+            KIND_ENTRY => {
+                replay.entry(decode_entry(&record.payload)?);
+                replay.check_terms()?;
+            }
             KIND_INSTALL => replay.install(codec::decode(&record.payload)?),
             KIND_RECOVERED => replay.recovered(codec::decode(&record.payload)?),
             kind => {
@@ -165,6 +168,20 @@ impl Replay {
         self.entries.push(entry);
     }
 
+    /// Refuses a log in which the last entry is of an earlier term than the one before it. Neither
+    /// a node writes such a log nor a disk makes one, which loses and does not invent.
+    fn check_terms(&self) -> Result<(), DecodeError> {
+        let [.., before, last] = &self.entries[..] else { return Ok(()) };
+        if before.term <= last.term {
+            return Ok(());
+        }
+        let (of, after) = (last.term, before.term);
+        Err(DecodeError::Malformed(format!(
+            "log entry {} of term {of}, after one of term {after}",
+            last.index
+        )))
+    }
+
     fn install(&mut self, meta: SnapshotMeta) {
         let held = self.entries.iter().any(|e| (e.index, e.term) == (meta.index, meta.term));
         // A log that reaches through the snapshot's last entry goes on after it, as in the core.
@@ -219,6 +236,12 @@ impl Replay {
             self.entries.clear();
         }
         self.entries.retain(|entry| entry.index > durable.index);
+        if self.entries.first().is_some_and(|first| first.term < durable.term) {
+            // The tables have another history than these, which what is lost of the log replaced.
+            crate::probe!("recovery.log_is_older_than_tables");
+            self.note_damage(self.last());
+            self.entries.clear();
+        }
         let last = newer(self.last(), durable);
         let damaged_last = self.damaged_last.filter(|damaged| log_end(damaged) > log_end(&last));
         Recovered {
@@ -278,6 +301,32 @@ mod tests {
 
     fn indexes(recovered: &Recovered) -> Vec<(Index, Term)> {
         recovered.entries.iter().map(|entry| (entry.index, entry.term)).collect()
+    }
+
+    /// The accident: a log in which terms go back stopped the node by an assertion of its core.
+    #[test]
+    fn entry_of_an_earlier_term_than_the_one_before_is_malformed() {
+        let replay_of = |terms: &[Term]| {
+            let mut replay = after(SnapshotMeta::default());
+            let mut entries = (1..).zip(terms).map(|(index, term)| entry(index, *term));
+            entries.try_for_each(|entry| {
+                replay.entry(entry);
+                replay.check_terms()
+            })
+        };
+        assert_eq!(replay_of(&[2, 2, 7]), Ok(()));
+        assert!(matches!(replay_of(&[2, 35, 2]), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn entries_of_an_earlier_term_than_the_tables_are_not_gone_on_from() {
+        let mut replay = after(meta(4, 7));
+        for index in 4..7 {
+            replay.entry(entry(index, 5));
+        }
+        let recovered = replay.finish();
+        assert_eq!(indexes(&recovered), []);
+        assert_eq!((recovered.snapshot, recovered.damaged_last), (meta(4, 7), None));
     }
 
     /// The accident: an entry of index 0 or of the last index let what is reckoned with overflow.

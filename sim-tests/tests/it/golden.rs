@@ -5,7 +5,7 @@ use std::path::Path;
 use sim_tests::golden::{self, Files};
 
 /// The directories below `tests/fixtures`, the oldest first.
-const FIXTURES: [&str; 1] = ["data-v1"];
+const FIXTURES: [&str; 2] = ["data-v1", "data-v2"];
 
 fn fixture(name: &str) -> Files {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
