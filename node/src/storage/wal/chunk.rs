@@ -94,6 +94,10 @@ impl Chunk {
             fields.sequence,
             self.last
         );
+        if fields.role != Role::Mark && fields.sequence > self.last + 1 {
+            // A record that is copied behind a gap knows nothing of what is missing there.
+            self.run = 0;
+        }
         self.bytes.resize(self.bytes.len().next_multiple_of(RECORD_ALIGN), 0);
         let place = Place { segment: self.segment, offset: self.offset + to_u64(start) };
         let (head, payload) = self.bytes.split_at_mut(payload_start);
@@ -141,5 +145,29 @@ impl Chunk {
         self.offset = self.end();
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Encodes single records with these sequences; returns what each says of those before it.
+    fn runs(sequences: &[Sequence]) -> Vec<u16> {
+        let mut chunk = Chunk::begin(5, 1 << 16);
+        let run_of = |sequence: &Sequence| {
+            let start = chunk.bytes.len();
+            let (role, durable) = (Role::Single, 0);
+            chunk.push(Fields { kind: 1, role, sequence: *sequence, tag: 0, durable }, &[7]);
+            let place = Place { segment: 5, offset: to_u64(start) };
+            Header::decode(&chunk.bytes[start..], place).map(|header| header.run)
+        };
+        sequences.iter().filter_map(run_of).collect()
+    }
+
+    #[test]
+    fn record_behind_a_gap_says_nothing_of_what_is_missing() {
+        assert_eq!(runs(&[5, 6, 7]), [0, 1, 2]);
+        assert_eq!(runs(&[5, 8, 9]), [0, 0, 1], "6 and 7 may be a vote");
     }
 }
