@@ -35,11 +35,24 @@ use std::path::Path;
 
 pub use bounds::check;
 
+/// What a target is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One format, read from bytes: a small input takes a few microseconds.
+    Decoder,
+    /// What a node or a command makes of whole files.
+    Recovery,
+    /// A script: the input says what happens.
+    Script,
+}
+
 /// A target; its name is also its folder in `corpus/`.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Its name.
     pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
     /// What it is about, in a few words.
     pub what: &'static str,
     /// Runs one input.

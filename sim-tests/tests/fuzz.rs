@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use mangrove_fuzz::{Target, replay};
+use mangrove_fuzz::{Kind, Target, replay};
 use serde_json::{Value as Json, json};
 use sim_tests::case::Case;
 use sim_tests::options::{Mode, Plan, Profile};
@@ -25,6 +25,7 @@ const MADE_UP_FILES: usize = 2_000;
 /// A run written down.
 const REPLAY_FILE: Target = Target {
     name: "replay_file",
+    kind: Kind::Decoder,
     what: "a run written down: bytes, or a file with other values in it",
     run: replay_file,
     seeds: replay_file_seeds,

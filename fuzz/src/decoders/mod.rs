@@ -22,11 +22,11 @@ mod snapshot;
 pub(crate) mod table;
 mod text;
 mod wal;
-mod wire;
+pub(crate) mod wire;
 
-use crate::Target;
+use crate::{Kind, Target};
 
-/// The decoders, the quickest first.
+/// The decoders, then the recoveries.
 pub const TARGETS: &[Target] = &[
     FRAME,
     HANDSHAKE,
@@ -38,25 +38,27 @@ pub const TARGETS: &[Target] = &[
     PLACE,
     NOTE,
     SESSION_TABLE,
-    SESSION_TOKEN,
     NAME_PLATE,
     MANIFEST,
     TABLE,
-    TABLE_ALTERED,
     SNAPSHOT,
+    WAL_SEGMENT,
+    CONFIGURATION,
+    HISTORY,
+    IMPORT,
+    NOTE_START,
+    TABLE_ALTERED,
     SNAPSHOT_ALTERED,
     BACKUP,
     WAL,
     WAL_ALTERED,
     STORE_ALTERED,
-    CONFIGURATION,
-    HISTORY,
-    IMPORT,
 ];
 
 /// Frames in arbitrary pieces.
 pub const FRAME: Target = Target {
     name: "frame",
+    kind: Kind::Decoder,
     what: "frames in arbitrary pieces",
     run: wire::frame,
     seeds: wire::frame_seeds,
@@ -66,6 +68,7 @@ pub const FRAME: Target = Target {
 /// The first frame of a client or a peer, and its answer.
 pub const HANDSHAKE: Target = Target {
     name: "handshake",
+    kind: Kind::Decoder,
     what: "the first frame of a client or a peer, and its answer",
     run: wire::handshake,
     seeds: wire::handshake_seeds,
@@ -75,6 +78,7 @@ pub const HANDSHAKE: Target = Target {
 /// What a client asks.
 pub const REQUEST: Target = Target {
     name: "request",
+    kind: Kind::Decoder,
     what: "what a client asks",
     run: wire::request,
     seeds: wire::request_seeds,
@@ -84,6 +88,7 @@ pub const REQUEST: Target = Target {
 /// What a client is answered.
 pub const RESPONSE: Target = Target {
     name: "response",
+    kind: Kind::Decoder,
     what: "what a client is answered",
     run: wire::response,
     seeds: wire::response_seeds,
@@ -93,6 +98,7 @@ pub const RESPONSE: Target = Target {
 /// What peers of both modes say.
 pub const PEER_MESSAGE: Target = Target {
     name: "peer_message",
+    kind: Kind::Decoder,
     what: "what peers of both modes say",
     run: wire::peer_message,
     seeds: wire::peer_message_seeds,
@@ -102,6 +108,7 @@ pub const PEER_MESSAGE: Target = Target {
 /// An entry of the replicated log, as the state machine reads it.
 pub const COMMAND: Target = Target {
     name: "command",
+    kind: Kind::Decoder,
     what: "an entry of the replicated log, as the state machine reads it",
     run: wire::command,
     seeds: wire::command_seeds,
@@ -111,6 +118,7 @@ pub const COMMAND: Target = Target {
 /// The payloads of log records of both modes.
 pub const LOG_RECORD: Target = Target {
     name: "log_record",
+    kind: Kind::Decoder,
     what: "the payloads of log records of both modes",
     run: wire::log_record,
     seeds: wire::log_record_seeds,
@@ -120,6 +128,7 @@ pub const LOG_RECORD: Target = Target {
 /// Keycode: cell places.
 pub const PLACE: Target = Target {
     name: "place",
+    kind: Kind::Decoder,
     what: "keycode: cell places",
     run: keycode::place,
     seeds: keycode::place_seeds,
@@ -129,8 +138,19 @@ pub const PLACE: Target = Target {
 /// The notes of a masterless node.
 pub const NOTE: Target = Target {
     name: "note",
+    kind: Kind::Decoder,
     what: "the notes of a masterless node",
     run: notes::note,
+    seeds: notes::note_seeds,
+    bytes_max: DECODED,
+};
+
+/// The start of a masterless node that finds such notes.
+pub const NOTE_START: Target = Target {
+    name: "note_start",
+    kind: Kind::Recovery,
+    what: "the start of a masterless node that finds such notes",
+    run: notes::start,
     seeds: notes::note_seeds,
     bytes_max: DECODED,
 };
@@ -138,24 +158,17 @@ pub const NOTE: Target = Target {
 /// The sessions of clients in a snapshot.
 pub const SESSION_TABLE: Target = Target {
     name: "session_table",
+    kind: Kind::Decoder,
     what: "the sessions of clients in a snapshot",
     run: session::table,
     seeds: session::table_seeds,
     bytes_max: DECODED,
 };
 
-/// What a client's session makes of any answers.
-pub const SESSION_TOKEN: Target = Target {
-    name: "session_token",
-    what: "what a client's session makes of any answers",
-    run: session::token,
-    seeds: session::token_seeds,
-    bytes_max: (256 << 10, 256),
-};
-
 /// NODE: whose data directory it is.
 pub const NAME_PLATE: Target = Target {
     name: "name_plate",
+    kind: Kind::Decoder,
     what: "NODE: whose data directory it is",
     run: snapshot::name_plate,
     seeds: snapshot::name_plate_seeds,
@@ -165,6 +178,7 @@ pub const NAME_PLATE: Target = Target {
 /// MANIFEST, blind.
 pub const MANIFEST: Target = Target {
     name: "manifest",
+    kind: Kind::Decoder,
     what: "MANIFEST, blind",
     run: table::manifest,
     seeds: table::manifest_seeds,
@@ -174,6 +188,7 @@ pub const MANIFEST: Target = Target {
 /// A table, blind: open, read, walk, verify.
 pub const TABLE: Target = Target {
     name: "table",
+    kind: Kind::Decoder,
     what: "a table, blind: open, read, walk, verify",
     run: table::table,
     seeds: table::table_seeds,
@@ -183,6 +198,7 @@ pub const TABLE: Target = Target {
 /// A whole table, altered: never another cell than was written.
 pub const TABLE_ALTERED: Target = Target {
     name: "table_altered",
+    kind: Kind::Recovery,
     what: "a whole table, altered: never another cell than was written",
     run: table::altered,
     seeds: table::altered_seeds,
@@ -192,6 +208,7 @@ pub const TABLE_ALTERED: Target = Target {
 /// A snapshot, blind: verify, read.
 pub const SNAPSHOT: Target = Target {
     name: "snapshot",
+    kind: Kind::Decoder,
     what: "a snapshot, blind: verify, read",
     run: snapshot::snapshot,
     seeds: snapshot::snapshot_seeds,
@@ -201,6 +218,7 @@ pub const SNAPSHOT: Target = Target {
 /// A whole snapshot, altered and received in pieces: refused.
 pub const SNAPSHOT_ALTERED: Target = Target {
     name: "snapshot_altered",
+    kind: Kind::Recovery,
     what: "a whole snapshot, altered and received in pieces: refused",
     run: snapshot::altered,
     seeds: snapshot::altered_seeds,
@@ -210,15 +228,27 @@ pub const SNAPSHOT_ALTERED: Target = Target {
 /// Restoring any snapshot to a new node.
 pub const BACKUP: Target = Target {
     name: "backup",
+    kind: Kind::Recovery,
     what: "restoring any snapshot to a new node",
     run: snapshot::backup,
     seeds: snapshot::backup_seeds,
     bytes_max: (24 << 20, 64),
 };
 
+/// A segment of a log, blind.
+pub const WAL_SEGMENT: Target = Target {
+    name: "wal_segment",
+    kind: Kind::Decoder,
+    what: "a segment of a log, blind",
+    run: wal::segment,
+    seeds: wal::segment_seeds,
+    bytes_max: (64 << 10, 64),
+};
+
 /// Segments of any content under any name, blind, and the replay of both modes.
 pub const WAL: Target = Target {
     name: "wal",
+    kind: Kind::Recovery,
     what: "segments of any content under any name, blind, and the replay of both modes",
     run: wal::blind,
     seeds: wal::blind_seeds,
@@ -228,6 +258,7 @@ pub const WAL: Target = Target {
 /// A whole log, altered: no record but those that were written.
 pub const WAL_ALTERED: Target = Target {
     name: "wal_altered",
+    kind: Kind::Recovery,
     what: "a whole log, altered: no record but those that were written",
     run: wal::altered,
     seeds: wal::altered_seeds,
@@ -237,6 +268,7 @@ pub const WAL_ALTERED: Target = Target {
 /// A whole table store, altered: open, read, scrub, verify, salvage.
 pub const STORE_ALTERED: Target = Target {
     name: "store_altered",
+    kind: Kind::Recovery,
     what: "a whole table store, altered: open, read, scrub, verify, salvage",
     run: table::store_altered,
     seeds: table::store_altered_seeds,
@@ -246,6 +278,7 @@ pub const STORE_ALTERED: Target = Target {
 /// TOML: of a node, and of a cluster on this machine.
 pub const CONFIGURATION: Target = Target {
     name: "configuration",
+    kind: Kind::Decoder,
     what: "TOML: of a node, and of a cluster on this machine",
     run: text::configuration,
     seeds: text::configuration_seeds,
@@ -255,6 +288,7 @@ pub const CONFIGURATION: Target = Target {
 /// JSON Lines: what clients asked and were told.
 pub const HISTORY: Target = Target {
     name: "history",
+    kind: Kind::Decoder,
     what: "JSON Lines: what clients asked and were told",
     run: text::history,
     seeds: text::history_seeds,
@@ -264,6 +298,7 @@ pub const HISTORY: Target = Target {
 /// JSON Lines: cells and changes.
 pub const IMPORT: Target = Target {
     name: "import",
+    kind: Kind::Decoder,
     what: "JSON Lines: cells and changes",
     run: text::import,
     seeds: text::import_seeds,

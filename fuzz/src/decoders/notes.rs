@@ -11,30 +11,42 @@ use super::wire::entries;
 /// Most notes of one start.
 const NOTES_MAX: usize = 8;
 
-/// Notes one after the other, then the start of a node that finds them:
+/// Notes one after the other:
 ///
 /// ```text
-/// place_len u8 │ content_len u8 │ place │ content
+/// (place_len u8 │ content_len u8 │ place │ content)*
 /// ```
-/// They are cells of a store, so there is one at each place.
 pub(super) fn note(mut input: &[u8]) {
-    let mut found = BTreeMap::new();
-    while let Some((&[place_len, content_len], rest)) = input.split_first_chunk::<2>() {
-        let (place, rest) = rest.split_at(usize::from(place_len).min(rest.len()));
-        let (content, rest) = rest.split_at(usize::from(content_len).min(rest.len()));
-        input = rest;
+    for _ in 0..NOTES_MAX {
+        let Some((place, content)) = next(&mut input) else { break };
         judge(place, content);
-        let kept = notes::recovered_content(place, content);
-        assert!(content.starts_with(kept), "{kept:?} is not the head of {content:?}");
+    }
+}
+
+/// The same, and a node that finds them. They are cells of a store, so there is one at each place.
+pub(super) fn start(mut input: &[u8]) {
+    let mut notes = BTreeMap::new();
+    while notes.len() < NOTES_MAX
+        && let Some((place, content)) = next(&mut input)
+    {
         let payload = |bytes: &[u8]| Payload::new(bytes.to_vec()).unwrap_or_default();
-        found.insert(place, (payload(place), payload(kept)));
-        if found.len() == NOTES_MAX {
-            break;
-        }
+        let kept = notes::recovered_content(place, content);
+        notes.insert(place, (payload(place), payload(kept)));
     }
-    if !found.is_empty() {
-        start(found.into_values().collect());
-    }
+    let ids = [NodeId(1), NodeId(2), NodeId(3)];
+    let config = Config::new(NodeId(2), ids.to_vec(), Placement::new(&ids, 3, 2));
+    let notes = notes.into_values().collect();
+    let recovered = Recovered { generation_step: 1, persisted: 0, notes, is_damaged: false };
+    drop(Dynamo::new(config, recovered, Rng::new(1), Instant::from_nanos(0)));
+}
+
+/// Takes a note's place and content from the input.
+fn next<'a>(input: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let (&[place_len, content_len], rest) = input.split_first_chunk::<2>()?;
+    let (place, rest) = rest.split_at(usize::from(place_len).min(rest.len()));
+    let (content, rest) = rest.split_at(usize::from(content_len).min(rest.len()));
+    *input = rest;
+    Some((place, content))
 }
 
 fn judge(place: &[u8], content: &[u8]) {
@@ -53,15 +65,10 @@ fn judge(place: &[u8], content: &[u8]) {
     if let Some((target, entries)) = notes::hint(place, content) {
         assert!(!notes::is_batch(place), "a hint for {target} of {entries:?} is no batch");
     }
+    let kept = notes::recovered_content(place, content);
+    assert!(content.starts_with(kept), "{kept:?} is not the head of {content:?}");
     let is_floor = notes::floor(place, content).is_some();
     assert!(!(is_floor && notes::is_damaged(place)), "{place:?} is of two kinds");
-}
-
-fn start(notes: Vec<(Payload, Payload)>) {
-    let ids = [NodeId(1), NodeId(2), NodeId(3)];
-    let config = Config::new(NodeId(2), ids.to_vec(), Placement::new(&ids, 3, 2));
-    let recovered = Recovered { generation_step: 1, persisted: 0, notes, is_damaged: false };
-    drop(Dynamo::new(config, recovered, Rng::new(1), Instant::from_nanos(0)));
 }
 
 pub(super) fn note_seeds() -> Vec<Vec<u8>> {

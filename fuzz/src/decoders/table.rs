@@ -66,17 +66,18 @@ fn tables() -> &'static [Whole; 2] {
     TABLES.get_or_init(|| [build(Compression::None, 6, 8), build(Compression::Lz4, 9, 6)])
 }
 
-fn open(bytes: &[u8], meta: &TableMeta) -> Result<Arc<Table<BytesFile>>, StorageError> {
+fn open(file: BytesFile, meta: &TableMeta) -> Result<Arc<Table<BytesFile>>, StorageError> {
     let cache = Arc::new(BlockCache::new(0));
-    Table::open(BytesFile::of(bytes), "table".to_owned(), meta, &cache).map(Arc::new)
+    Table::open(file, "table".to_owned(), meta, &cache).map(Arc::new)
 }
 
 /// The whole file, blind.
 pub(super) fn table(input: &[u8]) {
     blindly(|| {
-        walk(input);
-        let own = read_own_meta(BytesFile::of(input), "table".to_owned(), NUMBER);
-        let Ok(Ok(table)) = own.map(|meta| open(input, &meta)) else { return };
+        let file = BytesFile::of(input);
+        walk(file.clone());
+        let own = read_own_meta(file.clone(), "table".to_owned(), NUMBER);
+        let Ok(Ok(table)) = own.map(|meta| open(file, &meta)) else { return };
         let verified = verify(&table);
         let mut cursor = Arc::clone(&table).cursor();
         let (mut count, mut last) = (0_u64, None);
@@ -128,10 +129,11 @@ fn look_up(table: &Table<BytesFile>, place: &[u8], is_row: bool) -> LookedUp {
 }
 
 /// Goes through what the blocks hold without the index; returns it.
-fn walk(bytes: &[u8]) -> Known {
+fn walk(file: BytesFile) -> Known {
     let mut known = Known::new();
     let mut end = 0;
-    let opened = TableWalk::open(BytesFile::of(bytes), "table".to_owned(), NUMBER);
+    let len = file.0.len();
+    let opened = TableWalk::open(file, "table".to_owned(), NUMBER);
     let Ok(mut pieces) = opened else { return known };
     while let Some(piece) = pieces.next_piece() {
         match piece {
@@ -152,7 +154,7 @@ fn walk(bytes: &[u8]) -> Known {
             }
         }
     }
-    assert!(end <= bytes.len() as u64, "damage up to {end} of {} bytes", bytes.len());
+    assert!(end <= len as u64, "damage up to {end} of {len} bytes");
     known
 }
 
@@ -175,10 +177,11 @@ pub(super) fn altered(input: &[u8]) {
     let mut files: Files = vec![("table".to_owned(), Some(whole.bytes.clone()))];
     let is_altered = edits::alter(&mut files, edits);
     let Some((_, Some(bytes))) = files.first() else { return };
-    for (order, cell) in &walk(bytes) {
+    let file = BytesFile::of(bytes);
+    for (order, cell) in &walk(file.clone()) {
         assert_eq!(whole.known.get(order), Some(cell), "{order:?} is in no good block");
     }
-    let table = match open(bytes, &whole.meta) {
+    let table = match open(file, &whole.meta) {
         Ok(table) => table,
         Err(error) => {
             assert!(is_altered, "a whole table: {error}");

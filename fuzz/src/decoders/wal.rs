@@ -1,4 +1,4 @@
-//! The write-ahead log: what recovery makes of any directory.
+//! The write-ahead log: its segments, and what recovery makes of any directory.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -19,6 +19,9 @@ use crate::edits::{self, Files};
 
 const DIR: &str = "wal";
 const OPTIONS: Options = Options { segment_bytes: 4 << 10 };
+
+/// What a segment's first record begins behind.
+const SECTOR_BYTES: usize = 512;
 
 /// Most segments of a blind directory.
 const SEGMENTS_MAX: usize = 3;
@@ -67,6 +70,32 @@ fn live_on(disk: &TestDisk) -> Option<Recovery> {
 }
 
 /// ```text
+/// first u8: first sequence of the segment │ content behind its first sector
+/// ```
+pub(super) fn segment(input: &[u8]) {
+    let Some((&first, content)) = input.split_first() else { return };
+    let bytes = [&[0; SECTOR_BYTES], content].concat();
+    let payloads = blindly(|| wal::fuzzed::segment(u64::from(first), &bytes));
+    for (sequence, payload) in payloads {
+        assert!(sequence >= u64::from(first), "#{sequence} in a segment that begins with #{first}");
+        assert!(payload.end <= bytes.len(), "payload at {payload:?} of {} bytes", bytes.len());
+    }
+}
+
+pub(super) fn segment_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for is_masterless in [false, true] {
+        let files = blindly(|| segments(&log(is_masterless)));
+        let Some((_, Some(whole))) = files.into_iter().next() else { panic!("a log of no file") };
+        let used = whole.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        for end in [SECTOR_BYTES + 64, SECTOR_BYTES + 200, used] {
+            seeds.push([&[1], whole.get(SECTOR_BYTES..end.min(used)).unwrap_or_default()].concat());
+        }
+    }
+    seeds
+}
+
+/// ```text
 /// flags u8: where the tables are (bits 0 to 3), the mode to replay (bit 4)
 /// (first u64 LE │ len u16 LE │ content)*       segments, named by their first sequence
 /// ```
@@ -83,7 +112,7 @@ pub(super) fn blind(input: &[u8]) {
         rest = tail;
         let mut bytes = if len & 0x8000 == 0 { Vec::new() } else { header(first) };
         bytes.extend_from_slice(content);
-        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 0);
         disk.plant(&format!("{DIR}/{first:016x}.wal"), bytes);
     }
     blindly(|| {
@@ -113,7 +142,7 @@ fn header(first: u64) -> Vec<u8> {
         blindly(|| {
             let disk = TestDisk::default();
             drop(open(&disk));
-            disk.contents(&format!("{DIR}/{:016x}.wal", 1))[..512].to_vec()
+            disk.contents(&format!("{DIR}/{:016x}.wal", 1))[..SECTOR_BYTES].to_vec()
         })
     });
     // Of its fields only the first sequence differs from segment to segment.

@@ -381,11 +381,11 @@ pub(super) fn entries() -> Vec<Entry> {
     ]
 }
 
-pub(super) fn key(text: &str) -> Key {
+pub(crate) fn key(text: &str) -> Key {
     Key::new(text.to_owned()).unwrap_or_default()
 }
 
-pub(super) fn column(text: &str) -> Column {
+pub(crate) fn column(text: &str) -> Column {
     Column::new(text.to_owned()).unwrap_or_default()
 }
 

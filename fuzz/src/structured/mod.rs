@@ -1,4 +1,4 @@
-//! Scripts: what happens to a store, a cluster or a set of replicas, drawn from the input.
+//! Scripts: what happens to a store, a cluster, a set of replicas or a client, drawn from the input.
 //!
 //! The input is read with the crate `arbitrary`, event by event until it ends, so that every input
 //! is a script and a small change of it is a small change of what happens. The events are those of
@@ -12,16 +12,28 @@
 
 mod clusters;
 mod merge;
+mod session;
 mod store;
 
-use crate::Target;
+use crate::{Kind, Target};
 
 /// The structured targets, the slowest last.
-pub const TARGETS: &[Target] = &[MERGE, STORE, RAFT, DYNAMO_WRITES, DYNAMO_READS];
+pub const TARGETS: &[Target] = &[SESSION_TOKEN, MERGE, STORE, RAFT, DYNAMO_WRITES, DYNAMO_READS];
+
+/// What a client's session makes of any answers.
+pub const SESSION_TOKEN: Target = Target {
+    name: "session_token",
+    kind: Kind::Script,
+    what: "what a client's session makes of any answers",
+    run: session::token,
+    seeds: session::token_seeds,
+    bytes_max: (256 << 10, 256),
+};
 
 /// One merge rule: memtable, tables, compaction, coordinator, anti-entropy.
 pub const MERGE: Target = Target {
     name: "merge",
+    kind: Kind::Script,
     what: "one merge rule: memtable, tables, compaction, coordinator, anti-entropy",
     run: merge::merge,
     seeds: scripts,
@@ -31,6 +43,7 @@ pub const MERGE: Target = Target {
 /// The table store against a map, with crashes and power losses.
 pub const STORE: Target = Target {
     name: "store",
+    kind: Kind::Script,
     what: "the table store against a map, with crashes and power losses",
     run: store::store,
     seeds: scripts,
@@ -40,6 +53,7 @@ pub const STORE: Target = Target {
 /// A cluster of the primary-backup mode under any schedule.
 pub const RAFT: Target = Target {
     name: "raft",
+    kind: Kind::Script,
     what: "a cluster of the primary-backup mode under any schedule",
     run: clusters::raft,
     seeds: scripts,
@@ -49,6 +63,7 @@ pub const RAFT: Target = Target {
 /// A masterless cluster under any schedule: writes, hints, batches.
 pub const DYNAMO_WRITES: Target = Target {
     name: "dynamo_writes",
+    kind: Kind::Script,
     what: "a masterless cluster under any schedule: writes, hints, batches",
     run: clusters::dynamo_writes,
     seeds: scripts,
@@ -58,6 +73,7 @@ pub const DYNAMO_WRITES: Target = Target {
 /// A masterless cluster under any schedule: reads, repair, convergence.
 pub const DYNAMO_READS: Target = Target {
     name: "dynamo_reads",
+    kind: Kind::Script,
     what: "a masterless cluster under any schedule: reads, repair, convergence",
     run: clusters::dynamo_reads,
     seeds: scripts,

@@ -13,6 +13,9 @@ use crate::raft::{
 pub(in crate::raft) struct Oracle {
     /// Every entry that any node ever took for committed.
     committed: BTreeMap<Index, Entry>,
+    /// The term in which each of them was committed, or a later one: that of who took it for
+    /// committed first.
+    committed_in: BTreeMap<Index, Term>,
     /// The leader of each term.
     leaders: BTreeMap<Term, NodeId>,
     /// Up to where each running node's commit index was looked at.
@@ -154,7 +157,8 @@ impl Oracle {
         }
     }
 
-    /// At most one leader per term, and it has everything that was ever committed before.
+    /// At most one leader per term, and it has everything that was committed in earlier ones. One
+    /// whose votes arrive when later terms have begun need not have what those have committed.
     fn check_leader(&mut self, raft: &Raft) {
         if raft.role() != Role::Leader {
             return;
@@ -166,6 +170,9 @@ impl Oracle {
             return;
         }
         for (&index, entry) in self.committed.range(raft.log().first_index()..) {
+            if self.committed_in.get(&index).is_some_and(|&committed_in| committed_in >= term) {
+                continue;
+            }
             let held = raft.log().entry(index);
             assert!(
                 held == Some(entry),
@@ -194,6 +201,7 @@ impl Oracle {
                     assert!(!self.refused.contains(&token), "#{token} was refused, see {entry}");
                 }
                 self.committed.insert(entry.index, entry.clone());
+                self.committed_in.insert(entry.index, raft.term());
                 continue;
             };
             assert!(
@@ -226,5 +234,49 @@ fn command(entry: &Entry) -> Option<Token> {
     match &entry.kind {
         EntryKind::Noop => None,
         EntryKind::Command(command) => command.as_bytes().try_into().ok().map(Token::from_le_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cluster, Envelope};
+    use super::*;
+    use crate::base::Core as _;
+
+    const N1: NodeId = NodeId(1);
+    const N2: NodeId = NodeId(2);
+
+    fn wait_for_deadline(cluster: &mut Cluster, id: NodeId) {
+        let deadline = cluster.node(id).raft().deadline();
+        cluster.now = cluster.now.max(deadline);
+        cluster.tick(id);
+    }
+
+    fn is_vote(envelope: &Envelope) -> bool {
+        matches!(envelope.message, Message::VoteReply { granted: true, .. })
+    }
+
+    #[test]
+    fn leader_of_a_passed_term_lacks_what_later_ones_have_committed() {
+        let mut cluster = Cluster::new(3, 1, |_, _| {});
+        wait_for_deadline(&mut cluster, N1);
+        let is_cast = |cluster: &Cluster| cluster.network.iter().any(is_vote);
+        cluster.flow_until(|_| false, is_cast);
+        let Some(at) = cluster.network.iter().position(is_vote) else { panic!("no vote") };
+        let Some(late) = cluster.network.remove(at) else { panic!("no vote") };
+        let is_cut = |from, to| from == N1 || to == N1;
+        cluster.settle(is_cut);
+        while cluster.leader() != Some(N2) {
+            wait_for_deadline(&mut cluster, N2);
+            cluster.settle(is_cut);
+        }
+        assert!(cluster.oracle.committed() > 0, "nothing is committed in the later term");
+
+        cluster.deliver(late);
+        let (raft, later) = (cluster.node(N1).raft(), cluster.node(N2).raft());
+        assert_eq!((raft.role(), later.role()), (Role::Leader, Role::Leader));
+        assert!(raft.term() < later.term(), "{} and {}", raft.term(), later.term());
+        cluster.settle(|_, _| false);
+        assert_eq!(cluster.leader(), Some(N2));
     }
 }

@@ -123,6 +123,8 @@
 mod chunk;
 mod dump;
 mod examine;
+#[cfg(feature = "testing")]
+pub mod fuzzed;
 mod record;
 mod recovery;
 mod scan;
