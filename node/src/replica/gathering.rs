@@ -20,6 +20,9 @@
 //!    not slow down followers that could commit without it. No write waits for more than
 //!    [`TURNS_MAX`] turns.
 //! 2. Writes leave in the order in which they came.
+//! 3. Nobody waits in turns while a sync is under way: its end is an event, and a loop that goes
+//!    round meanwhile takes a processor from those who work. In the masterless mode the sync may
+//!    be that of a peer's write.
 
 use std::time::Duration;
 
@@ -106,6 +109,8 @@ impl<W> Gathering<W> {
     pub(super) fn take(&mut self, now: Instant, leads: bool) -> Vec<W> {
         let is_early = self.deadline().is_some_and(|deadline| now < deadline);
         if leads && self.syncing.is_some() && is_early {
+            // A peer's write may have begun this sync between two turns. Its end brings the next.
+            self.turns = 0;
             return Vec::new();
         }
         if leads && self.are_more_coming() {
@@ -203,6 +208,22 @@ mod tests {
             gathering.add(Instant::default(), token);
         }
         assert_eq!(gathering.take(Instant::default(), true).len(), gathering.usual);
+    }
+
+    #[test]
+    fn sync_that_begins_meanwhile_ends_the_turns() {
+        let mut gathering = busy();
+        gathering.add(Instant::default(), 1);
+        assert!(gathering.take(Instant::default(), true).is_empty());
+        assert!(gathering.wants_turn());
+        gathering.on_persist(9);
+        assert!(gathering.take(Instant::default(), true).is_empty());
+        assert!(!gathering.wants_turn(), "the loop would go round until the sync is done");
+        gathering.on_persisted(9);
+        gathering.add(Instant::default(), 2);
+        assert!(gathering.take(Instant::default(), true).is_empty());
+        assert!(gathering.wants_turn());
+        assert_eq!(gathering.take(Instant::default(), true), [1, 2]);
     }
 
     #[test]

@@ -80,8 +80,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         let inbox = Inbox::new(config.requests_max);
         let wal_bytes = writer.wal_bytes();
         let (log, state) = (Arc::new(LogQueue::default()), Arc::new(StateQueue::default()));
-        // Every node coordinates.
-        log.set_serves(true);
+        log.set_gathers();
         let (queue, to_loop) = (Arc::clone(&log), Arc::clone(&inbox));
         let log_task = LogTask::new(env.clone(), writer, queue, to_loop, config.sync_policy);
         env.spawn("log", log_task.run());
