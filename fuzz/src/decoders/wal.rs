@@ -62,7 +62,10 @@ fn live_on(disk: &TestDisk) -> Option<Recovery> {
         writer.prepare().await
     });
     assert_eq!(written, Ok(()), "the disk is well");
-    let Some((_, last)) = open(disk) else { panic!("it opened twice, and not after a write") };
+    let Some((_, last)) = open(disk) else {
+        assert!(!wal::fuzzed::is_within_reach(sequence + 1), "it opened twice, not after a write");
+        return Some(first);
+    };
     let mut expected = known(&first);
     expected.insert(sequence, (KIND_ENTRY, 7, b"the next".to_vec()));
     assert_eq!(known(&last), expected, "what was written is found, and what was there");

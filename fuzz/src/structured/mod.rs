@@ -1,4 +1,4 @@
-//! Scripts: what happens to a store, a cluster, a set of replicas or a client, drawn from the input.
+//! Scripts: what happens to a store, a cluster, replicas or a client, drawn from the input.
 //!
 //! The input is read with the crate `arbitrary`, event by event until it ends, so that every input
 //! is a script and a small change of it is a small change of what happens. The events are those of

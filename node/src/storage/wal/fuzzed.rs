@@ -2,10 +2,15 @@
 
 use std::ops::Range;
 
-use super::Sequence;
 use super::record::{Header, Place, Role};
 use super::scan::{Item, scan};
 use super::segment::{self, to_u64};
+use super::{SEQUENCE_MAX, Sequence};
+
+/// Tells whether a log that has come so far can be opened.
+pub fn is_within_reach(next: Sequence) -> bool {
+    next < SEQUENCE_MAX
+}
 
 /// Reads the bytes of the segment that begins with `first`, its first sector included, as a start
 /// does; returns where the payloads of its records are.

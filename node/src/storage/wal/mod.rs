@@ -199,6 +199,11 @@ pub async fn open<D: Disk>(
 
     let mut log = examine::examine(disk, dir).await?;
     let recovery = recovery::judge(dir, &mut log);
+    if recovery.next >= SEQUENCE_MAX {
+        // What is written next would not be believed. Nobody gets there; somebody made this file.
+        let (path, found) = (dir.to_owned(), format!("sequence {:x}", recovery.next));
+        return Err(StorageError::Format { path, found, expected: "a sequence within reach" });
+    }
     let settled = recovery::settle(disk, dir, &options, &mut log, &recovery).await?;
     // Also if no name is new: the node may have crashed before it synced the last one.
     disk.sync_dir(dir).await.map_err(segment::never_retry)?;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::record::Role;
 use super::super::scan::{Item, scan};
 use super::super::segment::to_u64;
-use super::super::{Loss, inspect, segment, unwitnessed};
+use super::super::{Loss, SEQUENCE_MAX, inspect, segment, unwitnessed};
 use super::*;
 use crate::base::Rng;
 use crate::storage::test_disk::{Faults, TestDisk};
@@ -490,4 +490,25 @@ fn dump_tells_of_records_and_damage_and_changes_nothing() {
     assert!(text.contains("missing 2..3, lost Records"), "{text}");
     assert!(text.contains("torn: nothing"), "{text}");
     assert_eq!(disk.files(DIR), files);
+}
+
+#[test]
+fn log_that_comes_to_the_last_sequence_is_refused() {
+    let with_segment = |first| {
+        let (disk, mut bytes) = (TestDisk::default(), Vec::new());
+        segment::encode_header(first, &mut bytes);
+        bytes.resize(4096, 0);
+        disk.plant(&segment::path(DIR, first), bytes);
+        disk
+    };
+    let disk = with_segment(SEQUENCE_MAX - 1);
+    let (mut writer, recovery) = open(&disk);
+    assert_eq!(recovery.next, SEQUENCE_MAX - 1);
+    append(&mut writer, 1, 60);
+    assert_eq!(commit(&mut writer), Ok(()));
+    // The next record would not be believed, so nobody may write it.
+    for disk in [disk, with_segment(SEQUENCE_MAX)] {
+        let opened = now(super::super::open(&disk, DIR, OPTIONS)).map(|_| ());
+        assert!(matches!(opened, Err(StorageError::Format { .. })), "{opened:?}");
+    }
 }
