@@ -6,7 +6,7 @@
 //!
 //! A follower's records come from its leader, all at once. A node of the masterless mode has them
 //! from all others and from itself, at any time, and a batch that begins with the first of them
-//! has few. So there it also waits while each turn of the loop brings more ([`TURNS_MAX`]), and
+//! has few. So there it also waits while each turn of the loop brings more (`TURNS_MAX`), and
 //! syncs in place, because what it would do meanwhile is then done before. Measured with 64
 //! connections: a quarter more writes, with a quarter less processor time for each; either of the
 //! two alone gave a tenth or nothing (`docs/performance.md`).
