@@ -14,6 +14,10 @@ use crate::world::{Host, Latency, PowerLoss, Reset, World};
 /// How often, and how many times, a disk is looked at until it is busy.
 const BUSY_POLL: (Duration, u32) = (Duration::from_micros(200), 500);
 
+/// How long the bytes may take that are on their way when the world counts as settled: a stream
+/// that nothing holds up delivers well within a heartbeat.
+const SETTLED_TRANSIT: Duration = Duration::from_millis(20);
+
 impl Cluster {
     /// Says which decision comes next: what it leaves to chance belongs to that number.
     pub fn begin(&mut self, decision: u32) {
@@ -130,7 +134,7 @@ impl Cluster {
             }
             Action::Lie { node, length } => {
                 let others_lead = self.options.masterless.is_some() || self.is_led_by_another(node);
-                if self.is_calm() && others_lead {
+                if self.is_calm() && self.has_settled() && others_lead {
                     self.lying = true;
                     self.lied_to.insert(node, true);
                     self.atlas.note_unnoticed(node);
@@ -161,6 +165,14 @@ impl Cluster {
 
     /// Tells whether a node leads that is another one, runs, and has recovered: what was last seen
     /// of one that does not may be long ago.
+    /// Tells whether the after-effects of earlier faults are over, too: streams flow, and disks
+    /// write. A follower that hears nothing from its leader for seconds after a storm stands for
+    /// election, and would ask a node for its vote that has just lost what its disk lied about.
+    fn has_settled(&self) -> bool {
+        std::env::var("OLD").is_ok()
+            || self.world.transit_left() < SETTLED_TRANSIT && self.world.stall_left().is_zero()
+    }
+
     fn is_led_by_another(&self, node: u64) -> bool {
         let leader = self.watch.leader().map(|leader| leader.0).filter(|leader| *leader != node);
         leader.is_some_and(|leader| {

@@ -11,7 +11,8 @@
 //!   be hours away from the others, for a while or to the end of the run;
 //! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
 //!   forget and its catching up, nothing else goes wrong and it is not asked for a vote: the lie
-//!   is done as one composite step, in a calm world with another node leading.
+//!   is done as one composite step, in a calm world with another node leading, and when nothing is
+//!   held up any more that an earlier fault has lost.
 //!
 //! Faults are data: each has a name, a time and an action, and depends on the seed, the options and
 //! its name alone. `f12` is the twelfth fault of the run; leaving it out, or switching its class

@@ -84,6 +84,15 @@ impl World {
         self.shared.with(|state| state.net.hold(&mut state.core, from, to, Hold::Block));
     }
 
+    /// Returns how long it takes until all has arrived that is on its way between servers now.
+    /// What was lost or held comes seconds after the loss or the partition has ended.
+    pub fn transit_left(&self) -> Duration {
+        self.shared.with(|state| {
+            let until = state.net.quiet_at();
+            Duration::from_nanos(until.saturating_sub(state.core.now()))
+        })
+    }
+
     /// Opens one direction again. What was held comes after a retransmission delay.
     pub fn unblock(&self, from: Host, to: Host) {
         self.shared.with(|state| state.net.release(&mut state.core, from, to, Hold::Block));

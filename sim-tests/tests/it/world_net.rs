@@ -105,6 +105,25 @@ fn burst_of_losses_stalls_longer_than_single_ones() {
 }
 
 #[test]
+fn what_was_lost_is_under_way_when_the_loss_has_ended() {
+    let link = LinkOptions { loss: 0.5, ..calm() };
+    with_pair(1, link, async |mut pair| {
+        assert_eq!(pair.world.transit_left(), Duration::ZERO);
+        for byte in 0..10 {
+            pair.client.write_all(&[byte; 10]).await.unwrap();
+        }
+        pair.world.calm();
+        let left = pair.world.transit_left();
+        assert!(left > 100 * MS, "only {left:?} left");
+        pair.server.read_exact(&mut [0; 100]).await.unwrap();
+        assert_eq!(pair.world.transit_left(), Duration::ZERO);
+        pair.world.block(pair.n2, pair.n1);
+        pair.client.write_all(b"held").await.unwrap();
+        assert!(pair.world.transit_left() > 3_600_000 * MS, "nothing passes a partition");
+    });
+}
+
+#[test]
 fn slow_segment_is_a_long_delay() {
     let slow = (50 * MS, 100 * MS);
     let latency = Latency::Bimodal { fast: (MS, MS), slow, slow_chance: 0.05 };

@@ -110,6 +110,12 @@ impl Half {
         self.bytes.len()
     }
 
+    /// Returns when the last segment that is on its way arrives; 0 if none is, or nobody waits.
+    pub(super) fn quiet_at(&self) -> u64 {
+        let last = self.segments.back().filter(|_| self.is_live());
+        last.map_or(0, |segment| segment.at)
+    }
+
     /// Appends a segment that arrives at `at`, but never ahead of an earlier one.
     pub(super) fn push(&mut self, at: u64, bytes: &[u8], faults: FaultSet) {
         let at = at.max(self.last_at);

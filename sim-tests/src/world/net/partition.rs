@@ -1,6 +1,6 @@
 //! Faults that are done to links and connections on purpose: partitions, clogs, resets.
 
-use super::connection::{ConnId, EndState, ResetState, Side};
+use super::connection::{ConnId, Connection, EndState, ResetState, Side};
 use super::link::resend_at;
 use super::{Core, Event, Fate, Fault, For, Host, Net, bytes_u64};
 
@@ -142,6 +142,22 @@ impl Net {
             }
         });
         ends.collect()
+    }
+
+    /// Returns when the last of all that is on its way between servers arrives, however it came
+    /// to be held up: a segment that was lost comes seconds after the loss has ended.
+    pub(in crate::world) fn quiet_at(&self) -> u64 {
+        let servers = self.servers();
+        let between_servers = |connection: &&Connection| {
+            [connection.dialer.host, connection.acceptor.host]
+                .iter()
+                .all(|host| servers.contains(host))
+        };
+        let connections = self.connections.iter().map(|(_, connection)| connection);
+        let ends = connections
+            .filter(between_servers)
+            .map(|connection| connection.dialer.quiet_at().max(connection.acceptor.quiet_at()));
+        ends.max().unwrap_or(0)
     }
 
     /// Breaks a connection (N7); an end that is not told is left with silence.
