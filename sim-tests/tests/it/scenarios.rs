@@ -305,9 +305,9 @@ fn evidence_of_rot_is_not_lost_with_the_power() {
 }
 
 /// A segment that was lost is sent again seconds later, when all is well again. A lie in that time
-/// was one fault too many: the follower that still heard nothing elected the node that had just lost
-/// what its disk had lied about, and what that one had acknowledged was gone (found by primary-backup
-/// seed 885840315441).
+/// was one fault too many: the follower that still heard nothing elected the node that had just
+/// lost what its disk had lied about, and what that one had acknowledged was gone (found by seed
+/// 885840315441 of primary-backup).
 #[test]
 fn lie_waits_until_what_was_lost_has_been_sent_again() {
     let report = holds(&busy(62), async |scene| {
