@@ -165,3 +165,39 @@ fn explain(error: &DiskError) -> CliError {
     };
     CliError::Failed(error.to_string()).advise(advice.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::base::{ClusterId, NodeId};
+
+    use super::{FILES_PER_CONNECTION, NodeConfig, limit_connections, raise_file_limit};
+
+    fn config(connections_max: usize) -> NodeConfig {
+        let (listen, node) = ("127.0.0.1:0", NodeId(1));
+        let members = vec![(node, listen.to_owned())];
+        NodeConfig { connections_max, ..NodeConfig::new(ClusterId(1), node, listen, members) }
+    }
+
+    #[test]
+    fn connections_leave_files_for_the_store() {
+        for (asked, files, taken) in [
+            (100, 100 * FILES_PER_CONNECTION, 100),
+            (100, usize::MAX, 100),
+            (100, 100 * FILES_PER_CONNECTION - 1, 99),
+            (100, 0, 0),
+        ] {
+            let mut config = config(asked);
+            limit_connections(&mut config, files);
+            assert_eq!(config.connections_max, taken, "{asked} asked, {files} files");
+        }
+    }
+
+    #[test]
+    fn process_may_have_as_many_files_open_as_it_may_ask_for() {
+        use rustix::process::{Resource, getrlimit};
+        let files = raise_file_limit();
+        let limit = getrlimit(Resource::Nofile);
+        let most = limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap());
+        assert_eq!(files, most, "the limit now: {limit:?}");
+    }
+}

@@ -169,8 +169,7 @@ impl Cluster {
     /// write. A follower that hears nothing from its leader for seconds after a storm stands for
     /// election, and would ask a node for its vote that has just lost what its disk lied about.
     fn has_settled(&self) -> bool {
-        std::env::var("OLD").is_ok()
-            || self.world.transit_left() < SETTLED_TRANSIT && self.world.stall_left().is_zero()
+        self.world.transit_left() < SETTLED_TRANSIT && self.world.stall_left().is_zero()
     }
 
     fn is_led_by_another(&self, node: u64) -> bool {
