@@ -129,7 +129,10 @@ impl Scanner<'_> {
         }
         // A mark repeats the sequence of the record before it.
         let follows = header.sequence + u64::from(header.role == Role::Mark) >= self.next;
-        let plausible = header.sequence <= self.next.saturating_add(to_u64(self.bytes.len()));
+        // Every record before it took its place, too. The bound must not depend on the length of
+        // the file: that grows, and what was not believed once must never be.
+        let before = at.saturating_sub(to_usize(RECORDS_START)) / HEADER_BYTES;
+        let plausible = header.sequence <= self.first.saturating_add(to_u64(before));
         (follows && plausible && header.durable <= header.sequence).then_some(header)
     }
 

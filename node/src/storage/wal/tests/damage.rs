@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::super::record::Role;
+use super::super::record::{Header, Place, Role};
 use super::super::scan::{Item, scan};
 use super::super::segment::to_u64;
 use super::super::{Loss, SEQUENCE_MAX, inspect, segment, unwitnessed};
 use super::*;
-use crate::base::Rng;
+use crate::base::{Rng, checksum};
 use crate::storage::test_disk::{Faults, TestDisk};
 
 /// Where a record lies, headers and all.
@@ -510,5 +510,39 @@ fn log_that_comes_to_the_last_sequence_is_refused() {
     for disk in [disk, with_segment(SEQUENCE_MAX)] {
         let opened = now(super::super::open(&disk, DIR, OPTIONS)).map(|_| ());
         assert!(matches!(opened, Err(StorageError::Format { .. })), "{opened:?}");
+    }
+}
+
+/// A header is valid, and claims that more records stand before it than have room there. It was
+/// believed once the file had grown so far, and everything else was void then.
+#[test]
+fn header_that_claims_too_many_before_it_is_never_believed() {
+    let disk = TestDisk::default();
+    let (mut writer, _) = open(&disk);
+    append(&mut writer, 1, 60);
+    assert_eq!(commit(&mut writer), Ok(()));
+    let path = segment::path(DIR, 1);
+    let at = 3 * segment::SECTOR_BYTES;
+    for claimed in [27, 4_000, 1 << 40] {
+        let header = Header {
+            payload_bytes: 0,
+            payload_crc: checksum::crc32(&[]),
+            kind: ENTRY,
+            role: Role::Single,
+            run: 0,
+            sequence: claimed,
+            tag: 7,
+            durable: claimed,
+        };
+        let mut bytes = disk.contents(&path);
+        let forged = header.encode(Place { segment: 1, offset: to_u64(at) });
+        bytes[at..at + forged.len()].copy_from_slice(&forged);
+        for grown in [0, 1 << 16] {
+            bytes.resize(bytes.len() + grown, 0);
+            disk.plant(&path, bytes.clone());
+            let found = now(inspect(&disk, DIR)).unwrap();
+            let sequences: Vec<_> = found.records.iter().map(|r| r.sequence).collect();
+            assert_eq!(sequences, [1], "{claimed} is claimed, {grown} bytes more");
+        }
     }
 }
