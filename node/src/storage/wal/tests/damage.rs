@@ -386,7 +386,7 @@ fn lost_sectors_of_both_copies_take_the_vote() {
 /// Has the header of a segment say that another version of the program wrote it.
 fn say_version(content: &mut [u8], version: u8) {
     content[8] = version;
-    let crc = crate::base::checksum::crc32(&[&content[..12], &content[16..24]].concat());
+    let crc = checksum::crc32(&[&content[..12], &content[16..24]].concat());
     content[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 
