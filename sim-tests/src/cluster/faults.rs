@@ -163,8 +163,6 @@ impl Cluster {
         }
     }
 
-    /// Tells whether a node leads that is another one, runs, and has recovered: what was last seen
-    /// of one that does not may be long ago.
     /// Tells whether the after-effects of earlier faults are over, too: streams flow, and disks
     /// write. A follower that hears nothing from its leader for seconds after a storm stands for
     /// election, and would ask a node for its vote that has just lost what its disk lied about.
@@ -172,6 +170,8 @@ impl Cluster {
         self.world.transit_left() < SETTLED_TRANSIT && self.world.stall_left().is_zero()
     }
 
+    /// Tells whether a node leads that is another one, runs, and has recovered: what was last seen
+    /// of one that does not may be long ago.
     fn is_led_by_another(&self, node: u64) -> bool {
         let leader = self.watch.leader().map(|leader| leader.0).filter(|leader| *leader != node);
         leader.is_some_and(|leader| {
