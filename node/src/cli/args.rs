@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::config::{ModeSetting, RepairSetting, Settings, parse_duration};
-use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs};
+use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs, GrowthArgs};
 use crate::wire::Level;
 
 /// Where `mangrove cluster` listens unless told otherwise, hence where clients look.
@@ -117,6 +117,8 @@ pub(super) enum Command {
     Bench(BenchArgs),
     /// Measure both modes side by side on this machine, and other stores with them
     Compare(CompareArgs),
+    /// Measure how throughput depends on what a store holds
+    Growth(GrowthArgs),
 }
 
 /// Which cluster, and how to print the answer.

@@ -1,6 +1,7 @@
 //! `mangrove compare`: stores side by side, a table and a page. The measuring itself is
 //! [`crate::trial::compare`].
 
+use std::io;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,15 +31,9 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
         fill: args.fill,
         load: args.load.load(),
     };
-    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
-    let bar =
-        ProgressBar::new_spinner().with_style(style.unwrap_or(ProgressStyle::default_spinner()));
-    bar.enable_steady_tick(TICK);
+    let bar = spinner();
     let run = compare::run(&options, |step| bar.set_message(step.to_owned()));
-    let ran = match race(stop_signal(), run).await {
-        First::A(told) => told.and(Err(CliError::Failed("stopped; no figures".to_owned()))),
-        First::B(ran) => ran.map_err(|error| CliError::io("cannot measure", &error)),
-    };
+    let ran = until_stopped(run).await;
     bar.finish_and_clear();
     let hint = || format!("the stores' data and logs are in {}", options.directory.display());
     let comparison = ran.map_err(|error| error.advise(hint()))?;
@@ -51,6 +46,25 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
         remove(&options.directory)?;
     }
     Ok(())
+}
+
+/// Returns what shows that something goes on.
+pub(super) fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
+    let bar =
+        ProgressBar::new_spinner().with_style(style.unwrap_or(ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// Measures until it is done, or somebody stops it.
+pub(super) async fn until_stopped<T>(
+    run: impl Future<Output = io::Result<T>>,
+) -> Result<T, CliError> {
+    match race(stop_signal(), run).await {
+        First::A(told) => told.and(Err(CliError::Failed("stopped; no figures".to_owned()))),
+        First::B(ran) => ran.map_err(|error| CliError::io("cannot measure", &error)),
+    }
 }
 
 fn print(format: Format, comparison: &Comparison) -> Result<(), CliError> {

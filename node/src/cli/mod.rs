@@ -24,6 +24,7 @@ mod error;
 mod export;
 #[cfg(feature = "testing")]
 pub mod fuzzed;
+mod growth;
 mod import;
 mod output;
 mod records;
@@ -91,6 +92,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::CrashTest(args) => block_on(None, crash_test::crash_test(args)),
         Command::Bench(args) => block_on(None, bench::bench(args)),
         Command::Compare(args) => block_on(None, compare::compare(args)),
+        Command::Growth(args) => block_on(None, growth::growth(args)),
     }
 }
 

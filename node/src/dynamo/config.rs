@@ -115,6 +115,9 @@ pub struct Config {
     pub sync_interval: Duration,
     /// The same, if shorter, while the node is not whole and has to wait for the first of them.
     pub refill_interval: Duration,
+    /// Time after which a session asks again about what differs, so that writes under way are not
+    /// taken for differences; longer than most writes take.
+    pub sync_second_look: Duration,
     /// Time without an answer after which a session is given up.
     pub sync_timeout: Duration,
     /// Bytes of entries of one message of a session.
@@ -123,7 +126,7 @@ pub struct Config {
     pub sync_outline_count_max: usize,
 
     /// Bytes per second that sessions may read and exchange, on average; it may be exceeded by
-    /// one page.
+    /// one page. What is read to find the entries of a few leaves counts, about.
     pub sync_bytes_per_second: u64,
     /// Partitions that one session looks at; the next one goes on from there.
     pub sync_partitions_max: usize,
@@ -210,6 +213,7 @@ impl Config {
             read_bytes_max: 2 << 20,
             sync_interval: Duration::from_secs(1),
             refill_interval: Duration::from_secs(1),
+            sync_second_look: Duration::from_millis(50),
             sync_timeout: Duration::from_secs(5),
             sync_bytes_max: 1 << 20,
             sync_outline_count_max: 4096,

@@ -7,8 +7,10 @@
 //!
 //! # The life of a session
 //! Each node begins one session at a time, with its peers in turn. It sends the **roots** of the
-//! partitions that both hold; the peer answers with the **leaves** of those that differ. For each
-//! of these the first node reads a page of the entries in the leaves that differ and sends its
+//! partitions that both hold; the peer answers with the **leaves** of those that differ. A write
+//! under way makes a difference that is none soon, and looking for it means reading a partition,
+//! so a moment later the same is asked again about these partitions, and only leaves that differ
+//! both times are looked into. For each of these the first node reads a page of the entries in the leaves that differ and sends its
 //! **outline**, places and stamps; the peer reads its own page and answers with the
 //! **difference**: entries that the outline lacks, and places of which it wants the entries. The
 //! first node stores the ones, sends the others, and goes on with the next page when both nodes
@@ -19,17 +21,18 @@
 //! without an answer ends the session; a later one begins from the roots, and finds equal what
 //! was exchanged. An exchanged entry is stored by the rule of every write, so it may arrive twice
 //! and late; one that was deleted and forgotten meanwhile is refused by the floor. A write that
-//! arrives during a session makes a difference that is none: it costs a page, and the exchange
-//! changes nothing.
+//! arrives between the roots and a page makes a difference that is none: it costs a page, and the
+//! exchange changes nothing.
 //!
 //! # Never in the way
 //! The store reads a page at a time, limited in bytes; between two pages the session waits until
-//! its [rate](super::Config::sync_bytes_per_second) allows the next one. So a replica that lacks
+//! its [rate](super::Config::sync_bytes_per_second) allows the next one. To find the entries of a
+//! few leaves the store reads all of the partition, and that is what counts. So a replica that lacks
 //! everything is filled at that rate, while everything else goes on.
 //!
 //! # What a complete comparison is good for
-//! If all pages of a partition were exchanged and acknowledged, or the leaves were equal, then
-//! this node has what the peer had when the session began. So it may take over the peer's floor,
+//! If all pages of a partition were exchanged and acknowledged, or each leaf was so or equal once,
+//! then this node has what the peer had when the session began. So it may take over the peer's floor,
 //! unless something older than that arrived meanwhile ([`Floors::adopt`]); a steward's round has
 //! done one more replica; and a node that is not whole has done one more of the comparisons that
 //! make it whole, if it has the peer's floor then.
@@ -82,6 +85,9 @@ struct Session {
     deadline: Instant,
     /// The roots that were sent.
     asked: BTreeMap<Partition, u64>,
+    /// Partitions that differed at the first look, and in which leaves, until the second one; the
+    /// peer's floor with it.
+    suspects: BTreeMap<Partition, (Vec<u16>, Stamp)>,
     /// Partitions that differ and are not compared yet.
     todo: VecDeque<Work>,
     /// Partitions that were compared completely.
@@ -107,6 +113,8 @@ struct Work {
 enum Step {
     /// For the answer to the roots.
     Roots,
+    /// For the time of the second look.
+    LookingAgain(Instant),
     /// For the rate to allow a page.
     Pausing,
     /// For the own store.
@@ -175,6 +183,11 @@ impl Sync {
                 probe!("dynamo.sync_gives_up");
                 self.end(context, floors);
             }
+            Some(Session { step: Step::LookingAgain(when), .. }) => {
+                if *when <= context.now {
+                    self.look_again(context, trees, floors);
+                }
+            }
             Some(_) => self.read_page(context),
             None if self.next <= context.now => self.begin(context, trees, floors),
             None => {}
@@ -190,11 +203,7 @@ impl Sync {
                 None => return,
             },
         };
-        let root = |partition: &Partition| {
-            let root = trees.root(context, *partition)?;
-            Some((*partition, root, context.floor(*partition)))
-        };
-        let roots: Vec<_> = partitions.iter().filter_map(root).collect();
+        let roots = roots_of(context, trees, &partitions);
         context.forget_arrivals();
         let question = context.next_id();
         self.session = Some(Session {
@@ -203,6 +212,7 @@ impl Sync {
             question,
             deadline: context.now + context.config.sync_timeout,
             asked: roots.iter().map(|(partition, root, _)| (*partition, *root)).collect(),
+            suspects: BTreeMap::new(),
             todo: VecDeque::new(),
             completed: BTreeSet::new(),
             step: Step::Roots,
@@ -307,6 +317,7 @@ impl Sync {
     pub(super) fn deadline(&self) -> Instant {
         match &self.session {
             Some(Session { step: Step::Pausing, deadline, .. }) => self.free.min(*deadline),
+            Some(Session { step: Step::LookingAgain(when), .. }) => *when,
             Some(session) => session.deadline,
             None => self.next,
         }
@@ -343,31 +354,73 @@ impl Sync {
         unknown: &[Partition],
     ) {
         let Some(session) = &mut self.session else { return };
-        let mut equal: BTreeMap<Partition, Stamp> =
-            session.asked.keys().map(|partition| (*partition, Stamp::ZERO)).collect();
+        let suspects = std::mem::take(&mut session.suspects);
+        // Who needs the comparison does not wait for a second look, and there is no third one.
+        let is_first = suspects.is_empty() && session.raise.is_none() && context.is_whole;
+        let mut equal: BTreeMap<Partition, (Stamp, bool)> =
+            session.asked.keys().map(|partition| (*partition, (Stamp::ZERO, true))).collect();
         equal.retain(|partition, _| !unknown.contains(partition));
+        if !suspects.is_empty() {
+            equal.retain(|partition, _| suspects.contains_key(partition));
+        }
         for (partition, theirs, floor) in differing {
             if equal.remove(&partition).is_none() || theirs.len() != usize::from(LEAF_COUNT) {
                 continue;
             }
             let Some(mine) = trees.leaves(context, partition) else { continue };
-            let pairs = (0..LEAF_COUNT).zip(mine.iter().zip(&theirs));
-            let leaves: Vec<u16> =
-                pairs.filter(|(_, (mine, theirs))| mine != theirs).map(|(leaf, _)| leaf).collect();
+            let differs_now = differing_leaves(mine, &theirs);
+            let (leaves, floor) = match suspects.get(&partition) {
+                Some((before, known)) => {
+                    let is_still = |leaf: &u16| before.contains(leaf);
+                    (differs_now.iter().copied().filter(is_still).collect(), floor.min(*known))
+                }
+                None => (differs_now.clone(), floor),
+            };
             if leaves.is_empty() {
-                equal.insert(partition, floor);
+                if !suspects.is_empty() {
+                    probe!("dynamo.sync_difference_was_none");
+                }
+                equal.insert(partition, (floor, differs_now.is_empty()));
+            } else if is_first {
+                session.suspects.insert(partition, (leaves, floor));
             } else {
                 let start = place_in(partition, &[]);
                 session.todo.push_back(Work { partition, leaves, start, floor, is_complete: true });
             }
         }
-        session.step = Step::Pausing;
         let is_same = |of| trees.root(context, of) == session.asked.get(&of).copied();
-        let equal: Vec<_> = equal.into_iter().map(|(of, floor)| (of, floor, is_same(of))).collect();
+        let equal: Vec<_> = equal
+            .into_iter()
+            .map(|(of, (floor, is_equal))| (of, floor, is_equal && is_same(of)))
+            .collect();
+        session.step = Step::Pausing;
         for (partition, floor, is_equal_now) in equal {
             self.complete(context, floors, partition, floor, is_equal_now);
         }
-        self.go_on(context, floors);
+        match &mut self.session {
+            Some(session) if !session.suspects.is_empty() => {
+                let when = context.now + context.config.sync_second_look;
+                session.step = Step::LookingAgain(when);
+                session.deadline = when + context.config.sync_timeout;
+            }
+            _ => self.go_on(context, floors),
+        }
+    }
+
+    /// Asks again about the partitions that differed.
+    fn look_again(&mut self, context: &mut Context, trees: &Trees, floors: &mut Floors) {
+        let Some(session) = &mut self.session else { return };
+        let partitions: Vec<Partition> = session.suspects.keys().copied().collect();
+        let roots = roots_of(context, trees, &partitions);
+        session.suspects.retain(|of, _| roots.iter().any(|(partition, _, _)| partition == of));
+        if roots.is_empty() {
+            return self.end(context, floors);
+        }
+        session.asked.extend(roots.iter().map(|(partition, root, _)| (*partition, *root)));
+        session.question = context.next_id();
+        session.step = Step::Roots;
+        let id = session.question;
+        context.send(session.peer, Message::Sync(SyncMessage::Roots { id, roots }));
     }
 
     /// Goes on with the next page, or ends.
@@ -455,7 +508,8 @@ impl Sync {
                 theirs.push(entry.clone());
             }
         }
-        let bytes = bytes_of(&page.entries) + bytes_of(&mine);
+        let read = bytes_of(&page.entries).saturating_mul(usize::from(LEAF_COUNT));
+        let bytes = read / work.leaves.len().max(1) + bytes_of(&mine);
         let (own, peer) = (context.id(), session.peer);
         let mut waiting = BTreeMap::new();
         for (node, entries) in [(own, mine), (peer, theirs)] {
@@ -590,6 +644,25 @@ impl Sync {
             self.send_outline(context, page);
         }
     }
+}
+
+/// Returns what a peer is told of these partitions, as far as their trees are known.
+fn roots_of(
+    context: &Context,
+    trees: &Trees,
+    partitions: &[Partition],
+) -> Vec<(Partition, u64, Stamp)> {
+    let root = |partition: &Partition| {
+        let root = trees.root(context, *partition)?;
+        Some((*partition, root, context.floor(*partition)))
+    };
+    partitions.iter().filter_map(root).collect()
+}
+
+/// Returns the leaves that two trees do not have in common.
+fn differing_leaves(mine: &[u64], theirs: &[u64]) -> Vec<u16> {
+    let pairs = (0..LEAF_COUNT).zip(mine.iter().zip(theirs));
+    pairs.filter(|(_, (mine, theirs))| mine != theirs).map(|(leaf, _)| leaf).collect()
 }
 
 /// Answers a peer's roots.

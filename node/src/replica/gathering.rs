@@ -75,9 +75,11 @@ impl<W> Gathering<W> {
         self.waiting.push(write);
     }
 
-    /// Forgets the writes of which this is not true.
-    pub(super) fn retain(&mut self, is_wanted: impl FnMut(&W) -> bool) {
-        self.waiting.retain(is_wanted);
+    /// Forgets the writes of which this is true; tells whether there was one.
+    pub(super) fn forget(&mut self, is_meant: impl Fn(&W) -> bool) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|write| !is_meant(write));
+        self.waiting.len() < before
     }
 
     /// Forgets the writes that wait.
@@ -224,6 +226,15 @@ mod tests {
         assert!(gathering.take(Instant::default(), true).is_empty());
         assert!(gathering.wants_turn());
         assert_eq!(gathering.take(Instant::default(), true), [1, 2]);
+    }
+
+    #[test]
+    fn forgotten_write_was_there_or_not() {
+        let mut gathering = gathering();
+        assert!(!gathering.forget(|write| *write == 9));
+        assert!(gathering.forget(|write| *write == 7));
+        assert_eq!(gathering.take(Instant::default(), false), [8]);
+        assert!(!gathering.forget(|write| *write == 8), "it has left");
     }
 
     #[test]

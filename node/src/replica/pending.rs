@@ -76,11 +76,6 @@ impl PendingRequests {
         self.requests.get_mut(&token)
     }
 
-    /// Returns how many requests wait.
-    pub(super) fn len(&self) -> usize {
-        self.requests.len()
-    }
-
     /// Tells whether the request still waits.
     pub(super) fn contains(&self, token: Token) -> bool {
         self.requests.contains_key(&token)

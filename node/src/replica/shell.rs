@@ -398,15 +398,15 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Answers requests that have waited too long.
     fn expire(&mut self, now: Instant) {
-        let before = self.pending.len();
-        while let Some((_, request)) = self.pending.remove_overdue(now) {
+        while let Some((token, request)) = self.pending.remove_overdue(now) {
+            if self.gathering.forget(|(held, _)| *held == token) {
+                // The tables did not keep up, and nobody was told of it: it did not take effect.
+                crate::probe!("replica.write_is_held_back_too_long");
+                self.fail(&request, RequestError::Overloaded);
+                continue;
+            }
             crate::probe!("replica.request_times_out");
             self.fail(&request, RequestError::Timeout);
-        }
-        if self.pending.len() < before {
-            // While writes are held back nobody else takes them away.
-            let pending = &self.pending;
-            self.gathering.retain(|(token, _)| pending.contains(*token));
         }
     }
 

@@ -18,6 +18,7 @@ mod hostile;
 mod import;
 mod kill_restart;
 mod masterless;
+mod measuring;
 mod partition;
 mod power_loss;
 mod smoke;

@@ -1,6 +1,8 @@
 //! Anti-entropy.
 
-use super::super::{Message, SyncMessage};
+use super::super::harness::Envelope;
+use super::super::placement::partition_of_place;
+use super::super::{Level, Message, SyncMessage};
 use super::*;
 
 fn syncing_cluster() -> Cluster {
@@ -140,6 +142,72 @@ fn equal_replicas_exchange_roots_alone() {
 }
 
 #[test]
+fn write_under_way_is_not_looked_for() {
+    let mut cluster = Cluster::new(Shape { nodes: 2, factor: 2, partitions: 1 }, 1, syncing);
+    cluster.run(SECOND, |_, _| false);
+    cluster.trace = Some(Vec::new());
+    let is_seen = |cluster: &Cluster, what: &str| {
+        cluster.trace.iter().flatten().any(|line| line.contains(what))
+    };
+    cluster.put(N1, Level::One, &["k"]);
+    let is_write = |envelope: &Envelope| matches!(envelope.message, Message::Write { .. });
+    let (held, rest): (Vec<_>, Vec<_>) = cluster.network.drain(..).partition(is_write);
+    cluster.network = rest.into();
+    assert_eq!(held.len(), 1, "n2 has not heard of it");
+    for _ in 0..100 {
+        if is_seen(&cluster, "Leaves [0 ") {
+            break;
+        }
+        cluster.run(Duration::from_millis(10), |_, _| false);
+    }
+    assert!(is_seen(&cluster, "Leaves [0 "), "a session has met the difference");
+    for envelope in held {
+        cluster.deliver(envelope);
+    }
+    let sessions = cluster.core(N1).status().sync_sessions;
+    cluster.run(SECOND * 2, |_, _| false);
+    assert!(are_equal(&cluster) && stored(&cluster, N2, "k").is_some());
+    assert!(!is_seen(&cluster, "Outline"), "{:?}", cluster.trace);
+    assert!(cluster.core(N1).status().sync_sessions > sessions, "it counts as a comparison");
+}
+
+#[test]
+fn few_leaves_cost_as_much_as_the_partition_that_is_read_for_them() {
+    let configure = |config: &mut Config, seed| {
+        syncing(config, seed);
+        config.sync_bytes_per_second = 10_000;
+    };
+    let mut cluster = Cluster::new(Shape { nodes: 2, factor: 2, partitions: 2 }, 1, configure);
+    let same: Vec<Entry> = keys(600).iter().map(|key| entry(&cluster, key, "x", 5)).collect();
+    plant(&mut cluster, &[N1, N2], &same);
+    cluster.run(SECOND * 30, |_, _| false);
+    // One leaf of each partition differs, and holds some five entries of three hundred.
+    let newer: Vec<Entry> = keys(50).iter().map(|key| entry(&cluster, key, "y", 6)).collect();
+    let partition_of = |entry: &Entry| partition_of_place(entry.place.as_bytes());
+    let of_each = [0, 1].map(|one| newer.iter().find(|entry| partition_of(entry) == Some(one)));
+    let newer = of_each.map(|entry| entry.cloned().unwrap());
+    for entry in &newer {
+        cluster.crash(N1, 0);
+        cluster.plant(N1, entry.clone());
+        cluster.start(N1);
+    }
+    let repaired = |cluster: &Cluster| {
+        let store = &cluster.node(N2).disk.store.entries;
+        newer.iter().filter(|entry| store.values().any(|stored| stored == *entry)).count()
+    };
+    for _ in 0..1_000 {
+        if repaired(&cluster) > 0 {
+            break;
+        }
+        cluster.run(Duration::from_millis(10), |_, _| false);
+    }
+    cluster.run(Duration::from_millis(300), |_, _| false);
+    assert_eq!(repaired(&cluster), 1, "a partition of 10,000 bytes and more takes a second");
+    cluster.run(SECOND * 20, |_, _| false);
+    assert_eq!(repaired(&cluster), 2);
+}
+
+#[test]
 fn node_that_lost_its_disk_is_whole_after_comparing_with_everybody() {
     let mut cluster = syncing_cluster();
     let entries: Vec<Entry> = keys(30).iter().map(|key| entry(&cluster, key, key, 5)).collect();
@@ -164,7 +232,7 @@ fn node_that_lost_its_disk_is_whole_after_comparing_with_everybody() {
 
 #[test]
 fn node_that_is_not_whole_answers_no_reads() {
-    use super::super::{Level, Reply};
+    use super::super::Reply;
     let mut cluster = syncing_cluster();
     let value = entry(&cluster, "k", "v", 5);
     plant(&mut cluster, &[N1, N2, N3], &[value]);

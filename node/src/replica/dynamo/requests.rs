@@ -192,16 +192,16 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 
     /// Answers requests that have waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        let before = self.pending.len();
         while let Some((token, request)) = self.pending.remove_overdue(now) {
+            if self.held.forget(|write| write.token == token) {
+                // The tables did not keep up, and nobody was told of it: it did not take effect.
+                crate::probe!("replica.masterless_write_is_held_back_too_long");
+                self.fail(&request, RequestError::Overloaded);
+                continue;
+            }
             crate::probe!("replica.masterless_request_times_out");
             self.fail(&request, RequestError::Timeout);
             self.step(now, Input::Forget { token });
-        }
-        if self.pending.len() < before {
-            // While writes are held back nobody else takes them away.
-            let pending = &self.pending;
-            self.held.retain(|write| pending.contains(write.token));
         }
     }
 }

@@ -3,7 +3,10 @@
 //! Its size is counted in bytes. What is dropped when it is full is chosen by a clock: a hand goes
 //! around the blocks, forgives once each that was asked for since the last round, and drops the
 //! first that was not. A block that is read once, as by a scan, is therefore gone before one that
-//! is asked for again. The cache is in parts, each with a lock of its own, so that two threads
+//! is asked for again. Once it is full, it takes a block in only when that is read for the second
+//! time within some thousand readings: where every block is as likely as any other and few of
+//! them fit in, taking each in would cost more than the few that are found again spare. The cache
+//! is in parts, each with a lock of its own, so that two threads
 //! seldom wait for each other. What it holds depends on the calls alone.
 //!
 //! # Left out
@@ -23,6 +26,9 @@ const SHARD_BYTES_MIN: usize = 2 << 20;
 /// What a block costs besides its bytes: its slot and its key, about.
 const SLOT_BYTES: usize = 128;
 
+/// Readings of which a full part remembers what was read, at most.
+const REMEMBERED: usize = 1 << 10;
+
 /// Number of the table and offset of the frame.
 type Key = (u64, u64);
 
@@ -40,6 +46,8 @@ struct Shard {
     free: Vec<usize>,
     hand: usize,
     bytes: usize,
+    /// Blocks that were read when there was no room, each where its key falls.
+    turned_away: Vec<Key>,
 }
 
 #[derive(Debug)]
@@ -63,8 +71,8 @@ impl BlockCache {
         self.shards.iter().map(|shard| lock(shard).bytes).sum()
     }
 
-    fn shard(&self, (number, offset): Key) -> Option<MutexGuard<'_, Shard>> {
-        let mixed = (number ^ offset.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    fn shard(&self, key: Key) -> Option<MutexGuard<'_, Shard>> {
+        let mixed = mixed(key) >> 32;
         let count = u64::try_from(self.shards.len()).unwrap_or(1);
         let shard = usize::try_from((mixed * count) >> 32).unwrap_or(0);
         self.shards.get(shard).map(lock)
@@ -79,7 +87,7 @@ impl BlockCache {
         Some(slot.block.clone())
     }
 
-    /// Puts a block there, for which others may have to go.
+    /// Puts a block there, for which others may have to go; not at once, if there is no room.
     pub(super) fn put(&self, number: u64, offset: u64, block: &Block) {
         let cost = block.memory_bytes() + SLOT_BYTES;
         if cost > self.shard_bytes_max {
@@ -88,6 +96,10 @@ impl BlockCache {
         let key = (number, offset);
         let Some(mut shard) = self.shard(key) else { return };
         if shard.places.contains_key(&key) {
+            return;
+        }
+        let has_room = shard.bytes <= self.shard_bytes_max - cost;
+        if !has_room && !shard.is_read_again(key) {
             return;
         }
         shard.make_room(self.shard_bytes_max - cost);
@@ -107,11 +119,26 @@ impl BlockCache {
     }
 }
 
+/// Returns a number that differs in all its bits where keys differ in some.
+fn mixed((number, offset): Key) -> u64 {
+    (number ^ offset.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shard {
+    /// Tells whether a block was turned away lately; if not, it is remembered.
+    fn is_read_again(&mut self, key: Key) -> bool {
+        if self.turned_away.is_empty() {
+            self.turned_away.resize(REMEMBERED, (u64::MAX, u64::MAX));
+        }
+        let place = usize::try_from(mixed(key) >> 16).unwrap_or(0) % REMEMBERED;
+        let last = self.turned_away.get_mut(place);
+        last.is_some_and(|last| std::mem::replace(last, key) == key)
+    }
+
     /// Drops blocks until no more than `bytes_max` bytes are left.
     fn make_room(&mut self, bytes_max: usize) {
         // Two rounds forgive each block at most once, and drop all.

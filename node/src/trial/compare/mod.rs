@@ -11,10 +11,13 @@
 //! with SIGKILL and started again: the longest time without an acknowledged write, errors, and
 //! reads that did not see what was acknowledged before.
 //!
+//! How throughput depends on what a store holds is another question, which [`grow`] answers.
+//!
 //! # Left out
 //! Several machines: nodes that share two processors take from each other what they need, which
 //! favours whoever needs little.
 
+mod growth;
 mod page;
 mod subject;
 
@@ -30,6 +33,7 @@ use super::usage::{Usage, bytes_in, memory_bytes};
 use crate::env::Env;
 use crate::env::real::RealEnv;
 
+pub use self::growth::{Curve, Growth, GrowthOptions, Point, columns, grow, growth_page};
 pub use self::page::{page, ratios, rows};
 use self::subject::Subject;
 

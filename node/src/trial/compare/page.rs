@@ -195,17 +195,17 @@ fn push_charts(html: &mut String, comparison: &Comparison) {
     }
 }
 
-fn latencies(figures: &Figures) -> String {
+pub(super) fn latencies(figures: &Figures) -> String {
     let Figures { p50_ms, p99_ms, p999_ms, .. } = figures;
     format!("{p50_ms:.2} / {p99_ms:.2} / {p999_ms:.1}")
 }
 
-fn one(value: f64) -> String {
+pub(super) fn one(value: f64) -> String {
     format!("{value:.1}")
 }
 
 /// Shows a number without fraction, its thousands apart.
-fn whole(value: f64) -> String {
+pub(super) fn whole(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut shown = String::new();
     for (position, digit) in digits.chars().enumerate() {

@@ -21,7 +21,7 @@ const FILL_CONNECTIONS: usize = 16;
 
 /// See the [module](self).
 pub(super) struct Subject {
-    name: &'static str,
+    name: String,
     kind: Kind,
 }
 
@@ -53,8 +53,9 @@ impl Subject {
             ("masterless, one", Some(Level::One)),
         ] {
             on_step(&format!("starting {name}"));
-            let kind = start_mangrove(env, options, name, level).await?;
-            subjects.push(Self { name, kind });
+            let Options { program, directory, .. } = options;
+            subjects
+                .push(Self::start_cluster(env, program, directory, name.to_owned(), level).await?);
         }
         if !options.peers {
             notes.push("other stores were not asked for: --peers measures them, too".to_owned());
@@ -70,24 +71,48 @@ impl Subject {
         };
         let name = "etcd, 3 members";
         match Etcd::start(env, &directory(name)?).await? {
-            Some(etcd) => subjects.push(Self { name, kind: Kind::Etcd(etcd) }),
+            Some(etcd) => subjects.push(Self { name: name.to_owned(), kind: Kind::Etcd(etcd) }),
             None => notes.push(missing("etcd")),
         }
         for (name, replica_count) in [("redis, alone", 0), ("redis, 2 replicas", 2)] {
             match Redis::start(env, &directory(name)?, replica_count).await? {
-                Some(redis) => subjects.push(Self { name, kind: Kind::Redis(redis) }),
+                Some(redis) => {
+                    subjects.push(Self { name: name.to_owned(), kind: Kind::Redis(redis) })
+                }
                 None => notes.push(missing(name)),
             }
         }
         Ok(subjects)
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.name
+    /// Starts a cluster of ours, whose nodes keep their data in a directory below `directory`; it
+    /// is asked at `level`, or has a leader if there is none.
+    pub(super) async fn start_cluster(
+        env: &RealEnv,
+        program: &Path,
+        directory: &Path,
+        name: String,
+        level: Option<Level>,
+    ) -> io::Result<Self> {
+        let directory = directory_of(directory, &name);
+        std::fs::create_dir_all(&directory)?;
+        let mode = if level.is_some() { "masterless" } else { "primary-backup" };
+        let arguments = ["--mode".to_owned(), mode.to_owned()];
+        let id = ClusterId(env.rng(&name).next_u64());
+        let mut cluster = LocalCluster::prepare(program, &directory, NODES, id, &arguments);
+        cluster.start_all()?;
+        let client = client_of(env, cluster.addresses().to_vec(), level);
+        // A masterless node takes part when it has heard all others; a write at once would be early.
+        client.set("ready", "yes").await.map_err(io::Error::other)?;
+        Ok(Self { name, kind: Kind::Mangrove { cluster, level } })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn directory(&self, all: &Path) -> PathBuf {
-        directory_of(all, self.name)
+        directory_of(all, &self.name)
     }
 
     /// Tells whether others take over when one of its processes dies.
@@ -136,6 +161,21 @@ impl Subject {
         filled.map_err(|failure| io::Error::other(format!("{}: {}", self.name, failure.0)))
     }
 
+    /// Writes so many cells of a cluster of ours in batches, as fast as it takes them.
+    pub(super) async fn fill_at_once(
+        &self,
+        env: &RealEnv,
+        count: u32,
+        value_bytes: usize,
+    ) -> io::Result<()> {
+        let Kind::Mangrove { cluster, level } = &self.kind else {
+            return self.fill(env, count, value_bytes).await;
+        };
+        let client = client_of(env, cluster.addresses().to_vec(), *level);
+        let cells = (0, u64::from(count));
+        load::fill(&client, cells, value_bytes, |_| {}).await.map_err(io::Error::other)
+    }
+
     /// Returns which of its processes leads; in the masterless mode the first.
     pub(super) async fn leader(&self, env: &RealEnv) -> io::Result<usize> {
         match &self.kind {
@@ -180,25 +220,6 @@ impl Connections {
 
 async fn run_on<T: Target>(env: &RealEnv, targets: &[T], load: &Load) -> Outcome {
     load::run(env, targets, load, |_elapsed, _answered| {}).await
-}
-
-async fn start_mangrove(
-    env: &RealEnv,
-    options: &Options,
-    name: &str,
-    level: Option<Level>,
-) -> io::Result<Kind> {
-    let directory = directory_of(&options.directory, name);
-    std::fs::create_dir_all(&directory)?;
-    let mode = if level.is_some() { "masterless" } else { "primary-backup" };
-    let arguments = ["--mode".to_owned(), mode.to_owned()];
-    let id = ClusterId(env.rng(name).next_u64());
-    let mut cluster = LocalCluster::prepare(&options.program, &directory, NODES, id, &arguments);
-    cluster.start_all()?;
-    let client = client_of(env, cluster.addresses().to_vec(), level);
-    // A masterless node takes part when it has heard all others; a write at once would be early.
-    client.set("ready", "yes").await.map_err(io::Error::other)?;
-    Ok(Kind::Mangrove { cluster, level })
 }
 
 fn client_of(env: &RealEnv, addresses: Vec<String>, level: Option<Level>) -> Client<RealEnv> {

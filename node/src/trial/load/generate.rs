@@ -1,12 +1,13 @@
 //! The workers.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::keys::Keys;
+use super::keys::{Keys, scattered};
 use super::record::Recorder;
 use super::{Failure, Load, Outcome, Target, key};
 use crate::base::{Instant, Rng};
@@ -16,6 +17,9 @@ use crate::env::{Env, race};
 /// Cells of a batch when a store is filled, and batches at a time.
 const FILL_CELLS: u64 = 500;
 const FILL_BATCHES: u64 = 8;
+
+/// How often a batch is written before filling is given up.
+const FILL_TRIES: u32 = 5;
 
 /// Bytes of the number that begins each value.
 const NUMBER_BYTES: usize = 8;
@@ -189,7 +193,7 @@ fn number_in(value: &Bytes) -> u64 {
 }
 
 /// Writes cells `from..to` in batches, so that a cluster has data; `on_progress` hears how far it
-/// is.
+/// is. Their order has nothing to do with that of their keys.
 ///
 /// # Errors
 /// A batch was not taken.
@@ -204,12 +208,8 @@ pub async fn fill<E: Env>(
         let mut batches = Vec::new();
         for _ in 0..FILL_BATCHES {
             let end = (next + FILL_CELLS).min(to);
-            let mut batch = BatchBuilder::new();
-            for number in next..end {
-                batch = batch.set(key(number), value(0, value_bytes));
-            }
             if end > next {
-                batches.push(client.bulk_set(batch.build()?));
+                batches.push(fill_batch(client, next..end, (from, to), value_bytes));
             }
             next = end;
         }
@@ -217,6 +217,28 @@ pub async fn fill<E: Env>(
             written?;
         }
         on_progress(next);
+    }
+    Ok(())
+}
+
+/// Writes some of the cells of a range at once. If it is unknown whether a batch took effect, it
+/// does no harm to write it again.
+async fn fill_batch<E: Env>(
+    client: &Client<E>,
+    numbers: Range<u64>,
+    range: (u64, u64),
+    value_bytes: usize,
+) -> Result<(), ClientError> {
+    for tries_left in (0..FILL_TRIES).rev() {
+        let mut batch = BatchBuilder::new();
+        for number in numbers.clone() {
+            batch = batch.set(key(scattered(number, range)), value(0, value_bytes));
+        }
+        match client.bulk_set(batch.build()?).await {
+            Err(error) if tries_left == 0 => return Err(error),
+            Err(_) => {}
+            Ok(_) => break,
+        }
     }
     Ok(())
 }

@@ -54,6 +54,13 @@ impl Keys {
     }
 }
 
+/// Returns another number of a range for each of its numbers: in order, they come in no order.
+///
+/// Its length must be no multiple of the prime that spreads them, of some 2.7 billion.
+pub(super) fn scattered(number: u64, (from, to): (u64, u64)) -> u64 {
+    from + (number - from) * SPREAD % (to - from)
+}
+
 /// Returns a key of 16 bytes, as `redis-benchmark` makes them.
 pub fn key(number: u64) -> Bytes {
     Bytes::from(format!("key:{number:012}"))
@@ -89,6 +96,16 @@ mod tests {
         let ratio = f64::from(counts[0]) / f64::from(counts[9]);
         assert!((8.5..11.5).contains(&ratio), "the first to the tenth: {ratio}");
         assert!(counts.iter().all(|count| *count > 0), "no two ranks share a key");
+    }
+
+    #[test]
+    fn scattered_numbers_are_those_of_the_range_in_another_order() {
+        let range = (100, 1_100);
+        let mut numbers: Vec<u64> = (100..1_100).map(|n| scattered(n, range)).collect();
+        let rises = numbers.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((100..900).contains(&rises), "{rises} of 999 go up");
+        numbers.sort_unstable();
+        assert_eq!(numbers, (100..1_100).collect::<Vec<_>>());
     }
 
     #[test]

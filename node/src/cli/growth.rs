@@ -1,0 +1,63 @@
+//! `mangrove growth`: throughput against the size of the store, a table and a plot. The measuring
+//! itself is [`crate::trial::compare::grow`].
+
+use std::time::Duration;
+
+use super::CliError;
+use super::args::Format;
+use super::compare::{spinner, until_stopped};
+use super::crash_test::{remove, trial_directory};
+use super::output::{Output, new_table, say};
+use super::trial_args::GrowthArgs;
+use crate::trial::compare::{Growth, GrowthOptions, columns, grow, growth_page};
+
+/// `mangrove growth`
+pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
+    let (directory, is_own) = trial_directory(args.data, "growth", args.load.seed)?;
+    let program = std::env::current_exe();
+    let options = GrowthOptions {
+        program: program.map_err(|error| CliError::io("cannot find this program", &error))?,
+        directory,
+        modes: args.mode.levels(),
+        sizes: args.sizes,
+        rounds: args.rounds,
+        duration: Duration::from_secs(u64::from(args.seconds)),
+        load: args.load.load(),
+    };
+    let bar = spinner();
+    let run = grow(&options, |step| bar.set_message(step.to_owned()));
+    let ran = until_stopped(run).await;
+    bar.finish_and_clear();
+    let hint = || format!("the nodes' data and logs are in {}", options.directory.display());
+    let growth = ran.map_err(|error| error.advise(hint()))?;
+    let shown = args.page.display();
+    std::fs::write(&args.page, growth_page(&growth))
+        .map_err(|error| CliError::io(format!("cannot write {shown}"), &error))?;
+    print(args.output, &growth)?;
+    say(&format!("the page is {shown}"));
+    if is_own {
+        remove(&options.directory)?;
+    }
+    Ok(())
+}
+
+fn print(format: Format, growth: &Growth) -> Result<(), CliError> {
+    let mut output = Output::new(format);
+    if format == Format::Json {
+        output.json(growth)?;
+        return output.finish();
+    }
+    for curve in &growth.curves {
+        output.line(&curve.mode)?;
+        let mut table = new_table(&columns().map(|(name, _)| name));
+        for point in &curve.points {
+            table.add_row(columns().map(|(_, show)| show(point)));
+        }
+        output.table(&table)?;
+        for (cells, sets, gets) in curve.shares().into_iter().skip(1) {
+            output.line(&format!("with {cells} cells: writes {sets:.2} ×, reads {gets:.2} ×"))?;
+        }
+    }
+    output.line(&growth.setup)?;
+    output.finish()
+}
