@@ -61,7 +61,7 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     bar.finish_and_clear();
     print(args.connection.output, mode.name(), &load, &outcome)?;
     if outcome.sets.count() + outcome.gets.count() == 0 {
-        return Err(CliError::Failed("no request was answered".to_owned()));
+        return Err(CliError::Failed("no request was answered after the warm-up".to_owned()));
     }
     Ok(())
 }

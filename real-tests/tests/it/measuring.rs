@@ -27,8 +27,10 @@ fn bench_tells_of_writes_and_reads() {
         let cluster = RealCluster::start(3).await;
         let addresses = cluster.addresses().join(",");
         let mut arguments = vec!["bench", "--cluster", &addresses, "--fill", "--reads", "0.5"];
-        arguments
-            .extend("--requests 2000 --key-count 500 --connections 8 --keys zipfian".split(' '));
+        arguments.extend(
+            "--requests 2000 --warm-up 0s --key-count 500 --connections 8 --keys zipfian"
+                .split(' '),
+        );
         let told = json(&arguments);
         let [writes, reads] = ["writes", "reads"].map(|kind| told[kind]["count"].as_u64());
         assert_eq!(writes.zip(reads).map(|(writes, reads)| writes + reads), Some(2_000), "{told}");
@@ -44,7 +46,7 @@ fn compare_tells_of_every_mode_and_writes_a_page() {
     let in_it = |name: &str| directory.path().join(name).display().to_string();
     let (data, page) = (in_it("data"), in_it("page.html"));
     let mut arguments = vec!["compare", "--data", &data, "--page", &page];
-    arguments.extend("--rounds 1 --seconds 1 --faults 0 --fill 1000 --key-count 1000".split(' '));
+    arguments.extend("--rounds 1 --seconds 1 --faults 1 --fill 1000 --key-count 1000".split(' '));
     let told = json(&arguments);
     let columns = told["columns"].as_array().expect("there are columns");
     assert_eq!(columns.len(), 3, "primary-backup, masterless at QUORUM and at ONE: {told}");
@@ -52,6 +54,7 @@ fn compare_tells_of_every_mode_and_writes_a_page() {
         for kind in ["sets", "gets", "deep_sets", "lone_sets"] {
             assert_measured(&column[kind]);
         }
+        assert_eq!(column["fault"]["gaps_ms"].as_array().map(Vec::len), Some(1), "{told}");
     }
     assert!(std::fs::read_to_string(&page).is_ok_and(|page| page.contains("masterless, one")));
 }
