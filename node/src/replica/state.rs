@@ -304,7 +304,14 @@ impl<E: Env> StateTask<E> {
             return Ok(());
         }
         if self.keeper.needs_compaction() {
-            return self.compact().await;
+            for _ in 0..self.keeper.steps_due() {
+                self.compact().await?;
+                if self.compaction_waits || !self.keeper.needs_compaction() {
+                    break;
+                }
+            }
+            let_others_run().await;
+            return Ok(());
         }
         self.waited_out(SCRUB_INTERVAL).await;
         Ok(())
@@ -373,7 +380,6 @@ impl<E: Env> StateTask<E> {
             }
             Err(error) => return Err(error),
         }
-        let_others_run().await;
         Ok(())
     }
 

@@ -24,6 +24,10 @@ use crate::storage::table::{BlockCache, Table};
 use crate::storage::{Cell, PurgeFloors, SnapshotPoint, StorageError};
 use crate::{planted, probe};
 
+/// Most steps that a compaction makes besides one, before others get their turn: some
+/// milliseconds.
+const STEPS_MORE_MAX: usize = 15;
+
 /// The table store as the task that writes sees it; see the [module](super).
 ///
 /// On any error but a full disk the node stops. After a full disk everything is as before the
@@ -152,6 +156,15 @@ impl<D: Disk> Keeper<D> {
     /// [`Tree::is_stalled`](super::Tree::is_stalled).
     pub fn is_stalled(&self) -> bool {
         self.version.flushed_count() >= self.options.level0_tables_max
+    }
+
+    /// Returns how many steps a compaction is to make before others get their turn: more and more
+    /// of them, the closer level 0 comes to where writes are held back. A writer whose turns are
+    /// long would otherwise leave so little to compactions that it has to wait for seconds in the
+    /// end.
+    pub fn steps_due(&self) -> usize {
+        let over = self.version.flushed_count().saturating_sub(self.options.level0_tables.max(1));
+        1 + (over * over).min(STEPS_MORE_MAX)
     }
 
     /// Goes on with the most urgent compaction, by about 256 KiB of what it reads. Returns the

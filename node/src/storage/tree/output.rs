@@ -9,8 +9,9 @@ use crate::storage::table::{BlockCache, Table, TableBuilder, TableOptions};
 use crate::storage::{Cell, StorageError};
 
 /// Bytes after which a growing table is synced. All of it at the end would keep the disk busy for
-/// so long that the log, which everybody waits for, would have to wait, too.
-const SYNC_BYTES: u64 = 256 << 10;
+/// so long that the log, which everybody waits for, would have to wait, too; but each sync is a
+/// wait for the merge, and with many of them it falls behind the writes.
+const SYNC_BYTES: u64 = 1 << 20;
 
 /// Where tables go, and how they are made.
 #[derive(Debug, Clone)]

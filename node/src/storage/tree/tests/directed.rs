@@ -31,6 +31,22 @@ fn deleted_row_gives_its_space_back() {
 }
 
 #[test]
+fn compaction_gets_longer_turns_the_closer_writes_come_to_a_stall() {
+    let disk = TestDisk::default();
+    let (mut tree, mut keeper, _) = open(&disk);
+    let mut model = Cells::new();
+    let mut steps = Vec::new();
+    while !keeper.is_stalled() {
+        write(&mut tree, &mut model, &Edit::Set(1, 1, 50));
+        flush(&mut tree, &mut keeper).unwrap();
+        steps.push(keeper.steps_due());
+    }
+    assert_eq!(steps, [1, 1, 1, 2, 5, 10], "3 tables are no debt, 6 hold writes back");
+    settle(&mut tree, &mut keeper).unwrap();
+    assert_eq!(keeper.steps_due(), 1, "{:?}", keeper.version());
+}
+
+#[test]
 fn row_tombstone_and_cells_of_the_same_batch_stay_together() {
     let disk = TestDisk::default();
     let (mut tree, mut keeper, _) = open(&disk);
