@@ -8,34 +8,35 @@
 //! # The life of a session
 //! Each node begins one session at a time, with its peers in turn. It sends the **roots** of the
 //! partitions that both hold; the peer answers with the **leaves** of those that differ. A write
-//! under way makes a difference that is none soon, and looking for it means reading a partition,
-//! so a moment later the same is asked again about these partitions, and only leaves that differ
-//! both times are looked into. For each of these the first node reads a page of the entries in the leaves that differ and sends its
-//! **outline**, places and stamps; the peer reads its own page and answers with the
-//! **difference**: entries that the outline lacks, and places of which it wants the entries. The
-//! first node stores the ones, sends the others, and goes on with the next page when both nodes
-//! have acknowledged what they were given. The peer keeps no state between two answers.
+//! under way makes a difference that is none soon, and looking for it means reading a partition.
+//! So a moment later the same is asked again about these partitions, and only leaves that differ
+//! both times are looked into. For each of these the first node reads a page of the entries in
+//! the leaves that differ and sends its **outline**, places and stamps; the peer reads its own
+//! page and answers with the **difference**: entries that the outline lacks, and places of which
+//! it wants the entries. The first node stores the ones, sends the others, and goes on with the
+//! next page when both nodes have acknowledged what they were given. The peer keeps no state
+//! between two answers.
 //!
 //! # Loss, repetition, and writes meanwhile
 //! Each question has a name of its own, and only the answer to the last one counts. A question
 //! without an answer ends the session; a later one begins from the roots, and finds equal what
 //! was exchanged. An exchanged entry is stored by the rule of every write, so it may arrive twice
 //! and late; one that was deleted and forgotten meanwhile is refused by the floor. A write that
-//! arrives between the roots and a page makes a difference that is none: it costs a page, and the
-//! exchange changes nothing.
+//! arrives between the last roots and a page makes a difference that is none: it costs a page,
+//! and the exchange changes nothing.
 //!
 //! # Never in the way
 //! The store reads a page at a time, limited in bytes; between two pages the session waits until
 //! its [rate](super::Config::sync_bytes_per_second) allows the next one. To find the entries of a
-//! few leaves the store reads all of the partition, and that is what counts. So a replica that lacks
-//! everything is filled at that rate, while everything else goes on.
+//! few leaves the store reads all of the partition, and that is what counts. So a replica that
+//! lacks everything is filled at that rate, while everything else goes on.
 //!
 //! # What a complete comparison is good for
-//! If all pages of a partition were exchanged and acknowledged, or each leaf was so or equal once,
-//! then this node has what the peer had when the session began. So it may take over the peer's floor,
-//! unless something older than that arrived meanwhile ([`Floors::adopt`]); a steward's round has
-//! done one more replica; and a node that is not whole has done one more of the comparisons that
-//! make it whole, if it has the peer's floor then.
+//! If each leaf of a partition was equal at one of the looks, or all its pages were exchanged and
+//! acknowledged, then this node has what the peer had when the session began. So it may take over
+//! the peer's floor, unless something older than that arrived meanwhile ([`Floors::adopt`]); a
+//! steward's round has done one more replica; and a node that is not whole has done one more of
+//! the comparisons that make it whole, if it has the peer's floor then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -183,10 +184,8 @@ impl Sync {
                 probe!("dynamo.sync_gives_up");
                 self.end(context, floors);
             }
-            Some(Session { step: Step::LookingAgain(when), .. }) => {
-                if *when <= context.now {
-                    self.look_again(context, trees, floors);
-                }
+            Some(Session { step: Step::LookingAgain(when), .. }) if *when <= context.now => {
+                self.look_again(context, trees, floors);
             }
             Some(_) => self.read_page(context),
             None if self.next <= context.now => self.begin(context, trees, floors),

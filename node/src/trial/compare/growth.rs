@@ -232,7 +232,7 @@ pub fn growth_page(growth: &Growth) -> String {
 }
 
 fn push_curve(html: &mut String, curve: &Curve) {
-    let heads: String = columns().iter().map(|(name, _)| format!("<th>{name}</th>")).collect();
+    let heads = columns().map(|(name, _)| format!("<th>{name}</th>")).concat();
     // Writing to a string does not fail.
     _ = writeln!(html, "<h2>{}</h2>\n<table><thead><tr>{heads}</tr></thead><tbody>", curve.mode);
     for point in &curve.points {

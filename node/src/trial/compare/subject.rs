@@ -77,7 +77,7 @@ impl Subject {
         for (name, replica_count) in [("redis, alone", 0), ("redis, 2 replicas", 2)] {
             match Redis::start(env, &directory(name)?, replica_count).await? {
                 Some(redis) => {
-                    subjects.push(Self { name: name.to_owned(), kind: Kind::Redis(redis) })
+                    subjects.push(Self { name: name.to_owned(), kind: Kind::Redis(redis) });
                 }
                 None => notes.push(missing(name)),
             }
@@ -102,7 +102,8 @@ impl Subject {
         let mut cluster = LocalCluster::prepare(program, &directory, NODES, id, &arguments);
         cluster.start_all()?;
         let client = client_of(env, cluster.addresses().to_vec(), level);
-        // A masterless node takes part when it has heard all others; a write at once would be early.
+        // A masterless node takes part when it has heard all others: a write at once would be
+        // early.
         client.set("ready", "yes").await.map_err(io::Error::other)?;
         Ok(Self { name, kind: Kind::Mangrove { cluster, level } })
     }
