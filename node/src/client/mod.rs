@@ -480,8 +480,9 @@ impl<E: Env> Client<E> {
             };
             probe!("client.answer_is_behind_the_session");
             tries.consistency.level = match level {
-                Level::One | Level::Two | Level::Three => Level::Quorum,
-                Level::Quorum => Level::All,
+                Level::One | Level::Two => Level::Quorum,
+                // A quorum of three replicas are two: it may be fewer than were asked for.
+                Level::Three | Level::Quorum => Level::All,
                 Level::All => return Err(ClientError::Stale { key }),
             };
         }

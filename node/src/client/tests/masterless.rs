@@ -196,6 +196,23 @@ fn session_reads_its_own_write_from_more_replicas_when_the_first_is_behind() {
 }
 
 #[test]
+fn session_that_asks_three_never_asks_fewer() {
+    for (from, asked) in [
+        (Level::Two, vec![Level::Two, Level::Quorum, Level::All]),
+        (Level::Three, vec![Level::Three, Level::All]),
+    ] {
+        run(async {
+            let new = cell_of("new", 10);
+            let env = behind(Level::All, Some(cell_of("old", 9)), Some(new.clone()));
+            let client = session(&env);
+            client.set("k", "new").await.unwrap();
+            assert_eq!(client.with_level(from).get("k").await, Ok(Some(new)));
+            assert_eq!(levels(&env).get(1..), Some(&asked[..]));
+        });
+    }
+}
+
+#[test]
 fn session_is_told_when_all_replicas_together_are_behind() {
     run(async {
         let old = cell_of("old", 9);
