@@ -9,11 +9,11 @@
 //! before it is reached, and a restart begins at it.
 //!
 //! A disk that is lost takes the ceiling along. Its node gives nothing until a majority has told
-//! which stamps it has seen, and goes on from there. Two things may then happen that a ceiling
-//! rules out. What it gave last, ahead of its wall clock after another restart, and nobody else
-//! has, is larger than what it gives now. And if somebody else has it who was not heard yet, the
-//! same stamp may be given again; for that the disk must be lost within a
-//! [`ceiling_step`](Config::ceiling_step) of that restart.
+//! which stamps it has seen, and until it has been up for somewhat more than a
+//! [`ceiling_step`](Config::ceiling_step): by then the wall clock has passed any ceiling that it
+//! can have had. What it gave last may have reached nobody yet, or somebody who was not heard; it
+//! is smaller than what it gives now all the same. Only a wall clock that is set back while the
+//! disk is lost, by more than that, can have it give a stamp twice.
 //!
 //! # A wall clock that is far ahead
 //! Ten hours ahead, say, and set right an hour later. A stamp from that future would win over

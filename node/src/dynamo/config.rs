@@ -29,7 +29,8 @@ pub struct Config {
     /// clock has stamped wins for so long.
     pub clock_ahead_max: Duration,
     /// By how much the durable ceiling of stamps is raised at a time. Too small: a note on disk
-    /// every moment. Too large: a restart jumps that far ahead of the wall clock.
+    /// every moment. Too large: a restart jumps that far ahead of the wall clock, and a node whose
+    /// disk was lost gives no stamps for so long.
     pub ceiling_step: Duration,
     /// Client requests that may wait for the node to start or for the ceiling; above it they are
     /// answered [`Reply::Overloaded`](super::Reply::Overloaded).

@@ -106,6 +106,8 @@ pub struct Dynamo {
     pub(super) waiting: VecDeque<(Instant, Waiting)>,
     pub(super) waiting_bytes: usize,
     heartbeat_at: Instant,
+    /// No stamps before this: see [`await_forgotten_ceiling`](Self::await_forgotten_ceiling).
+    stamps_at: Instant,
     placement_hash: u64,
     pub(super) seen: super::invariants::Seen,
 }
@@ -174,6 +176,7 @@ impl Dynamo {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             heartbeat_at: now,
+            stamps_at: now,
             placement_hash,
             seen: super::invariants::Seen::default(),
         };
@@ -216,11 +219,27 @@ impl Dynamo {
             self.context.persist(notes::keep(Kind::Damaged), Then::Nothing);
         }
         if !self.context.is_whole && self.context.config.nodes.len() > 1 {
-            self.context.clock.hold();
+            self.await_forgotten_ceiling();
         }
         let note = notes::keep_number(Kind::Generation, generation);
         self.context.persist(note, Then::Generation);
         self.startup = Startup::Silent;
+    }
+
+    /// The disk may have lost the ceiling: gives no stamps before a majority has told what it
+    /// has seen, and the wall clock has passed whatever ceiling there was.
+    fn await_forgotten_ceiling(&mut self) {
+        let step = self.context.config.ceiling_step;
+        self.stamps_at = self.context.now + step + step / 4;
+        self.context.clock.hold();
+    }
+
+    fn release_clock(&mut self) {
+        let context = &mut self.context;
+        let has_majority = context.detector.heard_count() + 1 > context.config.nodes.len() / 2;
+        if has_majority && (self.stamps_at <= context.now || planted!("D63")) {
+            context.clock.release();
+        }
     }
 }
 
@@ -277,9 +296,7 @@ impl Dynamo {
         let context = &mut self.context;
         context.clock.observe(heartbeat.clock);
         let is_new = context.detector.on_heartbeat(from, heartbeat, context.now);
-        if context.detector.heard_count() + 1 > context.config.nodes.len() / 2 {
-            context.clock.release();
-        }
+        self.release_clock();
         self.read_clocks(self.context.clock.wall_ms());
         if is_new {
             let heartbeat = self.heartbeat(from);
@@ -300,6 +317,7 @@ impl Dynamo {
         let note = notes::keep_number(Kind::Generation, self.context.generation);
         self.context.persist(note, Then::Generation);
         self.startup = Startup::Silent;
+        self.await_forgotten_ceiling();
     }
 
     fn heartbeat(&self, to: NodeId) -> Heartbeat {
@@ -674,6 +692,7 @@ impl Core for Dynamo {
 
     fn tick(&mut self, now: Instant) {
         self.context.now = self.context.now.max(now);
+        self.release_clock();
         self.end_waiting();
         if self.startup == Startup::Started {
             if self.heartbeat_at <= self.context.now {

@@ -205,7 +205,7 @@ impl Cluster {
     /// Stops a node and empties its disk.
     pub(super) fn wipe(&mut self, id: NodeId) {
         self.crash(id, 0);
-        self.oracle.wiped(id);
+        self.oracle.wiped();
         self.node_mut(id).disk = Disk { is_damaged: true, ..Disk::default() };
     }
 

@@ -32,10 +32,8 @@ pub(in super::super) struct Oracle {
     written: BTreeMap<(Payload, bool, Stamp), Written>,
     /// Of each value: its stamp.
     stamps: BTreeMap<Payload, Stamp>,
-    /// Every stamp that was met, but those that were lost with the only disk that had them.
+    /// Every stamp that was met.
     known: BTreeSet<Stamp>,
-    /// Those that another node has met than the one that gave them.
-    shared: BTreeSet<Stamp>,
     /// The latest stamp of each node when it started.
     before_start: BTreeMap<NodeId, Stamp>,
     /// Writes that were answered and whose coordinator does nothing more about them: every
@@ -142,21 +140,15 @@ impl Oracle {
             let stamp = self.stamps.entry(value.clone()).or_insert(entry.stamp);
             assert_eq!(*stamp, entry.stamp, "{value:?} has two stamps");
         }
-        if entry.stamp.node() != at {
-            self.shared.insert(entry.stamp);
-        }
         if self.known.insert(entry.stamp) && entry.stamp.node() == at {
             let before = self.before_start.get(&at).copied().unwrap_or_default();
             assert!(entry.stamp > before, "{at} gave {} after {before}", entry.stamp);
         }
     }
 
-    /// The disk of a node is lost. The ceiling of its stamps went with it: those that nobody else
-    /// has may have been ahead of its clock, which goes on from what the others have seen.
-    pub(super) fn wiped(&mut self, id: NodeId) {
+    /// The disk of a node is lost.
+    pub(super) fn wiped(&mut self) {
         self.is_wiped = true;
-        let shared = &self.shared;
-        self.known.retain(|stamp| stamp.node() != id || shared.contains(stamp));
     }
 
     /// A node starts: all its stamps must be larger from now on.

@@ -136,7 +136,7 @@ fn hints_are_as_old_as_the_common_time_says() {
 
 #[test]
 fn start_that_the_disk_forgot_is_learned_from_others() {
-    let mut cluster = cluster(THREE);
+    let mut cluster = Cluster::new(THREE, 1, short);
     let old = cluster.node(N1).disk.clone();
     for _ in 0..3 {
         cluster.crash(N1, 0);
@@ -147,7 +147,7 @@ fn start_that_the_disk_forgot_is_learned_from_others() {
     cluster.run(millis(1_500), nothing_cut);
     cluster.node_mut(N1).disk = old;
     cluster.start(N1);
-    cluster.run(millis(500), nothing_cut);
+    cluster.run(millis(3_000), nothing_cut);
     assert!(cluster.core(N2).is_up(N1) && cluster.core(N1).status().generation > 4);
     let token = cluster.put(N1, Level::All, &["k"]);
     cluster.settle(nothing_cut);

@@ -30,6 +30,12 @@ fn plain(config: &mut Config, _: u64) {
     config.floor_interval = Duration::from_hours(1);
 }
 
+/// With ceilings that matter.
+fn short(config: &mut Config, seed: u64) {
+    plain(config, seed);
+    config.ceiling_step = Duration::from_secs(2);
+}
+
 fn cluster(shape: Shape) -> Cluster {
     Cluster::new(shape, 1, plain)
 }
