@@ -487,6 +487,7 @@ fn kind_of_masterless(message: &dynamo::Message) -> u64 {
         dynamo::Message::BatchDone { .. } => 16,
         dynamo::Message::Sync(_) => 17,
         dynamo::Message::Repair { .. } => 18,
+        dynamo::Message::BatchLate { .. } => 19,
     }
 }
 

@@ -14,7 +14,12 @@
 //! does the same with what it could not settle, and after a restart. Two that replay the same do
 //! no harm. But none does it alone: the coordinator may have lost its note, or its last life may
 //! have come no further than that note. So a holder that takes over, and a coordinator that found
-//! a batch at its start, first has some other node hold it as well.
+//! a batch at its start, first has some other node hold it as well. Whoever has promised not to
+//! deliver anything as old (see `floor`) says that it is too late; if all who are up do, or nobody
+//! answers for long, the batch is sent without.
+//!
+//! A node that comes back may have thousands. They take turns, a few at a time, each until it is
+//! answered: so they are over soon, and flood nobody.
 //!
 //! All or nothing is meant in the end, not at every moment: a reader may see some entries before
 //! the others. And it is meant of batches. Entries that have the same replicas are not kept as one:
@@ -45,6 +50,10 @@ pub(super) struct Batches {
     /// Of the shares of replayed batches.
     sent: BTreeMap<u64, (Stamp, NodeId)>,
     timers: BTreeSet<(Instant, Stamp)>,
+    /// Those that wait for their turn to be replayed, and since when.
+    queue: BTreeSet<(Instant, Stamp)>,
+    /// Those whose turn it is.
+    replaying: BTreeSet<Stamp>,
 }
 
 /// One of them.
@@ -54,9 +63,13 @@ struct Kept {
     is_durable: bool,
     /// Nodes that were asked to hold it, if it is the own one.
     asked: Vec<NodeId>,
+    /// Those that said they never will.
+    late: Vec<NodeId>,
     phase: Phase,
     /// When something is to be done about it.
     due: Option<Instant>,
+    /// Since when it waits for its turn.
+    queued: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -75,8 +88,8 @@ enum Phase {
     },
 }
 
-/// How often nodes are asked to hold a batch before it is replayed. Nodes that are up and do not
-/// answer refuse: they have promised not to deliver anything as old. Then it is sent without.
+/// How often nodes are asked to hold a batch before it is sent without. Nodes that are up and do
+/// not answer have no space, or lost the question.
 const HOLD_TRIES_MAX: u32 = 8;
 
 /// What the core does next about the own batch.
@@ -104,14 +117,8 @@ impl Batches {
     pub(super) fn begin(&mut self, context: &mut Context, batch: Stamp, entries: Vec<Entry>) {
         let (record, head) = notes::keep_entries(Kind::Batch(batch), batch, &entries);
         context.persist(record, Then::BatchKept(batch));
-        let kept = Kept {
-            bytes: head.bytes,
-            is_durable: false,
-            asked: Vec::new(),
-            phase: Phase::Storing { entries, is_held: false },
-            due: None,
-        };
-        self.insert(batch, kept);
+        let phase = Phase::Storing { entries, is_held: false };
+        self.insert(batch, Kept::new(head.bytes, false, phase));
         self.ask_holder(context, batch);
     }
 
@@ -120,7 +127,7 @@ impl Batches {
         let Some(kept) = self.kept.get_mut(&batch) else { return };
         let Phase::Storing { entries, is_held: false } = &kept.phase else { return };
         let entries = entries.clone();
-        ask_to_hold(context, &mut kept.asked, batch, entries);
+        ask_to_hold(context, kept, batch, entries);
         let at = context.now + context.config.batch_store_timeout;
         self.set_timer(batch, Some(at));
     }
@@ -162,6 +169,25 @@ impl Batches {
             Phase::Replaying { .. } | Phase::Writing | Phase::Holding => {}
         }
         self.maybe_send(batch)
+    }
+
+    /// A node will never hold a batch: asks another one, if there is one that was not asked.
+    pub(super) fn on_batch_late(&mut self, context: &mut Context, from: NodeId, batch: Stamp) {
+        let Some(kept) = self.kept.get_mut(&batch) else { return };
+        if !kept.asked.contains(&from) || kept.late.contains(&from) {
+            return;
+        }
+        probe!("dynamo.batch_too_late_for_a_holder");
+        kept.late.push(from);
+        let is_hopeless = kept.is_late_everywhere(context);
+        let has_other = is_hopeless || !candidates(context, &kept.asked).is_empty();
+        let needs_holder = matches!(
+            kept.phase,
+            Phase::Storing { is_held: false, .. } | Phase::Replaying { unheld: Some(_), .. }
+        );
+        if needs_holder && has_other {
+            self.set_timer(batch, Some(context.now));
+        }
     }
 
     fn maybe_send(&mut self, batch: Stamp) -> Next {
@@ -219,8 +245,11 @@ impl Batches {
             && entries.iter().map(Entry::bytes).sum::<usize>() <= WRITE_BYTES_MAX
             && entries.iter().all(|entry| entry.stamp == batch && is_placed(entry));
         // Behind the fence the node has promised to have nothing to deliver; see `floor`.
-        let is_late = batch <= context.fence;
-        if !is_sane || is_late || context.is_disk_full || !context.clock.observe(batch) {
+        if is_sane && batch <= context.fence {
+            probe!("dynamo.batch_behind_the_fence");
+            return context.send(from, Message::BatchLate { batch });
+        }
+        if !is_sane || context.is_disk_full || !context.clock.observe(batch) {
             probe!("dynamo.batch_not_held");
             return;
         }
@@ -230,14 +259,7 @@ impl Batches {
             return;
         }
         context.persist(record, Then::BatchHeld { batch, from });
-        let kept = Kept {
-            bytes: head.bytes,
-            is_durable: false,
-            asked: Vec::new(),
-            phase: Phase::Holding,
-            due: None,
-        };
-        self.insert(batch, kept);
+        self.insert(batch, Kept::new(head.bytes, false, Phase::Holding));
     }
 
     /// The note of another's batch is durable.
@@ -273,7 +295,7 @@ impl Batches {
         let own = Phase::Replaying { missing: None, unheld };
         let phase = if is_own { own } else { Phase::Holding };
         let wait = if is_own { context.config.batch_retry } else { context.config.batch_takeover };
-        self.insert(batch, Kept { bytes, is_durable: true, asked: Vec::new(), phase, due: None });
+        self.insert(batch, Kept::new(bytes, true, phase));
         self.set_timer(batch, Some(context.now + wait));
     }
 
@@ -298,27 +320,51 @@ impl Batches {
                 Phase::Writing => {}
                 Phase::Holding => {
                     probe!("dynamo.batch_taken_over");
-                    self.replay(context, batch);
+                    let unheld = (!planted!("D59")).then_some(0);
+                    kept.phase = Phase::Replaying { missing: None, unheld };
+                    self.await_turn(batch, at);
                 }
-                Phase::Replaying { .. } => self.replay(context, batch),
+                Phase::Replaying { .. } => self.await_turn(batch, at),
             }
+        }
+        while self.has_turn(&context.config) {
+            let Some((_, batch)) = self.queue.pop_first() else { break };
+            if let Some(kept) = self.kept.get_mut(&batch) {
+                kept.queued = None;
+            }
+            self.replay(context, batch);
+        }
+        if !self.queue.is_empty() {
+            probe!("dynamo.batch_replay_waits");
         }
     }
 
-    /// Reads a batch to send it once more, if not too many are being sent.
+    /// Ends the turn that a batch had, and has it wait for the next.
+    fn await_turn(&mut self, batch: Stamp, since: Instant) {
+        self.replaying.remove(&batch);
+        if let Some(kept) = self.kept.get_mut(&batch) {
+            kept.queued = Some(since);
+            self.queue.insert((since, batch));
+        }
+    }
+
+    fn has_turn(&self, config: &Config) -> bool {
+        self.replaying.len() < config.batch_replays_max
+    }
+
+    /// Reads a batch to send it once more, unless all who lack it are known to be down.
     fn replay(&mut self, context: &mut Context, batch: Stamp) {
         let at = context.now + context.config.batch_retry;
         self.set_timer(batch, Some(at));
-        if self.reading.len() >= context.config.batch_replays_max {
-            probe!("dynamo.batch_replay_waits");
-            return;
-        }
         self.forget_sent(context, batch);
         let Some(kept) = self.kept.get_mut(&batch) else { return };
-        if let Phase::Holding = kept.phase {
-            let unheld = (!planted!("D59")).then_some(0);
-            kept.phase = Phase::Replaying { missing: None, unheld };
+        if let Phase::Replaying { missing: Some(missing), .. } = &kept.phase {
+            let (own, detector) = (context.id(), &context.detector);
+            if !missing.keys().any(|&node| node == own || detector.is_up(node, context.now)) {
+                return;
+            }
         }
+        self.replaying.insert(batch);
         let place = Kind::Batch(batch).place();
         let read = StoreRead::Notes { prefix: place.clone(), start: place, bytes_max: 1 };
         let id = context.read_store(Owner::Batches, read);
@@ -330,7 +376,7 @@ impl Batches {
         let Some(batch) = self.reading.remove(&id) else { return };
         let Found::Notes { notes, .. } = found else { return };
         let Some(kept) = self.kept.get_mut(&batch) else { return };
-        let Phase::Replaying { missing, unheld } = &mut kept.phase else { return };
+        let Phase::Replaying { unheld, .. } = kept.phase else { return };
         let content = notes.first().map(|(_, content)| content.as_bytes()).unwrap_or_default();
         let entries = notes::entries(content).unwrap_or_default();
         let shares = Shares::of(&context.config.placement, &entries);
@@ -339,11 +385,18 @@ impl Batches {
             self.damaged(context, batch);
             return;
         };
-        if let Some(tries) = unheld.as_mut().filter(|tries| **tries < HOLD_TRIES_MAX) {
+        if let Some(tries) = unheld.filter(|tries| *tries < HOLD_TRIES_MAX)
+            && !kept.is_late_everywhere(context)
+        {
             probe!("dynamo.batch_needs_a_holder_again");
-            *tries += u32::from(ask_to_hold(context, &mut kept.asked, batch, entries));
+            if ask_to_hold(context, kept, batch, entries) {
+                kept.phase = Phase::Replaying { missing: None, unheld: Some(tries + 1) };
+            } else {
+                self.replaying.remove(&batch);
+            }
             return;
         }
+        let Phase::Replaying { missing, .. } = &mut kept.phase else { return };
         let missing = missing
             .get_or_insert_with(|| shares.by_node.keys().map(|&node| (node, None)).collect());
         for (node, entries) in shares.by_node {
@@ -381,6 +434,8 @@ impl Batches {
         if missing.is_empty() {
             probe!("dynamo.batch_replayed");
             self.finish(context, batch);
+        } else if missing.values().all(Option::is_none) {
+            self.replaying.remove(&batch);
         }
     }
 
@@ -413,13 +468,21 @@ impl Batches {
     fn remove_quietly(&mut self, context: &mut Context, batch: Stamp) -> Option<Kept> {
         self.forget_sent(context, batch);
         self.set_timer(batch, None);
+        self.replaying.remove(&batch);
         let kept = self.kept.remove(&batch)?;
+        if let Some(since) = kept.queued {
+            self.queue.remove(&(since, batch));
+        }
         self.bytes -= kept.bytes;
         Some(kept)
     }
 
     fn set_timer(&mut self, batch: Stamp, at: Option<Instant>) {
         let Some(kept) = self.kept.get_mut(&batch) else { return };
+        if kept.queued.is_some() && at.is_some() {
+            // Its turn will come.
+            return;
+        }
         if let Some(old) = std::mem::replace(&mut kept.due, at) {
             self.timers.remove(&(old, batch));
         }
@@ -432,8 +495,9 @@ impl Batches {
     }
 
     /// Returns when it must be ticked, if ever.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+    pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
+        let next = self.queue.first().filter(|_| self.has_turn(config));
+        self.timers.first().into_iter().chain(next).map(|(at, _)| *at).min()
     }
 
     /// Returns how many batches are kept, and their bytes.
@@ -461,7 +525,15 @@ impl Batches {
                 Phase::Holding => !kept.is_durable,
                 Phase::Replaying { .. } => false,
             };
-            assert!(is_left || kept.due.is_some(), "D8: nothing will end {batch}: {kept:?}");
+            let is_due = kept.due.is_some() || kept.queued.is_some();
+            assert!(is_left || is_due, "D8: nothing will end {batch}: {kept:?}");
+            if let Some(since) = kept.queued {
+                let is_one = self.queue.contains(&(since, *batch)) && kept.due.is_none();
+                assert!(is_one && !self.replaying.contains(batch), "D8: {batch} has no turn");
+            }
+        }
+        for batch in &self.replaying {
+            assert!(self.kept.contains_key(batch), "D8: {batch} is no more, and has the turn");
         }
         for (number, (batch, _)) in &self.sent {
             assert!(self.kept.contains_key(batch), "D8: {number} is of {batch}, which is no more");
@@ -469,23 +541,30 @@ impl Batches {
     }
 }
 
-/// Returns the nodes that may hold a batch and were not asked.
-fn candidates(context: &Context, asked: &[NodeId]) -> Vec<NodeId> {
+impl Kept {
+    fn new(bytes: usize, is_durable: bool, phase: Phase) -> Self {
+        let (asked, late) = (Vec::new(), Vec::new());
+        Self { bytes, is_durable, asked, late, phase, due: None, queued: None }
+    }
+
+    /// Tells whether nobody who is up will ever hold it.
+    fn is_late_everywhere(&self, context: &Context) -> bool {
+        !self.late.is_empty() && candidates(context, &self.late).is_empty()
+    }
+}
+
+/// Returns the nodes that may hold a batch, but those.
+fn candidates(context: &Context, but: &[NodeId]) -> Vec<NodeId> {
     let up = context.config.peers().filter(|&peer| context.detector.is_up(peer, context.now));
-    up.filter(|peer| !asked.contains(peer)).collect()
+    up.filter(|peer| !but.contains(peer)).collect()
 }
 
 /// Asks a node to hold a batch, one that was not asked yet if there is one, and first its
 /// coordinator, who may have it; tells whether any is up.
-fn ask_to_hold(
-    context: &mut Context,
-    asked: &mut Vec<NodeId>,
-    batch: Stamp,
-    entries: Vec<Entry>,
-) -> bool {
-    let mut nodes = candidates(context, asked);
+fn ask_to_hold(context: &mut Context, kept: &mut Kept, batch: Stamp, entries: Vec<Entry>) -> bool {
+    let mut nodes = candidates(context, &kept.asked);
     if nodes.is_empty() {
-        nodes = candidates(context, &[]);
+        nodes = candidates(context, &kept.late);
     }
     if nodes.is_empty() {
         return false;
@@ -493,8 +572,8 @@ fn ask_to_hold(
     let coordinator = nodes.iter().position(|node| *node == batch.node());
     let drawn = coordinator.unwrap_or_else(|| context.rng.index(nodes.len()));
     let holder = nodes.swap_remove(drawn);
-    if !asked.contains(&holder) {
-        asked.push(holder);
+    if !kept.asked.contains(&holder) {
+        kept.asked.push(holder);
     }
     context.send(holder, Message::BatchStore { batch, entries });
     true

@@ -159,6 +159,11 @@ impl Clock {
         self.is_held = true;
     }
 
+    /// Tells whether it is between [`hold`](Self::hold) and [`release`](Self::release).
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Ends [`hold`](Self::hold).
     pub(super) fn release(&mut self) {
         self.is_held = false;

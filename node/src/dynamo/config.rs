@@ -72,7 +72,8 @@ pub struct Config {
     pub batch_store_timeout: Duration,
     /// Time until a batch that was taken over is sent again to replicas that lack it.
     pub batch_retry: Duration,
-    /// Batches that are read from the disk at a time to be sent again.
+    /// Batches that are sent again at a time; the others wait until these are answered, or have
+    /// waited for `batch_retry`.
     pub batch_replays_max: usize,
     /// Bytes of batches kept here, own and others'; above it
     /// [`Reply::Overloaded`](super::Reply::Overloaded).

@@ -227,7 +227,8 @@ impl Dynamo {
     }
 
     /// The disk may have lost the ceiling: gives no stamps before a majority has told what it
-    /// has seen, and the wall clock has passed whatever ceiling there was.
+    /// has seen, and the wall clock has passed whatever ceiling there was. Where nobody is whole,
+    /// the cluster begins: no stamp was ever given.
     fn await_forgotten_ceiling(&mut self) {
         let step = self.context.config.ceiling_step;
         self.stamps_at = self.context.now + step + step / 4;
@@ -236,8 +237,15 @@ impl Dynamo {
 
     fn release_clock(&mut self) {
         let context = &mut self.context;
+        if !context.clock.is_held() {
+            return;
+        }
         let has_majority = context.detector.heard_count() + 1 > context.config.nodes.len() / 2;
-        if has_majority && (self.stamps_at <= context.now || planted!("D63")) {
+        let is_late = self.stamps_at <= context.now || planted!("D63");
+        let heartbeat = |peer| context.detector.heartbeat(peer);
+        let begins = !context.is_whole
+            && context.config.peers().all(|peer| heartbeat(peer).is_some_and(|h| !h.is_whole));
+        if has_majority && (is_late || begins) {
             context.clock.release();
         }
     }
@@ -271,6 +279,7 @@ impl Dynamo {
                 let next = self.batches.on_batch_stored(context, from, batch);
                 self.follow_batch(next);
             }
+            Message::BatchLate { batch } => self.batches.on_batch_late(context, from, batch),
             Message::BatchDone { batch } => self.batches.on_batch_done(context, batch),
             Message::Sync(
                 message @ (SyncMessage::Fence { .. }
@@ -727,7 +736,7 @@ impl Core for Dynamo {
             waiting,
             self.writes.deadline(),
             self.hints.deadline(),
-            self.batches.deadline(),
+            self.batches.deadline(&context.config),
             self.reads.deadline(),
             self.trees.deadline(),
             Some(self.sync.deadline()),

@@ -83,6 +83,11 @@ pub enum Message {
     },
     /// Anti-entropy; see `sync`.
     Sync(SyncMessage),
+    /// The batch is not held here, and never will be: a fence has passed it. See `floor`.
+    BatchLate {
+        /// Which.
+        batch: Stamp,
+    },
 }
 
 impl Message {
@@ -97,6 +102,7 @@ impl Message {
             | Self::ReadReply { .. }
             | Self::BatchStored { .. }
             | Self::BatchDone { .. }
+            | Self::BatchLate { .. }
             | Self::Sync(_) => false,
         }
     }

@@ -12,7 +12,7 @@ use bincode::{Decode, Encode};
 use crate::base::{ClusterId, NodeId};
 
 /// Version of everything on the wire. A peer must speak the same one.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// First word of a connection, so that a stranger's bytes are recognised at once: "MGRV".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MGRV");

@@ -41,6 +41,7 @@ pub(super) fn message(message: &Message) -> Option<String> {
         }
         Message::BatchStore { batch, entries: of } => format!("BatchStore {batch} {}", entries(of)),
         Message::BatchStored { batch } => format!("BatchStored {batch}"),
+        Message::BatchLate { batch } => format!("BatchLate {batch}"),
         Message::BatchDone { batch } => format!("BatchDone {batch}"),
         Message::Sync(message) => return sync(message),
     };

@@ -1,6 +1,7 @@
 //! Batches.
 
 use super::*;
+use crate::base::Stamp;
 use crate::dynamo::Level;
 use crate::dynamo::placement::partition_of_place;
 
@@ -11,6 +12,11 @@ fn batches(cluster: &Cluster, id: NodeId) -> usize {
 fn holders(cluster: &Cluster) -> Vec<NodeId> {
     let ids = cluster.ids().into_iter();
     ids.filter(|&id| id != N1 && cluster.is_up(id) && batches(cluster, id) > 0).collect()
+}
+
+fn hintless(config: &mut Config, seed: u64) {
+    plain(config, seed);
+    config.repair.hints = false;
 }
 
 fn is_share(message: &Message) -> bool {
@@ -127,6 +133,57 @@ fn batch_that_nobody_will_hold_is_replayed_after_all() {
     }
 }
 
+/// The accident: a node that had been away kept many batches, which nobody would hold any more;
+/// each was offered eight times, two seconds apart, and four of them at a time.
+#[test]
+fn batch_too_late_for_all_who_are_up_is_over_at_once() {
+    let mut cluster = batch_under_way();
+    cluster.network.clear();
+    cluster.crash(N1, 0);
+    cluster.run(millis(1_500), nothing_cut);
+    for id in [N2, N3, N4] {
+        let fence = Stamp::new(20_000, 0, N1);
+        cluster.node_mut(id).core.as_mut().unwrap().context.fence = fence;
+    }
+    cluster.start(N1);
+    cluster.run(millis(1_900), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 1, "it waits before it replays");
+    cluster.run(millis(200), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 0);
+}
+
+#[test]
+fn many_batches_take_turns_without_pauses() {
+    let mut cluster = cluster(FOUR);
+    for _ in 0..40 {
+        cluster.put(N1, Level::Quorum, &["a", "d"]);
+        cluster.settle(|from, _| from == N1);
+    }
+    assert_eq!(batches(&cluster, N1), 40);
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    cluster.run(millis(1_900), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 40, "they wait before they are replayed");
+    cluster.run(millis(1_000), nothing_cut);
+    assert_eq!((batches(&cluster, N1), holders(&cluster).len()), (0, 0));
+}
+
+/// As long as nobody who lacks a batch is up it is neither read nor sent, and is in nobody's way.
+#[test]
+fn batch_that_a_node_lacks_who_is_down_is_in_nobodys_way() {
+    let mut cluster = Cluster::new(FOUR, 1, hintless);
+    for _ in 0..10 {
+        cluster.put(N1, Level::One, &["a", "d"]);
+    }
+    cluster.run(millis(6_000), without(N4));
+    assert_eq!(batches(&cluster, N1), 10, "n4 has them not");
+    cluster.put(N1, Level::One, &["d", "g"]);
+    cluster.settle(|_, to| to == N2 || to == N4);
+    assert_eq!(batches(&cluster, N1), 11);
+    cluster.run(millis(5_000), without(N4));
+    assert_eq!(batches(&cluster, N1), 10);
+}
+
 /// The accident: with one replica of each key a hint counted as much as the replica, and the batch
 /// was over while a half of it was nothing but a hint, which is dropped when it is old.
 #[test]
@@ -167,10 +224,6 @@ fn holder_that_started_again_still_takes_over() {
 
 #[test]
 fn batch_that_was_given_up_without_hints_is_replayed_until_all_have_it() {
-    fn hintless(config: &mut Config, seed: u64) {
-        plain(config, seed);
-        config.repair.hints = false;
-    }
     let mut cluster = Cluster::new(FOUR, 1, hintless);
     let token = cluster.put(N1, Level::One, &["a", "d"]);
     cluster.run(millis(3_000), without(N4));
