@@ -2,6 +2,7 @@
 //! [`crate::trial::compare`].
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::args::Format;
 use super::crash_test::{remove, trial_directory};
 use super::output::{Output, new_table, say};
-use super::trial_args::CompareArgs;
+use super::trial_args::{CompareArgs, MeasuringArgs};
 use super::{CliError, stop_signal};
 use crate::env::{First, race};
 use crate::trial::compare::{self, Comparison, Options, page, ratios, rows};
@@ -19,7 +20,8 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// `mangrove compare`
 pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
-    let (directory, is_own) = trial_directory(args.data, "compare", args.load.seed)?;
+    let MeasuringArgs { data, load, output } = args.measuring;
+    let (directory, is_own) = trial_directory(data, "compare", load.seed)?;
     let program = std::env::current_exe();
     let options = Options {
         program: program.map_err(|error| CliError::io("cannot find this program", &error))?,
@@ -29,19 +31,13 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
         duration: Duration::from_secs(u64::from(args.seconds)),
         faults: args.faults,
         fill: args.fill,
-        load: args.load.load(),
+        load: load.load(),
     };
     let bar = spinner();
     let run = compare::run(&options, |step| bar.set_message(step.to_owned()));
-    let ran = until_stopped(run).await;
-    bar.finish_and_clear();
-    let hint = || format!("the stores' data and logs are in {}", options.directory.display());
-    let comparison = ran.map_err(|error| error.advise(hint()))?;
-    let shown = args.page.display();
-    std::fs::write(&args.page, page(&comparison))
-        .map_err(|error| CliError::io(format!("cannot write {shown}"), &error))?;
-    print(args.output, &comparison)?;
-    say(&format!("the page is {shown}"));
+    let comparison = measure(&options.directory, &bar, run).await?;
+    write_page(&args.page, &page(&comparison))?;
+    print(output, &comparison)?;
     if is_own {
         remove(&options.directory)?;
     }
@@ -57,14 +53,28 @@ pub(super) fn spinner() -> ProgressBar {
     bar
 }
 
-/// Measures until it is done, or somebody stops it.
-pub(super) async fn until_stopped<T>(
+/// Measures clusters whose data is in `directory` until it is done, or somebody stops it.
+pub(super) async fn measure<T>(
+    directory: &Path,
+    bar: &ProgressBar,
     run: impl Future<Output = io::Result<T>>,
 ) -> Result<T, CliError> {
-    match race(stop_signal(), run).await {
+    let ran = match race(stop_signal(), run).await {
         First::A(told) => told.and(Err(CliError::Failed("stopped; no figures".to_owned()))),
         First::B(ran) => ran.map_err(|error| CliError::io("cannot measure", &error)),
-    }
+    };
+    bar.finish_and_clear();
+    let hint = || format!("the data and logs of all nodes are in {}", directory.display());
+    ran.map_err(|error| error.advise(hint()))
+}
+
+/// Writes the page of what was measured, and says where it is.
+pub(super) fn write_page(path: &Path, html: &str) -> Result<(), CliError> {
+    let shown = path.display();
+    std::fs::write(path, html)
+        .map_err(|error| CliError::io(format!("cannot write {shown}"), &error))?;
+    say(&format!("the page is {shown}"));
+    Ok(())
 }
 
 fn print(format: Format, comparison: &Comparison) -> Result<(), CliError> {

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use super::CliError;
 use super::args::Format;
-use super::compare::{spinner, until_stopped};
+use super::compare::{measure, spinner, write_page};
 use super::crash_test::{remove, trial_directory};
-use super::output::{Output, new_table, say};
-use super::trial_args::GrowthArgs;
+use super::output::{Output, new_table};
+use super::trial_args::{GrowthArgs, MeasuringArgs};
 use crate::trial::compare::{Growth, GrowthOptions, columns, grow, growth_page};
 
 /// `mangrove growth`
 pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
-    let (directory, is_own) = trial_directory(args.data, "growth", args.load.seed)?;
+    let MeasuringArgs { data, load, output } = args.measuring;
+    let (directory, is_own) = trial_directory(data, "growth", load.seed)?;
     let program = std::env::current_exe();
     let options = GrowthOptions {
         program: program.map_err(|error| CliError::io("cannot find this program", &error))?,
@@ -22,19 +23,13 @@ pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
         sizes: args.sizes,
         rounds: args.rounds,
         duration: Duration::from_secs(u64::from(args.seconds)),
-        load: args.load.load(),
+        load: load.load(),
     };
     let bar = spinner();
     let run = grow(&options, |step| bar.set_message(step.to_owned()));
-    let ran = until_stopped(run).await;
-    bar.finish_and_clear();
-    let hint = || format!("the nodes' data and logs are in {}", options.directory.display());
-    let growth = ran.map_err(|error| error.advise(hint()))?;
-    let shown = args.page.display();
-    std::fs::write(&args.page, growth_page(&growth))
-        .map_err(|error| CliError::io(format!("cannot write {shown}"), &error))?;
-    print(args.output, &growth)?;
-    say(&format!("the page is {shown}"));
+    let growth = measure(&options.directory, &bar, run).await?;
+    write_page(&args.page, &growth_page(&growth))?;
+    print(output, &growth)?;
     if is_own {
         remove(&options.directory)?;
     }
@@ -59,5 +54,8 @@ fn print(format: Format, growth: &Growth) -> Result<(), CliError> {
         }
     }
     output.line(&growth.setup)?;
+    for note in &growth.notes {
+        output.line(note)?;
+    }
     output.finish()
 }

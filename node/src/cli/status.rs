@@ -68,6 +68,7 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
             } else {
                 print_status_table(found, &mut output)?;
             }
+            say_waits(found, &mut output)?;
             for (address, status) in found {
                 if let Err(error) = status {
                     output.line(&format!("{address}: {}", why(error)))?;
@@ -107,7 +108,7 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
                 status.session_count.to_string(),
                 size(status.wal_bytes),
                 size(status.table_bytes),
-                if status.disk_full { "full" } else { "ok" }.to_owned(),
+                disk(status).to_owned(),
             ],
             Err(_) => vec!["?".to_owned(), address.clone(), "unreachable".to_owned()],
         });
@@ -227,10 +228,33 @@ fn add_masterless_row(table: &mut Table, address: &str, status: Option<&Status>)
             status.cell_count.to_string(),
             size(status.wal_bytes),
             size(status.table_bytes),
-            if status.disk_full { "full" } else { "ok" }.to_owned(),
+            disk(status).to_owned(),
         ])
     });
     table.add_row(row.unwrap_or_else(unreachable));
+}
+
+/// Says in a word whether the disk takes writes.
+fn disk(status: &Status) -> &'static str {
+    match (status.disk_full, status.writes_wait) {
+        (true, _) => "full",
+        (false, true) => "behind",
+        (false, false) => "ok",
+    }
+}
+
+/// Says of each node for how long writes waited, if they did.
+fn say_waits(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
+    for status in found.iter().filter_map(|(_, status)| status.as_ref().ok()) {
+        if status.writes_waited_ms > 0 {
+            let (seconds, rest) = (status.writes_waited_ms / 1000, status.writes_waited_ms % 1000);
+            output.line(&format!(
+                "{}: writes have waited {seconds}.{rest:03} s for compactions since it started",
+                status.node
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// Shows a time that has passed; `u64::MAX` for one that never was.

@@ -189,6 +189,20 @@ pub(super) enum KeysArg {
     Zipfian,
 }
 
+/// What every command that measures clusters of its own asks for.
+#[derive(Debug, Clone, Args)]
+pub(super) struct MeasuringArgs {
+    /// Where the stores keep their data meanwhile; best on a real disk. [default: a new directory
+    /// among the temporary ones of the system]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) load: LoadArgs,
+    /// Form of the figures on standard output.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
+}
+
 const COMPARE_HELP: &str = "\
 Examples:
   mangrove compare                                    # both modes; writes mangrove-compare.html
@@ -241,15 +255,8 @@ pub(super) struct CompareArgs {
     /// Where to write the page.
     #[arg(long, value_name = "FILE", default_value = "mangrove-compare.html")]
     pub(super) page: PathBuf,
-    /// Where the stores keep their data meanwhile; best on a real disk. [default: a new directory
-    /// among the temporary ones of the system]
-    #[arg(long, value_name = "DIR")]
-    pub(super) data: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) load: LoadArgs,
-    /// Form of the figures on standard output.
-    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
-    pub(super) output: Format,
+    pub(super) measuring: MeasuringArgs,
 }
 
 const GROWTH_HELP: &str = "\
@@ -291,15 +298,8 @@ pub(super) struct GrowthArgs {
     /// Where to write the page.
     #[arg(long, value_name = "FILE", default_value = "mangrove-growth.html")]
     pub(super) page: PathBuf,
-    /// Where the clusters keep their data meanwhile; best on a real disk. [default: a new directory
-    /// among the temporary ones of the system]
-    #[arg(long, value_name = "DIR")]
-    pub(super) data: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) load: LoadArgs,
-    /// Form of the figures on standard output.
-    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
-    pub(super) output: Format,
+    pub(super) measuring: MeasuringArgs,
 }
 
 /// Modes that grow.

@@ -39,6 +39,7 @@ pub mod persist;
 pub mod recovery;
 mod saving;
 mod shell;
+mod stalls;
 mod start;
 mod state;
 

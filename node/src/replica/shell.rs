@@ -16,6 +16,7 @@ use super::outbox::PeerOutbox;
 use super::pending::{Asks, PendingRequest, PendingRequests};
 use super::persist::{LogJob, LogQueue, PersistEvent};
 use super::saving::Saving;
+use super::stalls::Stalls;
 use super::state::{StateEvent, StateJob, StateQueue, meta};
 use crate::base::{Core as _, Index, Instant, NodeId, Payload};
 use crate::env::Env;
@@ -52,6 +53,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) saving: Saving,
     /// There is no space for the log, or for tables.
     pub(super) disk_full: DiskFull,
+    pub(super) stalls: Stalls,
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
     pub(super) role: Role,
@@ -149,7 +151,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Proposes the writes that have gathered, unless more are worth waiting for.
     fn propose(&mut self, now: Instant) {
-        if self.is_held_back() {
+        let is_held_back = self.is_held_back();
+        self.stalls.note(now, is_held_back, self.config.node);
+        if is_held_back {
             crate::probe!("replica.writes_wait_for_tables");
             return;
         }
@@ -547,6 +551,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
             table_bytes: self.machine.engine().pin().bytes(),
             sync_policy: self.config.sync_policy.in_words(),
             disk_full: self.disk_full.any(),
+            writes_wait: self.stalls.is_one(),
+            writes_waited_ms: self.stalls.total_ms(self.env.now()),
             wall_ms: self.env.wall().0 / NANOS_PER_MS,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             masterless: None,

@@ -16,6 +16,7 @@ use super::persist::{KIND_HARD_STATE, KIND_RECOVERED, LogQueue, LogTask, hard_st
 use super::recovery::{self, ReplayError};
 use super::saving::Saving;
 use super::shell::{FlushProgress, Replica};
+use super::stalls::Stalls;
 use super::state::{StateOptions, StateQueue, StateTask, meta};
 use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
@@ -146,6 +147,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 ..FlushProgress::default()
             },
             disk_full: DiskFull::default(),
+            stalls: Stalls::default(),
             wal_bytes,
             stop: None,
             env,

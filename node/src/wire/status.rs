@@ -45,6 +45,10 @@ pub struct Status {
     pub sync_policy: String,
     /// Whether writes are refused because the disk is full.
     pub disk_full: bool,
+    /// Whether writes wait for compactions, which do not keep up with them.
+    pub writes_wait: bool,
+    /// How many milliseconds they have waited so since the node started.
+    pub writes_waited_ms: u64,
     /// What the node's wall clock shows, in milliseconds since 1970 (UTC), so that operators see
     /// clocks that are off. Nothing else in the node depends on it.
     pub wall_ms: u64,

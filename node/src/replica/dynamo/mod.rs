@@ -34,6 +34,7 @@ use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{LogJob, LogQueue, PersistEvent};
+use super::stalls::Stalls;
 use super::state::{StateEvent, StateJob, StateQueue};
 use crate::base::{Core as _, Entry, Instant, NodeId, Payload};
 use crate::dynamo::{Dynamo, Input, PersistId, Placement, Ready, Record, notes};
@@ -69,6 +70,7 @@ pub struct MasterlessReplica<E: Env, O: Observer> {
     flush: FlushProgress,
     persists: PersistProgress,
     disk_full: DiskFull,
+    stalls: Stalls,
     wal_bytes: u64,
     stop: Option<StopReason>,
 }

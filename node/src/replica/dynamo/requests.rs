@@ -77,10 +77,12 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     /// Gives the core the writes that have gathered, unless more are worth waiting for or the
     /// tables do not keep up with them.
     pub(super) fn release_held(&mut self, now: Instant) {
+        let is_held_back = self.store.engine().is_stalled();
+        self.stalls.note(now, is_held_back, self.config.node);
         if self.held.deadline().is_none() {
             return;
         }
-        if self.store.engine().is_stalled() {
+        if is_held_back {
             crate::probe!("replica.masterless_writes_wait_for_tables");
             return;
         }

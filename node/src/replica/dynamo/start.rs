@@ -13,6 +13,7 @@ use super::super::inbox::Inbox;
 use super::super::observer::Observer;
 use super::super::pending::PendingRequests;
 use super::super::persist::{KIND_DAMAGED, KIND_RECORDS, LogQueue, LogTask};
+use super::super::stalls::Stalls;
 use super::super::start::{
     STATE_DIR, StartError, WAL_DIR, check_members, explain_claim, foreign_record, peer_outboxes,
 };
@@ -105,6 +106,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             flush: FlushProgress { durable, log_bytes, ..FlushProgress::default() },
             persists: PersistProgress { last: judged.persisted, durable: judged.persisted },
             disk_full: DiskFull::default(),
+            stalls: Stalls::default(),
             wal_bytes,
             stop: None,
             env,

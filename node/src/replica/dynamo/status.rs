@@ -34,6 +34,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             table_bytes: tree.pin().bytes(),
             sync_policy: self.config.sync_policy.in_words(),
             disk_full: self.disk_full.any(),
+            writes_wait: self.stalls.is_one(),
+            writes_waited_ms: self.stalls.total_ms(self.env.now()),
             wall_ms: self.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             masterless: Some(self.masterless_status(now, &core)),

@@ -167,7 +167,7 @@ impl<D: Disk> Keeper<D> {
         1 + (over * over).min(STEPS_MORE_MAX)
     }
 
-    /// Goes on with the most urgent compaction, by about 256 KiB of what it reads. Returns the
+    /// Goes on with the most urgent compaction, by about 64 KiB of what it reads. Returns the
     /// new version when it is complete; `None` before, or if there is nothing to do.
     ///
     /// # Errors

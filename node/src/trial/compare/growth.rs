@@ -6,6 +6,7 @@
 //! the loads then draw from all cells that are there. What is measured begins when flushes and
 //! compactions that the filling left behind are done; those that the loads cause are part of it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
@@ -81,6 +82,8 @@ pub struct Growth {
     pub setup: String,
     /// Mode by mode.
     pub curves: Vec<Curve>,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
 }
 
 /// A cluster of one size, with what it has come to so far.
@@ -94,14 +97,25 @@ struct Sized {
 /// Measures; `on_step` hears what is done next.
 ///
 /// # Errors
-/// The nodes do not start, or cannot be reached.
+/// The nodes do not start, or cannot be reached; or a size is there twice.
 pub async fn grow(options: &GrowthOptions, mut on_step: impl FnMut(&str)) -> io::Result<Growth> {
     let env = RealEnv::client();
-    let mut curves = Vec::new();
+    if let Some(twice) = repeated(&options.sizes) {
+        let why = format!("{twice} cells are asked for twice: name every size once");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let (mut curves, mut notes) = (Vec::new(), Vec::new());
     for level in &options.modes {
         let mut clusters = Vec::new();
         for cells in &options.sizes {
-            clusters.push(Sized::fill(&env, options, *level, *cells, &mut on_step).await?);
+            let cluster = Sized::fill(&env, options, *level, *cells, &mut on_step).await?;
+            if !cluster.come_to_rest(&env, &mut on_step).await {
+                notes.push(format!(
+                    "{} was still merging tables when the loads began",
+                    cluster.subject.name()
+                ));
+            }
+            clusters.push(cluster);
         }
         for round in 0..options.rounds {
             for cluster in &mut clusters {
@@ -113,11 +127,11 @@ pub async fn grow(options: &GrowthOptions, mut on_step: impl FnMut(&str)) -> io:
         let points = clusters.into_iter().map(|cluster| cluster.finish(options)).collect();
         curves.push(Curve { mode: mode_name(*level).to_owned(), points });
     }
-    Ok(Growth { setup: setup(options), curves })
+    Ok(Growth { setup: setup(options), curves, notes })
 }
 
 impl Sized {
-    /// Starts a cluster, fills it and waits until it is at rest.
+    /// Starts a cluster and fills it.
     async fn fill(
         env: &RealEnv,
         options: &GrowthOptions,
@@ -129,17 +143,22 @@ impl Sized {
         on_step(&format!("filling {name}"));
         let GrowthOptions { program, directory, load, .. } = options;
         let subject = Subject::start_cluster(env, program, directory, name, level).await?;
-        subject.fill_at_once(env, cells, load.value_bytes).await?;
-        on_step(&format!("waiting for compactions of {}", subject.name()));
-        let processes = subject.process_ids();
+        subject.fill(env, cells, load.value_bytes).await?;
+        Ok(Self { subject, cells, sets: Vec::new(), gets: Vec::new() })
+    }
+
+    /// Waits until compactions are done; false if they are not for long.
+    async fn come_to_rest(&self, env: &RealEnv, on_step: &mut impl FnMut(&str)) -> bool {
+        on_step(&format!("waiting for compactions of {}", self.subject.name()));
+        let processes = self.subject.process_ids();
         for _ in 0..CALM_TRIES {
             let before = Usage::of(&processes);
             env.sleep(SETTLE).await;
             if Usage::of(&processes).since(before).cpu_ms < CALM_MS {
-                break;
+                return true;
             }
         }
-        Ok(Self { subject, cells, sets: Vec::new(), gets: Vec::new() })
+        false
     }
 
     async fn measure(
@@ -228,6 +247,10 @@ pub fn growth_page(growth: &Growth) -> String {
     for curve in &growth.curves {
         push_curve(&mut html, curve);
     }
+    for note in &growth.notes {
+        // Writing to a string does not fail.
+        _ = writeln!(html, "<p>Note: {}.</p>", escaped(note));
+    }
     page::page("Mangrove: throughput against the size of the store", &html)
 }
 
@@ -245,6 +268,12 @@ fn push_curve(html: &mut String, curve: &Curve) {
         _ = writeln!(html, "With {cells} cells: writes {sets:.2} ×, reads {gets:.2} ×.");
     }
     html.push_str("</p>\n");
+}
+
+/// Returns a size that is there more than once.
+fn repeated(sizes: &[u32]) -> Option<u32> {
+    let mut earlier = BTreeSet::new();
+    sizes.iter().copied().find(|size| !earlier.insert(*size))
 }
 
 fn mode_name(level: Option<Level>) -> &'static str {
@@ -274,7 +303,8 @@ mod tests {
         };
         let points = vec![point(0, 40_000.0, 90_000.0), point(10_000_000, 30_000.0, 99_000.0)];
         let curves = vec![Curve { mode: "primary-backup".to_owned(), points }];
-        Growth { setup: "a & b".to_owned(), curves }
+        let notes = vec!["not at <rest>".to_owned()];
+        Growth { setup: "a & b".to_owned(), curves, notes }
     }
 
     #[test]
@@ -285,11 +315,17 @@ mod tests {
     }
 
     #[test]
+    fn size_that_is_there_twice_is_found() {
+        assert_eq!((repeated(&[0, 5, 1, 5, 0]), repeated(&[2, 0, 1])), (Some(5), None));
+    }
+
+    #[test]
     fn page_shows_every_size_and_asks_nobody_for_anything() {
         let html = growth_page(&growth());
         for part in ["a &amp; b", "10,000,000", "writes 0.75 ×, reads 1.10 ×", "<td>3</td>"] {
             assert!(html.contains(part), "{part} is missing");
         }
+        assert!(html.contains("not at &lt;rest&gt;"));
         for link in ["src=", "href=", "url(", "@import"] {
             assert!(!html.contains(link), "{link} asks somebody");
         }

@@ -16,7 +16,7 @@ use crate::wire::Level;
 /// Nodes of a cluster of ours.
 const NODES: usize = 3;
 
-/// Connections, and requests on each, by which a store is filled.
+/// Connections by which another store is filled.
 const FILL_CONNECTIONS: usize = 16;
 
 /// See the [module](self).
@@ -147,34 +147,34 @@ impl Subject {
         })
     }
 
-    /// Writes so many cells.
+    /// Writes so many cells, as fast as the store takes them: a cluster of ours in batches.
     pub(super) async fn fill(
         &self,
         env: &RealEnv,
         count: u32,
         value_bytes: usize,
     ) -> io::Result<()> {
-        let filled = match self.connect(env, FILL_CONNECTIONS).await? {
-            Connections::Mangrove(targets) => fill_each(&targets, count, value_bytes).await,
-            Connections::Etcd(targets) => fill_each(&targets, count, value_bytes).await,
-            Connections::Redis(targets) => fill_each(&targets, count, value_bytes).await,
+        let filled = match &self.kind {
+            Kind::Mangrove { cluster, level } => {
+                let client = client_of(env, cluster.addresses().to_vec(), *level);
+                let cells = (0, u64::from(count));
+                let filled = load::fill(&client, cells, value_bytes, |_| {}).await;
+                filled.map_err(|error| error.to_string())
+            }
+            Kind::Etcd(etcd) => {
+                let targets = etcd.connect(env, FILL_CONNECTIONS).await?;
+                fill_each(&targets, count, value_bytes)
+                    .await
+                    .map_err(|failure| failure.0.to_owned())
+            }
+            Kind::Redis(redis) => {
+                let targets = redis.connect(env, FILL_CONNECTIONS).await?;
+                fill_each(&targets, count, value_bytes)
+                    .await
+                    .map_err(|failure| failure.0.to_owned())
+            }
         };
-        filled.map_err(|failure| io::Error::other(format!("{}: {}", self.name, failure.0)))
-    }
-
-    /// Writes so many cells of a cluster of ours in batches, as fast as it takes them.
-    pub(super) async fn fill_at_once(
-        &self,
-        env: &RealEnv,
-        count: u32,
-        value_bytes: usize,
-    ) -> io::Result<()> {
-        let Kind::Mangrove { cluster, level } = &self.kind else {
-            return self.fill(env, count, value_bytes).await;
-        };
-        let client = client_of(env, cluster.addresses().to_vec(), *level);
-        let cells = (0, u64::from(count));
-        load::fill(&client, cells, value_bytes, |_| {}).await.map_err(io::Error::other)
+        filled.map_err(|why| io::Error::other(format!("{}: {why}", self.name)))
     }
 
     /// Returns which of its processes leads; in the masterless mode the first.
