@@ -124,7 +124,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D56", "dynamo::healing_tests::floors::batch_below_the_own_floor_is_caught"),
     ("D57", "dynamo::healing_tests::floors::floor_that_is_taken_over_too_early_is_caught"),
     ("D58", "dynamo::healing_tests::floors::floor_of_the_last_life_is_caught"),
-    ("D59", "sim-tests regress::batch_of_a_lone_holder"),
+    ("D59", "dynamo::tests::batches::batch_of_a_lone_holder_is_caught"),
     ("D60", "sim-tests regress::stamp_of_an_outvoted_answer"),
     (
         "D61",
@@ -561,7 +561,7 @@ mod tests {
              --markdown FILE",
             "| W1 | errs | 9 | 9 | durability, liveness | nobody | power |",
             "| R2 | errs | missed | missed | durability | log_matching | power, crash |",
-            "| D59 | sim-tests regress::batch_of_a_lone_holder |",
+            "| D59 | dynamo::tests::batches::batch_of_a_lone_holder_is_caught |",
             "| power | R2, W1 |",
             "| crash | R2 |",
             "| durability | R2 |",

@@ -263,3 +263,40 @@ fn batch_damaged_on_the_disk_is_left_to_the_other_holder() {
     cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
     assert_eq!(cluster.node(N3).disk.store.entries.len(), 1);
 }
+
+/// The accident: a coordinator lost its note, and its holder took over when it reached one replica
+/// alone. Then the holder's disk came back as it had been before, unnoticed, and nobody knew of the
+/// rest. Tells whether half of the batch is left.
+fn half_of_a_batch_is_left() -> bool {
+    let mut cluster = cluster(FOUR);
+    let old: Vec<_> = cluster.nodes.iter().map(|(id, node)| (*id, node.disk.clone())).collect();
+    cluster.slow_disks.insert(N1);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    cluster.settle(nothing_cut);
+    let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    cluster.network.clear();
+    cluster.crash(N1, 0);
+    let reached = [N2, N3, N4].into_iter().find(|id| *id != holder).unwrap();
+    cluster.run(millis(11_000), |from, to| {
+        ![from, to].iter().all(|id| [holder, reached].contains(id))
+    });
+    assert_eq!(cluster.node(reached).disk.store.entries.len(), 1, "its share has arrived");
+    let old = old.into_iter().find(|(id, _)| *id == holder).unwrap().1;
+    cluster.restore(holder, old);
+    cluster.slow_disks.clear();
+    cluster.start(N1);
+    cluster.run(millis(60_000), nothing_cut);
+    let check = || cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err()
+}
+
+#[test]
+fn batch_of_a_lone_holder_is_not_left_by_half() {
+    assert!(!half_of_a_batch_is_left());
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn batch_of_a_lone_holder_is_caught() {
+    crate::base::planted::loses_only_with("D59", half_of_a_batch_is_left);
+}

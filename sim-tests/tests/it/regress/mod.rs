@@ -4,7 +4,6 @@
 //! own, so that each test shows both: with it the checker speaks, and without it nothing does. A
 //! defect of the tests themselves has no code.
 
-mod batch_of_a_lone_holder;
 mod batch_on_one_disk;
 mod stamp_of_an_outvoted_answer;
 mod write_later_than_the_repair;
