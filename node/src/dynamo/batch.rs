@@ -322,9 +322,9 @@ impl Batches {
                     probe!("dynamo.batch_taken_over");
                     let unheld = (!planted!("D59")).then_some(0);
                     kept.phase = Phase::Replaying { missing: None, unheld };
-                    self.await_turn(batch, at);
+                    self.queue_up(batch, at);
                 }
-                Phase::Replaying { .. } => self.await_turn(batch, at),
+                Phase::Replaying { .. } => self.queue_up(batch, at),
             }
         }
         while self.has_turn(&context.config) {
@@ -340,7 +340,7 @@ impl Batches {
     }
 
     /// Ends the turn that a batch had, and has it wait for the next.
-    fn await_turn(&mut self, batch: Stamp, since: Instant) {
+    fn queue_up(&mut self, batch: Stamp, since: Instant) {
         self.replaying.remove(&batch);
         if let Some(kept) = self.kept.get_mut(&batch) {
             kept.queued = Some(since);

@@ -106,7 +106,7 @@ pub struct Dynamo {
     pub(super) waiting: VecDeque<(Instant, Waiting)>,
     pub(super) waiting_bytes: usize,
     heartbeat_at: Instant,
-    /// No stamps before this: see [`await_forgotten_ceiling`](Self::await_forgotten_ceiling).
+    /// No stamps before this: see [`wait_out_the_ceiling`](Self::wait_out_the_ceiling).
     stamps_at: Instant,
     placement_hash: u64,
     pub(super) seen: super::invariants::Seen,
@@ -219,7 +219,7 @@ impl Dynamo {
             self.context.persist(notes::keep(Kind::Damaged), Then::Nothing);
         }
         if !self.context.is_whole && self.context.config.nodes.len() > 1 {
-            self.await_forgotten_ceiling();
+            self.wait_out_the_ceiling();
         }
         let note = notes::keep_number(Kind::Generation, generation);
         self.context.persist(note, Then::Generation);
@@ -229,7 +229,7 @@ impl Dynamo {
     /// The disk may have lost the ceiling: gives no stamps before a majority has told what it
     /// has seen, and the wall clock has passed whatever ceiling there was. Where nobody is whole,
     /// the cluster begins: no stamp was ever given.
-    fn await_forgotten_ceiling(&mut self) {
+    fn wait_out_the_ceiling(&mut self) {
         let step = self.context.config.ceiling_step;
         self.stamps_at = self.context.now + step + step / 4;
         self.context.clock.hold();
@@ -326,7 +326,7 @@ impl Dynamo {
         let note = notes::keep_number(Kind::Generation, self.context.generation);
         self.context.persist(note, Then::Generation);
         self.startup = Startup::Silent;
-        self.await_forgotten_ceiling();
+        self.wait_out_the_ceiling();
     }
 
     fn heartbeat(&self, to: NodeId) -> Heartbeat {
