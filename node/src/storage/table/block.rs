@@ -79,13 +79,18 @@ pub(super) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// Appends an entry. Its order is the caller's promise.
-    pub(super) fn push(&mut self, cell: &Cell<'_>) {
+    /// Returns how many bytes a place shares with that of the last entry pushed.
+    pub(super) fn shared(&self, place: &[u8]) -> usize {
+        common_prefix(&self.last, place)
+    }
+
+    /// Appends an entry, whose place [shares](Self::shared) so many bytes with the last one. Its
+    /// order is the caller's promise.
+    pub(super) fn push(&mut self, cell: &Cell<'_>, mut shared: usize) {
         if self.body.is_empty() {
             self.base = cell.version;
             self.body.extend_from_slice(&self.base.to_le_bytes());
         }
-        let mut shared = common_prefix(&self.last, cell.place);
         let same_place = shared == cell.place.len() && shared == self.last.len();
         // The row's tombstone and the cell at the same place stay together.
         let restarts = self.run_count >= RESTART_INTERVAL && !same_place;
@@ -419,12 +424,16 @@ mod tests {
     /// Where the second restart of [`body`] is said to be.
     const SECOND_RESTART: usize = 8;
 
+    fn push(builder: &mut BlockBuilder, cell: &Cell<'_>) {
+        builder.push(cell, builder.shared(cell.place));
+    }
+
     /// Returns a body of twelve entries with two restarts.
     fn body() -> Vec<u8> {
         let mut builder = BlockBuilder::default();
         for number in 0..12_u8 {
             let place = [b"a place ", &[b'a' + number][..]].concat();
-            builder.push(&Cell { place: &place, version: 7, content: Content::Value(b"v") });
+            push(&mut builder, &Cell { place: &place, version: 7, content: Content::Value(b"v") });
         }
         builder.finish(<[u8]>::to_vec)
     }
@@ -457,7 +466,7 @@ mod tests {
     fn entry_that_shares_more_than_it_says_is_found_by_verifying() {
         let mut builder = BlockBuilder::default();
         for place in [b"aaa", b"aab"] {
-            builder.push(&Cell { place, version: 7, content: Content::Deleted });
+            push(&mut builder, &Cell { place, version: 7, content: Content::Deleted });
         }
         let mut body = builder.finish(<[u8]>::to_vec);
         let entry = body.windows(5).rposition(|entry| entry == [2, 1, 1, 0, b'b']).unwrap();
@@ -470,7 +479,7 @@ mod tests {
     fn restart_between_a_tombstone_and_its_cell_is_found_by_verifying() {
         let mut builder = BlockBuilder::default();
         for content in [Content::RowDeleted, Content::Value(b"v")] {
-            builder.push(&Cell { place: b"aaa", version: 7, content });
+            push(&mut builder, &Cell { place: b"aaa", version: 7, content });
         }
         let mut body = builder.finish(<[u8]>::to_vec);
         assert_eq!(checked(body.clone()), Ok(()));
@@ -489,7 +498,7 @@ mod tests {
     fn restart_between_a_tombstone_and_its_cell_at_the_empty_place_is_found_by_verifying() {
         let mut builder = BlockBuilder::default();
         for content in [Content::RowDeleted, Content::Value(b"v")] {
-            builder.push(&Cell { place: b"", version: 7, content });
+            push(&mut builder, &Cell { place: b"", version: 7, content });
         }
         let mut body = builder.finish(<[u8]>::to_vec);
         let cell = body.windows(5).rposition(|entry| entry == [0, 0, 4, 0, b'v']).unwrap();

@@ -51,7 +51,8 @@ impl TableBuilder {
     /// If it does not come after the last one by [`Cell::order`].
     pub fn push(&mut self, cell: Cell<'_>) {
         let is_row = cell.content == Content::RowDeleted;
-        let same_place = self.assert_order(&cell, is_row);
+        let shared = self.block.shared(cell.place);
+        let same_place = self.assert_order(&cell, is_row, shared);
         if self.block.len() >= self.options.block_bytes && !same_place {
             self.seal_block(Some(cell.place));
         }
@@ -60,7 +61,7 @@ impl TableBuilder {
         }
         let hash = PlaceHash::of(cell.place);
         self.hashes.push(if is_row { hash.of_row() } else { hash });
-        self.block.push(&cell);
+        self.block.push(&cell, shared);
         self.after_row = is_row;
         self.meta.cell_count += 1;
         self.meta.tombstone_count += u64::from(cell.content == Content::Deleted);
@@ -69,13 +70,23 @@ impl TableBuilder {
         self.meta.version_max = self.meta.version_max.max(cell.version);
     }
 
-    /// Tells whether the entry has the place of the last one.
-    fn assert_order(&self, cell: &Cell<'_>, is_row: bool) -> bool {
+    /// Tells whether the entry, whose place shares so many bytes with the last one, has the same.
+    fn assert_order(&self, cell: &Cell<'_>, is_row: bool, shared: usize) -> bool {
+        if self.meta.cell_count == 0 {
+            return false;
+        }
         let last = self.block.last();
-        let same_place = cell.place == last && self.meta.cell_count > 0;
-        let follows = if same_place { self.after_row && !is_row } else { cell.place > last };
-        assert!(follows || self.meta.cell_count == 0, "{:?} does not follow {last:?}", cell.place);
+        let (rest, last_rest) = (cell.place.get(shared), last.get(shared));
+        let same_place = rest.is_none() && last_rest.is_none();
+        // Neither has the same byte there, and a place comes after all that it begins with.
+        let follows = if same_place { self.after_row && !is_row } else { rest > last_rest };
+        assert!(follows, "{:?} does not follow {last:?}", cell.place);
         same_place
+    }
+
+    /// Returns the place of the last entry pushed; empty before the first.
+    pub fn last_place(&self) -> &[u8] {
+        self.block.last()
     }
 
     fn home(&self) -> Home {
@@ -93,7 +104,9 @@ impl TableBuilder {
 
     /// Returns the bytes that are complete, to be written behind those taken before.
     pub fn take_bytes(&mut self) -> Vec<u8> {
-        mem::take(&mut self.bytes)
+        // The next ones will be about as many.
+        let next = Vec::with_capacity(self.bytes.len());
+        mem::replace(&mut self.bytes, next)
     }
 
     /// Returns about how long the file would be if it were finished now.

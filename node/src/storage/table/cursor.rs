@@ -4,8 +4,9 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use super::block::{Block, BlockCursor, Malformed};
-use super::reader::{Caching, Table};
+use super::block::{BlockCursor, Malformed};
+use super::reader::Table;
+use super::run::Run;
 use crate::env::File;
 use crate::storage::{Cell, StorageError};
 
@@ -15,7 +16,8 @@ use crate::storage::{Cell, StorageError};
 /// [`advance`](Self::advance) gives the same error: an end that is none is never believed.
 pub struct TableCursor<F> {
     table: Arc<Table<F>>,
-    caching: Caching,
+    /// Reads past the cache, if it is to be left as it is.
+    run: Option<Run>,
     /// Position of the block in the index.
     position: usize,
     block: Option<BlockCursor>,
@@ -26,15 +28,14 @@ pub struct TableCursor<F> {
 
 impl<F: File> TableCursor<F> {
     pub(super) fn new(table: Arc<Table<F>>) -> Self {
-        let caching = Caching::Fill;
-        Self { table, caching, position: 0, block: None, buffer: Vec::new(), failed: None }
+        Self { table, run: None, position: 0, block: None, buffer: Vec::new(), failed: None }
     }
 
     /// Returns the cursor with the cache left as it is: what it reads is not put there. For those
     /// who read every block once.
     #[must_use]
     pub fn without_cache(mut self) -> Self {
-        self.caching = Caching::Bypass;
+        self.run = Some(Run::default());
         self
     }
 
@@ -92,8 +93,11 @@ impl<F: File> TableCursor<F> {
             self.buffer = left.into_buffer();
         }
         self.position = position;
-        let Some(located) = self.table.index.frame(position) else { return Ok(()) };
-        let block: Block = self.table.block(located, self.caching)?;
+        let block = match &mut self.run {
+            Some(run) => run.block(&self.table, position)?,
+            None => self.table.index.frame(position).map(|at| self.table.block(at)).transpose()?,
+        };
+        let Some(block) = block else { return Ok(()) };
         let entered = BlockCursor::new(block, mem::take(&mut self.buffer));
         self.block = Some(self.well_formed(entered)?);
         Ok(())

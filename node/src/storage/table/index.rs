@@ -13,6 +13,7 @@
 use bytes::Bytes;
 
 use super::frame;
+use crate::storage::cell::head_of;
 
 /// Puts an index together.
 #[derive(Debug, Default)]
@@ -107,7 +108,7 @@ impl Index {
         let (Some(first), Some(last)) = (self.frames.first(), self.frames.last()) else { return };
         let (first, last) = (self.separator(first), self.separator(last));
         self.shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
-        let cut = |frame| head(self.separator(frame).get(self.shared..).unwrap_or_default());
+        let cut = |frame| head_of(self.separator(frame).get(self.shared..).unwrap_or_default());
         self.heads = self.frames.iter().map(cut).collect();
     }
 
@@ -130,7 +131,7 @@ impl Index {
             // Before all separators or after all of them, as it is for what they share.
             return if place < shared { 0 } else { self.frames.len() };
         };
-        let head = head(rest);
+        let head = head_of(rest);
         let before = self.heads.partition_point(|other| *other < head);
         let alike = self.heads.get(before..).unwrap_or_default();
         let alike = alike.iter().take_while(|other| **other == head).count();
@@ -149,18 +150,6 @@ impl Index {
     pub(super) fn memory_bytes(&self) -> usize {
         self.body.len() + self.frames.len() * (size_of::<Located>() + size_of::<u128>())
     }
-}
-
-/// Returns the first bytes of a place as an integer that sorts as they do.
-fn head(place: &[u8]) -> u128 {
-    if let Some(bytes) = place.first_chunk::<16>() {
-        return u128::from_be_bytes(*bytes);
-    }
-    let mut bytes = [0; 16];
-    for (byte, of_place) in bytes.iter_mut().zip(place) {
-        *byte = *of_place;
-    }
-    u128::from_be_bytes(bytes)
 }
 
 fn to_u64(len: usize) -> u64 {

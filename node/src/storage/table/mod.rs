@@ -5,7 +5,7 @@
 //! with a [`TableCursor`]. Nothing in a table ever changes; a newer cell stands in a newer table.
 //! Which tables there are, and which of them is asked first, is not known here. Building is pure
 //! (cells in, bytes out; somebody else writes them), reading is synchronous: one positioned read
-//! for a block that the [`BlockCache`] does not hold.
+//! for a block that the [`BlockCache`] does not hold, or for many blocks where all are wanted.
 //!
 //! A table is opened from its end: tail, meta, index and filter are read, verified, and kept in
 //! memory, about 2 % of the file for cells of 116 B. A read of an absent place then ends at the
@@ -67,6 +67,7 @@ mod footer;
 mod frame;
 mod index;
 mod reader;
+mod run;
 mod source;
 mod varint;
 mod verify;

@@ -51,13 +51,6 @@ pub struct Found {
     pub value: Option<Bytes>,
 }
 
-/// Whether blocks that have to be read are put into the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caching {
-    Fill,
-    Bypass,
-}
-
 impl<F: File> Table<F> {
     /// Opens the table that `expected` describes, as the manifest has it. Reads and verifies the
     /// end of the file: filter, index and meta.
@@ -137,21 +130,19 @@ impl<F: File> Table<F> {
     /// Returns the one block that may hold `place`.
     fn block_of(&self, place: &[u8]) -> Result<Option<(&Located, Block)>, StorageError> {
         match self.index.frame(self.index.find(place)) {
-            Some(located) => Ok(Some((located, self.block(located, Caching::Fill)?))),
+            Some(located) => Ok(Some((located, self.block(located)?))),
             None => Ok(None),
         }
     }
 
-    /// Returns a block, from the cache if it is there.
-    pub(super) fn block(&self, at: &Located, caching: Caching) -> Result<Block, StorageError> {
+    /// Returns a block, from the cache if it is there; if not, it is put there.
+    pub(super) fn block(&self, at: &Located) -> Result<Block, StorageError> {
         let cache = &self.cache.cache;
         if let Some(block) = cache.get(self.meta.number, at.offset) {
             return Ok(block);
         }
         let block = self.read_block(at)?;
-        if caching == Caching::Fill {
-            cache.put(self.meta.number, at.offset, &block);
-        }
+        cache.put(self.meta.number, at.offset, &block);
         Ok(block)
     }
 

@@ -18,6 +18,9 @@ use crate::storage::StorageError;
 use crate::storage::let_others_run;
 use crate::storage::table::{Compression, TableOptions};
 
+/// Entries that are fetched into the processor's cache at a time.
+const FETCHED_ENTRIES: usize = 16;
+
 impl<D: Disk> Keeper<D> {
     /// Writes a frozen memtable to the disk; the version that this returns covers it. If the state
     /// is damaged, only one that is [all](Frozen::is_all) of it.
@@ -65,7 +68,11 @@ impl<D: Disk> Keeper<D> {
         }
         let mut cursor = frozen.memtable.cursor();
         let mut bytes_left = self.options.step_bytes;
-        while let Some(cell) = cursor.current() {
+        for number in 0_usize.. {
+            if number.is_multiple_of(FETCHED_ENTRIES) {
+                cursor.fetch(FETCHED_ENTRIES);
+            }
+            let Some(cell) = cursor.current() else { break };
             output.push(cell, &mut self.next_number);
             bytes_left = bytes_left.saturating_sub(super::compaction::bytes_of(&cell));
             cursor.advance()?;

@@ -16,15 +16,20 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, btree_map, btree_set};
 use std::fmt;
+use std::hint::black_box;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::merge::Source;
+use crate::storage::cell::head_of;
 use crate::storage::{Cell, Content, StorageError};
 
 /// Bytes of an entry besides its place and its value: the allocation's header, its share of a
 /// node of the B-tree (two thirds full on average) and of the allocator.
 const ENTRY_OVERHEAD_BYTES: usize = 80;
+
+/// What the processor fetches at once.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Bytes before the place: version and length of the place.
 const HEADER_BYTES: usize = 12;
@@ -50,16 +55,6 @@ struct Entry {
 struct Probe<'a> {
     head: u128,
     place: &'a [u8],
-}
-
-/// Returns the first 16 bytes of a place as a number that sorts as they do.
-fn head_of(place: &[u8]) -> u128 {
-    let mut head = [0; 16];
-    let len = place.len().min(head.len());
-    if let (Some(to), Some(from)) = (head.get_mut(..len), place.get(..len)) {
-        to.copy_from_slice(from);
-    }
-    u128::from_be_bytes(head)
 }
 
 impl Entry {
@@ -291,6 +286,15 @@ pub(super) struct MemtableCursor<'a> {
 }
 
 impl<'a> MemtableCursor<'a> {
+    /// Looks at the next entries once. They lie all over the memory: whoever takes them one by one
+    /// waits for each, while the processor fetches many at a time that nothing waits for.
+    pub(super) fn fetch(&self, count: usize) {
+        for entry in self.cells.clone().take(count) {
+            let lines = entry.bytes.chunks(CACHE_LINE_BYTES);
+            black_box(lines.fold(0, |sum, line| sum ^ line.first().unwrap_or(&0)));
+        }
+    }
+
     fn next_row(&mut self) -> Option<(&'a [u8], u64)> {
         self.rows.next().map(|(row, version)| (&**row, *version))
     }

@@ -15,6 +15,7 @@ use std::cmp::{Ordering, Reverse};
 
 use crate::codec::keycode;
 use crate::probe;
+use crate::storage::cell::head_of;
 use crate::storage::{Cell, Content, StorageError};
 
 /// Hidden cells of a row that are passed one by one before the rest of the row is jumped over.
@@ -40,7 +41,16 @@ pub(super) struct Merge<S> {
     /// The newest source first.
     sources: Vec<S>,
     /// Sources that are not at their end, as a binary heap by their entry at hand.
-    heap: Vec<usize>,
+    heap: Vec<Waiting>,
+}
+
+/// A source that is not at its end.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// Of the place at hand: nearly all comparisons are settled by it.
+    head: u128,
+    /// Which source.
+    index: usize,
 }
 
 impl<S: Source> Merge<S> {
@@ -53,16 +63,19 @@ impl<S: Source> Merge<S> {
 
     /// Returns the entry at hand; `None` after the last.
     pub(super) fn current(&self) -> Option<Cell<'_>> {
-        self.heap.first().and_then(|first| self.sources.get(*first)?.current())
+        self.heap.first().and_then(|first| self.sources.get(first.index)?.current())
     }
 
     /// Goes on to the next entry.
     pub(super) fn advance(&mut self) -> Result<(), StorageError> {
-        let Some(&first) = self.heap.first() else { return Ok(()) };
-        let Some(source) = self.sources.get_mut(first) else { return Ok(()) };
+        let Some(first) = self.heap.first_mut() else { return Ok(()) };
+        let Some(source) = self.sources.get_mut(first.index) else { return Ok(()) };
         source.advance()?;
-        if source.current().is_none() {
-            self.heap.swap_remove(0);
+        match source.current() {
+            Some(cell) => first.head = head_of(cell.place),
+            None => {
+                self.heap.swap_remove(0);
+            }
         }
         self.sink(0);
         Ok(())
@@ -84,8 +97,10 @@ impl<S: Source> Merge<S> {
     /// Builds the heap anew.
     fn order(&mut self) {
         self.heap.clear();
-        let sources = self.sources.iter().enumerate();
-        self.heap.extend(sources.filter(|(_, source)| source.current().is_some()).map(|(i, _)| i));
+        let waiting = self.sources.iter().enumerate().filter_map(|(index, source)| {
+            Some(Waiting { head: head_of(source.current()?.place), index })
+        });
+        self.heap.extend(waiting);
         for position in (0..self.heap.len() / 2).rev() {
             self.sink(position);
         }
@@ -111,15 +126,18 @@ impl<S: Source> Merge<S> {
 
     /// Tells whether the source at one position of the heap comes before that at another.
     fn is_before(&self, a: usize, b: usize) -> bool {
-        let at = |position: usize| {
-            let index = *self.heap.get(position)?;
-            Some((self.sources.get(index)?.current()?, index))
-        };
-        let (Some((a, a_index)), Some((b, b_index))) = (at(a), at(b)) else { return false };
-        let order = a.order().cmp(&b.order());
-        let order =
-            order.then_with(|| (Reverse(a.version), a_index).cmp(&(Reverse(b.version), b_index)));
+        let (Some(a), Some(b)) = (self.heap.get(a), self.heap.get(b)) else { return false };
+        let order = a.head.cmp(&b.head).then_with(|| self.compare(a.index, b.index));
         order == Ordering::Less
+    }
+
+    /// Compares the entries at hand of two sources by all that they are sorted by.
+    fn compare(&self, a_index: usize, b_index: usize) -> Ordering {
+        let at = |index: usize| self.sources.get(index)?.current();
+        // One that cannot be read stands nowhere; whoever asks it to go on is told so.
+        let (Some(a), Some(b)) = (at(a_index), at(b_index)) else { return Ordering::Equal };
+        let order = a.order().cmp(&b.order());
+        order.then_with(|| (Reverse(a.version), a_index).cmp(&(Reverse(b.version), b_index)))
     }
 }
 

@@ -33,7 +33,6 @@ pub(super) struct Output<D: Disk> {
     finished: Vec<Arc<Table<D::File>>>,
     /// Tables that could not be finished.
     begun: Vec<u64>,
-    last: Vec<u8>,
 }
 
 /// A table that takes entries.
@@ -48,14 +47,15 @@ struct Unfinished<F> {
 
 impl<D: Disk> Output<D> {
     pub(super) fn new(place: Place<D>) -> Self {
-        Self { place, open: None, finished: Vec::new(), begun: Vec::new(), last: Vec::new() }
+        Self { place, open: None, finished: Vec::new(), begun: Vec::new() }
     }
 
     /// Tells whether the table is to be [closed](Self::close_table) before an entry at `place`:
     /// it is long enough, and the two entries that a place may have stay together.
     pub(super) fn is_full_before(&self, place: &[u8]) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            open.builder.estimated_bytes() >= self.place.table_bytes && self.last != place
+            let is_full = open.builder.estimated_bytes() >= self.place.table_bytes;
+            is_full && open.builder.last_place() != place
         })
     }
 
@@ -68,8 +68,6 @@ impl<D: Disk> Output<D> {
             Unfinished { number, builder, file: None, written: 0, synced: 0 }
         });
         open.builder.push(cell);
-        self.last.clear();
-        self.last.extend_from_slice(cell.place);
     }
 
     /// Writes what has come together since the last call.

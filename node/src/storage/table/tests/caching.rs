@@ -22,7 +22,7 @@ fn entries() -> Vec<Entry> {
 fn block(bytes: usize) -> Block {
     let mut builder = BlockBuilder::default();
     let value = vec![0; bytes];
-    builder.push(&Cell { place: b"p", version: 1, content: Content::Value(&value) });
+    builder.push(&Cell { place: b"p", version: 1, content: Content::Value(&value) }, 0);
     Block::new(builder.finish(<[u8]>::to_vec).into()).unwrap()
 }
 

@@ -257,7 +257,8 @@ proptest! {
     ) {
         let mut builder = crate::storage::table::block::BlockBuilder::default();
         for entry in &entries {
-            builder.push(&entry.cell());
+            let cell = entry.cell();
+            builder.push(&cell, builder.shared(cell.place));
         }
         let mut body = builder.finish(<[u8]>::to_vec);
         for (at, byte) in changes {

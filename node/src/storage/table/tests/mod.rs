@@ -4,6 +4,7 @@ mod caching;
 mod damage;
 mod golden;
 mod round_trip;
+mod runs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
