@@ -40,6 +40,7 @@ macro_rules! env_conformance_tests {
             clock_sleeps_end_in_order,
             clock_timeout_gives_up,
             spawned_task_runs_beside_its_parent,
+            task_aside_runs_and_uses_the_world,
             rng_streams_differ_by_purpose,
             disk_read_sees_completed_write,
             disk_overwrite_replaces_only_its_range,
@@ -55,6 +56,7 @@ macro_rules! env_conformance_tests {
             disk_list_is_sorted_and_flat,
             disk_two_handles_see_one_file,
             disk_syncs_succeed,
+            disk_write_and_sync_aside_is_both,
             net_accepts_and_echoes,
             net_writer_waits_for_slow_reader,
             net_end_of_one_direction_leaves_the_other,
@@ -83,6 +85,7 @@ pub async fn clock_suite<E: Env>(site: &Site<E>) {
     clock_sleeps_end_in_order(site.clone()).await;
     clock_timeout_gives_up(site.clone()).await;
     spawned_task_runs_beside_its_parent(site.clone()).await;
+    task_aside_runs_and_uses_the_world(site.clone()).await;
     rng_streams_differ_by_purpose(site.clone()).await;
 }
 
@@ -102,6 +105,7 @@ pub async fn disk_suite<E: Env>(site: &Site<E>) {
     disk_list_is_sorted_and_flat(site.clone()).await;
     disk_two_handles_see_one_file(site.clone()).await;
     disk_syncs_succeed(site.clone()).await;
+    disk_write_and_sync_aside_is_both(site.clone()).await;
 }
 
 /// Checks every promise about the network.
@@ -228,6 +232,20 @@ pub async fn spawned_task_runs_beside_its_parent<E: Env>(site: Site<E>) {
     });
     let answer = soon(env, "a task", receiver).await;
     assert_eq!(must(answer, "the task's answer"), 42, "what the task sent");
+}
+
+/// A task that is started aside may sleep and use the disk, as any other.
+pub async fn task_aside_runs_and_uses_the_world<E: Env>(site: Site<E>) {
+    let env = site.env.clone();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    site.env.spawn_aside("aside", async move {
+        env.sleep(Duration::from_millis(1)).await;
+        let file = file_with(&env, "aside", &pattern(7, 3_000)).await;
+        must(file.sync().await, "sync");
+        must(sender.send(contents(&file)).map_err(|bytes| format!("{} bytes", bytes.len())), "it");
+    });
+    let read = must(soon(&site.env, "a task aside", receiver).await, "the task's answer");
+    assert_eq!(read, pattern(7, 3_000), "what the task wrote");
 }
 
 /// Streams of randomness of different purposes differ.
@@ -410,6 +428,24 @@ pub async fn disk_syncs_succeed<E: Env>(site: Site<E>) {
         must(disk.sync_dir("").await, "sync_dir of the root");
     }
     assert_eq!(contents(&file), pattern(6, 5_000), "a synced file");
+}
+
+/// A write and its sync in one leave what was to be written, and give the bytes back.
+pub async fn disk_write_and_sync_aside_is_both<E: Env>(site: Site<E>) {
+    let mut file = file_with(&site.env, "both", &pattern(8, 5_000)).await;
+    for (is_log, offset, len) in [(false, 1_000, 700), (true, 4_096, 1_024), (true, 5_120, 10)] {
+        if is_log {
+            file.expect_syncs();
+        }
+        let done = file.write_and_sync_aside(offset, pattern(9, len)).await;
+        must(done.written, "write");
+        must(done.synced, "sync");
+        assert_eq!(done.bytes, pattern(9, len), "the bytes are given back");
+        let mut read = vec![0; len];
+        assert_eq!(must(file.read_at(offset, &mut read), "read"), len);
+        assert_eq!(read, pattern(9, len), "at {offset}");
+    }
+    assert_eq!(contents(&file).get(..1_000), pattern(8, 5_000).get(..1_000), "what was before it");
 }
 
 type StreamOf<E> = <<E as Env>::Net as Net>::Stream;

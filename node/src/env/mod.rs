@@ -57,6 +57,12 @@ pub trait Env: Clone + Send + Sync + 'static {
     /// Starts a task that runs until it ends by itself or the node does.
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static);
 
+    /// Starts a task that computes for milliseconds at a time, and that others had better not wait
+    /// for: it may have a processor of its own. Like any other task otherwise.
+    fn spawn_aside(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(name, task);
+    }
+
     /// Returns a stream of randomness for `purpose`; a different one at each start of the node.
     fn rng(&self, purpose: &str) -> Rng;
 
@@ -151,6 +157,32 @@ pub trait File: Send + Sync + 'static {
     fn sync_aside(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
         self.sync()
     }
+
+    /// Does [`write_at`](Self::write_at) and then [`sync`](Self::sync), unless the write failed,
+    /// for a caller whose thread has other work until both are done.
+    fn write_and_sync_aside(
+        &self,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = WrittenAside> + Send {
+        async move {
+            let written = self.write_at(offset, &bytes).await;
+            let synced = if written.is_ok() { self.sync_aside().await } else { Ok(()) };
+            WrittenAside { bytes, written, synced }
+        }
+    }
+}
+
+/// What became of [`File::write_and_sync_aside`]. The write has succeeded or may be tried again as
+/// after [`File::write_at`]; the sync is as final as that of [`File::sync`].
+#[derive(Debug)]
+pub struct WrittenAside {
+    /// What was to be written, given back.
+    pub bytes: Vec<u8>,
+    /// How the write ended.
+    pub written: Result<(), DiskError>,
+    /// How the sync ended; without meaning if the write failed.
+    pub synced: Result<(), DiskError>,
 }
 
 /// What a disk refused, in terms that the caller can act on.

@@ -11,6 +11,10 @@
 //! connections: a quarter more writes, with a quarter less processor time for each; either of the
 //! two alone gave a tenth or nothing (`docs/performance.md`).
 //!
+//! What a leader's batch writes is written and synced aside, with one way to another thread and
+//! back. So is each step towards the next segment of the log (`LogTask::clean_up`), by a task of
+//! its own, which no batch waits for unless the active segment ends before it is done.
+//!
 //! A full disk is the one failure that passes by itself: the batch stays in the writer and is
 //! tried again, while the loop refuses new writes. Every other failure ends the node: after a
 //! failed fsync nobody knows what the disk holds [Fsync '20], so it is never tried again.
@@ -37,6 +41,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
 
 use super::config::SyncPolicy;
 use super::inbox::{Event, Inbox};
@@ -46,7 +51,7 @@ use crate::dynamo;
 use crate::env::{self, Env};
 use crate::planted;
 use crate::raft::{HardState, Persist, PersistId, SnapshotMeta};
-use crate::storage::wal::{Record, Writer};
+use crate::storage::wal::{Filled, Record, Writer};
 use crate::storage::{StorageError, let_others_run};
 
 /// Record kind of a hard state.
@@ -174,6 +179,17 @@ pub(super) struct LogTask<E: Env> {
     sync_policy: SyncPolicy,
     disk_full: bool,
     bytes_reported: u64,
+    /// A step towards the next segment that is taken meanwhile.
+    filling: Option<oneshot::Receiver<Filled<E::Disk>>>,
+}
+
+/// How a batch comes to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Written while the loop waits; to be synced.
+    InPlace,
+    /// Written and synced while the loop goes on.
+    AsideWithSync,
 }
 
 /// What one batch of jobs amounts to once it is durable.
@@ -204,7 +220,16 @@ impl<E: Env> LogTask<E> {
         inbox: Arc<Inbox>,
         sync_policy: SyncPolicy,
     ) -> Self {
-        Self { env, writer, queue, inbox, sync_policy, disk_full: false, bytes_reported: 0 }
+        Self {
+            env,
+            writer,
+            queue,
+            inbox,
+            sync_policy,
+            disk_full: false,
+            bytes_reported: 0,
+            filling: None,
+        }
     }
 
     /// Runs until it is told to stop or the log fails.
@@ -213,6 +238,9 @@ impl<E: Env> LogTask<E> {
             SyncPolicy::Always => self.run_always().await,
             SyncPolicy::Interval(interval) => self.run_interval(interval).await,
         };
+        // Nobody works on the files any more when the end is reported.
+        let filled = self.wait_for_fill().await;
+        let result = result.and(filled);
         let event = match result {
             Ok(()) => PersistEvent::Stopped,
             Err(error) => PersistEvent::Failed(error),
@@ -237,16 +265,16 @@ impl<E: Env> LogTask<E> {
             }
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
-            self.write().await?;
-            if planted!("W1") {
-                self.report(&batch);
-            }
             let serves = self.queue.serves.load(Ordering::Relaxed);
-            if serves && batch.entries >= ASIDE_ENTRIES_MIN {
-                self.writer.sync_aside().await?;
+            if planted!("W1") {
+                self.write(Way::InPlace).await?;
+                self.report(&batch);
+            } else if serves && batch.entries >= ASIDE_ENTRIES_MIN {
+                self.write(Way::AsideWithSync).await?;
             } else {
-                self.writer.sync().await?;
+                self.write(Way::InPlace).await?;
             }
+            self.writer.sync().await?;
             self.report(&batch);
             self.clean_up(&batch).await?;
             if batch.stop {
@@ -288,7 +316,7 @@ impl<E: Env> LogTask<E> {
             }
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
-            self.write().await?;
+            self.write(Way::InPlace).await?;
             unsynced_since = unsynced_since.or(Some(self.env.now()));
             let overdue = unsynced_since.is_some_and(|since| self.env.now() - since >= interval);
             // Never left to the interval: an installation, which replaces the log, and a vote, or
@@ -347,9 +375,16 @@ impl<E: Env> LogTask<E> {
     }
 
     /// Writes the buffer, waiting for space as long as it takes.
-    async fn write(&mut self) -> Result<(), StorageError> {
+    async fn write(&mut self, way: Way) -> Result<(), StorageError> {
+        if self.writer.needs_next_segment() {
+            self.wait_for_fill().await?;
+        }
         loop {
-            match self.writer.write().await {
+            let written = match way {
+                Way::InPlace => self.writer.write().await,
+                Way::AsideWithSync => self.writer.write_and_sync_aside().await,
+            };
+            match written {
                 Ok(()) => break,
                 Err(error) if error.is_no_space() => {
                     crate::probe!("replica.log_waits_for_space");
@@ -396,7 +431,40 @@ impl<E: Env> LogTask<E> {
         if let Some(index) = batch.remove_through {
             self.writer.remove_through(index).await?;
         }
-        self.writer.prepare().await
+        self.take_fill_back()?;
+        if self.filling.is_none()
+            && let Some(fill) = self.writer.take_fill()
+        {
+            // Beside the next batches, which must not wait for its sync.
+            let (done, filling) = oneshot::channel();
+            self.filling = Some(filling);
+            self.env.spawn("log filler", async move {
+                // Nobody takes it back from a log that has failed.
+                drop(done.send(fill.carry_out().await));
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes the step towards the next segment back, if it has been taken.
+    fn take_fill_back(&mut self) -> Result<(), StorageError> {
+        if let Some(filling) = &mut self.filling
+            && let Ok(filled) = filling.try_recv()
+        {
+            self.filling = None;
+            self.writer.give_back(filled)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the step towards the next segment, if one is being taken.
+    async fn wait_for_fill(&mut self) -> Result<(), StorageError> {
+        let Some(filling) = self.filling.take() else { return Ok(()) };
+        match filling.await {
+            Ok(filled) => self.writer.give_back(filled).map(drop),
+            // The node is being torn down, with all of its tasks.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Tells the disk what is durable.

@@ -127,7 +127,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         };
         let (queue, to_loop) = (Arc::clone(&state), Arc::clone(&inbox));
         let state_task = StateTask::new(env.clone(), keeper, transfers, queue, to_loop, options);
-        env.spawn("state", state_task.run());
+        env.spawn_aside("state", state_task.run());
         Ok(Self {
             role: core.role(),
             applying: super::applying::Applying::default(),

@@ -10,7 +10,8 @@
 //! the disk stall in such a sync, the whole node stands still for once, which the protocols must
 //! bear anyhow (a paused process looks the same); after it, syncs are made on other threads. So are
 //! those of a caller that has other work meanwhile ([`File::sync_aside`]): a leader under load
-//! reads requests and sends answers, and gives a sixth more of them.
+//! reads requests and sends answers, and gives a sixth more of them. A write past the page cache
+//! waits for the medium as well, so it can go the same way ([`File::write_and_sync_aside`]).
 //!
 //! A log, whose small writes are each synced at once ([`File::expect_syncs`]), is written past the
 //! page cache as long as the disk is quick: with three processes on one disk that takes 50 µs of
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use super::holding::{Holding, HoldingPlaces};
 use crate::base::Rng;
-use crate::env::{Disk, DiskError, DiskErrorKind, File};
+use crate::env::{Disk, DiskError, DiskErrorKind, File, WrittenAside};
 
 /// Name of the file whose lock says that a process works in the directory.
 const LOCK: &str = "LOCK";
@@ -109,7 +110,7 @@ pub struct RealFile {
     /// Bytes written through this handle since its last sync.
     unsynced: AtomicU64,
     /// The way past the page cache.
-    direct: Option<Direct>,
+    direct: Option<Arc<Direct>>,
     /// Of a data file that may be held back from the medium.
     holding: Option<Arc<Holding>>,
 }
@@ -170,21 +171,7 @@ impl RealFile {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if let Some(direct) = &self.direct
-            && direct.takes(offset, bytes.len())
-            && self.pace.is_quick()
-        {
-            let begin = Instant::now();
-            let done = direct.write(offset, bytes)?;
-            let elapsed = begin.elapsed();
-            if elapsed > QUICK_MAX {
-                self.pace.note(elapsed);
-            }
-            if done {
-                return Ok(());
-            }
-        }
-        self.file.write_all_at(bytes, offset)
+        write(&self.file, self.direct.as_deref(), &self.pace, offset, bytes)
     }
 
     /// fdatasync: it covers the bytes and the length, which is all that a reader needs.
@@ -391,7 +378,7 @@ impl File for RealFile {
     }
 
     fn expect_syncs(&mut self) {
-        self.direct = Direct::open(&self.file);
+        self.direct = Direct::open(&self.file).map(Arc::new);
     }
 
     async fn truncate(&self, len: u64) -> Result<(), DiskError> {
@@ -406,6 +393,61 @@ impl File for RealFile {
     async fn sync_aside(&self) -> Result<(), DiskError> {
         self.sync_data(false).await
     }
+
+    /// One way to another thread and back for both. A write past the page cache waits for the
+    /// medium, too.
+    async fn write_and_sync_aside(&self, offset: u64, bytes: Vec<u8>) -> WrittenAside {
+        let (file, direct) = (Arc::clone(&self.file), self.direct.clone());
+        let pace = Arc::clone(&self.pace);
+        assert!(self.holding.is_none(), "{} is held back, and written aside", self.path);
+        self.unsynced.store(0, Ordering::Relaxed);
+        let work = move || {
+            let begin = Instant::now();
+            let written = write(&file, direct.as_deref(), &pace, offset, &bytes);
+            let synced = if written.is_ok() { file.sync_data() } else { Ok(()) };
+            if to_u64(bytes.len()) <= IN_PLACE_BYTES_MAX {
+                pace.note(begin.elapsed());
+            }
+            (bytes, written, synced)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok((bytes, written, synced)) => {
+                let written = written.map_err(|error| failed("write", &self.path, &error));
+                let synced = synced.map_err(|error| failed("sync", &self.path, &error));
+                WrittenAside { bytes, written, synced }
+            }
+            // The runtime is being torn down: whether the work was done is unknown.
+            Err(error) => {
+                let synced = Err(failed("sync", &self.path, &io::Error::other(error)));
+                WrittenAside { bytes: Vec::new(), written: Ok(()), synced }
+            }
+        }
+    }
+}
+
+/// Writes all of `bytes`, past the page cache if there is such a way and the disk is quick.
+fn write(
+    file: &fs::File,
+    direct: Option<&Direct>,
+    pace: &Pace,
+    offset: u64,
+    bytes: &[u8],
+) -> io::Result<()> {
+    if let Some(direct) = direct
+        && direct.takes(offset, bytes.len())
+        && pace.is_quick()
+    {
+        let begin = Instant::now();
+        let done = direct.write(offset, bytes)?;
+        let elapsed = begin.elapsed();
+        if elapsed > QUICK_MAX {
+            pace.note(elapsed);
+        }
+        if done {
+            return Ok(());
+        }
+    }
+    file.write_all_at(bytes, offset)
 }
 
 /// Runs what waits for the medium on a thread that may wait.

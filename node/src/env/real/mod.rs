@@ -17,8 +17,13 @@
 //! holding  faults on request: data files that a cut takes
 //! ```
 //!
+//! All tasks of a node share one thread, so that nothing of the protocols waits for another thread.
+//! Only a task that is started *aside* ([`Env::spawn_aside`]) has a thread, and a runtime, of its
+//! own: what flushes, merges and verifies tables computes for milliseconds, and for as long as a
+//! processor lasts while data are filled in.
+//!
 //! # Left out
-//! Direct I/O and `io_uring`: the write-ahead log is bound by fsync, not by copying.
+//! `io_uring`: the write-ahead log is bound by fsync, not by system calls.
 //!
 //! # Sources
 //! The contract is in [`crate::env`]; `conformance` holds this module to it.
@@ -112,6 +117,20 @@ impl Env for RealEnv {
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         // The handle is not needed: a task ends by itself or with the process.
         drop(tokio::spawn(end_process_on_panic(name, task)));
+    }
+
+    fn spawn_aside(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = end_process_on_panic(name, task);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let started = runtime.and_then(|runtime| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || runtime.block_on(task))
+        });
+        if let Err(error) = started {
+            // As for a task that panicked: without it, the node looks alive and does nothing.
+            tracing::error!(task = name, %error, "no thread for a task: the node stops");
+            std::process::abort();
+        }
     }
 
     fn rng(&self, purpose: &str) -> Rng {

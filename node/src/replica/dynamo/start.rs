@@ -91,7 +91,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         };
         let (queue, to_loop) = (Arc::clone(&state), Arc::clone(&inbox));
         let state_task = StateTask::new(env.clone(), keeper, transfers, queue, to_loop, options);
-        env.spawn("state", state_task.run());
+        env.spawn_aside("state", state_task.run());
         Ok(Self {
             core,
             store,

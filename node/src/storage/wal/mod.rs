@@ -8,7 +8,8 @@
 //!     for every request that waits:  append     encodes into a buffer, no I/O
 //!     once for all of them:          write      one write
 //!                                    sync       one fsync: now they are durable
-//!     after the answers:             prepare    a step towards the next segment
+//!     after the answers:             prepare    a step towards the next segment; or take_fill
+//!                                               and give_back, with other batches in between
 //!     when nothing waits:            mark       tells the disk what is durable
 //!     after a snapshot:              remove_through
 //! ```
@@ -135,6 +136,7 @@ mod writer;
 
 pub use dump::{dump, inspect, unwitnessed};
 pub use recovery::{Damage, Loss, Recovered, Recovery, Torn};
+pub use segment::{Fill, Filled};
 pub use writer::Writer;
 
 use writer::Start;

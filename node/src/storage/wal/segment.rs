@@ -178,7 +178,7 @@ pub(super) struct Spare<F> {
     file: F,
     filled_bytes: u64,
     target_bytes: u64,
-    /// The zeros of the largest step so far; fresh ones for each would cost more than writing them.
+    /// The zeros of the last step; fresh ones for each would cost more than writing them.
     zeros: Vec<u8>,
 }
 
@@ -212,12 +212,12 @@ impl<F: File> Spare<F> {
     pub(super) async fn fill_step(&mut self, bytes: u64) -> Result<(), StorageError> {
         let step = bytes.clamp(FILL_STEP_BYTES_MIN, FILL_STEP_BYTES_MAX);
         let step = step.min(self.target_bytes.saturating_sub(self.filled_bytes));
-        if self.zeros.len() < to_usize(step) {
-            self.zeros.resize(to_usize(step), 0);
-        }
-        let zeros = self.zeros.get(..to_usize(step)).unwrap_or(&self.zeros);
-        self.file.write_at(self.filled_bytes, zeros).await?;
-        self.file.sync().await.map_err(never_retry)?;
+        let mut zeros = std::mem::take(&mut self.zeros);
+        zeros.resize(to_usize(step), 0);
+        let done = self.file.write_and_sync_aside(self.filled_bytes, zeros).await;
+        self.zeros = done.bytes;
+        done.written?;
+        done.synced.map_err(never_retry)?;
         self.filled_bytes += step;
         Ok(())
     }
@@ -226,6 +226,57 @@ impl<F: File> Spare<F> {
     pub(super) fn into_file(self) -> F {
         assert!(self.is_ready(), "{} of {} bytes", self.filled_bytes, self.target_bytes);
         self.file
+    }
+}
+
+/// A step towards the next segment, apart from the writer, so that it can go on meanwhile.
+#[derive(Debug)]
+pub struct Fill<D: Disk> {
+    disk: D,
+    dir: String,
+    expects_syncs: bool,
+    /// Size of the segment.
+    target_bytes: u64,
+    /// Zeros to be written.
+    step_bytes: u64,
+    /// The file, unless it is still to be made.
+    spare: Option<Spare<D::File>>,
+}
+
+/// A [`Fill`] that was carried out: what has become of the file, and whether that went well.
+#[derive(Debug)]
+pub struct Filled<D: Disk> {
+    pub(super) spare: Option<Spare<D::File>>,
+    pub(super) result: Result<(), StorageError>,
+}
+
+impl<D: Disk> Fill<D> {
+    /// Prepares a step of about `step_bytes` for a log in `dir`.
+    pub(super) fn new(
+        (disk, dir, expects_syncs): (&D, &str, bool),
+        (target_bytes, step_bytes): (u64, u64),
+        spare: Option<Spare<D::File>>,
+    ) -> Self {
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        Self { disk, dir, expects_syncs, target_bytes, step_bytes, spare }
+    }
+
+    /// Writes the zeros and makes them durable.
+    pub async fn carry_out(mut self) -> Filled<D> {
+        let result = self.fill().await;
+        Filled { spare: self.spare, result }
+    }
+
+    async fn fill(&mut self) -> Result<(), StorageError> {
+        let spare = match &mut self.spare {
+            Some(spare) => spare,
+            none => {
+                let bytes = self.target_bytes;
+                let made = Spare::create(&self.disk, &self.dir, bytes, self.expects_syncs).await?;
+                none.insert(made)
+            }
+        };
+        if spare.is_ready() { Ok(()) } else { spare.fill_step(self.step_bytes).await }
     }
 }
 

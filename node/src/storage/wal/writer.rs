@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use super::chunk::{Chunk, Fields};
 use super::examine::Segment;
 use super::record::{HEADER_BYTES, Role};
-use super::segment::{self, Spare, never_retry};
+use super::segment::{self, Fill, Filled, Spare, never_retry};
 use super::{Options, Record, Sequence, StorageError};
-use crate::env::{Disk, File};
+use crate::env::{Disk, DiskError, File};
 use crate::storage::let_others_run;
 use crate::{planted, probe};
 
@@ -24,7 +24,9 @@ pub struct Writer<D: Disk> {
     /// The file of the newest segment in `segments`.
     active: D::File,
     segments: VecDeque<Segment>,
+    /// The next segment, unless a step towards it is taken just now.
     spare: Option<Spare<D::File>>,
+    is_spare_taken: bool,
     /// Every write is synced at once.
     expects_syncs: bool,
     /// Chunks that end their segments, waiting to be written before `open`.
@@ -68,6 +70,7 @@ impl<D: Disk> Writer<D> {
             active: start.active,
             segments: start.segments.into(),
             spare: None,
+            is_spare_taken: false,
             expects_syncs: false,
             full: VecDeque::new(),
             open: start.open,
@@ -235,6 +238,12 @@ impl<D: Disk> Writer<D> {
             self.rotate(chunk.segment, chunk.capacity).await?;
         }
         self.active.write_at(chunk.offset, &chunk.bytes).await?;
+        self.note_written(chunk);
+        Ok(())
+    }
+
+    /// Takes note that a chunk is in the active segment.
+    fn note_written(&mut self, chunk: &mut Chunk) {
         chunk.advance();
         assert!(chunk.last >= self.written, "{} written after {}", chunk.last, self.written);
         self.written = chunk.last;
@@ -244,7 +253,41 @@ impl<D: Disk> Writer<D> {
             active.critical |= chunk.critical;
             active.preamble_last = chunk.preamble_last;
         }
-        Ok(())
+    }
+
+    /// Does [`write`](Self::write) and [`sync`](Self::sync) with one way to the disk, for a caller
+    /// whose thread has other work until then; where a segment ends, one after the other.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write), after which it may be called again, and of
+    /// [`sync`](Self::sync).
+    pub async fn write_and_sync_aside(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        if self.needs_next_segment() || self.open.bytes.is_empty() {
+            self.write().await?;
+            return self.sync_aside().await;
+        }
+        let mut open = std::mem::take(&mut self.open);
+        open.pad_to_sector();
+        let bytes = std::mem::take(&mut open.bytes);
+        let done = self.active.write_and_sync_aside(open.offset, bytes).await;
+        open.bytes = done.bytes;
+        let written = done.written.map_err(StorageError::from);
+        if written.is_ok() {
+            self.note_written(&mut open);
+            self.told_written = self.told;
+        }
+        self.open = open;
+        self.remember(written)?;
+        let synced = self.note_synced(done.synced, self.told_written, self.written);
+        self.remember(synced)
+    }
+
+    /// Tells whether the next [`write`](Self::write) ends the active segment, so that
+    /// [`take_fill`](Self::take_fill) must have been given back.
+    pub fn needs_next_segment(&self) -> bool {
+        let active = self.segments.back().map(|segment| segment.first);
+        !self.full.is_empty() || !self.open.bytes.is_empty() && active != Some(self.open.segment)
     }
 
     /// Makes the spare the active segment, which begins with the sequence `first` and has `bytes`.
@@ -255,7 +298,8 @@ impl<D: Disk> Writer<D> {
         assert!(self.durable + 1 == first, "{first} begins a segment, durable {}", self.durable);
         while !self.spare.as_ref().is_some_and(Spare::is_ready) {
             probe!("wal.waits_for_next_segment");
-            self.fill_spare(bytes, segment::FILL_STEP_BYTES_MAX).await?;
+            let fill = self.begin_fill((bytes, segment::FILL_STEP_BYTES_MAX));
+            self.end_fill(fill.carry_out().await)?;
         }
         let (from, to) = (segment::spare_path(&self.dir), segment::path(&self.dir, first));
         self.disk.rename(&from, &to).await?;
@@ -276,28 +320,62 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Makes the next segment a little readier than the active one is full.
-    ///
-    /// To be called after every [`sync`](Self::sync), once those who wait for it have been told:
-    /// a step has a sync of its own, which may be made in place, so the others have a turn before.
-    /// It does as much as the batch asks for, or large batches would get ahead of the zeros, and
-    /// one of them would wait for a whole segment of these.
+    /// Makes the next segment a little readier than the active one is full: takes the steps of
+    /// [`take_fill`](Self::take_fill), one after the other.
     ///
     /// # Errors
-    /// Final; a full disk is none, because the segment is not needed yet.
+    /// As of [`give_back`](Self::give_back).
     pub async fn prepare(&mut self) -> Result<(), StorageError> {
-        self.check()?;
-        while let Some((target, step)) = self.zeros_due() {
+        while let Some(fill) = self.take_fill() {
             let_others_run().await;
-            match self.fill_spare(target, step).await {
-                Err(error) if error.is_no_space() => {
-                    probe!("wal.has_no_space_for_next_segment");
-                    return Ok(());
-                }
-                result => self.remember(result)?,
+            let had_space = self.give_back(fill.carry_out().await)?;
+            if !had_space {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Returns the step that makes the next segment a little readier than the active one is full,
+    /// if one is due. It is to be [carried out](Fill::carry_out) and [given
+    /// back](Self::give_back), and there is no other until then.
+    ///
+    /// To be asked for after every [`sync`](Self::sync), once those who wait for it have been told.
+    /// It does as much as the batches have asked for, or large ones would get ahead of the zeros,
+    /// and one of them would wait for a whole segment of these.
+    pub fn take_fill(&mut self) -> Option<Fill<D>> {
+        if self.is_spare_taken || self.poison.is_some() {
+            return None;
+        }
+        let due = self.zeros_due()?;
+        Some(self.begin_fill(due))
+    }
+
+    fn begin_fill(&mut self, due: (u64, u64)) -> Fill<D> {
+        assert!(!self.is_spare_taken, "two steps towards the segment after {:?}", self.open);
+        self.is_spare_taken = true;
+        Fill::new((&self.disk, &self.dir, self.expects_syncs), due, self.spare.take())
+    }
+
+    /// Takes back a step that was carried out; tells whether there was space for it.
+    ///
+    /// # Errors
+    /// Final; a full disk is none, because the segment is not needed yet.
+    pub fn give_back(&mut self, filled: Filled<D>) -> Result<bool, StorageError> {
+        match self.end_fill(filled) {
+            Err(error) if error.is_no_space() => {
+                probe!("wal.has_no_space_for_next_segment");
+                Ok(false)
+            }
+            result => self.remember(result).map(|()| true),
+        }
+    }
+
+    fn end_fill(&mut self, filled: Filled<D>) -> Result<(), StorageError> {
+        assert!(self.is_spare_taken, "a step towards the next segment that nobody has taken");
+        self.is_spare_taken = false;
+        self.spare = filled.spare;
+        filled.result
     }
 
     /// Returns the size of the next segment and how many zeros it should have and has not yet.
@@ -311,18 +389,6 @@ impl<D: Disk> Writer<D> {
             / (8 * u128::from(self.open.capacity.max(1)));
         let due = u64::try_from(due).unwrap_or(target).min(target);
         due.checked_sub(filled).filter(|step| *step > 0).map(|step| (target, step))
-    }
-
-    /// Makes the spare, which is to have `target` bytes, readier by about `step`.
-    async fn fill_spare(&mut self, target: u64, step: u64) -> Result<(), StorageError> {
-        if self.spare.is_none() {
-            let expects_syncs = self.expects_syncs;
-            self.spare = Some(Spare::create(&self.disk, &self.dir, target, expects_syncs).await?);
-        }
-        match &mut self.spare {
-            Some(spare) if !spare.is_ready() => spare.fill_step(step).await,
-            _ => Ok(()),
-        }
     }
 
     /// Makes everything written durable.
@@ -348,22 +414,31 @@ impl<D: Disk> Writer<D> {
 
     async fn sync_active(&mut self, aside: bool) -> Result<(), StorageError> {
         let through = self.written;
-        if through > self.durable {
-            self.sync_file(aside).await?;
-            self.durable = through;
-        }
-        Ok(())
+        if through > self.durable { self.sync_file(aside, through).await } else { Ok(()) }
     }
 
-    async fn sync_file(&mut self, aside: bool) -> Result<(), StorageError> {
+    /// Syncs the active segment, after which everything up to `through` is durable.
+    async fn sync_file(&mut self, aside: bool, through: Sequence) -> Result<(), StorageError> {
         let told = self.told_written;
         let file = &self.active;
         let result = if aside { file.sync_aside().await } else { file.sync().await };
+        self.note_synced(result, told, through)
+    }
+
+    /// Takes note of how a sync ended that covers everything up to `through`, and records that
+    /// tell of everything up to `told`.
+    fn note_synced(
+        &mut self,
+        result: Result<(), DiskError>,
+        told: Sequence,
+        through: Sequence,
+    ) -> Result<(), StorageError> {
         let result = result.map_err(never_retry);
         if !planted!("W2") {
             result?;
         }
         self.told_durable = told;
+        self.durable = through;
         Ok(())
     }
 
@@ -427,7 +502,7 @@ impl<D: Disk> Writer<D> {
     /// taken for an unfinished write when no older one is left.
     async fn witness(&mut self) -> Result<(), StorageError> {
         self.mark().await?;
-        self.sync_file(false).await
+        self.sync_file(false, self.durable).await
     }
 
     fn is_removable(&self, oldest: &Segment, tag: u64) -> bool {

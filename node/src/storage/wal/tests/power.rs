@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::Loss;
+use super::super::{Filled, Loss};
 use super::*;
 use crate::base::Rng;
 use crate::storage::test_disk::{Faults, TestDisk};
@@ -15,6 +15,10 @@ enum Step {
     Vote,
     Write,
     Sync,
+    WriteAndSync,
+    /// A step towards the next segment begins, and is carried out before its turn.
+    BeginFill,
+    EndFill,
     Mark,
     Remove(u64),
     NoSpace(bool),
@@ -36,6 +40,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Vote),
         4 => Just(Step::Write),
         3 => Just(Step::Sync),
+        3 => Just(Step::WriteAndSync),
+        2 => Just(Step::BeginFill),
+        1 => Just(Step::EndFill),
         1 => Just(Step::Mark),
         1 => (0_u64..30).prop_map(Step::Remove),
         1 => any::<bool>().prop_map(Step::NoSpace),
@@ -51,6 +58,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     disk: TestDisk,
     writer: Writer<TestDisk>,
+    /// A step towards the next segment that the writer has not got back.
+    filled: Option<Filled<TestDisk>>,
     /// Every live record by sequence, acknowledged or not.
     records: BTreeMap<Sequence, (u8, u64, Vec<u8>)>,
     durable: Sequence,
@@ -68,6 +77,7 @@ impl Model {
         Self {
             disk,
             writer,
+            filled: None,
             records: BTreeMap::new(),
             durable: 0,
             removed_through: 0,
@@ -93,14 +103,25 @@ impl Model {
                     self.records.insert(sequence, (VOTE, 0, vote(self.term).payload));
                 }
             }
-            Step::Write => self.check_space(|writer| now(writer.write())),
+            Step::Write => {
+                self.end_fill_if_needed();
+                self.check_space(|writer| now(writer.write()));
+            }
             Step::Sync => {
                 self.check_space(|writer| now(writer.sync()));
-                self.durable = self.writer.durable();
-                if self.term_at <= self.durable {
-                    self.durable_term = self.term;
+                self.note_durable();
+            }
+            Step::WriteAndSync => {
+                self.end_fill_if_needed();
+                self.check_space(|writer| now(writer.write_and_sync_aside()));
+                self.note_durable();
+            }
+            Step::BeginFill => {
+                if let Some(fill) = self.writer.take_fill() {
+                    self.filled = Some(now(fill.carry_out()));
                 }
             }
+            Step::EndFill => self.end_fill(),
             Step::Mark => {
                 self.check_space(|writer| now(writer.mark()));
                 self.check_space(|writer| now(writer.prepare()));
@@ -132,6 +153,25 @@ impl Model {
         }
     }
 
+    fn end_fill_if_needed(&mut self) {
+        if self.writer.needs_next_segment() {
+            self.end_fill();
+        }
+    }
+
+    fn end_fill(&mut self) {
+        if let Some(filled) = self.filled.take() {
+            self.check_space(|writer| writer.give_back(filled).map(drop));
+        }
+    }
+
+    fn note_durable(&mut self) {
+        self.durable = self.writer.durable();
+        if self.term_at <= self.durable {
+            self.durable_term = self.term;
+        }
+    }
+
     fn check_space(
         &mut self,
         call: impl FnOnce(&mut Writer<TestDisk>) -> Result<(), StorageError>,
@@ -150,6 +190,7 @@ impl Model {
     /// Opens the log and holds it to its promises.
     fn start(&mut self) {
         let (writer, recovery) = open(&self.disk);
+        self.filled = None;
         assert_eq!(recovery.damage, vec![], "nothing was damaged");
         let mut expected = recovery.records.first().map_or(recovery.next, |first| first.sequence);
         for record in &recovery.records {
