@@ -109,6 +109,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D61", what: "lets compactions rely on floors that are in the log alone" },
     Bug { code: "D62", what: "a start from an older disk takes the name of one it has forgotten" },
     Bug { code: "D63", what: "gives stamps again that it gave before its disk was lost" },
+    Bug { code: "D64", what: "gives nobody what all but an older disk have lost" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -132,6 +133,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ),
     ("D62", "dynamo::tests::start::acknowledgement_to_a_forgotten_start_is_caught"),
     ("D63", "dynamo::tests::start::stamp_given_again_is_caught"),
+    ("D64", "dynamo::healing_tests::floors::stray_that_nobody_takes_is_caught"),
 ];
 
 /// What a page says besides of a bug that is found in some ranges only.

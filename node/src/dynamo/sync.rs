@@ -486,7 +486,8 @@ impl Sync {
         let mut mine = Vec::new();
         for entry in answer.entries {
             let is_ours = partition_of_place(entry.place.as_bytes()) == Some(work.partition);
-            if is_ours && context.refuses(&entry, true) {
+            let is_refused = is_ours && context.refuses(&entry, true);
+            if is_refused && !outline::is_stray(page, &entry) {
                 probe!("dynamo.sync_refuses_ghost");
             } else if is_ours && context.clock.observe(entry.stamp) {
                 mine.push(entry);

@@ -10,7 +10,7 @@ use sim_tests::run::{Keep, run_case};
 /// that do, so it was decided by something.
 #[test]
 fn failure_was_decided_by_few_events() {
-    let options = Plan::default().draw(20);
+    let options = Plan::default().draw(13);
     let case = Case::drawn(Options { planted: bugs::find("W1"), ..options });
     let effort = Effort { branches: 10, points: 4, jobs: 2 };
     let odds = odds(&case, effort, &indicatif::ProgressBar::hidden()).unwrap();

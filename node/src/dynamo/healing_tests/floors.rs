@@ -103,6 +103,38 @@ fn old_disk_resurrects() -> bool {
     is_shown || [N1, N2, N3].into_iter().any(is_value)
 }
 
+/// The accident (seed 210000197 of the storage profile): a write was on one disk alone when that
+/// was lost, floors rose over it, and an older disk brought it back. It was under everybody's
+/// floor, so nobody took it, and over what the others had, so nobody erased it: the replicas
+/// differed for ever. Tells whether they still do.
+fn stray_stays_on_one_disk() -> bool {
+    let mut cluster = raising_cluster();
+    let older = entry(&cluster, "k", "older", 1_000);
+    let stray = entry(&cluster, "k", "stray", 2_000);
+    plant(&mut cluster, &[N1, N2, N3], &[older]);
+    let before = cluster.node(N3).disk.clone();
+    cluster.crash(N3, 0);
+    cluster.plant(N3, stray.clone());
+    let old = cluster.node(N3).disk.clone();
+    cluster.restore(N3, before);
+    // Tombstones for every partition: floors rise for their sake.
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        cluster.delete(N1, Level::All, &[key]);
+    }
+    cluster.run(SECOND * 6, |_, _| false);
+    assert!(floor(&cluster, N1, "k") > stray.stamp, "{}", floor(&cluster, N1, "k"));
+    cluster.restore(N3, old);
+    cluster.run(SECOND * 6, |_, _| false);
+    let has_stray = |id| stored(&cluster, id, "k").as_ref() == Some(&stray);
+    assert!(has_stray(N3), "it is the newest that anybody has");
+    !(has_stray(N1) && has_stray(N2) && are_equal(&cluster))
+}
+
+#[test]
+fn write_that_all_had_lost_comes_from_an_old_disk_to_all() {
+    assert!(!stray_stays_on_one_disk());
+}
+
 #[test]
 fn old_disk_resurrects_nothing() {
     assert!(!old_disk_resurrects());
@@ -346,6 +378,9 @@ fn floor_for_the_last_life_resurrects() -> bool {
     cluster.restore(N3, old);
     cluster.flow(0);
     cluster.deliver(told.unwrap());
+    // Before it meets a tombstone that is still there.
+    cluster.flow(100);
+    assert!(cluster.purge() >= 2, "the others have forgotten the tombstone");
     cluster.run(SECOND * 10, |_, _| false);
     is_value_anywhere(&cluster)
 }
@@ -373,6 +408,11 @@ mod planted_bugs {
     #[test]
     fn floor_of_the_last_life_is_caught() {
         loses_only_with("D58", floor_for_the_last_life_resurrects);
+    }
+
+    #[test]
+    fn stray_that_nobody_takes_is_caught() {
+        loses_only_with("D64", stray_stays_on_one_disk);
     }
 
     #[test]

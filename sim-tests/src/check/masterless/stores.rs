@@ -210,7 +210,7 @@ fn shown(store: &Store, place: &[u8], floor: Stamp) -> String {
     // A tombstone that its row's hides is as good as none.
     let hidden = store.row(keycode::row_prefix(place)).unwrap_or_default().max(floor);
     if let Some((stamp, value)) = store.visible(place) {
-        parts.push(format!("{:?} at {stamp}", text(value.as_bytes())));
+        parts.push(format!("{value:?} at {stamp}"));
     } else if let Some(entry) = store.cell(place).filter(|entry| entry.stamp > hidden) {
         parts.push(format!("deleted at {}", entry.stamp));
     }
