@@ -2,9 +2,9 @@
 //!
 //! It flushes the memtables that the loop has frozen, compacts and scrubs when nothing else is to
 //! be done, hands out pieces of the state to followers and to clients that save it, and receives
-//! that of a leader. Each new version of the tables goes to the loop, which adopts it. It is started
-//! [aside](Env::spawn_aside): on a real machine it has a thread of its own, so that the loop does
-//! not wait while tables are merged, and merging does not wait for turns of the loop.
+//! that of a leader. Each new version of the tables goes to the loop, which adopts it. It is
+//! started [aside](Env::spawn_aside): on a real machine it has a thread of its own, so that the
+//! loop does not wait while tables are merged, and merging does not wait for turns of the loop.
 //!
 //! A snapshot from the leader is received into a file of its own. When it is complete and
 //! verified, the loop has the log record that it is about to be installed; only then do its cells
