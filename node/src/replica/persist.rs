@@ -95,6 +95,8 @@ pub(super) enum LogJob {
     Install(SnapshotMeta),
     /// Remove the segments that hold nothing after this entry.
     RemoveThrough(Index),
+    /// A step towards the next segment has been taken, or has failed: look after it.
+    Filled,
     /// Write everything out and end.
     Stop,
 }
@@ -156,7 +158,7 @@ impl LogQueue {
         jobs.iter().rev().find_map(|job| match job {
             LogJob::Persist(persist) => Some(persist.id),
             LogJob::Records(persist) => Some(persist.id),
-            LogJob::Install(_) | LogJob::RemoveThrough(_) | LogJob::Stop => None,
+            LogJob::Install(_) | LogJob::RemoveThrough(_) | LogJob::Filled | LogJob::Stop => None,
         })
     }
 
@@ -356,6 +358,7 @@ impl<E: Env> LogTask<E> {
                     self.writer.append(KIND_INSTALL, 0, |buffer| codec::encode_into(&meta, buffer));
                 }
                 LogJob::RemoveThrough(index) => batch.remove_through = Some(index),
+                LogJob::Filled => {}
                 LogJob::Stop => batch.stop = true,
             }
         }
@@ -431,30 +434,35 @@ impl<E: Env> LogTask<E> {
         if let Some(index) = batch.remove_through {
             self.writer.remove_through(index).await?;
         }
-        self.take_fill_back()?;
-        if self.filling.is_none()
+        // Without space there is no other step before the next batch.
+        if self.take_fill_back()?
+            && self.filling.is_none()
             && let Some(fill) = self.writer.take_fill()
         {
             // Beside the next batches, which must not wait for its sync.
             let (done, filling) = oneshot::channel();
             self.filling = Some(filling);
+            let queue = Arc::clone(&self.queue);
             self.env.spawn("log filler", async move {
                 // Nobody takes it back from a log that has failed.
                 drop(done.send(fill.carry_out().await));
+                // If the disk failed, the node stops now and not when it is next asked to write.
+                queue.push(LogJob::Filled);
             });
         }
         Ok(())
     }
 
-    /// Takes the step towards the next segment back, if it has been taken.
-    fn take_fill_back(&mut self) -> Result<(), StorageError> {
+    /// Takes the step towards the next segment back, if it has been taken; tells whether there was
+    /// space for it.
+    fn take_fill_back(&mut self) -> Result<bool, StorageError> {
         if let Some(filling) = &mut self.filling
             && let Ok(filled) = filling.try_recv()
         {
             self.filling = None;
-            self.writer.give_back(filled)?;
+            return self.writer.give_back(filled);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for the step towards the next segment, if one is being taken.
