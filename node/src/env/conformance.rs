@@ -442,7 +442,8 @@ pub async fn disk_write_and_sync_aside_is_both<E: Env>(site: Site<E>) {
         must(done.synced, "sync");
         assert_eq!(done.bytes, pattern(9, len), "the bytes are given back");
         let mut read = vec![0; len];
-        assert_eq!(must(file.read_at(offset, &mut read), "read"), len);
+        let count = must(file.read_at(offset, &mut read), "read");
+        assert_eq!(count, len, "read at {offset}");
         assert_eq!(read, pattern(9, len), "at {offset}");
     }
     assert_eq!(contents(&file).get(..1_000), pattern(8, 5_000).get(..1_000), "what was before it");
