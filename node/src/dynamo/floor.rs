@@ -3,10 +3,12 @@
 //! The **floor** of a partition is a stamp F, known durably to a replica, with a proof behind it:
 //! *every write up to F that is, or ever will be, on any replica was on every replica.* From that
 //! three things follow. A tombstone up to F may be forgotten: what it deletes is on nobody any
-//! more who has not deleted it. An entry up to F that a replica with floor F has not, nor
-//! anything newer, was deleted: whoever still shows it is an old disk, and what it shows is a
-//! *ghost* ([`super::merge`], [`super::outline`]). And a write up to F that arrives now and is
-//! not there is late, or a ghost, and is [refused](Context::refuses).
+//! more who has not deleted it. An entry up to F at whose place a replica with floor F has nothing
+//! was deleted: whoever still shows it is an old disk, and what it shows is a *ghost*
+//! ([`super::merge`], [`super::outline`]). And a write up to F that arrives now and is not there
+//! is late, or a ghost, and is [refused](Context::refuses). Only a disk that was lost, and comes
+//! back older, may bring what no replica had when F was raised: a *stray*, newer than what is at
+//! its place, which a session of anti-entropy takes ([`super::outline`]).
 //!
 //! Age alone would prove nothing: a node that was away for longer than any age brings the deleted
 //! back. So the floor of a partition is raised by its first replica, the *steward*, in three

@@ -490,6 +490,9 @@ impl Sync {
             if is_refused && !outline::is_stray(page, &entry) {
                 probe!("dynamo.sync_refuses_ghost");
             } else if is_ours && context.clock.observe(entry.stamp) {
+                if is_refused {
+                    probe!("dynamo.sync_takes_stray");
+                }
                 mine.push(entry);
             } else {
                 work.is_complete = false;

@@ -423,7 +423,6 @@ pub async fn disk_syncs_succeed<E: Env>(site: Site<E>) {
     let file = file_with(&site.env, "sync/file", &pattern(6, 5_000)).await;
     for _ in 0..2 {
         must(file.sync().await, "sync");
-        must(file.sync_aside().await, "sync_aside");
         must(disk.sync_dir("sync").await, "sync_dir");
         must(disk.sync_dir("").await, "sync_dir of the root");
     }

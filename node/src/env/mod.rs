@@ -152,14 +152,9 @@ pub trait File: Send + Sync + 'static {
     /// Makes every write that completed before this call durable.
     fn sync(&self) -> impl Future<Output = Result<(), DiskError>> + Send;
 
-    /// The same, for a caller whose thread has other work until then. A hint that changes no
-    /// promise.
-    fn sync_aside(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
-        self.sync()
-    }
-
     /// Does [`write_at`](Self::write_at) and then [`sync`](Self::sync), unless the write failed,
-    /// for a caller whose thread has other work until both are done.
+    /// for a caller whose thread has other work until both are done. For a log alone: data files may
+    /// be [held back](Disk::hold_back).
     fn write_and_sync_aside(
         &self,
         offset: u64,
@@ -167,7 +162,7 @@ pub trait File: Send + Sync + 'static {
     ) -> impl Future<Output = WrittenAside> + Send {
         async move {
             let written = self.write_at(offset, &bytes).await;
-            let synced = if written.is_ok() { self.sync_aside().await } else { Ok(()) };
+            let synced = if written.is_ok() { self.sync().await } else { Ok(()) };
             WrittenAside { bytes, written, synced }
         }
     }

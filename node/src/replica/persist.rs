@@ -436,7 +436,6 @@ impl<E: Env> LogTask<E> {
         }
         // Without space there is no other step before the next batch.
         if self.take_fill_back()?
-            && self.filling.is_none()
             && let Some(fill) = self.writer.take_fill()
         {
             // Beside the next batches, which must not wait for its sync.

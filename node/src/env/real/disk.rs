@@ -9,9 +9,9 @@
 //! it lasts the node does nothing else, and what arrives meanwhile becomes the next batch. Should
 //! the disk stall in such a sync, the whole node stands still for once, which the protocols must
 //! bear anyhow (a paused process looks the same); after it, syncs are made on other threads. So are
-//! those of a caller that has other work meanwhile ([`File::sync_aside`]): a leader under load
-//! reads requests and sends answers, and gives a sixth more of them. A write past the page cache
-//! waits for the medium as well, so it can go the same way ([`File::write_and_sync_aside`]).
+//! those of a caller that has other work meanwhile, with the write before them, which waits for the
+//! medium as well if it goes past the page cache ([`File::write_and_sync_aside`]): a leader under
+//! load reads requests and sends answers, and gives a sixth more of them.
 //!
 //! A log, whose small writes are each synced at once ([`File::expect_syncs`]), is written past the
 //! page cache as long as the disk is quick: with three processes on one disk that takes 50 µs of
@@ -175,11 +175,11 @@ impl RealFile {
     }
 
     /// fdatasync: it covers the bytes and the length, which is all that a reader needs.
-    async fn sync_data(&self, may_wait: bool) -> Result<(), DiskError> {
+    async fn sync_data(&self) -> Result<(), DiskError> {
         let unsynced = self.unsynced.swap(0, Ordering::Relaxed);
         let begin = Instant::now();
         let is_small = unsynced <= IN_PLACE_BYTES_MAX;
-        let done = if may_wait && is_small && self.pace.is_quick() {
+        let done = if is_small && self.pace.is_quick() {
             self.file.sync_data().map_err(|error| failed("sync", &self.path, &error))
         } else {
             let file = Arc::clone(&self.file);
@@ -387,11 +387,7 @@ impl File for RealFile {
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
-        self.sync_data(true).await
-    }
-
-    async fn sync_aside(&self) -> Result<(), DiskError> {
-        self.sync_data(false).await
+        self.sync_data().await
     }
 
     /// One way to another thread and back for both. A write past the page cache waits for the

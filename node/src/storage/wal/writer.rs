@@ -265,7 +265,7 @@ impl<D: Disk> Writer<D> {
         self.check()?;
         if self.needs_next_segment() || self.open.bytes.is_empty() {
             self.write().await?;
-            return self.sync_aside().await;
+            return self.sync().await;
         }
         let mut open = std::mem::take(&mut self.open);
         open.pad_to_sector();
@@ -294,7 +294,7 @@ impl<D: Disk> Writer<D> {
     ///
     /// Before the name exists, everything before it is durable: the name is evidence of that.
     async fn rotate(&mut self, first: Sequence, bytes: u64) -> Result<(), StorageError> {
-        self.sync_active(false).await?;
+        self.sync_active().await?;
         assert!(self.durable + 1 == first, "{first} begins a segment, durable {}", self.durable);
         while !self.spare.as_ref().is_some_and(Spare::is_ready) {
             probe!("wal.waits_for_next_segment");
@@ -398,30 +398,19 @@ impl<D: Disk> Writer<D> {
     /// tried again. [Fsync '20]
     pub async fn sync(&mut self) -> Result<(), StorageError> {
         self.check()?;
-        let result = self.sync_active(false).await;
+        let result = self.sync_active().await;
         self.remember(result)
     }
 
-    /// The same, for a caller whose thread has other work until then.
-    ///
-    /// # Errors
-    /// As of [`sync`](Self::sync).
-    pub async fn sync_aside(&mut self) -> Result<(), StorageError> {
-        self.check()?;
-        let result = self.sync_active(true).await;
-        self.remember(result)
-    }
-
-    async fn sync_active(&mut self, aside: bool) -> Result<(), StorageError> {
+    async fn sync_active(&mut self) -> Result<(), StorageError> {
         let through = self.written;
-        if through > self.durable { self.sync_file(aside, through).await } else { Ok(()) }
+        if through > self.durable { self.sync_file(through).await } else { Ok(()) }
     }
 
     /// Syncs the active segment, after which everything up to `through` is durable.
-    async fn sync_file(&mut self, aside: bool, through: Sequence) -> Result<(), StorageError> {
+    async fn sync_file(&mut self, through: Sequence) -> Result<(), StorageError> {
         let told = self.told_written;
-        let file = &self.active;
-        let result = if aside { file.sync_aside().await } else { file.sync().await };
+        let result = self.active.sync().await;
         self.note_synced(result, told, through)
     }
 
@@ -502,7 +491,7 @@ impl<D: Disk> Writer<D> {
     /// taken for an unfinished write when no older one is left.
     async fn witness(&mut self) -> Result<(), StorageError> {
         self.mark().await?;
-        self.sync_file(false, self.durable).await
+        self.sync_file(self.durable).await
     }
 
     fn is_removable(&self, oldest: &Segment, tag: u64) -> bool {

@@ -6,7 +6,7 @@ use super::{Entry, Kind, MemoryFile, build, open, options};
 use crate::storage::StorageError;
 use crate::storage::table::{Compression, Table, TableCursor};
 
-/// Returns entries of some hundred blocks, more than one run of them.
+/// Returns entries of more than a thousand blocks, many runs of them.
 fn many() -> Vec<Entry> {
     let entry = |number: u32| {
         let kind = Kind::Value(vec![b'v'; 70]);
