@@ -153,8 +153,8 @@ pub trait File: Send + Sync + 'static {
     fn sync(&self) -> impl Future<Output = Result<(), DiskError>> + Send;
 
     /// Does [`write_at`](Self::write_at) and then [`sync`](Self::sync), unless the write failed,
-    /// for a caller whose thread has other work until both are done. For a log alone: data files may
-    /// be [held back](Disk::hold_back).
+    /// for a caller whose thread has other work until both are done. For a log alone: data files
+    /// may be [held back](Disk::hold_back).
     fn write_and_sync_aside(
         &self,
         offset: u64,
