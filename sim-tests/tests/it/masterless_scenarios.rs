@@ -271,3 +271,29 @@ fn tables_that_a_start_finds_damaged_are_got_back_from_the_others() {
     }
     assert!(condemned > 0, "no start has met a damaged table");
 }
+
+/// Tables that do not keep up hold writes back; who has waited too long is told that its write was
+/// not applied, and the checkers take that at its word.
+#[test]
+fn write_that_waits_for_tables_too_long_was_not_applied() {
+    let mut options = busy(30, Mechanism::All);
+    options.client_count = 5;
+    let tuning = &mut options.tuning;
+    tuning.flush_log_bytes = 3000;
+    tuning.value_bytes_max = 2000;
+    tuning.tree.memtable_bytes = 2 << 10;
+    tuning.tree.table_bytes = 1 << 10;
+    tuning.tree.level0_tables = 2;
+    tuning.tree.level0_tables_max = 3;
+    tuning.tree.step_bytes = 512;
+    let report = holds(&options, async |scene| {
+        scene.pass(1000 * MS).await;
+        scene.perform(Action::Slow { node: 1, factor: 100, length: 20_000 * MS }).await;
+        scene.pass(25_000 * MS).await;
+        let before = scene.acknowledged();
+        scene.pass(1000 * MS).await;
+        assert!(scene.acknowledged() > before, "nothing is answered on a quick disk again");
+    });
+    let held_back = hits(&report, "replica.masterless_write_is_held_back_too_long");
+    assert!(held_back > 0, "{:?}", report.probes);
+}

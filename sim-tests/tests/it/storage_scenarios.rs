@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mangrove::replica::WAL_DIR;
 use sim_tests::nemesis::Action;
 use sim_tests::options::Options;
 use sim_tests::run::Scene;
@@ -401,4 +402,50 @@ fn snapshot_that_rots_while_it_is_sent_is_made_anew() {
     });
     assert!(hits(&report, "snapshot.received_damaged") > 0, "{:?}", report.probes);
     assert!(hits(&report, "replica.snapshot_renewed_for_follower") > 0, "{:?}", report.probes);
+}
+
+/// Found by the swarm (masterless storage seed 220000170): steps towards the next segment of the
+/// log are taken beside the batches, and a node whose disk refused one heard of it only when it had
+/// to write again.
+#[test]
+fn node_whose_disk_refuses_the_next_segment_stops_without_another_write() {
+    let mut options = busy(64);
+    options.client_count = 1;
+    options.think_time = 100 * MS;
+    options.tuning.wal_segment_bytes = 1 << 12;
+    let report = holds(&options, async |scene| {
+        let node = follower_of(scene.leader().await);
+        let is_filling = |files: &[FileState]| {
+            let spare = format!("{WAL_DIR}/spare.tmp");
+            files.iter().any(|file| file.path == spare && !file.is_synced)
+        };
+        assert!(sees(scene, node, is_filling).await, "no step is taken beside the batches");
+        let (stopped, answered) = (scene.cluster.stop_count(), scene.acknowledged());
+        scene.perform(Action::DiskError { node, write: false }).await;
+        scene.pass(20 * MS).await;
+        assert_eq!(scene.cluster.stop_count(), stopped + 1, "the node goes on");
+        // The step follows a write, which may be answered after it has begun.
+        assert!(scene.acknowledged() <= answered + 1, "another write was made meanwhile");
+        scene.pass(2000 * MS).await;
+    });
+    assert_eq!(observable(&report, "D5"), 1, "{:?}", report.faults.get("D5"));
+}
+
+/// Tables that do not keep up hold writes back; who has waited too long is told that its write was
+/// not applied, and the checkers take that at its word.
+#[test]
+fn write_that_waits_for_tables_too_long_was_not_applied() {
+    let mut options = stored(181);
+    options.client_count = 5;
+    options.tuning.tree.level0_tables_max = 3;
+    let report = holds(&options, async |scene| {
+        let node = scene.leader().await;
+        scene.pass(1000 * MS).await;
+        scene.perform(Action::Slow { node, factor: 100, length: 20_000 * MS }).await;
+        scene.pass(25_000 * MS).await;
+        let before = scene.acknowledged();
+        scene.pass(1000 * MS).await;
+        assert!(scene.acknowledged() > before, "nothing is answered on a quick disk again");
+    });
+    assert!(hits(&report, "replica.write_is_held_back_too_long") > 0, "{:?}", report.probes);
 }

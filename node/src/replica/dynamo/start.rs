@@ -74,7 +74,6 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             info!(node = %config.node, "new: comparing with all other nodes before reads");
             recovered.is_damaged = true;
         }
-        recovered.generation_step = env.rng("generation").range(1, GENERATION_STEP_MAX);
         observer.on_masterless_start(now, &recovered);
         let core_config = core_config(&config, &placement);
         let core = Dynamo::new(core_config, recovered, env.rng("dynamo"), now);
@@ -115,6 +114,13 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     }
 }
 
+/// What does not come from the disk.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    now: Instant,
+    generation_step: u64,
+}
+
 /// What the disk held, ready for use.
 struct Restored<D: Disk> {
     store: CellStore<Tree<D>>,
@@ -144,8 +150,10 @@ async fn restore<E: Env>(
     observer: &mut impl Observer,
 ) -> Result<Restored<E::Disk>, StartError> {
     let has_peers = config.members.len() > 1;
+    let generation_step = env.rng("generation").range(1, GENERATION_STEP_MAX);
+    let start = Start { now: env.now(), generation_step };
     let Failed { error, mut keeper } =
-        match reload(open(env.disk(), config).await?, env.now(), observer) {
+        match reload(open(env.disk(), config).await?, start, observer) {
             Ok(restored) => return Ok(restored),
             Err(failed) => *failed,
         };
@@ -158,13 +166,13 @@ async fn restore<E: Env>(
     crate::probe!("replica.state_is_condemned_at_start");
     keeper.condemn(&error).await?;
     drop(keeper);
-    reload(open(env.disk(), config).await?, env.now(), observer).map_err(|failed| failed.error)
+    reload(open(env.disk(), config).await?, start, observer).map_err(|failed| failed.error)
 }
 
 /// Applies what the tables do not have.
 fn reload<D: Disk>(
     opened: Opened<D>,
-    now: Instant,
+    start: Start,
     observer: &mut impl Observer,
 ) -> Result<Restored<D>, Box<Failed<D>>> {
     let Opened { tree, mut keeper, writer, log, judged } = opened;
@@ -181,11 +189,16 @@ fn reload<D: Disk>(
                     codec::decode(&record.payload).map_err(foreign_record)?;
                 // Nobody asks for leaves before the core has read them.
                 let _deltas = store.apply(record.tag, &records)?;
-                observer.on_masterless_applied(now, record.tag, &records);
+                observer.on_masterless_applied(start.now, record.tag, &records);
                 log_bytes += bytes_of(&records);
             }
         }
-        let recovered = recovered(&mut store, judged)?;
+        let recovered = Recovered {
+            generation_step: start.generation_step,
+            persisted: judged.persisted,
+            notes: read_notes(&mut store)?,
+            is_damaged: judged.is_damaged,
+        };
         // The core forgets the floors of a damaged disk; they must not count here, either: what
         // they let go, and leave out of the leaves, nobody has proven.
         let is_damaged = |notes: &[(Payload, Payload)]| {
@@ -238,16 +251,6 @@ async fn open<D: Disk>(disk: &D, config: &NodeConfig) -> Result<Opened<D>, Start
         tree.adopt(empty);
     }
     Ok(Opened { tree, keeper, writer, log, judged })
-}
-
-/// Puts together what the core starts with.
-fn recovered<S: Engine>(
-    store: &mut CellStore<S>,
-    judged: Judged,
-) -> Result<Recovered, StorageError> {
-    let notes = read_notes(store)?;
-    let Judged { persisted, is_damaged } = judged;
-    Ok(Recovered { generation_step: 1, persisted, notes, is_damaged })
 }
 
 /// Returns the floors among notes.
@@ -359,7 +362,8 @@ mod tests {
     }
 
     fn start(disk: &TestDisk) -> Restored<TestDisk> {
-        let reloaded = reload(opened(disk), Instant::default(), &mut ());
+        let start = Start { now: Instant::default(), generation_step: 1 };
+        let reloaded = reload(opened(disk), start, &mut ());
         reloaded.unwrap_or_else(|failed| panic!("{}", failed.error))
     }
 
