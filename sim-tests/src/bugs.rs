@@ -18,9 +18,6 @@ use crate::check::Violation;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::swarm::{self, Swarm, percentile};
 
-/// One seed in so many is of the storage profile, where bugs of the disk show.
-const STORAGE_EVERY: u64 = 4;
-
 /// Seeds beyond four times those that a bug took, after which an ablation gives up.
 const ABLATION_SEEDS: u64 = 50;
 
@@ -206,10 +203,14 @@ fn hunt_where(
     }
 }
 
-/// Returns what the n-th run of a hunt is.
+/// Returns what the n-th run of a hunt is: bugs of the disk show in the storage profile, and those
+/// that need a disk which has forgotten something in the forgetful one.
 fn plan_of(mode: Mode, position: u64) -> Plan {
-    let is_storage = position % STORAGE_EVERY == STORAGE_EVERY - 1;
-    let profile = if is_storage { Profile::Storage } else { Profile::Standard };
+    let profile = match position % 4 {
+        1 => Profile::Forgetful,
+        3 => Profile::Storage,
+        _ => Profile::Standard,
+    };
     Plan { mode, profile }
 }
 
@@ -335,8 +336,8 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let mut text = format!(
         "# Planted bugs, and what finds them\n\n\
          Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
-         was hunted in {ranges} ranges of at most {seeds_max} seeds, one in {STORAGE_EVERY} of\n\
-         the storage profile, the others of the standard one.\n\
+         was hunted in {ranges} ranges of at most {seeds_max} seeds, one in four of\n\
+         the storage profile, one of the forgetful one, the others of the standard one.\n\
          *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
          classes of faults without which it was not found in four times as many seeds and\n\
          {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first\n\

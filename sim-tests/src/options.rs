@@ -57,6 +57,10 @@ pub enum Profile {
     /// Disks that rot on any node, so that more may be lost than the store can mend. Such a run is
     /// held to the contract of its class: see [`atlas`](crate::atlas).
     Beyond,
+    /// One disk that forgets, again and again: it comes back older, lies or rots, while most writes
+    /// are batches and deletes of few keys and floors rise as fast as they may. What it takes to
+    /// lose something then comes together by chance once in ten thousand runs of the others.
+    Forgetful,
 }
 
 impl Profile {
@@ -66,6 +70,7 @@ impl Profile {
             Self::Standard => "standard",
             Self::Storage => "storage",
             Self::Beyond => "beyond",
+            Self::Forgetful => "forgetful",
         }
     }
 
@@ -76,6 +81,7 @@ impl Profile {
             Self::Standard => standard,
             Self::Storage => standard.for_storage(),
             Self::Beyond => standard.for_beyond(),
+            Self::Forgetful => standard.for_forgetful(),
         }
     }
 }
@@ -119,7 +125,7 @@ impl Plan {
         };
         match self.profile {
             Profile::Standard => options.maybe_with_relaxed_sync(),
-            Profile::Storage | Profile::Beyond => options,
+            Profile::Storage | Profile::Beyond | Profile::Forgetful => options,
         }
     }
 
@@ -270,6 +276,25 @@ impl FaultClasses {
             partition: keep("partition", 0.4),
             network: keep("network", 0.2),
             stall: keep("stall", 0.2),
+            ..Self::NONE
+        }
+    }
+
+    /// The same for [`Profile::Forgetful`]: what makes a disk forget, and what keeps others from
+    /// hearing of it. Few classes, so that each of them comes often.
+    fn draw_for_forgetful(rng: &Rng) -> Self {
+        let keep = |class: &str, probability| rng.split(class).chance(probability);
+        Self {
+            crash: keep("crash", 0.6),
+            power: keep("power", 0.6),
+            rot: keep("rot", 0.5),
+            lying_fsync: keep("lying_fsync", 0.5),
+            stall: keep("stall", 0.4),
+            partition: keep("partition", 0.5),
+            pause: keep("pause", 0.2),
+            network: keep("network", 0.2),
+            clock: keep("clock", 0.5),
+            topple: keep("topple", 0.3),
             ..Self::NONE
         }
     }
@@ -538,6 +563,32 @@ impl Options {
             profile: Profile::Beyond,
             fault_pause: pace.duration(Duration::from_millis(500), Duration::from_secs(3)),
             faults,
+            ..self
+        }
+    }
+}
+
+impl Options {
+    /// Makes of them what [`Profile::Forgetful`] says.
+    fn for_forgetful(self) -> Self {
+        let root = Rng::new(self.seed).split("options.forgetful");
+        let mut load = root.split("load");
+        let mut pace = root.split("pace");
+        Self {
+            profile: Profile::Forgetful,
+            client_count: load.range(3, 6),
+            key_count: load.range(2, 5),
+            think_time: pace.duration(DENSE.0 * 2, DENSE.1 * 2),
+            fault_phase: pace.duration(SHORT.0 * 2, SHORT.1 * 2),
+            fault_pause: pace.duration(Duration::from_millis(250), Duration::from_secs(2)),
+            faults: FaultClasses::draw_for_forgetful(&root.split("faults")),
+            mix: RequestMix {
+                set: load.range(3, 8),
+                delete: load.range(1, 5),
+                delete_row: load.range(0, 3),
+                bulk_set: load.range(3, 10),
+                ..self.mix
+            },
             ..self
         }
     }

@@ -73,7 +73,7 @@ pub fn limit(runs: Plan, step: Step) -> Limit {
         (_, Step::Convergence(None)) => match runs.profile {
             // Runs that may halt are not timed.
             Profile::Standard | Profile::Beyond => CONVERGENCE,
-            Profile::Storage => STORAGE_CONVERGENCE,
+            Profile::Storage | Profile::Forgetful => STORAGE_CONVERGENCE,
         },
         (_, Step::Convergence(Some(Mechanism::All))) => BY_ALL,
         (_, Step::Convergence(Some(Mechanism::AntiEntropy))) => BY_ANTI_ENTROPY,

@@ -104,8 +104,9 @@ pub const NEVER: Duration = Duration::from_secs(1_000_000);
 /// Makes the options of a seed those of a masterless run.
 pub fn draw(run: RunOptions) -> RunOptions {
     let root = Rng::new(run.seed).split("options.masterless");
-    let mut topology = root.split("topology");
-    let (node_count, replication_factor) = match topology.range(0, 20) {
+    let forgets = run.profile == Profile::Forgetful;
+    let (node_count, replication_factor) = match root.split("topology").range(0, 20) {
+        0 if forgets => (3, 3),
         0 => (1, 1),
         1 => (2, 2),
         2..=3 => (7, 3),
@@ -116,23 +117,18 @@ pub fn draw(run: RunOptions) -> RunOptions {
         _ => (3, 3),
     };
     let mut choice = root.split("mechanism");
-    let mechanism = match choice.range(0, 20) {
-        // A node that knows that its disk lost something is made whole by anti-entropy.
-        _ if run.profile == Profile::Beyond => Mechanism::All,
-        0..=7 => Mechanism::All,
-        8..=13 => Mechanism::AntiEntropy,
-        14..=16 => Mechanism::Hints,
-        _ => Mechanism::Reads,
-    };
+    let mechanism = mechanism(run.profile, &mut choice);
     let mut load = root.split("load");
     let mut times = root.split("times");
     let ms = Duration::from_millis;
-    let request_timeout = times.duration(ms(600), ms(1500));
-    let hint_after = times.duration(ms(100), ms(500));
+    // Who is to forget what others rely on must hear of it soon.
+    let haste = if forgets { 3 } else { 1 };
+    let request_timeout = times.duration(ms(600), ms(1500)) / haste.min(2);
+    let hint_after = times.duration(ms(100), ms(500)) / haste;
     // More than twice the write time-out and the delay of hints, as the design demands.
-    let floor_age = request_timeout * 2 + hint_after + times.duration(ms(200), ms(3000));
-    let sync_interval = times.duration(ms(100), ms(1000));
-    let floor_interval = times.duration(ms(300), ms(2000));
+    let floor_age = request_timeout * 2 + hint_after + times.duration(ms(200), ms(3000)) / haste;
+    let sync_interval = times.duration(ms(100), ms(1000)) / haste;
+    let floor_interval = times.duration(ms(300), ms(2000)) / haste;
     let options = Options {
         replication_factor,
         partition_count: [1, 4, 16, 64][load.index(4)],
@@ -153,7 +149,7 @@ pub fn draw(run: RunOptions) -> RunOptions {
             Mechanism::All | Mechanism::AntiEntropy => floor_interval,
             Mechanism::Hints | Mechanism::Reads => NEVER,
         },
-        batch_takeover: times.duration(ms(2000), ms(6000)),
+        batch_takeover: times.duration(ms(2000), ms(6000)) / haste,
         heartbeat_interval: times.duration(ms(50), ms(250)),
     };
     let mut mix = run.mix;
@@ -161,14 +157,32 @@ pub fn draw(run: RunOptions) -> RunOptions {
     // Deletes are half of what can go wrong here.
     mix.delete = load.range(1, 5);
     mix.delete_row = load.range(0, 3);
-    mix.bulk_set = load.range(1, 5);
+    mix.bulk_set = if forgets { run.mix.bulk_set } else { load.range(1, 5) };
+    let rng = root.split("faults");
     let faults = match run.profile {
-        Profile::Standard | Profile::Storage => {
-            faults(run.faults, mechanism, node_count, &root.split("faults"))
-        }
+        Profile::Standard | Profile::Storage => faults(run.faults, mechanism, node_count, &rng),
         Profile::Beyond => run.faults,
+        Profile::Forgetful => FaultClasses {
+            old_disk: true,
+            absence: rng.split("absence").chance(0.35),
+            clock_far: rng.split("clock_far").chance(0.25),
+            topple: false,
+            ..run.faults
+        },
     };
     RunOptions { node_count, faults, mix, masterless: Some(options), ..run }
+}
+
+/// A node that knows that its disk lost something is made whole by anti-entropy.
+fn mechanism(profile: Profile, rng: &mut Rng) -> Mechanism {
+    match rng.range(0, 20) {
+        _ if profile == Profile::Beyond => Mechanism::All,
+        8..=19 if profile == Profile::Forgetful => Mechanism::AntiEntropy,
+        0..=7 => Mechanism::All,
+        8..=13 => Mechanism::AntiEntropy,
+        14..=16 => Mechanism::Hints,
+        _ => Mechanism::Reads,
+    }
 }
 
 fn repair(mechanism: Mechanism, rng: &mut Rng) -> Repair {

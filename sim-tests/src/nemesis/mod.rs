@@ -143,7 +143,7 @@ impl Nemesis {
             node_count: options.node_count,
             faults: options.faults,
             table_rot_chance: match options.profile {
-                Profile::Standard | Profile::Beyond => TABLE_ROT_CHANCE.0,
+                Profile::Standard | Profile::Beyond | Profile::Forgetful => TABLE_ROT_CHANCE.0,
                 Profile::Storage => TABLE_ROT_CHANCE.1,
             },
             rots_anywhere: options.profile == Profile::Beyond,

@@ -7,11 +7,12 @@ use sim_tests::world::Record;
 
 const LOG: Keep = Keep { trace: Record::Nothing, log: true };
 
-fn plans() -> [Plan; 3] {
+fn plans() -> [Plan; 4] {
     [
         Plan::default(),
         Plan { mode: Mode::Masterless, profile: Profile::Standard },
         Plan { mode: Mode::PrimaryBackup, profile: Profile::Storage },
+        Plan { mode: Mode::Masterless, profile: Profile::Forgetful },
     ]
 }
 

@@ -109,6 +109,42 @@ fn masterless_seeds_break_no_promise_and_reach_the_rare_paths() {
     assert_eq!(summary.convergence().len(), 4, "{:?}", summary.convergence());
 }
 
+/// Rare paths that the standing seeds of the forgetful profile must reach.
+const FORGETFUL_PROBES: [&str; 8] = [
+    "dynamo.batch_asks_another_holder",
+    "dynamo.batch_given_up_is_replayed",
+    "dynamo.batch_needs_a_holder_again",
+    "dynamo.forgets_floors",
+    "dynamo.generation_was_forgotten",
+    "dynamo.heartbeat_of_an_earlier_start",
+    "dynamo.sync_erases_ghost",
+    "dynamo.sync_finds_own_ghost",
+];
+
+#[test]
+fn forgetful_seeds_break_no_promise_and_miss_what_others_rely_on() {
+    let plan = Plan { mode: Mode::Masterless, profile: Profile::Forgetful };
+    let swarm = Swarm { first: 1, end: 41, jobs: JOBS, progress: false, plan };
+    let summary = run_seeds(&swarm);
+    let again = "replay with `cargo sim replay SEED --mode masterless --profile forgetful`";
+    assert_eq!(summary.failed(), [], "{again}");
+    assert_eq!(summary.unobserved(), Vec::<&str>::new());
+    for probe in FORGETFUL_PROBES {
+        assert!(summary.probes().contains_key(probe), "{probe} was never reached");
+    }
+}
+
+/// Each was found by one seed in ten thousand, or at a desk, before there was the profile.
+#[test]
+fn bugs_of_disks_that_forget_are_found_within_few_forgetful_seeds() {
+    for (code, seeds) in [("D51", 9), ("D55", 46), ("D56", 61)] {
+        let plan = Plan { mode: Mode::Masterless, profile: Profile::Forgetful };
+        let swarm = Swarm { first: 1, end: seeds, jobs: JOBS, progress: false, plan };
+        let draw = |seed| Options { planted: Some(code), ..plan.draw(seed) };
+        assert_ne!(run_all(&swarm, draw, true).failed(), [], "{code} was not found");
+    }
+}
+
 #[test]
 fn planted_bugs_of_the_masterless_mode_are_found_within_few_seeds() {
     for code in ["D3", "D9", "D16", "D17", "D32"] {
