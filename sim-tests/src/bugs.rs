@@ -107,6 +107,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D62", what: "a start from an older disk takes the name of one it has forgotten" },
     Bug { code: "D63", what: "gives stamps again that it gave before its disk was lost" },
     Bug { code: "D64", what: "gives nobody what all but an older disk have lost" },
+    Bug { code: "D65", what: "a node with a new disk answers as if it had everything" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -204,12 +205,13 @@ fn hunt_where(
 }
 
 /// Returns what the n-th run of a hunt is: bugs of the disk show in the storage profile, and those
-/// that need a disk which has forgotten something in the forgetful one.
+/// that need a disk which has forgotten something in the forgetful one. The masterless mode had
+/// many of these, and Raft bears no old disk.
 fn plan_of(mode: Mode, position: u64) -> Plan {
-    let profile = match position % 4 {
-        1 => Profile::Forgetful,
-        3 => Profile::Storage,
-        _ => Profile::Standard,
+    let profile = match (mode, position % 4) {
+        (_, 3) => Profile::Storage,
+        (Mode::Masterless, 0 | 2) => Profile::Forgetful,
+        (Mode::PrimaryBackup | Mode::Masterless, _) => Profile::Standard,
     };
     Plan { mode, profile }
 }
@@ -333,11 +335,15 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let flags = Plan { mode: hunting.mode, profile: Profile::Standard }.flags();
     let Hunting { ranges, seeds_max, only, .. } = hunting;
     let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
+    let forgetful = match hunting.mode {
+        Mode::PrimaryBackup => "",
+        Mode::Masterless => " two of the forgetful one,",
+    };
     let mut text = format!(
         "# Planted bugs, and what finds them\n\n\
          Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
          was hunted in {ranges} ranges of at most {seeds_max} seeds, one in four of\n\
-         the storage profile, one of the forgetful one, the others of the standard one.\n\
+         the storage profile,{forgetful} the others of the standard one.\n\
          *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
          classes of faults without which it was not found in four times as many seeds and\n\
          {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first\n\

@@ -50,12 +50,7 @@ impl Cluster {
                 self.wait_until_busy(&nodes, while_busy).await;
                 self.lose_power(&nodes, strict, down);
             }
-            Action::Pause { node, length } => {
-                if !self.is_down(node) && self.paused.insert(node, true).is_none() {
-                    self.world.pause(self.server(node));
-                    self.later(length, Undo::Resume(node));
-                }
-            }
+            Action::Pause { node, length } => self.pause(node, length),
             Action::Partition { links, length } => {
                 let links = self.links(&links);
                 self.each_of(&links, World::block);
@@ -85,6 +80,7 @@ impl Cluster {
             | Action::Rot { .. }
             | Action::Lie { .. } => self.perform_on_disk(&action).await,
             Action::OldDisk { node, age, down } => self.keep_disk(node, age, down),
+            Action::NewDisk { node, down } => self.exchange_disk(node, down),
             Action::Absence { node, is_cut_off, length } => self.absent(node, is_cut_off, length),
             Action::ClockJump { node, by_ms } => self.jump(node, by_ms),
             Action::ClockFar { node, by_ms, length } => {
@@ -156,6 +152,7 @@ impl Cluster {
             | Action::Reset { .. }
             | Action::ClientCut { .. }
             | Action::OldDisk { .. }
+            | Action::NewDisk { .. }
             | Action::Absence { .. }
             | Action::ClockJump { .. }
             | Action::ClockFar { .. }
@@ -200,6 +197,24 @@ impl Cluster {
             let kept = self.world.keep_disk(self.server(node));
             self.later(age, Undo::OldDisk(node, kept, down));
         }
+    }
+
+    fn pause(&mut self, node: u64, length: Duration) {
+        if !self.is_down(node) && self.paused.insert(node, true).is_none() {
+            self.world.pause(self.server(node));
+            self.later(length, Undo::Resume(node));
+        }
+    }
+
+    fn exchange_disk(&mut self, node: u64, down: Duration) {
+        if self.is_down(node) {
+            return;
+        }
+        let host = self.server(node);
+        self.world.crash(host);
+        self.world.wipe_disk(host);
+        self.atlas.note_noticed(node);
+        self.take_down(node, down);
     }
 
     fn absent(&mut self, node: u64, is_cut_off: bool, length: Duration) {

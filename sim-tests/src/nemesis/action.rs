@@ -181,6 +181,14 @@ pub enum Action {
         #[serde(rename = "down_ms", with = "ms")]
         down: Duration,
     },
+    /// A node comes back with a new, empty disk (P7), under the name that it had.
+    NewDisk {
+        /// The victim.
+        node: u64,
+        /// Time until it is started again.
+        #[serde(rename = "down_ms", with = "ms")]
+        down: Duration,
+    },
     /// A node is away for so long that the others move on: its process is gone, or it is cut off.
     Absence {
         /// The node.
@@ -312,6 +320,7 @@ impl Action {
             Self::Rot { .. } => "rot",
             Self::Lie { .. } => "lie",
             Self::OldDisk { .. } => "old disk",
+            Self::NewDisk { .. } => "new disk",
             Self::Absence { .. } => "absence",
             Self::ClockJump { .. } => "clock jump",
             Self::ClockFar { .. } => "clock far",
@@ -344,9 +353,10 @@ impl Action {
     /// Shows every length of time in it, to be changed.
     pub fn visit_lengths(&mut self, visit: &mut dyn FnMut(&mut Duration)) {
         match self {
-            Self::Crash { down, .. } | Self::PowerLoss { down, .. } | Self::Rot { down, .. } => {
-                visit(down);
-            }
+            Self::Crash { down, .. }
+            | Self::PowerLoss { down, .. }
+            | Self::Rot { down, .. }
+            | Self::NewDisk { down, .. } => visit(down),
             Self::CrashLoop { lives, .. } => lives.iter_mut().for_each(visit),
             Self::Topple { lives, down, .. } => {
                 lives.iter_mut().for_each(&mut *visit);
@@ -396,6 +406,7 @@ impl Action {
             | Self::Rot { node, .. }
             | Self::Lie { node, .. }
             | Self::OldDisk { node, .. }
+            | Self::NewDisk { node, .. }
             | Self::Absence { node, .. }
             | Self::ClockJump { node, .. }
             | Self::ClockFar { node, .. }

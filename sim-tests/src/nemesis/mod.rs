@@ -6,7 +6,7 @@
 //!   *victim*, so that every quorum has another good copy of each record. The victim is never the
 //!   only node. Under [`Profile::Beyond`] any disk may rot, and the run is held to what the
 //!   [atlas](crate::atlas) says;
-//! - in the masterless mode the victim may also come back with an old disk;
+//! - in the masterless mode the victim may also come back with an old disk, or a new one;
 //! - there the wall clocks of most nodes stay within the bound that the mode states. One node's may
 //!   be hours away from the others, for a while or to the end of the run;
 //! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
@@ -39,6 +39,9 @@ const SECTOR_CHANCE: f64 = 0.3;
 /// Chance that rot is in the tables instead of the log, and the same for [`Profile::Storage`].
 const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
 
+/// Chance under [`Profile::Forgetful`] of an old disk to be a new one instead.
+const NEW_DISK_CHANCE: f64 = 0.3;
+
 /// Most milliseconds that the jumps of one clock add up to in the masterless mode: two clocks that
 /// have jumped apart as far as that are still within the two hours that a node bears.
 pub const MASTERLESS_JUMPS_MAX_MS: i64 = 50 * 60 * 1000;
@@ -56,6 +59,8 @@ pub struct Nemesis {
     victim: u64,
     /// Whether any disk may rot, and not the victim's alone.
     rots_anywhere: bool,
+    /// Chance of an old disk to be a new one instead.
+    new_disk_chance: f64,
     /// The node whose clock may be far away: always the same one, so that it is a minority.
     far_clock: u64,
     root: Rng,
@@ -147,6 +152,10 @@ impl Nemesis {
                 Profile::Storage => TABLE_ROT_CHANCE.1,
             },
             rots_anywhere: options.profile == Profile::Beyond,
+            new_disk_chance: match options.profile {
+                Profile::Standard | Profile::Storage | Profile::Beyond => 0.0,
+                Profile::Forgetful => NEW_DISK_CHANCE,
+            },
             victim: victim.range(1, options.node_count + 1),
             far_clock: root.split("far_clock").range(1, options.node_count + 1),
             root,
@@ -249,11 +258,7 @@ impl Draw<'_> {
             Class::Lie => Action::Lie { node: victim, length: millis(&mut self.rng, 200, 2000) },
             Class::Clock => self.clock(),
             Class::ClockFar => self.clock_far(),
-            Class::OldDisk => Action::OldDisk {
-                node: victim,
-                age: millis(&mut self.rng, 500, 15_000),
-                down: millis(&mut self.rng, 10, 2000),
-            },
+            Class::OldDisk => self.old_disk(),
             Class::Topple => self.topple(),
             Class::Absence => Action::Absence {
                 node: self.rng.range(1, node_count + 1),
@@ -393,6 +398,16 @@ impl Draw<'_> {
 }
 
 impl Draw<'_> {
+    fn old_disk(&mut self) -> Action {
+        let node = self.nemesis.victim;
+        let rng = &mut self.rng;
+        let (age, down) = (millis(rng, 500, 15_000), millis(rng, 10, 2000));
+        if rng.chance(self.nemesis.new_disk_chance) {
+            return Action::NewDisk { node, down };
+        }
+        Action::OldDisk { node, age, down }
+    }
+
     /// Draws how a clock goes far away. Of two nodes only forward: nobody knows which of the two
     /// is right, and the one that is ahead gives way.
     fn clock_far(&mut self) -> Action {

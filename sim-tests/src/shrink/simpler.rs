@@ -57,6 +57,7 @@ pub(super) fn actions(action: &Action) -> Vec<Action> {
         Action::OldDisk { node, age, down } => {
             vec![Action::OldDisk { node, age, down: down.min(SHORT) }]
         }
+        Action::NewDisk { node, down } => vec![Action::NewDisk { node, down: down.min(SHORT) }],
         Action::Absence { node, is_cut_off, length } => {
             vec![Action::Absence { node, is_cut_off, length: length / 2 }]
         }
@@ -200,7 +201,13 @@ pub(super) fn with_action(case: &Case, at: usize, action: Action) -> Case {
 /// is far away is one against a majority.
 pub(super) fn node_counts(case: &Case) -> Vec<u64> {
     let damages = |action: &Action| {
-        matches!(action, Action::Rot { .. } | Action::Lie { .. } | Action::OldDisk { .. })
+        matches!(
+            action,
+            Action::Rot { .. }
+                | Action::Lie { .. }
+                | Action::OldDisk { .. }
+                | Action::NewDisk { .. }
+        )
     };
     let is_damaged = case.faults.iter().flatten().any(|fault| damages(&fault.action));
     let is_far = |action: &Action| matches!(action, Action::ClockFar { .. });

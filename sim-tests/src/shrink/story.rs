@@ -159,7 +159,8 @@ pub fn of_action(action: &Action) -> String {
         | Action::DiskFull { .. }
         | Action::Rot { .. }
         | Action::Lie { .. }
-        | Action::OldDisk { .. } => of_disk(action),
+        | Action::OldDisk { .. }
+        | Action::NewDisk { .. } => of_disk(action),
     }
 }
 
@@ -224,6 +225,9 @@ fn of_disk(action: &Action) -> String {
     }
     if let Action::OldDisk { node, age, down } = action {
         return format!("{age:?} from now node {node} gets its disk of now back, after {down:?}");
+    }
+    if let Action::NewDisk { node, down } = action {
+        return format!("node {node} gets a new, empty disk, and is back after {down:?}");
     }
     format!("{action:?}")
 }

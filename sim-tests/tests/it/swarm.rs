@@ -134,10 +134,10 @@ fn forgetful_seeds_break_no_promise_and_miss_what_others_rely_on() {
     }
 }
 
-/// Each was found by one seed in ten thousand, or at a desk, before there was the profile.
+/// Each takes more than a hundred seeds of the other profiles.
 #[test]
 fn bugs_of_disks_that_forget_are_found_within_few_forgetful_seeds() {
-    for (code, seeds) in [("D51", 9), ("D55", 46), ("D56", 61)] {
+    for (code, seeds) in [("D50", 8), ("D51", 32), ("D55", 46)] {
         let plan = Plan { mode: Mode::Masterless, profile: Profile::Forgetful };
         let swarm = Swarm { first: 1, end: seeds, jobs: JOBS, progress: false, plan };
         let draw = |seed| Options { planted: Some(code), ..plan.draw(seed) };

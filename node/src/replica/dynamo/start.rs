@@ -69,7 +69,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         let now = env.now();
         let Restored { store, keeper, writer, mut recovered, judged, durable, log_bytes } =
             restore(&env, &config, &mut observer).await?;
-        if judged.persisted == 0 && config.members.len() > 1 {
+        if judged.persisted == 0 && config.members.len() > 1 && !planted!("D65") {
             // Nothing tells a disk that is new from one that was exchanged, or wiped.
             info!(node = %config.node, "new: comparing with all other nodes before reads");
             recovered.is_damaged = true;
