@@ -132,6 +132,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D62", "dynamo::tests::start::acknowledgement_to_a_forgotten_start_is_caught"),
     ("D63", "dynamo::tests::start::stamp_given_again_is_caught"),
     ("D64", "dynamo::healing_tests::floors::stray_that_nobody_takes_is_caught"),
+    ("D65", "sim-tests masterless_scenarios::new_disk_that_answers_at_once_is_noticed"),
 ];
 
 /// What a page says besides of a bug that is found in some ranges only.

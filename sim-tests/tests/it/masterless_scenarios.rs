@@ -8,6 +8,8 @@ use sim_tests::bugs::{self, MASTERLESS_BUGS};
 use sim_tests::masterless::options::{self, LevelMix, Mechanism, NEVER};
 use sim_tests::nemesis::Action;
 use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile, RequestMix};
+use sim_tests::run::{Scene, direct};
+use sim_tests::world::Record;
 
 use crate::scenarios::{MS, hits, holds, observable};
 
@@ -296,4 +298,40 @@ fn write_that_waits_for_tables_too_long_was_not_applied() {
     });
     let held_back = hits(&report, "replica.masterless_write_is_held_back_too_long");
     assert!(held_back > 0, "{:?}", report.probes);
+}
+
+/// Options of a cluster in which a stale replica stays stale unless it is compared with.
+fn many_reads(seed: u64) -> Options {
+    let mut options = busy(seed, Mechanism::AntiEntropy);
+    options.mix = RequestMix { get: 8, set: 2, ..PLAIN };
+    options.key_count = 8;
+    options
+}
+
+/// The third node misses writes, the second gets a new disk, and the first, which alone has them
+/// then, is cut off: a quorum of the others has nothing.
+async fn exchange_beside_a_stale_replica(scene: &mut Scene) {
+    scene.pass(1000 * MS).await;
+    scene.perform(cut_off(3, 3)).await;
+    scene.pass(3001 * MS).await;
+    scene.perform(Action::NewDisk { node: 2, down: 10 * MS }).await;
+    scene.perform(cut_off(1, 3)).await;
+    scene.pass(6000 * MS).await;
+}
+
+#[test]
+fn node_with_a_new_disk_answers_nothing_before_it_has_compared() {
+    let report = holds(&many_reads(7), exchange_beside_a_stale_replica);
+    // Three nodes begin, and one begins again.
+    assert_eq!(hits(&report, "dynamo.starts_damaged"), 4, "{:?}", report.probes);
+    assert!(hits(&report, "dynamo.read_unavailable") > 0, "{:?}", report.probes);
+    assert_eq!(observable(&report, "P7"), 1, "{:?}", report.faults.get("P7"));
+}
+
+#[test]
+fn new_disk_that_answers_at_once_is_noticed() {
+    let options = Options { planted: Some("D65"), ..many_reads(7) };
+    let report = direct(&options, Record::Nothing, exchange_beside_a_stale_replica);
+    let who = report.violation.map(|violation| violation.checker);
+    assert!(who.is_some_and(|who| !who.starts_with("assertion")), "{who:?}");
 }
