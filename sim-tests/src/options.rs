@@ -57,9 +57,9 @@ pub enum Profile {
     /// Disks that rot on any node, so that more may be lost than the store can mend. Such a run is
     /// held to the contract of its class: see [`atlas`](crate::atlas).
     Beyond,
-    /// One disk that forgets, again and again: it comes back older, lies or rots, while most writes
-    /// are batches and deletes of few keys and floors rise as fast as they may. What it takes to
-    /// lose something then comes together by chance once in ten thousand runs of the others.
+    /// One disk that forgets, again and again: it comes back older or empty, lies or rots, while
+    /// many writes are batches and deletes of few keys and floors rise as fast as they may. What it
+    /// takes to lose something then comes together once in ten thousand runs of the others.
     Forgetful,
 }
 

@@ -173,7 +173,8 @@ pub fn draw(run: RunOptions) -> RunOptions {
     RunOptions { node_count, faults, mix, masterless: Some(options), ..run }
 }
 
-/// A node that knows that its disk lost something is made whole by anti-entropy.
+/// Draws by what the replicas become equal. Where disks are sure to lose something it is
+/// anti-entropy, or with it: nothing else makes a node whole that knows of its loss.
 fn mechanism(profile: Profile, rng: &mut Rng) -> Mechanism {
     match rng.range(0, 20) {
         _ if profile == Profile::Beyond => Mechanism::All,
