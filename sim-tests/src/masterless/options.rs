@@ -121,7 +121,8 @@ pub fn draw(run: RunOptions) -> RunOptions {
     let mut load = root.split("load");
     let mut times = root.split("times");
     let ms = Duration::from_millis;
-    // Who is to forget what others rely on must hear of it soon.
+    // Who is to forget what others rely on must hear of it soon. Requests get half of their time
+    // and not a third, or most of them would fail.
     let haste = if forgets { 3 } else { 1 };
     let request_timeout = times.duration(ms(600), ms(1500)) / haste.min(2);
     let hint_after = times.duration(ms(100), ms(500)) / haste;

@@ -11,7 +11,7 @@ use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile, RequestMix}
 use sim_tests::run::{Scene, direct};
 use sim_tests::world::Record;
 
-use crate::scenarios::{MS, hits, holds, observable};
+use crate::scenarios::{MS, hits, holds, observable, shrink_tables};
 
 /// Only sets, gets and deletes; a scenario adds what it is about.
 const PLAIN: RequestMix = RequestMix {
@@ -280,14 +280,9 @@ fn tables_that_a_start_finds_damaged_are_got_back_from_the_others() {
 fn write_that_waits_for_tables_too_long_was_not_applied() {
     let mut options = busy(30, Mechanism::All);
     options.client_count = 5;
-    let tuning = &mut options.tuning;
-    tuning.flush_log_bytes = 3000;
-    tuning.value_bytes_max = 2000;
-    tuning.tree.memtable_bytes = 2 << 10;
-    tuning.tree.table_bytes = 1 << 10;
-    tuning.tree.level0_tables = 2;
-    tuning.tree.level0_tables_max = 3;
-    tuning.tree.step_bytes = 512;
+    shrink_tables(&mut options.tuning);
+    options.tuning.value_bytes_max = 2000;
+    options.tuning.tree.level0_tables_max = 3;
     let report = holds(&options, async |scene| {
         scene.pass(1000 * MS).await;
         scene.perform(Action::Slow { node: 1, factor: 100, length: 20_000 * MS }).await;

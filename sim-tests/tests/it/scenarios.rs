@@ -7,7 +7,7 @@ use mangrove::replica::WAL_DIR;
 use mangrove::storage::wal;
 use sim_tests::bugs;
 use sim_tests::nemesis::{Action, Weather};
-use sim_tests::options::{FaultClasses, Options};
+use sim_tests::options::{FaultClasses, Options, Tuning};
 use sim_tests::run::{Report, Scene, direct};
 use sim_tests::world::Record;
 
@@ -26,6 +26,16 @@ pub(crate) fn busy(seed: u64) -> Options {
     options.tuning.sessions_max = 64;
     options.tuning.value_bytes_max = 24;
     options
+}
+
+/// Makes tables so small that something is flushed and compacted all the time.
+pub(crate) fn shrink_tables(tuning: &mut Tuning) {
+    tuning.flush_log_bytes = 3000;
+    tuning.tree.memtable_bytes = 2 << 10;
+    tuning.tree.table_bytes = 1 << 10;
+    tuning.tree.level0_tables = 2;
+    tuning.tree.level0_tables_max = 12;
+    tuning.tree.step_bytes = 512;
 }
 
 /// Runs a script to its end and demands that no promise was broken.

@@ -8,7 +8,7 @@ use sim_tests::options::Options;
 use sim_tests::run::Scene;
 use sim_tests::world::FileState;
 
-use crate::scenarios::{MS, busy, follower_of, hits, holds, observable};
+use crate::scenarios::{MS, busy, follower_of, hits, holds, observable, shrink_tables};
 
 /// Pause between two looks at a disk: a sync takes longer.
 const LOOK: Duration = Duration::from_micros(100);
@@ -22,16 +22,11 @@ const SECTIONS: (u64, u64) = (32 + 7 * 8, 32 + 8 * 8);
 fn stored(seed: u64) -> Options {
     let mut options = busy(seed);
     let tuning = &mut options.tuning;
-    tuning.flush_log_bytes = 3000;
+    shrink_tables(tuning);
     tuning.log_entries_kept = 0;
     tuning.value_bytes_max = 200;
     tuning.scrub_bytes_per_second = 0;
     tuning.snapshot_chunk_bytes = 512;
-    tuning.tree.memtable_bytes = 2 << 10;
-    tuning.tree.table_bytes = 1 << 10;
-    tuning.tree.level0_tables = 2;
-    tuning.tree.level0_tables_max = 12;
-    tuning.tree.step_bytes = 512;
     options
 }
 
