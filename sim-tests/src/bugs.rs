@@ -71,6 +71,8 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R49", what: "followers never truncate a conflicting suffix" },
     Bug { code: "R50", what: "election timer never randomised" },
     Bug { code: "R51", what: "a candidate may ask for its own last term again" },
+    Bug { code: "R52", what: "a new disk takes part at once" },
+    Bug { code: "R53", what: "a new disk may vote in the term it finds the others in" },
 ];
 
 /// Every planted bug of the masterless mode.
@@ -207,11 +209,11 @@ fn hunt_where(
 
 /// Returns what the n-th run of a hunt is: bugs of the disk show in the storage profile, and those
 /// that need a disk which has forgotten something in the forgetful one. The masterless mode had
-/// many of these, and Raft bears no old disk.
+/// many of these; Raft bears no old disk, and few bugs need a new one.
 fn plan_of(mode: Mode, position: u64) -> Plan {
     let profile = match (mode, position % 4) {
         (_, 3) => Profile::Storage,
-        (Mode::Masterless, 0 | 2) => Profile::Forgetful,
+        (Mode::Masterless, 0 | 2) | (Mode::PrimaryBackup, 1) => Profile::Forgetful,
         (Mode::PrimaryBackup | Mode::Masterless, _) => Profile::Standard,
     };
     Plan { mode, profile }
@@ -337,7 +339,7 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let Hunting { ranges, seeds_max, only, .. } = hunting;
     let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
     let forgetful = match hunting.mode {
-        Mode::PrimaryBackup => "",
+        Mode::PrimaryBackup => " one of the forgetful one,",
         Mode::Masterless => " two of the forgetful one,",
     };
     let mut text = format!(

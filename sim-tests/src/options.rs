@@ -189,7 +189,8 @@ pub struct FaultClasses {
     pub clock: bool,
     /// One clock hours away from the others (C3). Masterless mode only.
     pub clock_far: bool,
-    /// A node comes back with its disk as it was some time ago (P7). Masterless mode only.
+    /// A node comes back with another disk (P7): as it was some time ago, in the masterless mode
+    /// only, or a new one.
     pub old_disk: bool,
     /// A node is away for long. Masterless mode only.
     pub absence: bool,
@@ -295,6 +296,7 @@ impl FaultClasses {
             network: keep("network", 0.2),
             clock: keep("clock", 0.5),
             topple: keep("topple", 0.3),
+            old_disk: keep("old_disk", 0.6),
             ..Self::NONE
         }
     }

@@ -254,7 +254,9 @@ impl Summary {
             Profile::Standard => DEMANDED_FAULTS,
             Profile::Storage => DEMANDED_STORAGE_FAULTS,
             Profile::Beyond => &[Fault::D9, Fault::D10],
-            Profile::Forgetful => &[Fault::P1, Fault::P2, Fault::D6, Fault::D9, Fault::D10],
+            Profile::Forgetful => {
+                &[Fault::P1, Fault::P2, Fault::P7, Fault::D6, Fault::D9, Fault::D10]
+            }
         };
         let of_mode: &[Fault] = match self.plan.mode {
             Mode::PrimaryBackup => &[],

@@ -272,8 +272,12 @@ impl Observer for NodeWatch {
         self.watch.world.trace(Some(self.host), "recovered", (last, applied), || {
             let hard_state = recovered.hard_state;
             format!(
-                "term {} vote {:?} log {}..{last} damaged {:?}",
-                hard_state.term, hard_state.vote, log.base_index, recovered.damaged_last
+                "{} term {} vote {:?} log {}..{last} damaged {:?}",
+                recovered.standing,
+                hard_state.term,
+                hard_state.vote,
+                log.base_index,
+                recovered.damaged_last
             )
         });
         self.with(|node| {
@@ -515,9 +519,8 @@ fn promise_of(to: NodeId, message: &Message) -> Option<Observation> {
         Message::VoteReply { term, granted: true } => {
             Some(Observation::Promise { term: *term, vote: Some(to) })
         }
-        Message::AppendReply { term, outcome: AppendOutcome::Matched { .. }, .. } => {
-            Some(Observation::Promise { term: *term, vote: None })
-        }
+        Message::AppendReply { term, outcome: AppendOutcome::Matched { .. }, .. }
+        | Message::Standing { term, .. } => Some(Observation::Promise { term: *term, vote: None }),
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }
@@ -525,7 +528,8 @@ fn promise_of(to: NodeId, message: &Message) -> Option<Observation> {
         | Message::Append { .. }
         | Message::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. }
         | Message::SnapshotChunk { .. }
-        | Message::SnapshotReply { .. } => None,
+        | Message::SnapshotReply { .. }
+        | Message::Compare { .. } => None,
     }
 }
 
@@ -556,5 +560,7 @@ fn kind_of(message: &Message) -> u64 {
         Message::AppendReply { .. } => 6,
         Message::SnapshotChunk { .. } => 7,
         Message::SnapshotReply { .. } => 8,
+        Message::Compare { .. } => 20,
+        Message::Standing { .. } => 21,
     }
 }

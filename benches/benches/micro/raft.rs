@@ -105,6 +105,8 @@ fn answer(message: &Message) -> Option<Message> {
         | Message::VoteReply { .. }
         | Message::AppendReply { .. }
         | Message::SnapshotChunk { .. }
-        | Message::SnapshotReply { .. } => None,
+        | Message::SnapshotReply { .. }
+        | Message::Compare { .. }
+        | Message::Standing { .. } => None,
     }
 }

@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 
 use mangrove::base::{Instant, NodeId, Payload, Rng};
 use mangrove::codec;
-use mangrove::raft::{Config, Entry, EntryKind, HardState, Raft, SnapshotMeta};
+use mangrove::raft::{Config, Entry, EntryKind, HardState, Raft, SnapshotMeta, Standing};
 use mangrove::replica::persist::{
     KIND_DAMAGED, KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECORDS, KIND_RECOVERED,
+    KIND_STANDING,
 };
 use mangrove::replica::recovery::replay;
 use mangrove::storage::test_disk::{TestDisk, run};
@@ -199,6 +200,9 @@ fn log(is_masterless: bool) -> TestDisk {
             let meta = SnapshotMeta { index: meta, term: 2 };
             writer.append(kind, 0, |buffer| codec::encode_into(&meta, buffer));
         }
+        let lost = SnapshotMeta { index: 14, term: 2 };
+        let standing = (Standing::Filling(lost), HardState { term: 5, vote: None });
+        writer.append_critical(KIND_STANDING, 0, |buffer| codec::encode_into(&standing, buffer));
     } else {
         writer.append(KIND_DAMAGED, 25, |_| {});
     }

@@ -294,6 +294,12 @@ pub(super) fn peer_message_seeds() -> Vec<Vec<u8>> {
             meta: raft::SnapshotMeta { index: 4, term: 2 },
             outcome: raft::SnapshotOutcome::Failed,
         }),
+        PeerMessage::Raft(raft::Message::Standing {
+            term: 3,
+            nonce: 1 << 40,
+            standing: raft::Standing::Filling(raft::SnapshotMeta { index: 300, term: 2 }),
+            last: raft::SnapshotMeta { index: 4, term: 2 },
+        }),
     ];
     let mut seeds: Vec<Vec<u8>> = messages.iter().map(codec::encode).collect();
     seeds.push(codec::encode(&vec![log_entry(1), log_entry(2)]));
@@ -338,15 +344,16 @@ pub(super) fn command_seeds() -> Vec<Vec<u8>> {
 }
 
 /// ```text
-/// kind u8 (modulo four) │ payload
+/// kind u8 (modulo five) │ payload
 /// ```
 pub(super) fn log_record(input: &[u8]) {
     let Some((&kind, payload)) = input.split_first() else { return };
-    match kind % 4 {
+    match kind % 5 {
         0 => drop(stable::<raft::HardState>(payload)),
         1 => drop(stable::<raft::Entry>(payload)),
         2 => drop(stable::<raft::SnapshotMeta>(payload)),
-        _ => drop(stable::<Vec<dynamo::Record>>(payload)),
+        3 => drop(stable::<Vec<dynamo::Record>>(payload)),
+        _ => drop(stable::<(raft::Standing, raft::HardState)>(payload)),
     }
 }
 
@@ -364,6 +371,7 @@ pub(super) fn log_record_seeds() -> Vec<Vec<u8>> {
         [vec![1], codec::encode(&entry)].concat(),
         [vec![2], codec::encode(&raft::SnapshotMeta { index: 300, term: 7 })].concat(),
         [vec![3], codec::encode(&records)].concat(),
+        [vec![4], codec::encode(&(raft::Standing::Founding, hard_state))].concat(),
     ]
 }
 

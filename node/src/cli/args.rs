@@ -248,6 +248,9 @@ What --sync promises:
                milliseconds, acknowledged or not. Writes are lost if more nodes fail before it has
                them again. A crash of processes alone loses nothing
 
+A node with an empty directory takes part once all other nodes have answered it: nobody can tell
+whether it is new, or its disk was lost. So the first start of a cluster needs all of its nodes.
+
 SIGTERM or Ctrl-C stops the node in good order; a second one at once. A node that is killed
 loses nothing that it acknowledged.";
 

@@ -19,6 +19,7 @@ use super::quorum;
 use super::read::Reads;
 use super::ready::{Committed, HardState, Input, Persist, Ready, Recovered, Reply, Token};
 use super::snapshot::Incoming;
+use super::standing::{Comparison, Standing};
 use crate::base::{Core, Index, Instant, NodeId, Payload, Rng, Term};
 use crate::{planted, probe};
 
@@ -167,6 +168,11 @@ pub struct Raft {
     /// The newest own snapshot.
     pub(super) snapshot: SnapshotMeta,
     pub(super) damaged_last: Option<SnapshotMeta>,
+    pub(super) standing: Standing,
+    /// The next persist request has to hold the standing, with the hard state.
+    pub(super) standing_is_due: bool,
+    /// What the replica has to know before it takes part, if it does not yet.
+    pub(super) comparison: Option<Comparison>,
     pub(super) commit: Index,
     pub(super) applied: Index,
     /// Next entry to hand to the state machine.
@@ -198,10 +204,9 @@ impl Raft {
             config.heartbeat_interval < config.election_timeout && config.inflight_count_max > 0,
             "a configuration that cannot work: {config:?}"
         );
-        let Recovered { hard_state: durable_hard_state, snapshot, entries, damaged_last } =
-            recovered;
+        let found = recovered.hard_state;
+        let Recovered { mut hard_state, snapshot, entries, damaged_last, standing } = recovered;
         let log = recovered_log(snapshot, entries);
-        let mut hard_state = durable_hard_state;
         if log.last_term() > hard_state.term {
             // A disk that kept entries and lost their term: no vote was given in that one.
             hard_state = HardState { term: log.last_term(), vote: None };
@@ -213,6 +218,10 @@ impl Raft {
         peers.retain(|&voter| voter != config.id);
         peers.sort_unstable();
         peers.dedup();
+        let has_begun = hard_state != HardState::default() || log.last_index() > 0;
+        let standing = known_standing(standing, has_begun || peers.is_empty(), damaged_last);
+        let asks = matches!(standing, Standing::New | Standing::Founding);
+        let nonce = rng.split("comparison").next_u64();
         let mut raft = Self {
             config,
             peers,
@@ -223,6 +232,9 @@ impl Raft {
             log,
             snapshot,
             damaged_last,
+            standing,
+            standing_is_due: false,
+            comparison: asks.then(|| Comparison::new(nonce, now)),
             commit: snapshot.index,
             applied: snapshot.index,
             apply_next: snapshot.index + 1,
@@ -236,7 +248,7 @@ impl Raft {
             out: Ready::default(),
             seen: Seen::default(),
         };
-        if raft.term() != durable_hard_state.term {
+        if raft.term() != found.term {
             raft.durable.hard_state_changed();
         }
         raft.become_follower(raft.hard_state.term);
@@ -344,9 +356,18 @@ impl Raft {
 
     fn on_peer(&mut self, from: NodeId, message: Message) {
         let is_sane = self.peers.contains(&from) && message.is_well_formed();
-        if !is_sane || !self.admits_term(from, &message) {
+        if !is_sane {
             return;
         }
+        if let Message::Compare { .. } | Message::Standing { .. } = message {
+            self.on_past(from, &message);
+        } else if self.admits_term(from, &message) {
+            self.on_protocol(from, message);
+        }
+    }
+
+    /// Does what a message of this term asks for.
+    fn on_protocol(&mut self, from: NodeId, message: Message) {
         match message {
             Message::PreVote { term, last_index, last_term } => {
                 self.on_pre_vote(from, term, SnapshotMeta { index: last_index, term: last_term });
@@ -371,6 +392,7 @@ impl Raft {
             Message::SnapshotReply { meta, outcome, .. } => {
                 self.on_snapshot_reply(from, meta, outcome);
             }
+            Message::Compare { .. } | Message::Standing { .. } => {}
         }
     }
 
@@ -436,6 +458,7 @@ impl Raft {
         if (term, durable) >= (damaged_last.term, damaged_last.index) {
             probe!("raft.recovers_from_damage");
             self.damaged_last = None;
+            self.is_filled();
         }
     }
 
@@ -493,8 +516,10 @@ impl Raft {
         }
         let entries =
             if first > last { Vec::new() } else { self.log.entries_from(first).cloned().collect() };
+        let is_news = std::mem::take(&mut self.standing_is_due) || self.standing != Standing::Whole;
+        let standing = hard_state.filter(|_| is_news).map(|_| self.standing);
         let id = self.durable.issue(last, self.now);
-        Some(Persist { id, hard_state, entries })
+        Some(Persist { id, hard_state, standing, entries })
     }
 }
 
@@ -525,6 +550,7 @@ impl Core for Raft {
     fn tick(&mut self, now: Instant) {
         self.now = self.now.max(now);
         match &self.role {
+            _ if self.is_comparing() => self.tick_comparison(),
             RoleState::Leader(_) => self.tick_leader(),
             RoleState::Follower(_) | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.tick_election();
@@ -546,6 +572,9 @@ impl Core for Raft {
     }
 
     fn deadline(&self) -> Instant {
+        if let Some(comparison) = &self.comparison {
+            return comparison.resend_deadline;
+        }
         match &self.role {
             RoleState::Follower(_) => self.election_deadline,
             RoleState::PreCandidate(tally) | RoleState::Candidate(tally) => {
@@ -560,6 +589,16 @@ impl Follower {
     /// Starts to follow. What is committed equals any leader's log (R6), and is no news to it.
     pub(super) fn new(commit: Index, now: Instant) -> Self {
         Self { verified: commit, acknowledged: commit, round: 0, reply_due: false, replied: now }
+    }
+}
+
+/// Returns what the replica has to think of its own past. Whoever has a term or an entry has taken
+/// part, so its founding is over, as it is for one who is alone and has nobody to ask.
+fn known_standing(found: Standing, has_begun: bool, lost: Option<SnapshotMeta>) -> Standing {
+    match found {
+        Standing::New | Standing::Founding if has_begun || planted!("R52") => Standing::Whole,
+        Standing::Filling(_) if lost.is_none() => Standing::Whole,
+        Standing::New | Standing::Founding | Standing::Whole | Standing::Filling(_) => found,
     }
 }
 

@@ -93,6 +93,10 @@ impl Raft {
     /// Decides whether a message is dealt with further: adopts newer terms, answers older ones.
     /// [Raft §5.1]
     pub(super) fn admits_term(&mut self, from: NodeId, message: &Message) -> bool {
+        if self.is_comparing() {
+            probe!("raft.newcomer_keeps_silent");
+            return false;
+        }
         let (own, term) = (self.term(), message.term());
         if matches!(message, Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. })
         {
@@ -134,7 +138,9 @@ impl Raft {
             | Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. }
-            | Message::SnapshotReply { .. } => return,
+            | Message::SnapshotReply { .. }
+            | Message::Compare { .. }
+            | Message::Standing { .. } => return,
         };
         self.send(from, answer);
     }

@@ -23,7 +23,7 @@ use goldenscript::Context;
 use test_each_file::test_each_path;
 
 use super::harness::{Cluster, Envelope};
-use super::{Config, Input};
+use super::{Config, Input, Standing};
 use crate::base::NodeId;
 
 test_each_path! { in "node/src/raft/testscripts" => run }
@@ -71,6 +71,8 @@ enum Command {
     Heal,
     /// Crashes a node.
     Crash(u64),
+    /// Crashes a node and gives it an empty disk.
+    Exchange(u64),
     /// Starts a node.
     Start(u64),
     /// Takes a snapshot at a node.
@@ -142,6 +144,7 @@ impl Script {
             Command::Cut(from, to) => self.cuts.push((NodeId(from), NodeId(to))),
             Command::Heal => self.cuts.clear(),
             Command::Crash(id) => cluster.crash(NodeId(id), 0),
+            Command::Exchange(id) => cluster.exchange(NodeId(id)),
             Command::Start(id) => cluster.start(NodeId(id)),
             Command::Snapshot(id) => cluster.snapshot(NodeId(id)),
             Command::Lost(at, of) => cluster.step(NodeId(at), Input::PeerLost { peer: NodeId(of) }),
@@ -165,8 +168,10 @@ impl Script {
             };
             let base = raft.log().base();
             let log: Vec<String> = raft.log().entries_from(1).map(ToString::to_string).collect();
+            let past = Some(raft.standing()).filter(|standing| *standing != Standing::Whole);
+            let past = past.map_or(String::new(), |standing| format!(" ({standing})"));
             let line = format!(
-                "{id}@{} {} commit={} applied={} base={base} log=[{}]",
+                "{id}@{} {}{past} commit={} applied={} base={base} log=[{}]",
                 raft.term(),
                 raft.role(),
                 raft.commit_index(),

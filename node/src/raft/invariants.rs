@@ -30,6 +30,7 @@ impl Raft {
         self.check_order();
         self.durable.check(self.log.last_index());
         self.check_role();
+        self.check_comparison();
         self.seen =
             Seen { hard_state: self.hard_state, commit: self.commit, snapshot: self.snapshot };
     }
@@ -44,6 +45,20 @@ impl Raft {
         assert!(new >= old, "R4: commit index of {} went back from {old} to {new}", self.id());
         let (old, new) = (self.seen.snapshot.index, self.snapshot.index);
         assert!(new >= old, "R7: snapshot of {} went back from {old} to {new}", self.id());
+    }
+
+    fn check_comparison(&self) {
+        if !self.is_comparing() {
+            return;
+        }
+        let (state, last) = (self.hard_state, self.log.last_index());
+        assert!(
+            state == HardState::default() && last == 0 && self.leader.is_none(),
+            "R9: {} is {} with {state:?}, a log to {last}, and follows {:?}",
+            self.id(),
+            self.standing,
+            self.leader
+        );
     }
 
     fn check_order(&self) {

@@ -7,6 +7,7 @@ use std::fmt;
 
 use bincode::{Decode, Encode};
 
+use super::standing::Standing;
 use crate::base::{Index, Payload, Term};
 
 /// One entry of the replicated log.
@@ -38,7 +39,8 @@ pub struct SnapshotMeta {
     pub term: Term,
 }
 
-/// A message between two replicas. Every one carries its sender's term. [Raft §5.1]
+/// A message between two replicas. Every one carries its sender's term [Raft §5.1], but for the
+/// question of one who knows none.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Message {
     /// "Would you vote for me in `term`?" Changes nothing at the receiver. [Thesis §9.6]
@@ -119,6 +121,22 @@ pub enum Message {
         /// What became of it.
         outcome: SnapshotOutcome,
     },
+    /// "How do you stand?" Asked by one whose disk is empty; see [`Standing`].
+    Compare {
+        /// Belongs to this start of the sender.
+        nonce: u64,
+    },
+    /// Answer to that; leaves only once it is durable.
+    Standing {
+        /// The sender's term.
+        term: Term,
+        /// The number of the question.
+        nonce: u64,
+        /// What the sender knows of its own past.
+        standing: Standing,
+        /// The end of its log, or of what its disk has lost of it.
+        last: SnapshotMeta,
+    },
 }
 
 /// What became of the entries of an append.
@@ -173,7 +191,8 @@ impl Message {
     /// Highest index a message may carry.
     pub const INDEX_MAX: Index = 1 << 62;
 
-    /// Returns the term that the message was sent in (or would be voted in, for a pre-vote).
+    /// Returns the term that the message was sent in (or would be voted in, for a pre-vote); 0 for
+    /// a question that has none.
     pub fn term(&self) -> Term {
         match self {
             Self::PreVote { term, .. }
@@ -183,7 +202,9 @@ impl Message {
             | Self::Append { term, .. }
             | Self::AppendReply { term, .. }
             | Self::SnapshotChunk { term, .. }
-            | Self::SnapshotReply { term, .. } => *term,
+            | Self::SnapshotReply { term, .. }
+            | Self::Standing { term, .. } => *term,
+            Self::Compare { .. } => 0,
         }
     }
 
@@ -191,6 +212,9 @@ impl Message {
     /// numbers are within bounds, its entries without gap, and their terms in order.
     pub fn is_well_formed(&self) -> bool {
         let term = self.term();
+        if let Self::Compare { .. } | Self::Standing { .. } = self {
+            return self.tells_of_a_past();
+        }
         if term == 0 || term > Self::TERM_MAX {
             return matches!(self, Self::PreVoteReply { term: 0, granted: false });
         }
@@ -219,8 +243,17 @@ impl Message {
                 meta.index > 0 && meta.index <= Self::INDEX_MAX && meta.term <= term
             }
             Self::SnapshotReply { meta, .. } => meta.index <= Self::INDEX_MAX,
-            Self::PreVoteReply { .. } | Self::VoteReply { .. } => true,
+            Self::PreVoteReply { .. }
+            | Self::VoteReply { .. }
+            | Self::Compare { .. }
+            | Self::Standing { .. } => true,
         }
+    }
+
+    /// Tells whether a log can have ended so in that term, which may be the one before the first.
+    fn tells_of_a_past(&self) -> bool {
+        let Self::Standing { term, last, .. } = self else { return true };
+        *term <= Self::TERM_MAX && last.index <= Self::INDEX_MAX && last.term <= *term
     }
 }
 
@@ -280,6 +313,8 @@ impl fmt::Display for Message {
                 SnapshotOutcome::Installed => write!(f, "SnapshotInstalled {meta}"),
                 SnapshotOutcome::Failed => write!(f, "SnapshotFailed {meta}"),
             },
+            Self::Compare { .. } => f.write_str("Compare"),
+            Self::Standing { standing, last, .. } => write!(f, "Standing {standing} last={last}"),
         }
     }
 }

@@ -46,6 +46,10 @@
 //! leader learns of it by a rejection below what was acknowledged, and sends everything again; the
 //! commit index never goes back.
 //!
+//! A disk that is empty may have lost everything, or belong to a cluster that is new. Whoever
+//! starts on one takes part in nothing before all others have said how they stand: see
+//! `standing.rs`.
+//!
 //! # Invariants
 //! Checked after every step where debug assertions are on (`invariants.rs`), and where they are
 //! about to be broken.
@@ -61,6 +65,8 @@
 //!   leader.
 //! - **R7** A snapshot stands for applied entries, and is never replaced by an older one.
 //! - **R8** For each follower match < next ≤ last + 1, and the window is kept to.
+//! - **R9** Whoever does not know yet what it has forgotten follows nobody, has an empty log, and
+//!   neither term nor vote.
 //!
 //! A violation stops the node. What a peer sends is checked first: nonsense and strangers are
 //! ignored, while two leaders of one term are no nonsense but the end of all promises.
@@ -80,7 +86,7 @@
 //!
 //! # Layout
 //! `core` (state, dispatch, proposals, what a `Ready` holds), `election`, `replication`, `read`,
-//! `snapshot`: the protocol. `log`, `durable`, `progress`, `quorum`: the values it is made of.
+//! `snapshot`, `standing`: the protocol. `log`, `durable`, `progress`, `quorum`: what it is made of.
 //! `message`, `ready`: the types at its edges. `invariants`; `tests` (the paper, rule by rule),
 //! `goldens` (traces to read), `properties` (arbitrary schedules), on a common `harness`.
 //!
@@ -103,6 +109,7 @@ mod read;
 pub mod ready;
 mod replication;
 mod snapshot;
+pub mod standing;
 
 #[cfg(test)]
 mod goldens;
@@ -122,3 +129,4 @@ pub use ready::{
     Committed, HardState, Input, Persist, PersistId, Ready, Recovered, Reply, SnapshotRead,
     SnapshotWrite, Token,
 };
+pub use standing::Standing;

@@ -40,6 +40,8 @@ pub enum Event {
     Crash(u64, usize),
     /// Damages the last entries on the disk of the one node whose disk is bad.
     Damage(u64),
+    /// Exchanges the disk of that node for an empty one.
+    Exchange,
     /// Starts a node again.
     Start(u64),
     /// Proposes commands at the leader (0) or a node.
@@ -72,6 +74,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (node.clone(), 1..6usize).prop_map(|(node, count)| Event::Apply(node, count)),
         1 => (node.clone(), 0..3usize).prop_map(|(node, count)| Event::Crash(node, count)),
         1 => (1..6u64).prop_map(Event::Damage),
+        1 => Just(Event::Exchange),
         3 => node.clone().prop_map(Event::Start),
         4 => (node.clone(), 1..5usize).prop_map(|(node, count)| Event::Propose(node, count)),
         3 => node.clone().prop_map(Event::Read),
@@ -178,8 +181,9 @@ fn happen(cluster: &mut Cluster, event: Event) {
         Event::Apply(node, count) => cluster.apply(pick(node), count),
         Event::Crash(node, written) => cluster.crash(pick(node), written),
         // A single voter has nobody to get its entries back from.
-        Event::Damage(_) if count == 1 => {}
+        Event::Damage(_) | Event::Exchange if count == 1 => {}
         Event::Damage(entries) => cluster.damage(NodeId(2), entries),
+        Event::Exchange => cluster.exchange(NodeId(2)),
         Event::Start(node) => cluster.start(pick(node)),
         Event::Propose(node, count) => cluster.propose_many(leader_or(cluster, node), count),
         Event::Read(node) => cluster.read(leader_or(cluster, node)),

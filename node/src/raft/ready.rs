@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 
 use super::message::{Entry, Message, SnapshotMeta};
+use super::standing::Standing;
 use crate::base::{Index, NodeId, Payload, Term};
 
 /// Names a proposal or a read for its answer; chosen by the shell, unique while it is pending.
@@ -121,6 +122,9 @@ pub struct Persist {
     pub id: PersistId,
     /// The new hard state, if it changed.
     pub hard_state: Option<HardState>,
+    /// The new standing, if it changed or is not the usual one; only with the hard state, and on
+    /// the disk both or neither.
+    pub standing: Option<Standing>,
     /// Entries to append; the first replaces what the log had from its index on.
     pub entries: Vec<Entry>,
 }
@@ -190,6 +194,8 @@ pub struct Recovered {
     /// acknowledged. Until the log has caught up with it again, the node does not campaign, and
     /// votes as if it still had that entry.
     pub damaged_last: Option<SnapshotMeta>,
+    /// What the replica knows of its own past.
+    pub standing: Standing,
 }
 
 impl Recovered {

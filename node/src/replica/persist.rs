@@ -27,6 +27,8 @@
 //!                                         leader and replaces all entries before
 //! kind 4  recovered    tag 0              bincode(SnapshotMeta): the last entry that a recovery
 //!                                         from damage kept; what follows goes on behind it
+//! kind 7  standing     tag 0              bincode((Standing, HardState)), written twice: a hard
+//!                                         state of a replica that is not, or only now is, whole
 //! ```
 //! and of the masterless mode
 //! ```text
@@ -50,7 +52,7 @@ use crate::codec;
 use crate::dynamo;
 use crate::env::{self, Env};
 use crate::planted;
-use crate::raft::{HardState, Persist, PersistId, SnapshotMeta};
+use crate::raft::{HardState, Persist, PersistId, SnapshotMeta, Standing};
 use crate::storage::wal::{Filled, Record, Writer};
 use crate::storage::{StorageError, let_others_run};
 
@@ -66,6 +68,9 @@ pub const KIND_RECOVERED: u8 = 4;
 pub const KIND_RECORDS: u8 = 5;
 /// Record kind of what a start of the masterless mode found lost.
 pub const KIND_DAMAGED: u8 = 6;
+
+/// Record kind of a hard state with a standing.
+pub const KIND_STANDING: u8 = 7;
 
 /// Pause between two tries to write to a full disk.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
@@ -367,10 +372,11 @@ impl<E: Env> LogTask<E> {
 
     fn append_persist(&mut self, persist: &Persist) {
         if let Some(hard_state) = &persist.hard_state {
-            self.writer.append_critical(KIND_HARD_STATE, 0, |buffer| {
-                codec::encode_into(hard_state, buffer);
+            let record = vote_record(hard_state, persist.standing);
+            self.writer.append_critical(record.kind, record.tag, |buffer| {
+                buffer.extend_from_slice(&record.payload);
             });
-            self.writer.set_preamble(vec![hard_state_record(hard_state)]);
+            self.writer.set_preamble(vec![record]);
         }
         for entry in &persist.entries {
             self.writer.append(KIND_ENTRY, entry.index, |buffer| codec::encode_into(entry, buffer));
@@ -485,7 +491,11 @@ impl<E: Env> LogTask<E> {
     }
 }
 
-/// Returns the record that carries a hard state.
-pub(super) fn hard_state_record(hard_state: &HardState) -> Record {
-    Record { kind: KIND_HARD_STATE, tag: 0, payload: codec::encode(hard_state) }
+/// Returns the record that carries a hard state, with the standing if there is something to say.
+pub(super) fn vote_record(hard_state: &HardState, standing: Option<Standing>) -> Record {
+    let (kind, payload) = match standing {
+        None => (KIND_HARD_STATE, codec::encode(hard_state)),
+        Some(standing) => (KIND_STANDING, codec::encode(&(standing, *hard_state))),
+    };
+    Record { kind, tag: 0, payload }
 }

@@ -17,10 +17,10 @@
 //! A hard state is written twice, so that one damaged place never loses it. If both copies may be
 //! lost, the node cannot know whom it voted for, and does not start.
 
-use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECOVERED};
+use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECOVERED, KIND_STANDING};
 use crate::base::{Index, Term};
 use crate::codec::{self, DecodeError};
-use crate::raft::{Entry, HardState, Recovered, SnapshotMeta};
+use crate::raft::{Entry, HardState, Recovered, SnapshotMeta, Standing};
 use crate::storage::wal;
 
 /// Rebuilds the core's state from the log and the position of the tables.
@@ -58,8 +58,12 @@ fn read(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Replay, DecodeErro
             replay.hole(hole);
         }
         match record.kind {
-            KIND_HARD_STATE => {
-                replay.hard_state = codec::decode(&record.payload)?;
+            KIND_HARD_STATE | KIND_STANDING => {
+                (replay.standing, replay.hard_state) = if record.kind == KIND_STANDING {
+                    codec::decode(&record.payload)?
+                } else {
+                    (Standing::Whole, codec::decode(&record.payload)?)
+                };
                 // Whatever was lost before is superseded.
                 replay.vote_lost = false;
             }
@@ -107,6 +111,7 @@ pub enum ReplayError {
 struct Replay {
     durable: SnapshotMeta,
     hard_state: HardState,
+    standing: Standing,
     entries: Vec<Entry>,
     /// Both copies of a hard state may be lost.
     vote_lost: bool,
@@ -244,12 +249,17 @@ impl Replay {
         }
         let last = newer(self.last(), durable);
         let damaged_last = self.damaged_last.filter(|damaged| log_end(damaged) > log_end(&last));
-        Recovered {
+        let mut recovered = Recovered {
             hard_state: self.hard_state,
             snapshot: durable,
             entries: self.entries,
             damaged_last,
+            standing: self.standing,
+        };
+        if let Standing::Filling(lost) = self.standing {
+            recovered.lack(lost);
         }
+        recovered
     }
 
     fn last(&self) -> SnapshotMeta {

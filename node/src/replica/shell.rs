@@ -24,7 +24,7 @@ use crate::kv::{Machine, QueryError};
 use crate::planted;
 use crate::raft::{
     Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
-    SnapshotWrite, Token,
+    SnapshotWrite, Standing, Token,
 };
 use crate::storage::{StorageError, Tree, let_others_run};
 use crate::wire::{
@@ -531,13 +531,19 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 
     fn status(&self) -> Status {
-        let recovering = self.core.is_recovering();
+        let role = match self.core.standing() {
+            Standing::New | Standing::Founding => "new".to_owned(),
+            Standing::Whole | Standing::Filling(_) if self.core.is_recovering() => {
+                "recovering".to_owned()
+            }
+            Standing::Whole | Standing::Filling(_) => self.core.role().to_string(),
+        };
         let last_index = self.core.last_index();
         Status {
             node: self.config.node,
             cluster: self.config.cluster,
             mode: Mode::PrimaryBackup.name().to_owned(),
-            role: if recovering { "recovering".to_owned() } else { self.core.role().to_string() },
+            role,
             term: self.core.term(),
             leader: self.core.leader(),
             last_index,

@@ -12,7 +12,7 @@ use super::inbox::Inbox;
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
-use super::persist::{KIND_HARD_STATE, KIND_RECOVERED, LogQueue, LogTask, hard_state_record};
+use super::persist::{KIND_RECOVERED, LogQueue, LogTask, vote_record};
 use super::recovery::{self, ReplayError};
 use super::saving::Saving;
 use super::shell::{FlushProgress, Replica};
@@ -22,7 +22,7 @@ use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
 use crate::env::{Disk, DiskErrorKind, Env};
 use crate::kv::Machine;
-use crate::raft::{self, Raft, Recovered, SnapshotMeta};
+use crate::raft::{self, Raft, Recovered, SnapshotMeta, Standing};
 use crate::storage::snapshot::Transfers;
 use crate::storage::tree::{self, Damage};
 use crate::storage::{StorageError, wal};
@@ -77,7 +77,8 @@ pub enum StartError {
     /// Voting again could elect two leaders of one term.
     #[error(
         "the record of this node's last vote is damaged in both of its copies, so it must not \
-         vote again under this id; nothing was changed"
+         vote again from this directory; nothing was changed. While all other nodes run, start it \
+         with an empty directory: they give it everything back"
     )]
     VoteLost,
     /// The configuration contradicts itself.
@@ -102,6 +103,12 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let mut recovered = recovery::replay(&log_recovery, durable).map_err(explain_replay)?;
         if let Some(damage) = &tables.damage {
             recovered.lack(lost_state(damage, &recovered));
+        }
+        let has_past = !log_recovery.records.is_empty() || !log_recovery.damage.is_empty();
+        if !has_past && recovered == Recovered::default() {
+            // Nothing tells a disk that is new from one that was exchanged, or wiped.
+            info!(node = %config.node, "new: asking all other nodes before taking part");
+            recovered.standing = Standing::New;
         }
         report_damage(&config, &log_recovery, tables.damage.as_ref(), &recovered)?;
         prepare_log(&mut writer, &log_recovery, &recovered).await?;
@@ -259,8 +266,10 @@ async fn prepare_log<D: Disk>(
     found: &wal::Recovery,
     recovered: &Recovered,
 ) -> Result<(), StorageError> {
+    let standing = Some(recovered.standing).filter(|standing| *standing != Standing::Whole);
+    let vote = vote_record(&recovered.hard_state, standing);
     if recovered.hard_state != raft::HardState::default() {
-        writer.set_preamble(vec![hard_state_record(&recovered.hard_state)]);
+        writer.set_preamble(vec![vote.clone()]);
     }
     if found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing) {
         // The next start must not judge the damage by what follows.
@@ -268,7 +277,7 @@ async fn prepare_log<D: Disk>(
         writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
     }
     if !found.is_newest_critical_whole() {
-        say_vote_again(writer, &recovered.hard_state).await?;
+        say_vote_again(writer, &vote).await?;
     }
     Ok(())
 }
@@ -277,10 +286,10 @@ async fn prepare_log<D: Disk>(
 /// could take the other, and with it this node's right to vote.
 async fn say_vote_again<D: Disk>(
     writer: &mut wal::Writer<D>,
-    hard_state: &raft::HardState,
+    vote: &wal::Record,
 ) -> Result<(), StorageError> {
     crate::probe!("replica.vote_is_said_again");
-    writer.append_critical(KIND_HARD_STATE, 0, |buffer| codec::encode_into(hard_state, buffer));
+    writer.append_critical(vote.kind, vote.tag, |buffer| buffer.extend_from_slice(&vote.payload));
     match writer.write().await {
         Ok(()) => writer.sync().await,
         // It stays buffered, and is written with what comes next.

@@ -15,8 +15,9 @@ pub struct Status {
     pub cluster: ClusterId,
     /// Replication mode: "primary-backup" or "masterless".
     pub mode: String,
-    /// "leader", "follower", "candidate", "pre-candidate", or "recovering"; in the masterless
-    /// mode "replica", or "recovering" while it gets back what its disk lost.
+    /// "leader", "follower", "candidate", "pre-candidate", "recovering", or "new" while it waits
+    /// for the word of all others because its disk is empty; in the masterless mode "replica", or
+    /// "recovering" while it gets back what its disk lost.
     pub role: String,
     /// Current term; 0 in the masterless mode.
     pub term: Term,

@@ -1,5 +1,6 @@
 //! Nodes that are killed, stopped, paused and started again keep what they acknowledged.
 
+use std::fs;
 use std::time::Duration;
 
 use mangrove::base::{Column, Key};
@@ -58,6 +59,29 @@ fn leader_killed_loses_nothing_and_catches_up_when_back() {
         promises.check(&client).await;
         cluster.wait_until_caught_up().await;
         cluster.wait_for_role(old, "follower").await;
+    });
+}
+
+#[test]
+fn node_whose_disk_is_exchanged_takes_part_once_all_others_have_answered() {
+    block_on(async {
+        let mut cluster = RealCluster::start(3).await;
+        let client = cluster.client();
+        let load = Load::start(&client, 4);
+        acknowledge(&load, 100).await;
+        let leader = cluster.wait_for_leader().await;
+        let promises = load.stop().await;
+        let followers: Vec<usize> = cluster.numbers().filter(|node| *node != leader).collect();
+        let [loser, other] = followers[..] else { panic!("{followers:?}") };
+        cluster.kill(loser);
+        cluster.kill(other);
+        fs::remove_dir_all(cluster.data(loser)).unwrap();
+        cluster.start_node(loser);
+        cluster.wait_for_role(loser, "new").await;
+        cluster.start_node(other);
+        cluster.wait_for_role(loser, "follower").await;
+        cluster.wait_until_caught_up().await;
+        promises.check(&client).await;
     });
 }
 

@@ -214,6 +214,8 @@ impl Cluster {
         self.world.crash(host);
         self.world.wipe_disk(host);
         self.atlas.note_noticed(node);
+        self.exchanged.insert(node, true);
+        self.watch.set_amnesic(NodeId(node));
         self.take_down(node, down);
     }
 

@@ -10,7 +10,7 @@
 mod faults;
 mod topple;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +100,8 @@ pub struct Cluster {
     /// The node that was lied to, and the entry up to which the others must refill it.
     refilling: Option<(u64, Index)>,
     lied_to: BTreeMap<u64, bool>,
+    /// Nodes that have got a new disk.
+    exchanged: BTreeMap<u64, bool>,
     atlas: Atlas,
     /// Since when each node has been up without a break.
     up_since: BTreeMap<u64, Duration>,
@@ -125,6 +127,7 @@ impl Cluster {
             lying: false,
             refilling: None,
             lied_to: BTreeMap::new(),
+            exchanged: BTreeMap::new(),
             atlas: match options.mode() {
                 Mode::PrimaryBackup => Atlas::of_log(options.node_count),
                 Mode::Masterless => Atlas::of_replicas(),
@@ -474,6 +477,7 @@ impl Cluster {
     /// and compares it with what was acknowledged.
     pub async fn check_disks(&self, acknowledged: &[Index]) -> Option<Violation> {
         let mut disks = BTreeMap::new();
+        let mut excused: BTreeSet<NodeId> = self.lied_to.keys().map(|node| NodeId(*node)).collect();
         for node in self.nodes() {
             let env = self.disk_at_worst(node);
             let recovered = match recovered_from_disk(&env).await {
@@ -486,9 +490,12 @@ impl Cluster {
                     return broken("durability", at, what).err();
                 }
             };
+            if self.exchanged.contains_key(&node) && recovered == Recovered::default() {
+                // It has nothing yet, and knows that.
+                excused.insert(NodeId(node));
+            }
             disks.insert(NodeId(node), log_of(&recovered));
         }
-        let excused = self.lied_to.keys().map(|node| NodeId(*node)).collect();
         self.watch.check_disks(acknowledged, &disks, &excused)
     }
 

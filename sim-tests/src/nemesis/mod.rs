@@ -6,7 +6,7 @@
 //!   *victim*, so that every quorum has another good copy of each record. The victim is never the
 //!   only node. Under [`Profile::Beyond`] any disk may rot, and the run is held to what the
 //!   [atlas](crate::atlas) says;
-//! - in the masterless mode the victim may also come back with an old disk, or a new one;
+//! - the victim may also come back with a new disk, and in the masterless mode with an old one;
 //! - there the wall clocks of most nodes stay within the bound that the mode states. One node's may
 //!   be hours away from the others, for a while or to the end of the run;
 //! - a lie cannot be noticed by the node that is lied to. Between the power loss that makes it
@@ -39,7 +39,8 @@ const SECTOR_CHANCE: f64 = 0.3;
 /// Chance that rot is in the tables instead of the log, and the same for [`Profile::Storage`].
 const TABLE_ROT_CHANCE: (f64, f64) = (0.4, 0.7);
 
-/// Chance under [`Profile::Forgetful`] of an old disk to be a new one instead.
+/// Chance under [`Profile::Forgetful`] of an old disk to be a new one instead. Always in the
+/// primary-backup mode, in which nobody notices that a disk is older than it was.
 const NEW_DISK_CHANCE: f64 = 0.3;
 
 /// Most milliseconds that the jumps of one clock add up to in the masterless mode: two clocks that
@@ -154,6 +155,7 @@ impl Nemesis {
             rots_anywhere: options.profile == Profile::Beyond,
             new_disk_chance: match options.profile {
                 Profile::Standard | Profile::Storage | Profile::Beyond => 0.0,
+                Profile::Forgetful if options.masterless.is_none() => 1.0,
                 Profile::Forgetful => NEW_DISK_CHANCE,
             },
             victim: victim.range(1, options.node_count + 1),

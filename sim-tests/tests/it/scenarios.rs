@@ -384,3 +384,33 @@ fn nodes_in_lockstep_elect_a_leader_because_their_timers_differ() {
     let broken = run(bugs::find("R50")).violation;
     assert_eq!(broken.map(|violation| violation.checker), Some("liveness"), "they never agree");
 }
+
+/// The leader and one follower have what the third lacks. Then the follower gets a new disk, and
+/// the leader is cut off: the other two are a majority.
+async fn exchange_beside_a_stale_follower(scene: &mut Scene) {
+    let leader = scene.leader().await;
+    let (loser, stale) = (follower_of(leader), follower_of(follower_of(leader)));
+    let between =
+        |a: u64, b: u64, length| Action::Partition { links: vec![(a, b), (b, a)], length };
+    scene.perform(between(stale, loser, 600 * MS)).await;
+    scene.perform(between(stale, leader, 5000 * MS)).await;
+    scene.pass(500 * MS).await;
+    scene.perform(Action::NewDisk { node: loser, down: 10 * MS }).await;
+    scene.perform(between(leader, loser, 4000 * MS)).await;
+    scene.pass(6000 * MS).await;
+}
+
+#[test]
+fn new_disk_elects_nobody_who_lacks_what_the_lost_one_had() {
+    let report = holds(&busy(12), exchange_beside_a_stale_follower);
+    assert_eq!(observable(&report, "P7"), 1, "{:?}", report.faults.get("P7"));
+    assert_eq!(hits(&report, "raft.lost_disk_is_filled"), 1, "{:?}", report.probes);
+}
+
+#[test]
+fn new_disk_that_takes_part_at_once_is_noticed() {
+    let options = Options { planted: Some("R52"), ..busy(12) };
+    let report = direct(&options, Record::Nothing, exchange_beside_a_stale_follower);
+    let who = report.violation.map(|violation| violation.checker);
+    assert!(who.is_some_and(|who| !who.starts_with("assertion")), "{who:?}");
+}

@@ -416,8 +416,10 @@ fn node_whose_disk_refuses_the_next_segment_stops_without_another_write() {
         };
         assert!(sees(scene, node, is_filling).await, "no step is taken beside the batches");
         let (stopped, answered) = (scene.cluster.stop_count(), scene.acknowledged());
-        scene.perform(Action::DiskError { node, write: false }).await;
+        let host = scene.cluster.server(node);
+        scene.world.change_disk(host, |disk| disk.sync_error = 1.0);
         scene.pass(20 * MS).await;
+        scene.world.change_disk(host, |disk| disk.sync_error = 0.0);
         assert_eq!(scene.cluster.stop_count(), stopped + 1, "the node goes on");
         // The step follows a write, which may be answered after it has begun.
         assert!(scene.acknowledged() <= answered + 1, "another write was made meanwhile");

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::{
     Committed, Config, Entry, EntryKind, HardState, Input, Message, Persist, PersistId, Raft,
-    Ready, Recovered, Reply, Role, SnapshotMeta, SnapshotRead, SnapshotWrite, Token,
+    Ready, Recovered, Reply, Role, SnapshotMeta, SnapshotRead, SnapshotWrite, Standing, Token,
 };
 use crate::base::{Core, Index, Instant, NodeId, Payload, Rng, Term};
 use oracle::Oracle;
@@ -35,6 +35,7 @@ pub(super) struct Disk {
     pub(super) snapshot_bytes: Vec<u8>,
     /// Set by a test that damages the disk.
     pub(super) damaged_last: Option<SnapshotMeta>,
+    pub(super) standing: Standing,
 }
 
 /// The state machine: the commands in the order they were applied.
@@ -81,6 +82,7 @@ impl Disk {
     fn persist(&mut self, persist: &Persist) {
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
+            self.standing = persist.standing.unwrap_or_default();
         }
         if let Some(first) = persist.entries.first() {
             self.entries.split_off(&first.index);
@@ -98,18 +100,29 @@ impl Disk {
             }
             entries.push(entry.clone());
         }
-        Recovered {
+        let mut recovered = Recovered {
             hard_state: self.hard_state,
             snapshot: self.snapshot,
             entries,
             damaged_last: self.damaged_last,
+            standing: self.standing,
+        };
+        if let Standing::Filling(lost) = self.standing {
+            recovered.lack(lost);
         }
+        recovered
     }
 
     /// Tells whether the entry survives a crash here: as itself, within a snapshot, or as
     /// something that the node knows it has lost.
     pub(super) fn holds(&self, index: Index, term: Term) -> bool {
+        let lost = match self.standing {
+            Standing::Filling(last) => (last.term, last.index),
+            Standing::New => (Term::MAX, Index::MAX),
+            Standing::Whole | Standing::Founding => (0, 0),
+        };
         self.snapshot.index >= index
+            || lost >= (term, index)
             || self.entries.get(&index).is_some_and(|entry| entry.term == term)
             || self.damaged_last.is_some_and(|last| (last.term, last.index) >= (term, index))
     }
@@ -248,6 +261,12 @@ impl Cluster {
         disk.damaged_last = Some(if newer { last } else { known });
         let kept = last.index.saturating_sub(count).max(disk.snapshot.index);
         disk.lose_after(kept);
+    }
+
+    /// Stops a node, and exchanges its disk for an empty one.
+    pub(super) fn exchange(&mut self, id: NodeId) {
+        self.crash(id, 0);
+        self.node_mut(id).disk = Disk { standing: Standing::New, ..Disk::default() };
     }
 
     /// Gives a node an input and carries out what it wants, as far as that is just queueing.
@@ -559,6 +578,7 @@ fn describe(persist: &Persist) -> String {
         parts.push(format!("term={term}"));
         parts.extend(vote.map(|vote| format!("vote={vote}")));
     }
+    parts.extend(persist.standing.map(|standing| format!("({standing})")));
     parts.extend(persist.entries.iter().map(ToString::to_string));
     parts.join(" ")
 }

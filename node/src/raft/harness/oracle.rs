@@ -103,7 +103,9 @@ impl Oracle {
         let disk = &sender.disk;
         let (term, durable) = (message.term(), disk.hard_state);
         match message {
-            Message::PreVote { .. } | Message::PreVoteReply { .. } => return,
+            Message::PreVote { .. } | Message::PreVoteReply { .. } | Message::Compare { .. } => {
+                return;
+            }
             Message::VoteReply { granted: true, .. } => {
                 assert!(
                     durable.term > term || (durable.term == term && durable.vote == Some(to)),
@@ -129,7 +131,8 @@ impl Oracle {
             | Message::AppendReply { .. }
             | Message::VoteReply { .. }
             | Message::SnapshotChunk { .. }
-            | Message::SnapshotReply { .. } => {}
+            | Message::SnapshotReply { .. }
+            | Message::Standing { .. } => {}
         }
         assert!(durable.term >= term, "{from} speaks in {term}, durable is {durable:?}");
     }

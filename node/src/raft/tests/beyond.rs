@@ -276,6 +276,7 @@ fn recovered_log_drops_what_its_snapshot_contradicts() {
         snapshot: SnapshotMeta { index: 2, term: 5 },
         entries: entries(3, &[4, 4]),
         damaged_last: None,
+        standing: Standing::Whole,
     });
     assert_eq!((lone.raft.last_index(), lone.raft.last_term()), (2, 5));
 }

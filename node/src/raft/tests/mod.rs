@@ -3,13 +3,14 @@
 mod beyond;
 mod figure_2;
 mod snapshot;
+mod standing;
 
 use std::time::Duration;
 
 use super::harness::Cluster;
 use super::{
     AppendOutcome, Config, Entry, EntryKind, HardState, Input, Message, Raft, Ready, Recovered,
-    Reply, Role, SnapshotMeta, SnapshotOutcome,
+    Reply, Role, SnapshotMeta, SnapshotOutcome, Standing,
 };
 use crate::base::{Core, Index, Instant, NodeId, Payload, Rng, Term};
 
@@ -150,10 +151,12 @@ fn propose(token: u64) -> Input {
 #[cfg(feature = "testing")]
 #[test]
 fn planted_bugs_break_the_staged_scenarios() {
-    let scenarios: [(&str, fn()); 3] = [
+    let scenarios: [(&str, fn()); 5] = [
         ("R2", beyond::vote_is_remembered_across_a_restart),
         ("R7", beyond::figure_8),
         ("R26", snapshot::snapshot_older_than_the_commit_index_is_not_installed),
+        ("R52", standing::new_disk_elects_nobody_who_lacks_what_the_lost_one_had),
+        ("R53", standing::vote_given_before_the_disk_was_lost_is_not_given_again),
     ];
     for (code, scenario) in scenarios {
         crate::base::planted::turn_on(Some(code));
