@@ -86,7 +86,7 @@
 //!
 //! # Layout
 //! `core` (state, dispatch, proposals, what a `Ready` holds), `election`, `replication`, `read`,
-//! `snapshot`, `standing`: the protocol. `log`, `durable`, `progress`, `quorum`: what it is made of.
+//! `snapshot`, `standing`: the protocol. `log`, `durable`, `progress`, `quorum`: its values.
 //! `message`, `ready`: the types at its edges. `invariants`; `tests` (the paper, rule by rule),
 //! `goldens` (traces to read), `properties` (arbitrary schedules), on a common `harness`.
 //!
