@@ -119,6 +119,8 @@ const DIRECTED: &[(&str, &str)] = &[
         "R51",
         "raft::tests::beyond::candidate_that_forgot_its_own_vote_does_not_lead_the_same_term_again",
     ),
+    ("R52", "raft::tests::standing::new_disk_elects_nobody_who_lacks_what_the_lost_one_had"),
+    ("R53", "raft::tests::standing::vote_given_before_the_disk_was_lost_is_not_given_again"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
     ("D54", "sim-tests regress::batch_on_one_disk"),
     ("D55", "client::token::first_mutation_that_counts_is_caught"),
