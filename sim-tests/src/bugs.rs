@@ -119,6 +119,7 @@ const DIRECTED: &[(&str, &str)] = &[
         "R51",
         "raft::tests::beyond::candidate_that_forgot_its_own_vote_does_not_lead_the_same_term_again",
     ),
+    ("R26", "raft::tests::snapshot::snapshot_older_than_the_commit_index_is_not_installed"),
     ("R52", "raft::tests::standing::new_disk_elects_nobody_who_lacks_what_the_lost_one_had"),
     ("R53", "raft::tests::standing::vote_given_before_the_disk_was_lost_is_not_given_again"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
@@ -213,9 +214,9 @@ fn hunt_where(
 /// that need a disk which has forgotten something in the forgetful one. The masterless mode had
 /// many of these; Raft bears no old disk, and few bugs need a new one.
 fn plan_of(mode: Mode, position: u64) -> Plan {
-    let profile = match (mode, position % 4) {
-        (_, 3) => Profile::Storage,
-        (Mode::Masterless, 0 | 2) | (Mode::PrimaryBackup, 1) => Profile::Forgetful,
+    let profile = match (mode, position % 8) {
+        (_, 3 | 7) => Profile::Storage,
+        (Mode::Masterless, 0 | 2 | 4 | 6) | (Mode::PrimaryBackup, 1) => Profile::Forgetful,
         (Mode::PrimaryBackup | Mode::Masterless, _) => Profile::Standard,
     };
     Plan { mode, profile }
@@ -341,7 +342,7 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
     let Hunting { ranges, seeds_max, only, .. } = hunting;
     let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
     let forgetful = match hunting.mode {
-        Mode::PrimaryBackup => " one of the forgetful one,",
+        Mode::PrimaryBackup => " half as many of the forgetful one,",
         Mode::Masterless => " two of the forgetful one,",
     };
     let mut text = format!(

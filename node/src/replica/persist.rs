@@ -68,7 +68,6 @@ pub const KIND_RECOVERED: u8 = 4;
 pub const KIND_RECORDS: u8 = 5;
 /// Record kind of what a start of the masterless mode found lost.
 pub const KIND_DAMAGED: u8 = 6;
-
 /// Record kind of a hard state with a standing.
 pub const KIND_STANDING: u8 = 7;
 

@@ -256,8 +256,15 @@ impl Replay {
             damaged_last,
             standing: self.standing,
         };
-        if let Standing::Filling(lost) = self.standing {
-            recovered.lack(lost);
+        match self.standing {
+            Standing::Filling(lost) => {
+                crate::probe!("recovery.is_being_filled");
+                recovered.lack(lost);
+            }
+            Standing::Founding => {
+                crate::probe!("recovery.is_founding");
+            }
+            Standing::Whole | Standing::New => {}
         }
         recovered
     }
@@ -427,6 +434,17 @@ mod tests {
         let recovered = replay.finish();
         assert_eq!(recovered.entries.len(), 8);
         assert_eq!(recovered.damaged_last, None);
+    }
+
+    #[test]
+    fn log_that_is_being_filled_lacks_what_the_lost_disk_may_have_had() {
+        let lost = meta(9, 4);
+        for (last, term, lacking) in [(5, 4, Some(lost)), (9, 3, Some(lost)), (9, 4, None)] {
+            let mut replay = after(SnapshotMeta::default());
+            replay.standing = Standing::Filling(lost);
+            (1..=last).for_each(|index| replay.entry(entry(index, term)));
+            assert_eq!(replay.finish().damaged_last, lacking, "a log to {last}@{term}");
+        }
     }
 
     #[test]
