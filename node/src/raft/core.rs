@@ -458,7 +458,7 @@ impl Raft {
         if (term, durable) >= (damaged_last.term, damaged_last.index) {
             probe!("raft.recovers_from_damage");
             self.damaged_last = None;
-            self.is_filled();
+            self.note_filled();
         }
     }
 

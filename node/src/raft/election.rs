@@ -28,7 +28,7 @@ use super::progress::Progress;
 use super::quorum;
 use super::read::Reads;
 use super::ready::HardState;
-use crate::base::{Instant, NodeId, Term};
+use crate::base::{Index, Instant, NodeId, Term};
 use crate::{planted, probe};
 
 /// The answers to a pre-vote or a vote.
@@ -167,9 +167,14 @@ impl Raft {
     /// Tells whether a candidate's log is at least as up to date as what this node has, or had
     /// before its disk lost it. [Raft §5.4.1]
     fn is_up_to_date(&self, last: SnapshotMeta) -> bool {
+        (last.term, last.index) >= self.end_it_vouches_for()
+    }
+
+    /// Returns term and index of the last entry that this node has, or had before its disk lost it.
+    pub(super) fn end_it_vouches_for(&self) -> (Term, Index) {
         let own = (self.log.last_term(), self.log.last_index());
         let lost = self.damaged_last.map_or((0, 0), |damaged| (damaged.term, damaged.index));
-        (last.term, last.index) >= own.max(lost)
+        own.max(lost)
     }
 
     /// Answers a pre-vote. Only for a term that this node has not entered: in its own, somebody may

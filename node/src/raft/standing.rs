@@ -134,28 +134,18 @@ impl Raft {
 
     /// Takes a question or an answer about a past.
     pub(super) fn on_past(&mut self, from: NodeId, message: &Message) {
-        match *message {
-            Message::Compare { nonce } => self.on_compare(from, nonce),
-            Message::Standing { term, nonce, standing, last } => {
-                self.on_standing(from, nonce, Answer { standing, term, last });
-            }
-            Message::PreVote { .. }
-            | Message::PreVoteReply { .. }
-            | Message::Vote { .. }
-            | Message::VoteReply { .. }
-            | Message::Append { .. }
-            | Message::AppendReply { .. }
-            | Message::SnapshotChunk { .. }
-            | Message::SnapshotReply { .. } => {}
+        if let Message::Compare { nonce } = *message {
+            self.on_compare(from, nonce);
+        }
+        if let Message::Standing { term, nonce, standing, last } = *message {
+            self.on_standing(from, nonce, Answer { standing, term, last });
         }
     }
 
     /// Answers how this replica stands, as soon as its disk says the same.
     fn on_compare(&mut self, from: NodeId, nonce: u64) {
-        let own = SnapshotMeta { index: self.log.last_index(), term: self.log.last_term() };
-        let lost = self.damaged_last.unwrap_or_default();
-        let is_beyond = (lost.term, lost.index) > (own.term, own.index);
-        let last = if is_beyond { lost } else { own };
+        let (last_term, index) = self.end_it_vouches_for();
+        let last = SnapshotMeta { index, term: last_term };
         let (term, standing) = (self.term(), self.standing);
         self.send(from, Message::Standing { term, nonce, standing, last });
     }
@@ -225,13 +215,13 @@ impl Raft {
     }
 
     /// Notes that what was lost is there again.
-    pub(super) fn is_filled(&mut self) {
+    pub(super) fn note_filled(&mut self) {
         if matches!(self.standing, Standing::Filling(_)) {
             self.set_standing(Standing::Whole);
         }
     }
 
-    /// Asks those again whose answer may have changed.
+    /// Asks all others again: what they have answered may have changed.
     pub(super) fn tick_comparison(&mut self) {
         let Some(comparison) = &self.comparison else { return };
         if self.now < comparison.resend_deadline {
