@@ -68,6 +68,7 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
             } else {
                 print_status_table(found, &mut output)?;
             }
+            say_awaited(found, &mut output)?;
             say_waits(found, &mut output)?;
             for (address, status) in found {
                 if let Err(error) = status {
@@ -241,6 +242,19 @@ fn disk(status: &Status) -> &'static str {
         (false, true) => "behind",
         (false, false) => "ok",
     }
+}
+
+/// Says of each node with an empty disk what it waits for.
+fn say_awaited(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
+    for status in found.iter().filter_map(|(_, status)| status.as_ref().ok()) {
+        if let Some(awaited) = &status.awaited {
+            output.line(&format!(
+                "{}: its disk is empty; before it takes part, it waits for {awaited}",
+                status.node
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// Says of each node for how long writes waited, if they did.

@@ -129,4 +129,4 @@ pub use ready::{
     Committed, HardState, Input, Persist, PersistId, Ready, Recovered, Reply, SnapshotRead,
     SnapshotWrite, Token,
 };
-pub use standing::Standing;
+pub use standing::{Awaited, Standing};

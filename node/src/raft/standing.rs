@@ -40,6 +40,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
+use serde::Serialize;
 
 use super::core::Raft;
 use super::message::{Message, SnapshotMeta};
@@ -76,6 +77,35 @@ impl fmt::Display for Standing {
             Self::New => f.write_str("new"),
             Self::Founding => f.write_str("founding"),
             Self::Filling(last) => write!(f, "filling to {last}"),
+        }
+    }
+}
+
+/// What a replica that does not take part yet waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Awaited {
+    /// The answers of these.
+    Answers(Vec<NodeId>),
+    /// All are new: that these say so to their disks, too.
+    Founding(Vec<NodeId>),
+    /// All have answered, and the disks of these are not whole, either: too many to know what was
+    /// lost. One of them has to come back with its old disk.
+    WholeDisk(Vec<NodeId>),
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |nodes: &[NodeId]| {
+            let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            names.join(", ")
+        };
+        match self {
+            Self::Answers(nodes) => write!(f, "{} to answer", list(nodes)),
+            Self::Founding(nodes) => write!(f, "{} to found the cluster with it", list(nodes)),
+            Self::WholeDisk(nodes) => {
+                write!(f, "one of {} to come back with its old disk", list(nodes))
+            }
         }
     }
 }
@@ -124,6 +154,23 @@ impl Raft {
     /// Tells whether the replica does not take part yet.
     pub fn is_comparing(&self) -> bool {
         self.comparison.is_some()
+    }
+
+    /// Returns what the replica waits for, if it does not take part yet.
+    pub fn awaited(&self) -> Option<Awaited> {
+        let comparison = self.comparison.as_ref()?;
+        let those = |is_meant: &dyn Fn(Option<Standing>) -> bool| -> Vec<NodeId> {
+            let standing = |peer| comparison.answers.get(peer).map(|answer| answer.standing);
+            self.peers.iter().filter(|peer| is_meant(standing(peer))).copied().collect()
+        };
+        let silent = those(&|standing| standing.is_none());
+        Some(if !silent.is_empty() {
+            Awaited::Answers(silent)
+        } else if self.standing == Standing::Founding {
+            Awaited::Founding(those(&|standing| standing == Some(Standing::New)))
+        } else {
+            Awaited::WholeDisk(those(&|standing| standing != Some(Standing::Whole)))
+        })
     }
 
     fn set_standing(&mut self, standing: Standing) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::alarm::Alarm;
 use super::applying::Applying;
@@ -23,7 +23,7 @@ use crate::env::Env;
 use crate::kv::{Machine, QueryError};
 use crate::planted;
 use crate::raft::{
-    Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
+    Awaited, Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
     SnapshotWrite, Standing, Token,
 };
 use crate::storage::{StorageError, Tree, let_others_run};
@@ -57,6 +57,8 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
     pub(super) role: Role,
+    /// What the core waits for before it takes part, as it was last told to the log.
+    pub(super) awaited: Option<Awaited>,
     pub(super) applying: Applying,
 }
 
@@ -268,6 +270,16 @@ impl<E: Env, O: Observer> Replica<E, O> {
             // A follower has nothing to do until it can acknowledge.
             self.log.set_serves(role == Role::Leader);
             info!(node = %self.config.node, %role, term = self.core.term(), "role changed");
+        }
+        let awaited = self.core.awaited();
+        if awaited != self.awaited {
+            match &awaited {
+                Some(awaited) => {
+                    warn!(node = %self.config.node, "the disk is empty: waits for {awaited}");
+                }
+                None => info!(node = %self.config.node, "takes part"),
+            }
+            self.awaited = awaited;
         }
     }
 
@@ -544,6 +556,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             cluster: self.config.cluster,
             mode: Mode::PrimaryBackup.name().to_owned(),
             role,
+            awaited: self.core.awaited(),
             term: self.core.term(),
             leader: self.core.leader(),
             last_index,

@@ -137,6 +137,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         env.spawn_aside("state", state_task.run());
         Ok(Self {
             role: core.role(),
+            awaited: None,
             applying: super::applying::Applying::default(),
             core,
             machine,

@@ -4,6 +4,7 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 
 use crate::base::{ClusterId, Index, NodeId, Term};
+use crate::raft::Awaited;
 
 /// How a node is, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -19,6 +20,9 @@ pub struct Status {
     /// for the word of all others because its disk is empty; in the masterless mode "replica", or
     /// "recovering" while it gets back what its disk lost.
     pub role: String,
+    /// What a node whose role is "new" waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Awaited>,
     /// Current term; 0 in the masterless mode.
     pub term: Term,
     /// Who leads, as far as this node knows.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::harness::Cluster;
 use super::{
-    AppendOutcome, Config, Entry, EntryKind, HardState, Input, Message, Raft, Ready, Recovered,
-    Reply, Role, SnapshotMeta, SnapshotOutcome, Standing,
+    AppendOutcome, Awaited, Config, Entry, EntryKind, HardState, Input, Message, Raft, Ready,
+    Recovered, Reply, Role, SnapshotMeta, SnapshotOutcome, Standing,
 };
 use crate::base::{Core, Index, Instant, NodeId, Payload, Rng, Term};
 

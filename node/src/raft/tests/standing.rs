@@ -54,11 +54,13 @@ fn cluster_is_founded_once_all_its_nodes_are_there() {
     let mut cluster = with_new_disks(&[N1, N2]);
     cluster.run(Duration::from_secs(5), |_, _| false);
     assert_eq!(cluster.leader(), None, "the third may have lost what it promised");
+    assert_eq!(cluster.node(N1).raft().awaited(), Some(Awaited::Answers(vec![N3])));
     cluster.start(N3);
     cluster.run(Duration::from_secs(3), |_, _| false);
     assert!(cluster.leader().is_some(), "nobody leads");
     for id in cluster.ids() {
         assert_eq!((standing_of(&cluster, id), cluster.node(id).disk.standing), Default::default());
+        assert_eq!(cluster.node(id).raft().awaited(), None);
     }
 }
 
@@ -128,6 +130,9 @@ fn new_disk_keeps_silent_while_too_few_others_are_whole() {
     assert_eq!(lone.receive(N2, append(5, (0, 0), &[1], 1)), []);
     let asked = lone.pass(Duration::from_secs(5)).send;
     assert_eq!(asked.len(), 2, "it goes on asking: {asked:?}");
+    let awaited = Awaited::WholeDisk(vec![N3]);
+    assert_eq!(awaited.to_string(), "one of n3 to come back with its old disk");
+    assert_eq!(lone.raft.awaited(), Some(awaited));
     lone.receive(N3, standing(5, nonce, Standing::Filling(SnapshotMeta::default()), (1, 5)));
     assert_eq!(lone.raft.standing(), Standing::New, "that one lacks something, too");
     lone.receive(N3, standing(5, nonce, Standing::Whole, (4, 4)));
@@ -178,6 +183,7 @@ fn nobody_is_told_of_a_past_that_the_disk_does_not_know() {
         lone.raft.step(lone.now, Input::Peer { from: peer, message: answer });
     }
     assert_eq!(told(lone.step(asks())), [], "it is founding, and not durably");
+    assert_eq!(lone.raft.awaited(), Some(Awaited::Founding(vec![N2, N3])));
     let ready = lone.step(Input::Persisted { through: 1 });
     assert!(told(ready).contains(&standing(0, 9, Standing::Founding, (0, 0))));
 }

@@ -21,6 +21,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             cluster: self.config.cluster,
             mode: Mode::Masterless { placement: 0 }.name().to_owned(),
             role: if core.is_whole { "replica" } else { "recovering" }.to_owned(),
+            awaited: None,
             term: 0,
             leader: None,
             last_index: last,
