@@ -1,11 +1,11 @@
 //! The real three-node cluster under load, beside a single Redis with `appendfsync always`.
 //!
-//! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S] [--no-pin]`
+//! `cargo bench -p benches --bench cluster [-- --rounds N --seconds S] [--pin]`
 //!
 //! `cargo bench -p benches --bench cluster -- masterless` measures that mode beside the other.
 //!
-//! The nodes get a processor each, in turn, the leader first ([`spread`] says why); `--no-pin`
-//! leaves them to the kernel.
+//! The kernel places the nodes, as it does for users. With `--pin` they get a processor each, in
+//! turn, the leader first ([`spread`] says why).
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn main() {
         let value = at.and_then(|at| arguments.get(at + 1));
         value.and_then(|value| value.parse().ok()).unwrap_or(default)
     };
-    let is_pinned = !arguments.iter().any(|argument| argument == "--no-pin");
+    let is_pinned = arguments.iter().any(|argument| argument == "--pin");
     let (rounds, seconds) = (number("--rounds", 5), number("--seconds", 4));
     if arguments.iter().any(|argument| argument == "masterless") {
         block_on(masterless::measure(rounds, seconds, is_pinned));

@@ -34,9 +34,10 @@ pub fn fdatasync_median(directory: &Path) -> Duration {
 
 /// Gives each process a processor of its own, in turn; returns who got which.
 ///
-/// Nodes that share a machine wake one another all the time, and each time the kernel puts the
-/// one that is woken beside the one that wakes it: all of them end up on one processor, waiting
-/// for one another, while another one is idle. Nodes on machines of their own do not do that.
+/// Nodes that share a machine wake one another all the time, and each time the kernel likes to put
+/// the one that is woken beside the one that wakes it, though another processor is idle. Pinned,
+/// a cluster runs alike in every run; the kernel's way has become the faster one
+/// (`docs/performance.md`).
 pub fn spread(processes: &[u32]) -> std::io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(None)?;
     let usable: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();

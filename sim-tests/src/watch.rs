@@ -529,7 +529,8 @@ fn promise_of(to: NodeId, message: &Message) -> Option<Observation> {
         | Message::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. }
         | Message::SnapshotChunk { .. }
         | Message::SnapshotReply { .. }
-        | Message::Compare { .. } => None,
+        | Message::Compare { .. }
+        | Message::Forgotten { .. } => None,
     }
 }
 
@@ -562,5 +563,6 @@ fn kind_of(message: &Message) -> u64 {
         Message::SnapshotReply { .. } => 8,
         Message::Compare { .. } => 20,
         Message::Standing { .. } => 21,
+        Message::Forgotten { .. } => 22,
     }
 }

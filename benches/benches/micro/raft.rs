@@ -107,6 +107,7 @@ fn answer(message: &Message) -> Option<Message> {
         | Message::SnapshotChunk { .. }
         | Message::SnapshotReply { .. }
         | Message::Compare { .. }
-        | Message::Standing { .. } => None,
+        | Message::Standing { .. }
+        | Message::Forgotten { .. } => None,
     }
 }

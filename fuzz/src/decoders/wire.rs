@@ -300,6 +300,10 @@ pub(super) fn peer_message_seeds() -> Vec<Vec<u8>> {
             standing: raft::Standing::Filling(raft::SnapshotMeta { index: 300, term: 2 }),
             last: raft::SnapshotMeta { index: 4, term: 2 },
         }),
+        PeerMessage::Raft(raft::Message::Forgotten {
+            term: 3,
+            last: raft::SnapshotMeta { index: 4, term: 2 },
+        }),
     ];
     let mut seeds: Vec<Vec<u8>> = messages.iter().map(codec::encode).collect();
     seeds.push(codec::encode(&vec![log_entry(1), log_entry(2)]));

@@ -392,6 +392,10 @@ impl Raft {
             Message::SnapshotReply { meta, outcome, .. } => {
                 self.on_snapshot_reply(from, meta, outcome);
             }
+            Message::Forgotten { last, .. } => {
+                self.follow(from);
+                self.on_forgotten(last);
+            }
             Message::Compare { .. } | Message::Standing { .. } => {}
         }
     }

@@ -140,7 +140,8 @@ impl Raft {
             | Message::AppendReply { .. }
             | Message::SnapshotReply { .. }
             | Message::Compare { .. }
-            | Message::Standing { .. } => return,
+            | Message::Standing { .. }
+            | Message::Forgotten { .. } => return,
         };
         self.send(from, answer);
     }

@@ -137,6 +137,13 @@ pub enum Message {
         /// The end of its log, or of what its disk has lost of it.
         last: SnapshotMeta,
     },
+    /// "You had acknowledged everything up to here, and have it no more." From the leader.
+    Forgotten {
+        /// The leader's term.
+        term: Term,
+        /// Last entry that the follower had acknowledged to it.
+        last: SnapshotMeta,
+    },
 }
 
 /// What became of the entries of an append.
@@ -203,7 +210,8 @@ impl Message {
             | Self::AppendReply { term, .. }
             | Self::SnapshotChunk { term, .. }
             | Self::SnapshotReply { term, .. }
-            | Self::Standing { term, .. } => *term,
+            | Self::Standing { term, .. }
+            | Self::Forgotten { term, .. } => *term,
             Self::Compare { .. } => 0,
         }
     }
@@ -239,7 +247,7 @@ impl Message {
                     *prev_index <= Self::INDEX_MAX && *hint_index <= Self::INDEX_MAX
                 }
             },
-            Self::SnapshotChunk { meta, .. } => {
+            Self::SnapshotChunk { meta, .. } | Self::Forgotten { last: meta, .. } => {
                 meta.index > 0 && meta.index <= Self::INDEX_MAX && meta.term <= term
             }
             Self::SnapshotReply { meta, .. } => meta.index <= Self::INDEX_MAX,
@@ -315,6 +323,7 @@ impl fmt::Display for Message {
             },
             Self::Compare { .. } => f.write_str("Compare"),
             Self::Standing { standing, last, .. } => write!(f, "Standing {standing} last={last}"),
+            Self::Forgotten { last, .. } => write!(f, "Forgotten last={last}"),
         }
     }
 }

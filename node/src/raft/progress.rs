@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::log::Log;
+use super::message::SnapshotMeta;
 use super::snapshot::Transfer;
 use crate::base::{Index, Instant, Term};
 use crate::probe;
@@ -57,6 +58,8 @@ pub struct Progress {
     pub(super) round: u64,
     /// A message must leave even if it carries no entry: probe, heartbeat or read round.
     pub(super) due: bool,
+    /// The last entry that it had acknowledged and has lost, until it has that again.
+    pub(super) forgotten: Option<SnapshotMeta>,
     /// The snapshot being sent, in state Snapshot.
     pub(super) transfer: Option<Transfer>,
     /// Last index and bytes of every append that was not acknowledged yet.
@@ -74,6 +77,7 @@ impl Progress {
             contact: now,
             round: 0,
             due: true,
+            forgotten: None,
             transfer: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -102,6 +106,7 @@ impl Progress {
     /// still has what follows.
     pub(super) fn matched(&mut self, index: Index, log: &Log) {
         self.match_index = self.match_index.max(index);
+        self.forgotten = self.forgotten.filter(|last| last.index > index);
         self.next_index = self.next_index.max(index + 1);
         while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= index) {
             self.in_flight_bytes -= bytes;
@@ -131,11 +136,21 @@ impl Progress {
         }
         let shared = log.last_not_after(hint.0.min(prev.saturating_sub(1)), hint.1);
         if shared < self.match_index {
-            // Its disk lied, or was replaced: count it no longer for what it has lost.
+            // Its disk lied, or is an older copy: count it no longer for what it has lost.
             probe!("raft.follower_lost_acknowledged");
+            self.note_forgotten(log);
             self.match_index = shared;
         }
         self.probe_from(shared + 1);
+    }
+
+    /// Notes that the follower has less than it had acknowledged.
+    fn note_forgotten(&mut self, log: &Log) {
+        let term = log.term_at(self.match_index);
+        // What is cut off the log is committed, and so is its end.
+        let last = term.map_or(log.base(), |term| SnapshotMeta { index: self.match_index, term });
+        let known = self.forgotten.filter(|known| known.index > last.index);
+        self.forgotten = Some(known.unwrap_or(last));
     }
 
     /// Notes that messages in flight may be lost.

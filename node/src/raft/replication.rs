@@ -42,6 +42,9 @@ impl Raft {
                 probe!("raft.follower_needs_snapshot");
                 progress.needs_snapshot(Transfer::new());
             }
+            if let Some(last) = progress.forgotten.filter(|_| progress.due) {
+                self.out.send.push((peer, Message::Forgotten { term, last }));
+            }
             if let Some(read) = progress.next_snapshot_read(peer, &self.config, self.now) {
                 self.out.snapshot_reads.push(read);
             }

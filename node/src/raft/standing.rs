@@ -28,8 +28,15 @@
 //! and the vote arrive after that and elect a leader without it. Recovery without stable storage
 //! has been published with this hole more than once [Michael '17].
 //!
+//! # A disk that is older than it was
+//! Nothing tells it from a sound one, nor one that lied about a sync. Only a leader to which the
+//! replica had acknowledged more finds out, by the first append that it refuses, and says so until
+//! the follower has all of that again ([`Message::Forgotten`]). From then on it is *filling*, as
+//! after an exchange, and has no vote left in the term. So such a disk is a danger for as long as
+//! it takes to hear from its leader, and not for as long as it takes to be filled.
+//!
 //! # Left out
-//! A disk that comes back *older* than it was, but not empty: nothing tells it from a sound one.
+//! What an older disk had promised to others than the present leader.
 //!
 //! # Sources
 //! \[VRR §4.3\] recovery by asking the others; Michael et al., *Recovering Shared Objects Without
@@ -59,7 +66,7 @@ pub enum Standing {
     New,
     /// All others were new when it was.
     Founding,
-    /// Its disk was lost; it may have had everything up to here.
+    /// Its disk was lost, or is older than it was; it may have had everything up to here.
     Filling(SnapshotMeta),
 }
 
@@ -259,6 +266,20 @@ impl Raft {
         self.comparison = None;
         self.set_standing(Standing::Whole);
         self.reset_election_timer();
+    }
+
+    /// Takes the leader's word that this replica had acknowledged what it has no more.
+    pub(super) fn on_forgotten(&mut self, last: SnapshotMeta) {
+        if self.end_it_vouches_for() >= (last.term, last.index) {
+            return;
+        }
+        probe!("raft.follower_is_told_what_it_lost");
+        if self.hard_state.vote.is_none() {
+            // It may have had one in this term, for anybody.
+            self.hard_state.vote = Some(self.id());
+        }
+        self.damaged_last = Some(last);
+        self.set_standing(Standing::Filling(last));
     }
 
     /// Notes that what was lost is there again.

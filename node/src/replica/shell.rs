@@ -23,8 +23,8 @@ use crate::env::Env;
 use crate::kv::{Machine, QueryError};
 use crate::planted;
 use crate::raft::{
-    Awaited, Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta, SnapshotOutcome,
-    SnapshotWrite, Standing, Token,
+    Awaited, Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta,
+    SnapshotOutcome, SnapshotWrite, Standing, Token,
 };
 use crate::storage::{StorageError, Tree, let_others_run};
 use crate::wire::{
@@ -273,11 +273,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         let awaited = self.core.awaited();
         if awaited != self.awaited {
-            match &awaited {
-                Some(awaited) => {
-                    warn!(node = %self.config.node, "the disk is empty: waits for {awaited}");
-                }
-                None => info!(node = %self.config.node, "takes part"),
+            if let Some(awaited) = &awaited {
+                warn!(node = %self.config.node, "the disk is empty: waits for {awaited}");
+            } else {
+                info!(node = %self.config.node, "takes part");
             }
             self.awaited = awaited;
         }

@@ -132,7 +132,8 @@ impl Oracle {
             | Message::VoteReply { .. }
             | Message::SnapshotChunk { .. }
             | Message::SnapshotReply { .. }
-            | Message::Standing { .. } => {}
+            | Message::Standing { .. }
+            | Message::Forgotten { .. } => {}
         }
         assert!(durable.term >= term, "{from} speaks in {term}, durable is {durable:?}");
     }

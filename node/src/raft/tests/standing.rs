@@ -121,6 +121,60 @@ pub(super) fn vote_given_before_the_disk_was_lost_is_not_given_again() {
     assert_eq!((lone.raft.standing(), lone.raft.is_recovering()), (Standing::Whole, false));
 }
 
+/// The leader and one follower have committed something, and the follower's disk forgets it. The
+/// leader dies before it has filled the follower. Without it, that one and the third are a
+/// majority, of which neither has what is committed.
+#[test]
+fn leader_tells_a_follower_what_its_disk_has_forgotten() {
+    let mut cluster = Cluster::new(3, 1, |_, _| {});
+    cluster.run(Duration::from_secs(2), |_, _| false);
+    let Some(leader) = cluster.leader() else { panic!("nobody leads") };
+    let (liar, stale) = (NodeId(leader.0 % 3 + 1), NodeId((leader.0 + 1) % 3 + 1));
+    let known = cluster.node(liar).raft().last_index();
+    cluster.propose(leader);
+    cluster.run(Duration::from_millis(200), |from, to| from == stale || to == stale);
+    let last = SnapshotMeta { index: known + 1, term: cluster.node(leader).raft().term() };
+    assert_eq!(cluster.node(leader).raft().commit_index(), last.index);
+    cluster.crash(liar, 0);
+    cluster.node_mut(liar).disk.lose_after(known);
+    cluster.start(liar);
+    cluster.network.clear();
+    creep_until(&mut cluster, |cluster| {
+        cluster.node(liar).disk.standing == Standing::Filling(last)
+    });
+    assert_eq!(cluster.node(liar).raft().last_index(), known, "it is filled already");
+    cluster.crash(leader, 0);
+    cluster.network.clear();
+    cluster.crash(liar, 0);
+    cluster.start(liar);
+    cluster.run(Duration::from_secs(5), |_, _| false);
+    assert_eq!(cluster.leader(), None, "neither has what is committed");
+    cluster.start(leader);
+    cluster.run(Duration::from_secs(3), |_, _| false);
+    assert_eq!(cluster.leader(), Some(leader), "the one that has it");
+    assert_eq!(cluster.node(liar).machine, cluster.node(leader).machine);
+    assert_eq!(standing_of(&cluster, liar), Standing::Whole, "it has what it had");
+}
+
+#[test]
+fn follower_that_is_told_what_it_lost_has_no_vote_left_in_the_term() {
+    let mut lone = Lone::new(&[1, 1], 5);
+    let told = |last| Message::Forgotten { term: 5, last };
+    lone.receive(N2, told(SnapshotMeta { index: 2, term: 1 }));
+    assert_eq!(lone.raft.standing(), Standing::Whole, "it has that");
+    let last = SnapshotMeta { index: 4, term: 4 };
+    lone.receive(N2, told(last));
+    assert_eq!(lone.raft.standing(), Standing::Filling(last));
+    lone.receive(N2, told(SnapshotMeta { index: 3, term: 4 }));
+    assert_eq!(lone.raft.standing(), Standing::Filling(last), "a late word takes nothing back");
+    assert_eq!(lone.raft.hard_state(), HardState { term: 5, vote: Some(N1) });
+    lone.pass(Duration::from_secs(5));
+    assert_eq!(lone.raft.role(), Role::Follower, "it does not campaign");
+    assert_eq!(lone.receive(N3, vote(6, (3, 4))), [(N3, vote_reply(6, false))], "it lacks 4@4");
+    lone.receive(N2, append(6, (0, 0), &[1, 1, 4, 4], 0));
+    assert_eq!((lone.raft.standing(), lone.raft.is_recovering()), (Standing::Whole, false));
+}
+
 #[test]
 fn new_disk_keeps_silent_while_too_few_others_are_whole() {
     let (mut lone, nonce) = start_as_new();
