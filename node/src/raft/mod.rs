@@ -42,9 +42,9 @@
 //! A disk that lost entries it had acknowledged is a different matter: the replica no longer
 //! knows what it has promised. If the shell finds that out it says so
 //! ([`Recovered::damaged_last`]), and the replica behaves in elections as if it still had the lost
-//! entries, until it has got them again from others. If nobody finds out (the disk lied), the
-//! leader learns of it by a rejection below what was acknowledged, and sends everything again; the
-//! commit index never goes back.
+//! entries, until it has got them again from others. If the shell does not (the disk lied), the
+//! leader learns of it by a rejection below what was acknowledged, tells the replica, and sends
+//! everything again; the commit index never goes back.
 //!
 //! A disk that is empty may have lost everything, or belong to a cluster that is new. Whoever
 //! starts on one takes part in nothing before all others have said how they stand: see
