@@ -73,6 +73,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R51", what: "a candidate may ask for its own last term again" },
     Bug { code: "R52", what: "a new disk takes part at once" },
     Bug { code: "R53", what: "a new disk may vote in the term it finds the others in" },
+    Bug { code: "R54", what: "a leader tells no follower what its disk has forgotten" },
 ];
 
 /// Every planted bug of the masterless mode.
@@ -122,6 +123,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("R26", "raft::tests::snapshot::snapshot_older_than_the_commit_index_is_not_installed"),
     ("R52", "raft::tests::standing::new_disk_elects_nobody_who_lacks_what_the_lost_one_had"),
     ("R53", "raft::tests::standing::vote_given_before_the_disk_was_lost_is_not_given_again"),
+    ("R54", "raft::tests::standing::leader_tells_a_follower_what_its_disk_has_forgotten"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
     ("D54", "sim-tests regress::batch_on_one_disk"),
     ("D55", "client::token::first_mutation_that_counts_is_caught"),

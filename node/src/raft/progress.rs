@@ -20,7 +20,7 @@ use super::log::Log;
 use super::message::SnapshotMeta;
 use super::snapshot::Transfer;
 use crate::base::{Index, Instant, Term};
-use crate::probe;
+use crate::{planted, probe};
 
 /// How a follower is being replicated to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,9 @@ impl Progress {
         if shared < self.match_index {
             // Its disk lied, or is an older copy: count it no longer for what it has lost.
             probe!("raft.follower_lost_acknowledged");
-            self.note_forgotten(log);
+            if !planted!("R54") {
+                self.note_forgotten(log);
+            }
             self.match_index = shared;
         }
         self.probe_from(shared + 1);

@@ -414,3 +414,51 @@ fn new_disk_that_takes_part_at_once_is_noticed() {
     let who = report.violation.map(|violation| violation.checker);
     assert!(who.is_some_and(|who| !who.starts_with("assertion")), "{who:?}");
 }
+
+/// A follower comes back with a disk as it was two seconds ago, and its leader dies when it has
+/// told it what it had, before it has filled it over a narrow network. The third lacks the same.
+async fn old_disk_beside_a_stale_follower(scene: &mut Scene) {
+    let leader = scene.leader().await;
+    let (loser, stale) = (follower_of(leader), follower_of(follower_of(leader)));
+    let between =
+        |a: u64, b: u64, length| Action::Partition { links: vec![(a, b), (b, a)], length };
+    let (age, down) = (2000 * MS, 10 * MS);
+    scene.perform(Action::OldDisk { node: loser, age, down }).await;
+    scene.perform(between(stale, leader, 8000 * MS)).await;
+    scene.perform(between(stale, loser, 2350 * MS)).await;
+    scene.pass(1990 * MS).await;
+    let weather = Weather {
+        loss: 0.0,
+        burst: 0.0,
+        latency: MS,
+        bit_flip: 0.0,
+        reset: 0.0,
+        clients: false,
+        bytes_per_second: Some(10_000),
+    };
+    scene.perform(Action::Weather { weather, length: 3000 * MS }).await;
+    scene.pass(310 * MS).await;
+    scene.perform(Action::Crash { node: leader, while_busy: false, down: 4000 * MS }).await;
+    scene.pass(6000 * MS).await;
+}
+
+#[test]
+fn old_disk_whose_leader_has_told_it_elects_nobody_who_lacks_the_same() {
+    let mut told = 0;
+    for seed in 1..9 {
+        let report = holds(&busy(seed), old_disk_beside_a_stale_follower);
+        assert_eq!(observable(&report, "P7"), 1, "seed {seed}");
+        told += u64::from(hits(&report, "raft.follower_is_told_what_it_lost") > 0);
+    }
+    assert!(told >= 6, "only {told} of 8 were told in time");
+}
+
+#[test]
+fn old_disk_that_nobody_tells_of_it_is_noticed() {
+    let noticed = (1..9).filter(|seed| {
+        let options = Options { planted: bugs::find("R54"), ..busy(*seed) };
+        let report = direct(&options, Record::Nothing, old_disk_beside_a_stale_follower);
+        report.violation.is_some_and(|violation| !violation.checker.starts_with("assertion"))
+    });
+    assert!(noticed.count() > 0, "the other two elect a leader, and nobody minds");
+}

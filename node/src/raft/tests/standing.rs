@@ -125,7 +125,7 @@ pub(super) fn vote_given_before_the_disk_was_lost_is_not_given_again() {
 /// leader dies before it has filled the follower. Without it, that one and the third are a
 /// majority, of which neither has what is committed.
 #[test]
-fn leader_tells_a_follower_what_its_disk_has_forgotten() {
+pub(super) fn leader_tells_a_follower_what_its_disk_has_forgotten() {
     let mut cluster = Cluster::new(3, 1, |_, _| {});
     cluster.run(Duration::from_secs(2), |_, _| false);
     let Some(leader) = cluster.leader() else { panic!("nobody leads") };
