@@ -34,7 +34,7 @@ fn rare_paths_are_continued_from_where_they_begin() {
             plan: Plan { mode, ..Plan::default() },
             planted: None,
             first: 1,
-            end: 17,
+            end: 41,
             rare: 1,
             branches: 2,
             jobs: 2,

@@ -385,13 +385,16 @@ fn nodes_in_lockstep_elect_a_leader_because_their_timers_differ() {
     assert_eq!(broken.map(|violation| violation.checker), Some("liveness"), "they never agree");
 }
 
+/// Cuts two nodes off from each other.
+fn between(a: u64, b: u64, length: Duration) -> Action {
+    Action::Partition { links: vec![(a, b), (b, a)], length }
+}
+
 /// The leader and one follower have what the third lacks. Then the follower gets a new disk, and
 /// the leader is cut off: the other two are a majority.
 async fn exchange_beside_a_stale_follower(scene: &mut Scene) {
     let leader = scene.leader().await;
     let (loser, stale) = (follower_of(leader), follower_of(follower_of(leader)));
-    let between =
-        |a: u64, b: u64, length| Action::Partition { links: vec![(a, b), (b, a)], length };
     scene.perform(between(stale, loser, 600 * MS)).await;
     scene.perform(between(stale, leader, 5000 * MS)).await;
     scene.pass(500 * MS).await;
@@ -420,8 +423,6 @@ fn new_disk_that_takes_part_at_once_is_noticed() {
 async fn old_disk_beside_a_stale_follower(scene: &mut Scene) {
     let leader = scene.leader().await;
     let (loser, stale) = (follower_of(leader), follower_of(follower_of(leader)));
-    let between =
-        |a: u64, b: u64, length| Action::Partition { links: vec![(a, b), (b, a)], length };
     let (age, down) = (2000 * MS, 10 * MS);
     scene.perform(Action::OldDisk { node: loser, age, down }).await;
     scene.perform(between(stale, leader, 8000 * MS)).await;
