@@ -74,6 +74,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R52", what: "a new disk takes part at once" },
     Bug { code: "R53", what: "a new disk may vote in the term it finds the others in" },
     Bug { code: "R54", what: "a leader tells no follower what its disk has forgotten" },
+    Bug { code: "R55", what: "a node that has lost its last vote asks nobody for it" },
 ];
 
 /// Every planted bug of the masterless mode.
@@ -124,6 +125,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("R52", "raft::tests::standing::new_disk_elects_nobody_who_lacks_what_the_lost_one_had"),
     ("R53", "raft::tests::standing::vote_given_before_the_disk_was_lost_is_not_given_again"),
     ("R54", "raft::tests::standing::leader_tells_a_follower_what_its_disk_has_forgotten"),
+    ("R55", "raft::tests::standing::vote_whose_record_was_lost_is_not_given_again"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
     ("D54", "sim-tests regress::batch_on_one_disk"),
     ("D55", "client::token::first_mutation_that_counts_is_caught"),

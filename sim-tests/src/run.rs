@@ -613,8 +613,7 @@ impl Scene {
                 return Err(violation);
             }
             let commit = cluster.watch().commit_max();
-            let mut applied = cluster.watch().applied();
-            applied.retain(|node, _| !cluster.may_halt(node.0));
+            let applied = cluster.watch().applied();
             let is_answered = asker.is_none_or(Asker::is_answered);
             if is_answered
                 && cluster.all_run()

@@ -14,6 +14,7 @@ use mangrove::dynamo::{self, Dynamo, PersistId, Record};
 use mangrove::kv::{Command, CommandReply};
 use mangrove::raft::{
     AppendOutcome, Entry, EntryKind, Input, Message, Raft, Ready, Recovered, Role, SnapshotMeta,
+    Standing,
 };
 use mangrove::replica::Observer;
 
@@ -286,6 +287,7 @@ impl Observer for NodeWatch {
         self.observe(&Observation::Restart(Box::new(Restart {
             term: recovered.hard_state.term,
             vote: recovered.hard_state.vote,
+            vote_lost: recovered.standing == Standing::VoteLost,
             log,
             applied,
             hash: Some(hash),

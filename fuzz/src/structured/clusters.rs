@@ -64,7 +64,7 @@ pub(super) fn raft(input: &[u8]) {
 
 fn raft_event(input: &mut Unstructured<'_>) -> Result<raft_events::Event> {
     use raft_events::Event;
-    const WEIGHTS: &[u8] = &[20, 3, 3, 3, 3, 3, 6, 3, 1, 1, 3, 4, 3, 3, 3, 1, 6, 3, 1];
+    const WEIGHTS: &[u8] = &[20, 3, 3, 3, 3, 3, 6, 3, 1, 1, 3, 4, 3, 3, 3, 1, 6, 3, 1, 1];
     let message = |input: &mut Unstructured<'_>| input.int_in_range(0..=63_usize);
     let node = |input: &mut Unstructured<'_>| input.int_in_range(0..=5_u64);
     Ok(match weighted(input, WEIGHTS)? {
@@ -86,7 +86,8 @@ fn raft_event(input: &mut Unstructured<'_>) -> Result<raft_events::Event> {
         15 => Event::PeerLost(node(input)?, node(input)?),
         16 => Event::Flow(input.int_in_range(1..=39)?),
         17 => Event::Run(input.int_in_range(10..=899)?, cuts(input)?),
-        _ => Event::Exchange,
+        18 => Event::Exchange,
+        _ => Event::LoseVote,
     })
 }
 

@@ -244,14 +244,16 @@ fn disk(status: &Status) -> &'static str {
     }
 }
 
-/// Says of each node with an empty disk what it waits for.
+/// Says of each node that does not take part yet what it waits for.
 fn say_awaited(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
     for status in found.iter().filter_map(|(_, status)| status.as_ref().ok()) {
         if let Some(awaited) = &status.awaited {
-            output.line(&format!(
-                "{}: its disk is empty; before it takes part, it waits for {awaited}",
-                status.node
-            ))?;
+            let why = match status.role.as_str() {
+                "new" => "its disk is empty",
+                _ => "the record of its last vote is damaged",
+            };
+            let node = status.node;
+            output.line(&format!("{node}: {why}; before it takes part, it waits for {awaited}"))?;
         }
     }
     Ok(())

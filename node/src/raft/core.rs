@@ -219,8 +219,8 @@ impl Raft {
         peers.sort_unstable();
         peers.dedup();
         let has_begun = hard_state != HardState::default() || log.last_index() > 0;
-        let standing = known_standing(standing, has_begun || peers.is_empty(), damaged_last);
-        let asks = matches!(standing, Standing::New | Standing::Founding);
+        let standing = known_standing(standing, (has_begun, peers.is_empty()), damaged_last);
+        let asks = matches!(standing, Standing::New | Standing::Founding | Standing::VoteLost);
         let nonce = rng.split("comparison").next_u64();
         let mut raft = Self {
             config,
@@ -598,11 +598,22 @@ impl Follower {
 
 /// Returns what the replica has to think of its own past. Whoever has a term or an entry has taken
 /// part, so its founding is over, as it is for one who is alone and has nobody to ask.
-fn known_standing(found: Standing, has_begun: bool, lost: Option<SnapshotMeta>) -> Standing {
+fn known_standing(
+    found: Standing,
+    (has_begun, is_alone): (bool, bool),
+    lost: Option<SnapshotMeta>,
+) -> Standing {
     match found {
-        Standing::New | Standing::Founding if has_begun || planted!("R52") => Standing::Whole,
+        Standing::New | Standing::Founding if has_begun || is_alone || planted!("R52") => {
+            Standing::Whole
+        }
         Standing::Filling(_) if lost.is_none() => Standing::Whole,
-        Standing::New | Standing::Founding | Standing::Whole | Standing::Filling(_) => found,
+        Standing::VoteLost if is_alone || planted!("R55") => Standing::Whole,
+        Standing::New
+        | Standing::Founding
+        | Standing::Whole
+        | Standing::Filling(_)
+        | Standing::VoteLost => found,
     }
 }
 

@@ -73,6 +73,8 @@ enum Command {
     Crash(u64),
     /// Crashes a node and gives it an empty disk.
     Exchange(u64),
+    /// Crashes a node and has its disk forget terms, votes and standing.
+    LoseVote(u64),
     /// Starts a node.
     Start(u64),
     /// Takes a snapshot at a node.
@@ -145,6 +147,7 @@ impl Script {
             Command::Heal => self.cuts.clear(),
             Command::Crash(id) => cluster.crash(NodeId(id), 0),
             Command::Exchange(id) => cluster.exchange(NodeId(id)),
+            Command::LoseVote(id) => cluster.lose_vote(NodeId(id)),
             Command::Start(id) => cluster.start(NodeId(id)),
             Command::Snapshot(id) => cluster.snapshot(NodeId(id)),
             Command::Lost(at, of) => cluster.step(NodeId(at), Input::PeerLost { peer: NodeId(of) }),

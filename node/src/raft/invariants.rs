@@ -7,6 +7,7 @@
 use super::core::{Raft, RoleState};
 use super::message::SnapshotMeta;
 use super::ready::HardState;
+use super::standing::Standing;
 use crate::base::Index;
 
 /// What was true after the last step, for what must never go back.
@@ -52,8 +53,9 @@ impl Raft {
             return;
         }
         let (state, last) = (self.hard_state, self.log.last_index());
+        let has_past = state != HardState::default() || last > 0;
         assert!(
-            state == HardState::default() && last == 0 && self.leader.is_none(),
+            self.leader.is_none() && (!has_past || self.standing == Standing::VoteLost),
             "R9: {} is {} with {state:?}, a log to {last}, and follows {:?}",
             self.id(),
             self.standing,

@@ -42,6 +42,8 @@ pub enum Event {
     Damage(u64),
     /// Exchanges the disk of that node for an empty one.
     Exchange,
+    /// Has that disk forget terms, votes and standing.
+    LoseVote,
     /// Starts a node again.
     Start(u64),
     /// Proposes commands at the leader (0) or a node.
@@ -75,6 +77,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (node.clone(), 0..3usize).prop_map(|(node, count)| Event::Crash(node, count)),
         1 => (1..6u64).prop_map(Event::Damage),
         1 => Just(Event::Exchange),
+        1 => Just(Event::LoseVote),
         3 => node.clone().prop_map(Event::Start),
         4 => (node.clone(), 1..5usize).prop_map(|(node, count)| Event::Propose(node, count)),
         3 => node.clone().prop_map(Event::Read),
@@ -181,9 +184,10 @@ fn happen(cluster: &mut Cluster, event: Event) {
         Event::Apply(node, count) => cluster.apply(pick(node), count),
         Event::Crash(node, written) => cluster.crash(pick(node), written),
         // A single voter has nobody to get its entries back from.
-        Event::Damage(_) | Event::Exchange if count == 1 => {}
+        Event::Damage(_) | Event::Exchange | Event::LoseVote if count == 1 => {}
         Event::Damage(entries) => cluster.damage(NodeId(2), entries),
         Event::Exchange => cluster.exchange(NodeId(2)),
+        Event::LoseVote => cluster.lose_vote(NodeId(2)),
         Event::Start(node) => cluster.start(pick(node)),
         Event::Propose(node, count) => cluster.propose_many(leader_or(cluster, node), count),
         Event::Read(node) => cluster.read(leader_or(cluster, node)),
@@ -295,6 +299,7 @@ mod planted {
             "raft.checkquorum_steps_down",
             "raft.commit_waits_for_own_term",
             "raft.follower_needs_snapshot",
+            "raft.lost_vote_is_not_given_again",
             "raft.prevote_refused",
             "raft.read_waits_for_own_term",
             "raft.snapshot_piece_repeated",

@@ -1,4 +1,5 @@
-//! Who has forgotten: the founding of a cluster, and the way back of a disk that was lost.
+//! Who has forgotten: the founding of a cluster, and the way back of a disk that was lost, or of
+//! the last vote on it.
 //!
 //! A replica with an empty disk belongs to a cluster that is new, or it has lost everything: the
 //! entries that it acknowledged, and the votes that it gave. It cannot tell which, nor can the one
@@ -27,6 +28,12 @@
 //! the candidate need not be among them: the new disk would acknowledge an entry in the old term,
 //! and the vote arrive after that and elect a leader without it. Recovery without stable storage
 //! has been published with this hole more than once [Michael '17].
+//!
+//! # A vote that was lost
+//! The log is there, but both records of the last vote are damaged ([`Standing::VoteLost`]). That
+//! replica asks the others as a new one does, and for the same reasons needs all of them, and
+//! enough that are whole. It keeps its log meanwhile. The rest is the same, but for a vote that it
+//! still knows to be of the latest term.
 //!
 //! # A disk that is older than it was
 //! Nothing tells it from a sound one, nor one that lied about a sync. Only a leader to which the
@@ -68,6 +75,8 @@ pub enum Standing {
     Founding,
     /// Its disk was lost, or is older than it was; it may have had everything up to here.
     Filling(SnapshotMeta),
+    /// It may have given a vote that it knows nothing of.
+    VoteLost,
 }
 
 impl Standing {
@@ -84,6 +93,7 @@ impl fmt::Display for Standing {
             Self::New => f.write_str("new"),
             Self::Founding => f.write_str("founding"),
             Self::Filling(last) => write!(f, "filling to {last}"),
+            Self::VoteLost => f.write_str("without its vote"),
         }
     }
 }
@@ -212,19 +222,21 @@ impl Raft {
         };
         comparison.answers.insert(from, answer);
         match self.standing {
-            Standing::New => self.weigh_as_new(),
+            Standing::New | Standing::VoteLost => self.weigh_loss(),
             Standing::Founding => self.weigh_as_founding(),
             Standing::Whole | Standing::Filling(_) => {}
         }
     }
 
-    fn weigh_as_new(&mut self) {
+    /// Takes part again, once it is known what can have been lost at most.
+    fn weigh_loss(&mut self) {
         let (nodes, peers) = (self.peers.len() + 1, self.peers.len());
         let Some(comparison) = &self.comparison else { return };
         if comparison.answers.len() < peers {
             return;
         }
-        if comparison.count(Standing::is_beginning) == peers {
+        let is_new = self.standing == Standing::New;
+        if is_new && comparison.count(Standing::is_beginning) == peers {
             probe!("raft.founding");
             self.set_standing(Standing::Founding);
             self.ask_again(Duration::ZERO);
@@ -237,14 +249,24 @@ impl Raft {
             probe!("raft.too_many_disks_are_new");
             return;
         }
-        probe!("raft.lost_disk_is_filled");
+        if is_new {
+            probe!("raft.lost_disk_is_filled");
+        } else {
+            probe!("raft.lost_vote_is_not_given_again");
+        }
         let (term, last) = comparison.latest();
         self.comparison = None;
         if term > self.term() {
-            // In that one it may have voted.
-            let vote = Some(self.id()).filter(|_| !planted!("R53"));
-            self.hard_state = HardState { term, vote };
+            self.hard_state = HardState { term, vote: None };
         }
+        if self.hard_state.vote.is_none() && self.term() > 0 && !planted!("R53") {
+            // In that one it may have voted.
+            self.hard_state.vote = Some(self.id());
+        }
+        let last = match self.damaged_last {
+            Some(own) if (own.term, own.index) > (last.term, last.index) => own,
+            Some(_) | None => last,
+        };
         self.damaged_last = Some(last);
         self.set_standing(Standing::Filling(last));
         self.reset_election_timer();

@@ -15,7 +15,7 @@
 //!   core votes as if it still had that entry, and does not campaign until its log has caught up.
 //!
 //! A hard state is written twice, so that one damaged place never loses it. If both copies may be
-//! lost, the node cannot know whom it voted for, and does not start.
+//! lost, the node cannot know whom it voted for, and must ask the others before it votes again.
 
 use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECOVERED, KIND_STANDING};
 use crate::base::{Index, Term};
@@ -26,14 +26,9 @@ use crate::storage::wal;
 /// Rebuilds the core's state from the log and the position of the tables.
 ///
 /// # Errors
-/// [`ReplayError::Decode`]: a record with a good checksum does not decode, so a foreign program
-/// wrote it. [`ReplayError::VoteLost`]: the node may have voted and cannot know for whom.
-pub fn replay(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Recovered, ReplayError> {
-    let replay = read(log, durable)?;
-    if replay.vote_lost {
-        return Err(ReplayError::VoteLost);
-    }
-    Ok(replay.finish())
+/// A record with a good checksum does not decode, so a foreign program wrote it.
+pub fn replay(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Recovered, DecodeError> {
+    Ok(read(log, durable)?.finish())
 }
 
 /// Returns the entries after the tables, and how far the log may have gone if some are lost;
@@ -94,17 +89,6 @@ fn decode_entry(payload: &[u8]) -> Result<Entry, DecodeError> {
         return Ok(entry);
     }
     Err(DecodeError::Malformed(format!("log entry of index {}", entry.index)))
-}
-
-/// Why the log cannot be replayed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReplayError {
-    /// A record is none of ours.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// Both copies of a vote may be lost: voting again could elect two leaders of one term.
-    #[error("the record of the last vote is damaged in both of its copies")]
-    VoteLost,
 }
 
 #[derive(Default)]
@@ -264,7 +248,14 @@ impl Replay {
             Standing::Founding => {
                 crate::probe!("recovery.is_founding");
             }
-            Standing::Whole | Standing::New => {}
+            Standing::Whole | Standing::New | Standing::VoteLost => {}
+        }
+        if self.vote_lost {
+            crate::probe!("recovery.vote_is_lost");
+            // A log of which nothing is left is no better than an empty disk.
+            let has_past = recovered.last() != SnapshotMeta::default()
+                || recovered.hard_state != HardState::default();
+            recovered.standing = if has_past { Standing::VoteLost } else { Standing::New };
         }
         recovered
     }

@@ -274,7 +274,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let awaited = self.core.awaited();
         if awaited != self.awaited {
             if let Some(awaited) = &awaited {
-                warn!(node = %self.config.node, "the disk is empty: waits for {awaited}");
+                let standing = self.core.standing();
+                warn!(node = %self.config.node, %standing, "waits for {awaited}");
             } else {
                 info!(node = %self.config.node, "takes part");
             }
@@ -544,6 +545,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn status(&self) -> Status {
         let role = match self.core.standing() {
             Standing::New | Standing::Founding => "new".to_owned(),
+            Standing::VoteLost => "recovering".to_owned(),
             Standing::Whole | Standing::Filling(_) if self.core.is_recovering() => {
                 "recovering".to_owned()
             }

@@ -13,7 +13,7 @@ use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{KIND_RECOVERED, LogQueue, LogTask, vote_record};
-use super::recovery::{self, ReplayError};
+use super::recovery;
 use super::saving::Saving;
 use super::shell::{FlushProgress, Replica};
 use super::stalls::Stalls;
@@ -74,13 +74,6 @@ pub enum StartError {
         /// What is damaged.
         what: String,
     },
-    /// Voting again could elect two leaders of one term.
-    #[error(
-        "the record of this node's last vote is damaged in both of its copies, so it must not \
-         vote again from this directory; nothing was changed. While all other nodes run, start it \
-         with an empty directory: they give it everything back"
-    )]
-    VoteLost,
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
@@ -100,7 +93,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let options = wal::Options { segment_bytes: config.wal_segment_bytes };
         let (mut writer, log_recovery) = wal::open(disk, WAL_DIR, options).await?;
         let durable = meta(tables.applied);
-        let mut recovered = recovery::replay(&log_recovery, durable).map_err(explain_replay)?;
+        let mut recovered = recovery::replay(&log_recovery, durable).map_err(foreign_record)?;
         if let Some(damage) = &tables.damage {
             recovered.lack(lost_state(damage, &recovered));
         }
@@ -207,13 +200,6 @@ pub(super) fn foreign_record(error: DecodeError) -> StartError {
     })
 }
 
-fn explain_replay(error: ReplayError) -> StartError {
-    match error {
-        ReplayError::Decode(error) => foreign_record(error),
-        ReplayError::VoteLost => StartError::VoteLost,
-    }
-}
-
 /// Returns how far a damaged state may have reached. If even that is lost, the log tells: it is
 /// cut only behind what is in tables, and never to nothing.
 fn lost_state(damage: &Damage, recovered: &Recovered) -> SnapshotMeta {
@@ -238,6 +224,13 @@ fn report_damage(
     }
     if let Some(damage) = damaged_state {
         warn!(node = %config.node, ?damage, "the stored state is damaged, and left aside");
+    }
+    if recovered.standing == Standing::VoteLost {
+        warn!(
+            node = %config.node,
+            "the record of the last vote is damaged in both of its copies: asking all other nodes \
+             before voting again"
+        );
     }
     if recovered.damaged_last.is_none() {
         return Ok(());

@@ -126,6 +126,8 @@ pub struct Restart {
     pub term: Term,
     /// The vote.
     pub vote: Option<NodeId>,
+    /// Whether it says that there may have been a later term or vote.
+    pub vote_lost: bool,
     /// Snapshot and log.
     pub log: Log,
     /// Index of the state that the state machine starts from.
@@ -312,6 +314,10 @@ impl Invariants {
             prev = stamp.term;
         }
         self.state_machine_safety.observe_restored(at, node, restart.applied, restart.hash)?;
+        if restart.vote_lost {
+            self.term_monotonic.observe_loss(node, hard_state, restart.applied);
+            return Ok(());
+        }
         self.term_monotonic.observe_restart(at, node, hard_state, restart.applied)
     }
 

@@ -13,6 +13,9 @@
 //! accepted append. A *request* for votes is no promise: only the candidate's own vote, once
 //! counted, is.
 //!
+//! Who says that the record of its vote is damaged need not remember. Its promises are remembered
+//! here, and the next time that it votes it had better find out.
+//!
 //! **What is skipped.** The commit index after a restart: it is volatile.
 
 use std::collections::BTreeMap;
@@ -125,8 +128,20 @@ impl TermMonotonic {
             );
             return broken("term_monotonic", at, what);
         }
-        *seen = Seen { term, vote, commit: applied, applied, ..*seen };
+        self.observe_loss(node, (term, vote), applied);
         Ok(())
+    }
+
+    /// Takes note that `node` restarted with this term and vote, its state at index `applied`, and
+    /// that it need not remember what it promised.
+    pub fn observe_loss(
+        &mut self,
+        node: NodeId,
+        (term, vote): (Term, Option<NodeId>),
+        applied: Index,
+    ) {
+        let seen = self.nodes.entry(node).or_default();
+        *seen = Seen { term, vote, commit: applied, applied, ..*seen };
     }
 
     /// Takes note that the disk of `node` was destroyed on purpose: it is as good as new.

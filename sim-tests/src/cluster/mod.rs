@@ -19,9 +19,7 @@ use mangrove::dynamo::{self, Placement};
 use mangrove::env::Env as _;
 use mangrove::raft::{Recovered, SnapshotMeta};
 use mangrove::replica::recovery::replay;
-use mangrove::replica::{
-    Masterless, NodeConfig, Replication, STATE_DIR, StartError, SyncPolicy, WAL_DIR,
-};
+use mangrove::replica::{Masterless, NodeConfig, Replication, STATE_DIR, SyncPolicy, WAL_DIR};
 use mangrove::server;
 use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::wal;
@@ -79,8 +77,6 @@ struct Processes {
     recovering: BTreeMap<u64, bool>,
     /// How often a node stopped by itself.
     stop_count: u64,
-    /// Nodes that have lost their last vote and said so: they may halt.
-    votes_lost: BTreeMap<u64, bool>,
 }
 
 /// See the [module](self).
@@ -175,12 +171,6 @@ impl Cluster {
         self.lock().stop_count
     }
 
-    /// Tells whether a node may stay away after healing: an fsync lied to it, it has lost the
-    /// record of its last vote, and it refuses to vote again. It may halt, and it must not lie.
-    pub fn may_halt(&self, node: u64) -> bool {
-        self.lied_to.contains_key(&node) && self.lock().votes_lost.contains_key(&node)
-    }
-
     /// Returns which disks have lost something so far.
     pub fn atlas(&self) -> &Atlas {
         &self.atlas
@@ -222,20 +212,14 @@ impl Cluster {
             let started = server::start_observed(env, config, observer).await;
             let lock = || processes.lock().unwrap_or_else(PoisonError::into_inner);
             lock().recovering.remove(&node);
-            let (ended, vote_lost) = match started {
-                Ok(node) => (node.stopped().await.to_string(), false),
-                Err(error) => {
-                    let vote_lost = matches!(error, StartError::VoteLost);
-                    (format!("cannot start: {error}"), vote_lost)
-                }
+            let ended = match started {
+                Ok(node) => node.stopped().await.to_string(),
+                Err(error) => format!("cannot start: {error}"),
             };
             world.trace(Some(host), "ended", (0, 0), || ended.clone());
             let mut processes = lock();
             processes.ended.insert(node, ended);
             processes.stop_count += 1;
-            if vote_lost {
-                processes.votes_lost.insert(node, true);
-            }
         };
         self.world.start(host, main).await;
     }
@@ -344,7 +328,7 @@ impl Cluster {
             self.undo_one(undo).await;
         }
         if let Some((node, index)) = self.refilling
-            && (self.watch.commit_of(NodeId(node)) >= index || self.may_halt(node))
+            && self.watch.commit_of(NodeId(node)) >= index
         {
             self.refilling = None;
             self.lying = false;
@@ -444,11 +428,10 @@ impl Cluster {
             && self.toppling.is_none()
     }
 
-    /// Tells whether every node runs that can. One may have stopped for a fault from before the
-    /// healing, and what was last seen of it is no news.
+    /// Tells whether every node runs. One may have stopped for a fault from before the healing,
+    /// and what was last seen of it is no news.
     pub fn all_run(&self) -> bool {
-        let ended = self.lock().ended.len();
-        ended == 0 && self.nodes().all(|node| !self.is_down(node) || self.may_halt(node))
+        self.lock().ended.is_empty() && self.down.is_empty()
     }
 
     /// Tells whether the next leader is to die.
@@ -482,8 +465,6 @@ impl Cluster {
             let env = self.disk_at_worst(node);
             let recovered = match recovered_from_disk(&env).await {
                 Ok(recovered) => recovered,
-                // It was lied to, and halts rather than voting twice: see `may_halt`.
-                Err(_) if self.lied_to.contains_key(&node) => Recovered::default(),
                 Err(what) => {
                     let what = format!("the disk of node {node} cannot be recovered: {what}");
                     let at = u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX);

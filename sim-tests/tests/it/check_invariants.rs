@@ -165,6 +165,12 @@ fn term_monotonic_regressions_are_accused() {
     let twice = [(1, promise(3, 2)), (1, restart(3, Some(2), &[])), (1, promise(3, 1))];
     assert_eq!(told(&twice), monotonic, "two votes left");
     assert_eq!(told(&[(1, promise(3, 2)), (1, Wiped), (1, restart(0, None, &[]))]), None, "wiped");
+    let loss = Observation::Restart(Box::new(Restart { vote_lost: true, ..Restart::default() }));
+    assert_eq!(told(&[(1, promise(3, 2)), (1, loss.clone())]), None, "it says so");
+    let again = [(1, promise(3, 2)), (1, loss.clone()), (1, promise(3, 1))];
+    assert_eq!(told(&again), monotonic, "it votes again all the same");
+    let kept = [(1, promise(3, 2)), (1, loss), (1, restart(2, None, &[]))];
+    assert_eq!(told(&kept), monotonic, "it did not find out");
     let progress = |commit: u64, applied: u64| (1, Progress { commit, applied });
     assert_eq!(told(&[progress(2, 1), progress(2, 2), progress(3, 2)]), None);
     assert_eq!(told(&[progress(2, 1), progress(1, 1)]), monotonic, "commit falls");

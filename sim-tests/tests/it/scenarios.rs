@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use mangrove::base::NodeId;
 use mangrove::replica::WAL_DIR;
 use mangrove::storage::wal;
 use sim_tests::bugs;
 use sim_tests::nemesis::{Action, Weather};
 use sim_tests::options::{FaultClasses, Options, Tuning};
 use sim_tests::run::{Report, Scene, direct};
-use sim_tests::world::Record;
+use sim_tests::world::{Host, Record};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
@@ -170,6 +171,14 @@ async fn votes_of(scene: &Scene, node: u64) -> Vec<u64> {
     places
 }
 
+/// Has a byte of a node's only segment rot.
+fn rot_in_log(scene: &Scene, host: Host, offset: u64) {
+    let files = scene.world.files(host);
+    let log = files.iter().find(|file| file.path.starts_with("wal/0"));
+    let Some(log) = log else { panic!("no segment among {files:?}") };
+    scene.world.rot_at(host, log, offset);
+}
+
 /// The accident (seed 81006669, storage): the log went on behind a vote of which one copy had
 /// rotted, and much later the other one did. Such a node must not vote again, and stayed away for
 /// ever; now it says the vote again as soon as it finds one copy alone.
@@ -184,14 +193,39 @@ fn vote_outlasts_the_rot_of_one_copy_after_the_other() {
         scene.pass(1000 * MS).await;
         let votes = votes_of(scene, node).await;
         for copy in votes.iter().rev().take(2) {
-            let files = scene.world.files(host);
-            let log = files.iter().find(|file| file.path.starts_with("wal/0")).unwrap();
-            scene.world.rot_at(host, log, copy + 20);
+            rot_in_log(scene, host, copy + 20);
             scene.perform(Action::Crash { node, while_busy: false, down: 50 * MS }).await;
             scene.pass(1000 * MS).await;
         }
     });
     assert_eq!(hits(&report, "replica.vote_is_said_again"), 1, "{:?}", report.probes);
+}
+
+/// The accident (seed 610001161, storage): a node that had lost the record of its last vote stayed
+/// away for ever. Now it asks the others what it may have promised.
+#[test]
+fn node_whose_last_vote_rots_in_both_copies_takes_part_once_all_others_have_answered() {
+    let mut options = busy(33);
+    options.tuning.wal_segment_bytes = 1 << 20;
+    options.tuning.flush_log_bytes = 1 << 20;
+    let report = holds(&options, async |scene| {
+        let leader = scene.leader().await;
+        let node = follower_of(leader);
+        let host = scene.cluster.server(node);
+        scene.pass(1000 * MS).await;
+        for copy in votes_of(scene, node).await.iter().rev().take(2) {
+            rot_in_log(scene, host, copy + 20);
+        }
+        scene.perform(Action::Crash { node, while_busy: false, down: 50 * MS }).await;
+        scene.perform(between(leader, node, 2000 * MS)).await;
+        scene.pass(1500 * MS).await;
+        let status = scene.cluster.watch().applied();
+        let (own, all) = (status[&NodeId(node)], scene.cluster.watch().commit_max());
+        assert!(own < all, "it has applied {own} of {all} without the leader's answer");
+        scene.pass(2000 * MS).await;
+    });
+    assert_eq!(hits(&report, "recovery.vote_is_lost"), 1, "{:?}", report.probes);
+    assert_eq!(hits(&report, "raft.lost_vote_is_not_given_again"), 1, "{:?}", report.probes);
 }
 
 /// Lets the tables of a follower rot in the midst of a run.

@@ -118,7 +118,7 @@ impl Disk {
     pub(super) fn holds(&self, index: Index, term: Term) -> bool {
         let lost = match self.standing {
             Standing::Filling(last) => (last.term, last.index),
-            Standing::New => (Term::MAX, Index::MAX),
+            Standing::New | Standing::VoteLost => (Term::MAX, Index::MAX),
             Standing::Whole | Standing::Founding => (0, 0),
         };
         self.snapshot.index >= index
@@ -267,6 +267,18 @@ impl Cluster {
     pub(super) fn exchange(&mut self, id: NodeId) {
         self.crash(id, 0);
         self.node_mut(id).disk = Disk { standing: Standing::New, ..Disk::default() };
+    }
+
+    /// Stops a node, and has its disk forget all records of terms, votes and standing: what is left
+    /// is what its log tells.
+    pub(super) fn lose_vote(&mut self, id: NodeId) {
+        self.crash(id, 0);
+        let disk = &mut self.node_mut(id).disk;
+        let recovered = disk.recovered();
+        let last = recovered.last();
+        disk.hard_state = HardState { term: last.term, vote: None };
+        let has_past = last.index > 0;
+        disk.standing = if has_past { Standing::VoteLost } else { Standing::New };
     }
 
     /// Gives a node an input and carries out what it wants, as far as that is just queueing.

@@ -151,13 +151,14 @@ fn propose(token: u64) -> Input {
 #[cfg(feature = "testing")]
 #[test]
 fn planted_bugs_break_the_staged_scenarios() {
-    let scenarios: [(&str, fn()); 6] = [
+    let scenarios: [(&str, fn()); 7] = [
         ("R2", beyond::vote_is_remembered_across_a_restart),
         ("R7", beyond::figure_8),
         ("R26", snapshot::snapshot_older_than_the_commit_index_is_not_installed),
         ("R52", standing::new_disk_elects_nobody_who_lacks_what_the_lost_one_had),
         ("R53", standing::vote_given_before_the_disk_was_lost_is_not_given_again),
         ("R54", standing::leader_tells_a_follower_what_its_disk_has_forgotten),
+        ("R55", standing::vote_whose_record_was_lost_is_not_given_again),
     ];
     for (code, scenario) in scenarios {
         crate::base::planted::turn_on(Some(code));

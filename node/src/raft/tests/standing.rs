@@ -175,6 +175,56 @@ fn follower_that_is_told_what_it_lost_has_no_vote_left_in_the_term() {
     assert_eq!((lone.raft.standing(), lone.raft.is_recovering()), (Standing::Whole, false));
 }
 
+/// Starts n1 with a log of the given terms, in that state, and its last vote lost.
+fn start_without_vote(terms: &[Term], hard_state: HardState) -> (Lone, u64) {
+    let standing = Standing::VoteLost;
+    let entries = entries(1, terms);
+    let mut lone =
+        Lone::recovered(Recovered { hard_state, entries, standing, ..Recovered::default() });
+    let asked = lone.expire().send;
+    let [(N2, Message::Compare { nonce }), (N3, Message::Compare { .. })] = asked[..] else {
+        panic!("{asked:?}")
+    };
+    (lone, nonce)
+}
+
+#[test]
+pub(super) fn vote_whose_record_was_lost_is_not_given_again() {
+    let (mut lone, nonce) = start_without_vote(&[1, 1, 4], HardState { term: 4, vote: None });
+    lone.receive(N2, standing(5, nonce, Standing::Whole, (4, 4)));
+    assert_eq!(lone.receive(N2, vote(6, (4, 4))), [], "n3 has not answered");
+    assert_eq!(lone.raft.awaited(), Some(Awaited::Answers(vec![N3])));
+    lone.receive(N3, standing(4, nonce, Standing::Whole, (3, 4)));
+    assert_eq!(lone.raft.standing(), Standing::Filling(SnapshotMeta { index: 4, term: 4 }));
+    assert_eq!(lone.raft.hard_state(), HardState { term: 5, vote: Some(N1) });
+    assert_eq!(lone.receive(N2, vote(5, (4, 4))), [(N2, vote_reply(5, false))], "perhaps N3's");
+    assert_eq!(lone.receive(N3, vote(6, (3, 4))), [(N3, vote_reply(6, false))], "it lacks 4@4");
+    lone.receive(N2, append(6, (3, 4), &[4], 0));
+    assert_eq!((lone.raft.standing(), lone.raft.is_recovering()), (Standing::Whole, false));
+}
+
+#[test]
+fn node_whose_vote_was_lost_keeps_its_log_and_a_vote_of_the_latest_term() {
+    let known = HardState { term: 5, vote: Some(N2) };
+    let (mut lone, nonce) = start_without_vote(&[1, 4, 4], known);
+    for peer in [N2, N3] {
+        lone.receive(peer, standing(5, nonce, Standing::Whole, (2, 1)));
+    }
+    assert_eq!((lone.raft.standing(), lone.raft.hard_state()), (Standing::Whole, known));
+    assert_eq!(lone.terms(), [1, 4, 4]);
+    assert_eq!(lone.receive(N2, vote(5, (3, 4))), [(N2, vote_reply(5, true))], "as before");
+}
+
+#[test]
+fn node_whose_vote_was_lost_founds_nothing() {
+    let (mut lone, nonce) = start_without_vote(&[1], HardState { term: 1, vote: None });
+    for peer in [N2, N3] {
+        lone.receive(peer, standing(0, nonce, Standing::New, (0, 0)));
+    }
+    assert_eq!(lone.raft.standing(), Standing::VoteLost);
+    assert_eq!(lone.raft.awaited(), Some(Awaited::WholeDisk(vec![N2, N3])));
+}
+
 #[test]
 fn new_disk_keeps_silent_while_too_few_others_are_whole() {
     let (mut lone, nonce) = start_as_new();
