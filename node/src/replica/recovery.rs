@@ -195,9 +195,14 @@ impl Replay {
     }
 
     /// Goes on where an earlier recovery went on: what it kept is kept, and what was lost before
-    /// stays lost, but can have replaced nothing that was written since.
+    /// stays lost, but can have replaced nothing that was written since. What it did not keep, as
+    /// entries after lost tables, it had to remember, and so has this one.
     fn recovered(&mut self, kept: SnapshotMeta) {
         self.settle_lost();
+        if self.last().index > kept.index {
+            crate::probe!("recovery.kept_less_before");
+            self.note_damage(self.last());
+        }
         self.truncate_after(kept.index);
     }
 
@@ -425,6 +430,25 @@ mod tests {
         let recovered = replay.finish();
         assert_eq!(recovered.entries.len(), 8);
         assert_eq!(recovered.damaged_last, None);
+    }
+
+    /// Found by the swarm (storage seed 610006475): the tables were lost, so the entries after them
+    /// were of no use, and a record in a hole of the log made the start say that it kept nothing.
+    /// The next one took those entries for replaced, and voted for a leader that lacked them.
+    #[test]
+    fn entries_after_lost_tables_are_remembered_at_every_start() {
+        let lost = |rest: std::ops::Range<Index>| {
+            let mut replay = after(SnapshotMeta::default());
+            (40..=41).for_each(|index| replay.entry(entry(index, 2)));
+            replay.recovered(meta(0, 0));
+            replay.recovered(meta(0, 0));
+            rest.for_each(|index| replay.entry(entry(index, 2)));
+            replay.finish()
+        };
+        assert_eq!(lost(0..0).damaged_last, Some(meta(41, 2)));
+        assert_eq!(lost(1..41).damaged_last, Some(meta(41, 2)));
+        assert_eq!(lost(1..42).damaged_last, None, "they are there again");
+        assert_eq!(indexes(&lost(1..42)).len(), 41);
     }
 
     #[test]
