@@ -13,6 +13,7 @@
 //!   have replaced any of the `n` positions before it: those and everything after are dropped;
 //! - the highest (term, index) that the log may have held is remembered as `damaged_last`. The
 //!   core votes as if it still had that entry, and does not campaign until its log has caught up.
+//!   The start says so to the log, as *filling*, for what tells of it now need not be there later.
 //!
 //! A hard state is written twice, so that one damaged place never loses it. If both copies may be
 //! lost, the node cannot know whom it voted for, and must ask the others before it votes again.

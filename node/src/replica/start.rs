@@ -104,7 +104,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             recovered.standing = Standing::New;
         }
         report_damage(&config, &log_recovery, tables.damage.as_ref(), &recovered)?;
-        prepare_log(&mut writer, &log_recovery, &recovered).await?;
+        prepare_log(&mut writer, &log_recovery, &mut recovered).await?;
         let machine = Machine::restore(tree, &tables.extra, config.sessions_max)?;
         let now = env.now();
         observer.on_start(now, &recovered, machine.trail());
@@ -254,12 +254,27 @@ fn report_damage(
     Ok(())
 }
 
+/// Takes a replica that lacks something for one that is being filled; tells whether its log does
+/// not say so yet.
+fn note_lack(recovered: &mut Recovered) -> bool {
+    let Some(last) = recovered.damaged_last else { return false };
+    match recovered.standing {
+        Standing::Whole | Standing::Filling(_) => {
+            let filling = Standing::Filling(last);
+            std::mem::replace(&mut recovered.standing, filling) != filling
+        }
+        // It takes part only once it knows how much it may lack.
+        Standing::New | Standing::Founding | Standing::VoteLost => false,
+    }
+}
+
 /// Has the log say what it must before anything new comes into it.
 async fn prepare_log<D: Disk>(
     writer: &mut wal::Writer<D>,
     found: &wal::Recovery,
-    recovered: &Recovered,
+    recovered: &mut Recovered,
 ) -> Result<(), StorageError> {
+    let standing_is_news = note_lack(recovered);
     let standing = Some(recovered.standing).filter(|standing| *standing != Standing::Whole);
     let vote = vote_record(&recovered.hard_state, standing);
     if recovered.hard_state != raft::HardState::default() {
@@ -270,14 +285,15 @@ async fn prepare_log<D: Disk>(
         let kept = recovered.last();
         writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
     }
-    if !found.is_newest_critical_whole() {
+    if standing_is_news || !found.is_newest_critical_whole() {
         say_vote_again(writer, &vote).await?;
     }
     Ok(())
 }
 
-/// Writes the hard state once more, because one of its copies is lost and the next rotten sector
-/// could take the other, and with it this node's right to vote.
+/// Writes the hard state once more: because it was not known before what the replica lacks, and
+/// what tells of that may be gone at the next start; or because one of its copies is lost and the
+/// next rotten sector could take the other, and with it what this node may have promised.
 async fn say_vote_again<D: Disk>(
     writer: &mut wal::Writer<D>,
     vote: &wal::Record,
@@ -307,5 +323,26 @@ fn core_config(config: &NodeConfig) -> raft::Config {
         append_entries_max: config.append_entries_max,
         snapshot_chunk_bytes: config.snapshot_chunk_bytes,
         ..raft::Config::new(config.node, voters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lack_is_written_down_when_it_is_found_and_when_it_grows() {
+        let meta = |index| SnapshotMeta { index, term: 2 };
+        let mut recovered = Recovered::default();
+        assert!(!note_lack(&mut recovered), "it lacks nothing");
+        for index in [7, 9] {
+            recovered.damaged_last = Some(meta(index));
+            assert!(note_lack(&mut recovered), "{index}");
+            assert_eq!(recovered.standing, Standing::Filling(meta(index)));
+            assert!(!note_lack(&mut recovered), "{index} is known");
+        }
+        recovered.standing = Standing::VoteLost;
+        assert!(!note_lack(&mut recovered));
+        assert_eq!(recovered.standing, Standing::VoteLost, "it asks the others first");
     }
 }
