@@ -13,8 +13,8 @@ use mangrove::codec;
 use mangrove::dynamo::{self, Dynamo, PersistId, Record};
 use mangrove::kv::{Command, CommandReply};
 use mangrove::raft::{
-    AppendOutcome, Entry, EntryKind, Input, Message, Raft, Ready, Recovered, Role, SnapshotMeta,
-    Standing,
+    self, AppendOutcome, Entry, EntryKind, Input, Message, Raft, Ready, Recovered, Role,
+    SnapshotMeta, Standing,
 };
 use mangrove::replica::Observer;
 
@@ -63,6 +63,8 @@ struct NodeState {
     applied: Index,
     commit: Index,
     damaged: bool,
+    /// The others have told the node what it has forgotten, and its disk says so.
+    knows_lack: bool,
     /// Hints that the node has dropped in this life, as it says; masterless mode.
     hints_dropped: u64,
 }
@@ -123,6 +125,12 @@ impl Watch {
         self.lock().nodes.get(&node).is_some_and(|state| state.damaged)
     }
 
+    /// Tells whether a node that has lost what it was told to be durable has heard from the others
+    /// what that was, for good.
+    pub fn knows_lack(&self, node: NodeId) -> bool {
+        self.lock().nodes.get(&node).is_some_and(|state| state.knows_lack)
+    }
+
     /// Returns how many hints a node says that it has dropped.
     pub fn hints_dropped(&self, node: NodeId) -> u64 {
         self.lock().nodes.get(&node).map_or(0, |state| state.hints_dropped)
@@ -143,7 +151,7 @@ impl Watch {
     /// Notes that a node has lost what it was told to be durable, so it cannot keep its promises.
     pub fn set_amnesic(&self, node: NodeId) {
         if let Some(state) = self.lock().nodes.get_mut(&node) {
-            state.commit = 0;
+            (state.commit, state.knows_lack) = (0, false);
         }
         self.observe(node, &Observation::Wiped);
     }
@@ -187,6 +195,10 @@ pub struct NodeWatch {
     host: Host,
     role: Option<Role>,
     term: Term,
+    /// How it stands, as its disk says.
+    standing: Standing,
+    /// The request that holds what the others have told it that it lacks, if that is under way.
+    told: Option<raft::PersistId>,
     /// Whether somebody keeps a log.
     is_logged: bool,
     /// What the log was told last of how the node is.
@@ -197,8 +209,17 @@ impl NodeWatch {
     /// Watches a process of `node`.
     pub fn new(watch: &Arc<Watch>, node: NodeId, host: Host) -> Self {
         let is_logged = watch.world.is_logged();
-        let status = Vec::new();
-        Self { watch: Arc::clone(watch), node, host, role: None, term: 0, is_logged, status }
+        Self {
+            watch: Arc::clone(watch),
+            node,
+            host,
+            role: None,
+            term: 0,
+            standing: Standing::Whole,
+            told: None,
+            is_logged,
+            status: Vec::new(),
+        }
     }
 
     /// Tells the log what the core sends.
@@ -282,8 +303,10 @@ impl Observer for NodeWatch {
             )
         });
         self.with(|node| {
-            *node = NodeState { applied, damaged: node.damaged, ..NodeState::default() };
+            let NodeState { damaged, knows_lack, .. } = *node;
+            *node = NodeState { applied, damaged, knows_lack, ..NodeState::default() };
         });
+        self.standing = recovered.standing;
         self.observe(&Observation::Restart(Box::new(Restart {
             term: recovered.hard_state.term,
             vote: recovered.hard_state.vote,
@@ -305,10 +328,14 @@ impl Observer for NodeWatch {
             Input::SnapshotTaken { meta } => {
                 self.observe(&Observation::Snapshot { index: meta.index, term: meta.term });
             }
+            Input::Persisted { through } => {
+                if self.told.take_if(|told| *told <= *through).is_some() {
+                    self.with(|node| node.knows_lack = true);
+                }
+            }
             Input::PeerLost { .. }
             | Input::Propose { .. }
             | Input::Read { .. }
-            | Input::Persisted { .. }
             | Input::Applied { .. }
             | Input::SnapshotData { .. }
             | Input::SnapshotStored { .. }
@@ -322,6 +349,12 @@ impl Observer for NodeWatch {
         let hard_state = Observation::HardState { term: hard_state.term, vote: hard_state.vote };
         self.report().observe(&hard_state);
         self.on_role(core);
+        if let Some(persist) = &ready.persist
+            && let Some(filling @ Standing::Filling(_)) = persist.standing
+            && filling != self.standing
+        {
+            (self.standing, self.told) = (filling, Some(persist.id));
+        }
         let mut report = self.report();
         for entry in ready.persist.iter().flat_map(|persist| &persist.entries) {
             report.observe(&Observation::Append {

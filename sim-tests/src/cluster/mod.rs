@@ -93,7 +93,8 @@ pub struct Cluster {
     paused: BTreeMap<u64, bool>,
     rot: Rng,
     lying: bool,
-    /// The node that was lied to, and the entry up to which the others must refill it.
+    /// The node that was lied to, and the entry up to which the others must refill it, or tell it
+    /// that it lacks something.
     refilling: Option<(u64, Index)>,
     lied_to: BTreeMap<u64, bool>,
     /// Nodes that have got a new disk.
@@ -328,7 +329,7 @@ impl Cluster {
             self.undo_one(undo).await;
         }
         if let Some((node, index)) = self.refilling
-            && self.watch.commit_of(NodeId(node)) >= index
+            && (self.watch.commit_of(NodeId(node)) >= index || self.watch.knows_lack(NodeId(node)))
         {
             self.refilling = None;
             self.lying = false;
@@ -375,8 +376,9 @@ impl Cluster {
                 self.watch.set_amnesic(NodeId(node));
                 self.atlas.note_unnoticed(node);
                 self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
-                // What it has lost is only on the others now: the world stays quiet until they
-                // have given it back. One more fault would be too many for any protocol.
+                // What it has lost is only on the others now, and it does not know of it: the
+                // world stays quiet until they have told it so, or given it back. One more fault
+                // would be too many for any protocol.
                 if self.options.masterless.is_none() {
                     self.refilling = Some((node, self.watch.commit_max()));
                 } else {
