@@ -273,13 +273,23 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         let awaited = self.core.awaited();
         if awaited != self.awaited {
-            if let Some(awaited) = &awaited {
-                let standing = self.core.standing();
-                warn!(node = %self.config.node, %standing, "waits for {awaited}");
-            } else {
-                info!(node = %self.config.node, "takes part");
-            }
+            self.say_awaited(awaited.as_ref());
             self.awaited = awaited;
+        }
+    }
+
+    /// Logs what the replica waits for before it takes part.
+    fn say_awaited(&self, awaited: Option<&Awaited>) {
+        let (node, standing) = (self.config.node, self.core.standing());
+        match awaited {
+            None => info!(%node, "takes part"),
+            // As at the first start of any cluster.
+            Some(awaited @ (Awaited::Answers(_) | Awaited::Founding(_))) => {
+                info!(%node, %standing, "waits for {awaited}");
+            }
+            Some(awaited @ Awaited::WholeDisk(_)) => {
+                warn!(%node, %standing, "waits for {awaited}");
+            }
         }
     }
 

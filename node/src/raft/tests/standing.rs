@@ -84,16 +84,26 @@ fn founding_is_remembered_by_those_who_start_again() {
     assert!(cluster.ids().into_iter().all(|id| standing_of(&cluster, id) == Standing::Whole));
 }
 
+/// A cluster in which the leader and one follower, which are returned, have committed an entry that
+/// the third has not heard of.
+fn committed_beside_a_stale_follower() -> (Cluster, NodeId, NodeId) {
+    let mut cluster = Cluster::new(3, 1, |_, _| {});
+    cluster.run(Duration::from_secs(2), |_, _| false);
+    let Some(leader) = cluster.leader() else { panic!("nobody leads") };
+    let (follower, stale) = (NodeId(leader.0 % 3 + 1), NodeId((leader.0 + 1) % 3 + 1));
+    cluster.propose(leader);
+    cluster.run(Duration::from_millis(200), |from, to| from == stale || to == stale);
+    let last = |id| cluster.node(id).raft().last_index();
+    assert_eq!(cluster.node(leader).raft().commit_index(), last(follower));
+    assert_eq!(last(stale) + 1, last(follower), "the third has it, too");
+    (cluster, leader, follower)
+}
+
 /// The leader and one follower have committed something, and the follower loses its disk. Without
 /// the leader it and the third are a majority, of which neither has it.
 #[test]
 pub(super) fn new_disk_elects_nobody_who_lacks_what_the_lost_one_had() {
-    let mut cluster = Cluster::new(3, 1, |_, _| {});
-    cluster.run(Duration::from_secs(2), |_, _| false);
-    let Some(leader) = cluster.leader() else { panic!("nobody leads") };
-    let (loser, stale) = (NodeId(leader.0 % 3 + 1), NodeId((leader.0 + 1) % 3 + 1));
-    cluster.propose(leader);
-    cluster.run(Duration::from_millis(200), |from, to| from == stale || to == stale);
+    let (mut cluster, leader, loser) = committed_beside_a_stale_follower();
     cluster.exchange(loser);
     cluster.start(loser);
     cluster.run(Duration::from_secs(5), |from, to| from == leader || to == leader);
@@ -126,15 +136,10 @@ pub(super) fn vote_given_before_the_disk_was_lost_is_not_given_again() {
 /// majority, of which neither has what is committed.
 #[test]
 pub(super) fn leader_tells_a_follower_what_its_disk_has_forgotten() {
-    let mut cluster = Cluster::new(3, 1, |_, _| {});
-    cluster.run(Duration::from_secs(2), |_, _| false);
-    let Some(leader) = cluster.leader() else { panic!("nobody leads") };
-    let (liar, stale) = (NodeId(leader.0 % 3 + 1), NodeId((leader.0 + 1) % 3 + 1));
-    let known = cluster.node(liar).raft().last_index();
-    cluster.propose(leader);
-    cluster.run(Duration::from_millis(200), |from, to| from == stale || to == stale);
-    let last = SnapshotMeta { index: known + 1, term: cluster.node(leader).raft().term() };
-    assert_eq!(cluster.node(leader).raft().commit_index(), last.index);
+    let (mut cluster, leader, liar) = committed_beside_a_stale_follower();
+    let raft = cluster.node(leader).raft();
+    let last = SnapshotMeta { index: raft.commit_index(), term: raft.term() };
+    let known = last.index - 1;
     cluster.crash(liar, 0);
     cluster.node_mut(liar).disk.lose_after(known);
     cluster.start(liar);
