@@ -310,7 +310,7 @@ impl Observer for NodeWatch {
         self.observe(&Observation::Restart(Box::new(Restart {
             term: recovered.hard_state.term,
             vote: recovered.hard_state.vote,
-            vote_lost: recovered.standing == Standing::VoteLost,
+            vote_lost: recovered.standing == Standing::Unsure,
             log,
             applied,
             hash: Some(hash),
@@ -379,7 +379,8 @@ impl Observer for NodeWatch {
         let (commit, applied) = (core.commit_index(), core.applied_index());
         report.observe(&Observation::Progress { commit, applied });
         let (role, term) = (core.role(), core.term());
-        let is_whole = !core.is_recovering() && commit > 0 && role != Role::Leader;
+        let is_whole =
+            !core.is_recovering() && !core.is_comparing() && commit > 0 && role != Role::Leader;
         if let Some(node) = report.state.nodes.get_mut(&self.node) {
             if role == Role::Leader && commit > node.commit {
                 self.watch.leads.notify_one();

@@ -250,7 +250,7 @@ fn say_awaited(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
         if let Some(awaited) = &status.awaited {
             let why = match status.role.as_str() {
                 "new" => "its disk is empty",
-                _ => "the record of its last vote is damaged",
+                _ => "the record of what it has promised is damaged",
             };
             let node = status.node;
             output.line(&format!("{node}: {why}; before it takes part, it waits for {awaited}"))?;

@@ -220,7 +220,7 @@ impl Raft {
         peers.dedup();
         let has_begun = hard_state != HardState::default() || log.last_index() > 0;
         let standing = known_standing(standing, (has_begun, peers.is_empty()), damaged_last);
-        let asks = matches!(standing, Standing::New | Standing::Founding | Standing::VoteLost);
+        let asks = matches!(standing, Standing::New | Standing::Founding | Standing::Unsure);
         let nonce = rng.split("comparison").next_u64();
         let mut raft = Self {
             config,
@@ -608,12 +608,12 @@ fn known_standing(
             Standing::Whole
         }
         Standing::Filling(_) if lost.is_none() => Standing::Whole,
-        Standing::VoteLost if is_alone || planted!("R55") => Standing::Whole,
+        Standing::Unsure if is_alone || planted!("R55") => Standing::Whole,
         Standing::New
         | Standing::Founding
         | Standing::Whole
         | Standing::Filling(_)
-        | Standing::VoteLost => found,
+        | Standing::Unsure => found,
     }
 }
 

@@ -55,7 +55,7 @@ impl Raft {
         let (state, last) = (self.hard_state, self.log.last_index());
         let has_past = state != HardState::default() || last > 0;
         assert!(
-            self.leader.is_none() && (!has_past || self.standing == Standing::VoteLost),
+            self.leader.is_none() && (!has_past || self.standing == Standing::Unsure),
             "R9: {} is {} with {state:?}, a log to {last}, and follows {:?}",
             self.id(),
             self.standing,

@@ -299,7 +299,6 @@ mod planted {
             "raft.checkquorum_steps_down",
             "raft.commit_waits_for_own_term",
             "raft.follower_needs_snapshot",
-            "raft.lost_vote_is_not_given_again",
             "raft.prevote_refused",
             "raft.read_waits_for_own_term",
             "raft.snapshot_piece_repeated",
@@ -307,6 +306,7 @@ mod planted {
             "raft.stale_leader_told",
             "raft.stale_rejection_ignored",
             "raft.truncates_conflict",
+            "raft.unsure_of_its_promises",
             "raft.vote_refused_for_live_leader",
             "raft.window_full",
         ];

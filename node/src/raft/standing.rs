@@ -29,11 +29,11 @@
 //! and the vote arrive after that and elect a leader without it. Recovery without stable storage
 //! has been published with this hole more than once [Michael '17].
 //!
-//! # A vote that was lost
-//! The log is there, but both records of the last vote are damaged ([`Standing::VoteLost`]). That
-//! replica asks the others as a new one does, and for the same reasons needs all of them, and
-//! enough that are whole. It keeps its log meanwhile. The rest is the same, but for a vote that it
-//! still knows to be of the latest term.
+//! # A disk that says too little
+//! Both records of the last vote are damaged; or the state is lost, and nothing is left that tells
+//! how far it went ([`Standing::Unsure`]). That replica asks the others as a new one does, and for
+//! the same reasons needs all of them, and enough that are whole. It keeps what it has meanwhile,
+//! and afterwards a vote that it still knows to be of the latest term.
 //!
 //! # A disk that is older than it was
 //! Nothing tells it from a sound one, nor one that lied about a sync. Only a leader to which the
@@ -75,8 +75,8 @@ pub enum Standing {
     Founding,
     /// Its disk was lost, or is older than it was; it may have had everything up to here.
     Filling(SnapshotMeta),
-    /// It may have given a vote that it knows nothing of.
-    VoteLost,
+    /// It may have given a vote, or acknowledged entries, and knows nothing of it.
+    Unsure,
 }
 
 impl Standing {
@@ -93,7 +93,7 @@ impl fmt::Display for Standing {
             Self::New => f.write_str("new"),
             Self::Founding => f.write_str("founding"),
             Self::Filling(last) => write!(f, "filling to {last}"),
-            Self::VoteLost => f.write_str("without its vote"),
+            Self::Unsure => f.write_str("unsure"),
         }
     }
 }
@@ -222,7 +222,7 @@ impl Raft {
         };
         comparison.answers.insert(from, answer);
         match self.standing {
-            Standing::New | Standing::VoteLost => self.weigh_loss(),
+            Standing::New | Standing::Unsure => self.weigh_loss(),
             Standing::Founding => self.weigh_as_founding(),
             Standing::Whole | Standing::Filling(_) => {}
         }
@@ -252,7 +252,7 @@ impl Raft {
         if is_new {
             probe!("raft.lost_disk_is_filled");
         } else {
-            probe!("raft.lost_vote_is_not_given_again");
+            probe!("raft.unsure_of_its_promises");
         }
         let (term, last) = comparison.latest();
         self.comparison = None;

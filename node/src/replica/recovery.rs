@@ -254,14 +254,14 @@ impl Replay {
             Standing::Founding => {
                 crate::probe!("recovery.is_founding");
             }
-            Standing::Whole | Standing::New | Standing::VoteLost => {}
+            Standing::Whole | Standing::New | Standing::Unsure => {}
         }
         if self.vote_lost {
             crate::probe!("recovery.vote_is_lost");
             // A log of which nothing is left is no better than an empty disk.
             let has_past = recovered.last() != SnapshotMeta::default()
                 || recovered.hard_state != HardState::default();
-            recovered.standing = if has_past { Standing::VoteLost } else { Standing::New };
+            recovered.standing = if has_past { Standing::Unsure } else { Standing::New };
         }
         recovered
     }

@@ -555,7 +555,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     fn status(&self) -> Status {
         let role = match self.core.standing() {
             Standing::New | Standing::Founding => "new".to_owned(),
-            Standing::VoteLost => "recovering".to_owned(),
+            Standing::Unsure => "recovering".to_owned(),
             Standing::Whole | Standing::Filling(_) if self.core.is_recovering() => {
                 "recovering".to_owned()
             }

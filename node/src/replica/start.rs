@@ -22,7 +22,7 @@ use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
 use crate::env::{Disk, DiskErrorKind, Env};
 use crate::kv::Machine;
-use crate::raft::{self, Raft, Recovered, SnapshotMeta, Standing};
+use crate::raft::{self, Raft, Recovered, Standing};
 use crate::storage::snapshot::Transfers;
 use crate::storage::tree::{self, Damage};
 use crate::storage::{StorageError, wal};
@@ -95,7 +95,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let durable = meta(tables.applied);
         let mut recovered = recovery::replay(&log_recovery, durable).map_err(foreign_record)?;
         if let Some(damage) = &tables.damage {
-            recovered.lack(lost_state(damage, &recovered));
+            lack_state(&mut recovered, damage);
         }
         let has_past = !log_recovery.records.is_empty() || !log_recovery.damage.is_empty();
         if !has_past && recovered == Recovered::default() {
@@ -200,13 +200,19 @@ pub(super) fn foreign_record(error: DecodeError) -> StartError {
     })
 }
 
-/// Returns how far a damaged state may have reached. If even that is lost, the log tells: it is
-/// cut only behind what is in tables, and never to nothing.
-fn lost_state(damage: &Damage, recovered: &Recovered) -> SnapshotMeta {
-    let unknown = SnapshotMeta { index: u64::MAX, term: recovered.hard_state.term };
+/// Takes note of a state that is lost, and how far it may have reached. If the tables do not tell
+/// that any more, the log does: it is cut only behind what is in tables. If that has nothing
+/// either, the others must say.
+fn lack_state(recovered: &mut Recovered, damage: &Damage) {
     let last = recovered.last();
-    let known = if last.index > 0 { last } else { unknown };
-    damage.point.map_or(known, meta)
+    match damage.point {
+        Some(point) => recovered.lack(meta(point)),
+        None if last.index > 0 || recovered.damaged_last.is_some() => recovered.lack(last),
+        None => {
+            crate::probe!("recovery.extent_is_lost");
+            recovered.standing = Standing::Unsure;
+        }
+    }
 }
 
 /// Logs what recovery found, and refuses to start a node that cannot be helped by others.
@@ -225,14 +231,8 @@ fn report_damage(
     if let Some(damage) = damaged_state {
         warn!(node = %config.node, ?damage, "the stored state is damaged, and left aside");
     }
-    if recovered.standing == Standing::VoteLost {
-        warn!(
-            node = %config.node,
-            "the record of the last vote is damaged in both of its copies: asking all other nodes \
-             before voting again"
-        );
-    }
-    if recovered.damaged_last.is_none() {
+    let is_unsure = recovered.standing == Standing::Unsure;
+    if recovered.damaged_last.is_none() && !is_unsure {
         return Ok(());
     }
     if config.members.len() == 1 {
@@ -246,6 +246,13 @@ fn report_damage(
         return Err(StartError::Damaged { what });
     }
     crate::probe!("replica.starts_damaged");
+    if is_unsure {
+        warn!(
+            node = %config.node,
+            "what this node has promised is damaged, too: asking all other nodes before it takes \
+             part"
+        );
+    }
     warn!(
         node = %config.node,
         until = ?recovered.damaged_last,
@@ -264,7 +271,7 @@ fn note_lack(recovered: &mut Recovered) -> bool {
             std::mem::replace(&mut recovered.standing, filling) != filling
         }
         // It takes part only once it knows how much it may lack.
-        Standing::New | Standing::Founding | Standing::VoteLost => false,
+        Standing::New | Standing::Founding | Standing::Unsure => false,
     }
 }
 
@@ -329,6 +336,31 @@ fn core_config(config: &NodeConfig) -> raft::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::{HardState, SnapshotMeta};
+    use crate::storage::SnapshotPoint;
+
+    /// What a start knows that finds the state lost, which tells so much of how far it reached,
+    /// and has this besides.
+    fn without_state(point: Option<SnapshotPoint>, found: Recovered) -> Recovered {
+        let mut recovered = found;
+        let damage = Damage { point, path: String::new(), offset: 0, what: String::new() };
+        lack_state(&mut recovered, &damage);
+        recovered
+    }
+
+    #[test]
+    fn state_that_is_lost_is_lacked_as_far_as_anything_tells_and_asked_for_otherwise() {
+        let meta = |index| SnapshotMeta { index, term: 2 };
+        let found =
+            Recovered { hard_state: HardState { term: 2, vote: None }, ..Recovered::default() };
+        let told = without_state(Some(SnapshotPoint { index: 5, term: 2 }), found.clone());
+        assert_eq!((told.damaged_last, told.standing), (Some(meta(5)), Standing::Whole));
+        let by_log = Recovered { damaged_last: Some(meta(7)), ..found.clone() };
+        let told = without_state(None, by_log);
+        assert_eq!((told.damaged_last, told.standing), (Some(meta(7)), Standing::Whole));
+        let told = without_state(None, found);
+        assert_eq!((told.damaged_last, told.standing), (None, Standing::Unsure));
+    }
 
     #[test]
     fn lack_is_written_down_when_it_is_found_and_when_it_grows() {
@@ -341,8 +373,8 @@ mod tests {
             assert_eq!(recovered.standing, Standing::Filling(meta(index)));
             assert!(!note_lack(&mut recovered), "{index} is known");
         }
-        recovered.standing = Standing::VoteLost;
+        recovered.standing = Standing::Unsure;
         assert!(!note_lack(&mut recovered));
-        assert_eq!(recovered.standing, Standing::VoteLost, "it asks the others first");
+        assert_eq!(recovered.standing, Standing::Unsure, "it asks the others first");
     }
 }

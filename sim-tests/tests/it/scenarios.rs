@@ -225,7 +225,7 @@ fn node_whose_last_vote_rots_in_both_copies_takes_part_once_all_others_have_answ
         scene.pass(2000 * MS).await;
     });
     assert_eq!(hits(&report, "recovery.vote_is_lost"), 1, "{:?}", report.probes);
-    assert_eq!(hits(&report, "raft.lost_vote_is_not_given_again"), 1, "{:?}", report.probes);
+    assert_eq!(hits(&report, "raft.unsure_of_its_promises"), 1, "{:?}", report.probes);
 }
 
 /// Lets the tables of a follower rot in the midst of a run.

@@ -118,7 +118,7 @@ impl Disk {
     pub(super) fn holds(&self, index: Index, term: Term) -> bool {
         let lost = match self.standing {
             Standing::Filling(last) => (last.term, last.index),
-            Standing::New | Standing::VoteLost => (Term::MAX, Index::MAX),
+            Standing::New | Standing::Unsure => (Term::MAX, Index::MAX),
             Standing::Whole | Standing::Founding => (0, 0),
         };
         self.snapshot.index >= index
@@ -278,7 +278,7 @@ impl Cluster {
         let last = recovered.last();
         disk.hard_state = HardState { term: last.term, vote: None };
         let has_past = last.index > 0;
-        disk.standing = if has_past { Standing::VoteLost } else { Standing::New };
+        disk.standing = if has_past { Standing::Unsure } else { Standing::New };
     }
 
     /// Gives a node an input and carries out what it wants, as far as that is just queueing.

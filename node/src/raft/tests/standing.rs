@@ -182,7 +182,7 @@ fn follower_that_is_told_what_it_lost_has_no_vote_left_in_the_term() {
 
 /// Starts n1 with a log of the given terms, in that state, and its last vote lost.
 fn start_without_vote(terms: &[Term], hard_state: HardState) -> (Lone, u64) {
-    let standing = Standing::VoteLost;
+    let standing = Standing::Unsure;
     let entries = entries(1, terms);
     let mut lone =
         Lone::recovered(Recovered { hard_state, entries, standing, ..Recovered::default() });
@@ -226,7 +226,7 @@ fn node_whose_vote_was_lost_founds_nothing() {
     for peer in [N2, N3] {
         lone.receive(peer, standing(0, nonce, Standing::New, (0, 0)));
     }
-    assert_eq!(lone.raft.standing(), Standing::VoteLost);
+    assert_eq!(lone.raft.standing(), Standing::Unsure);
     assert_eq!(lone.raft.awaited(), Some(Awaited::WholeDisk(vec![N2, N3])));
 }
 
