@@ -121,7 +121,7 @@ pub enum Message {
         /// What became of it.
         outcome: SnapshotOutcome,
     },
-    /// "How do you stand?" Asked by one whose disk is empty; see [`Standing`].
+    /// "How do you stand?" Asked by one whose disk is empty or unsure; see [`Standing`].
     Compare {
         /// Belongs to this start of the sender.
         nonce: u64,

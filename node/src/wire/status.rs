@@ -20,7 +20,8 @@ pub struct Status {
     /// for the word of all others because its disk is empty; in the masterless mode "replica", or
     /// "recovering" while it gets back what its disk lost.
     pub role: String,
-    /// What a node whose role is "new" waits for.
+    /// What a node waits for that does not take part yet: a new one, or a recovering one that does
+    /// not know what it has promised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub awaited: Option<Awaited>,
     /// Current term; 0 in the masterless mode.
