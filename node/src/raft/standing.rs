@@ -66,14 +66,15 @@ use crate::{planted, probe};
 /// What a replica knows of its own past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub enum Standing {
-    /// It has forgotten nothing, or knows what.
+    /// It has forgotten nothing that it knows of.
     #[default]
     Whole,
     /// Its disk is empty, and nobody knows yet why. Never on a disk.
     New,
     /// All others were new when it was.
     Founding,
-    /// Its disk was lost, or is older than it was; it may have had everything up to here.
+    /// Its disk was lost, is damaged, or is older than it was; it may have had everything up to
+    /// here.
     Filling(SnapshotMeta),
     /// It may have given a vote, or acknowledged entries, and knows nothing of it.
     Unsure,
