@@ -66,7 +66,7 @@
 //! - **R7** A snapshot stands for applied entries, and is never replaced by an older one.
 //! - **R8** For each follower match < next ≤ last + 1, and the window is kept to.
 //! - **R9** Whoever does not know yet what it has forgotten follows nobody; and it has an empty log
-//!   and neither term nor vote, unless it is the vote that it has forgotten.
+//!   and neither term nor vote, unless it is unsure of what it has promised.
 //!
 //! A violation stops the node. What a peer sends is checked first: nonsense and strangers are
 //! ignored, while two leaders of one term are no nonsense but the end of all promises.
