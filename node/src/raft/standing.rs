@@ -264,10 +264,8 @@ impl Raft {
             // In that one it may have voted.
             self.hard_state.vote = Some(self.id());
         }
-        let last = match self.damaged_last {
-            Some(own) if (own.term, own.index) > (last.term, last.index) => own,
-            Some(_) | None => last,
-        };
+        let (last_term, index) = self.end_it_vouches_for().max((last.term, last.index));
+        let last = SnapshotMeta { index, term: last_term };
         self.damaged_last = Some(last);
         self.set_standing(Standing::Filling(last));
         self.reset_election_timer();
