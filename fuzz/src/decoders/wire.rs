@@ -195,8 +195,8 @@ pub(super) fn handshake_seeds() -> Vec<Vec<u8>> {
     }
     let (cluster, node) = (nodes.masterless.0.cluster, NodeId(2));
     let welcomes = [
-        Welcome::Accepted { cluster, node, mode: Mode::PrimaryBackup },
-        Welcome::Refused(Refusal::Mode { ours: nodes.masterless.1, theirs: Mode::PrimaryBackup }),
+        Welcome::Accepted { cluster, node, mode: nodes.primary_backup.1 },
+        Welcome::Refused(Refusal::Mode { ours: nodes.masterless.1, theirs: nodes.primary_backup.1 }),
         Welcome::Refused(Refusal::Node { ours: node, wanted: NodeId(1) }),
     ];
     seeds.extend(welcomes.iter().map(|welcome| [vec![2], codec::encode(welcome)].concat()));
@@ -341,6 +341,7 @@ pub(super) fn command_seeds() -> Vec<Vec<u8>> {
     };
     let commands = [
         Command::Register { nonce: 1 << 40 },
+        Command::RegisterByIndex { nonce: 1 << 40 },
         write(Batch { conditions: Vec::new(), mutations: mutations.clone() }),
         write(Batch { conditions, mutations }),
     ];

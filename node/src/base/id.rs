@@ -18,11 +18,12 @@ pub type Index = u64;
 #[serde(transparent)]
 pub struct NodeId(pub u64);
 
-/// The cluster a node belongs to, drawn once at random; a peer of another cluster is refused.
+/// The cluster a node belongs to, best drawn at random; a peer of another cluster is refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ClusterId(pub u64);
 
-/// A client session: the log index at which it was registered, so it is unique for ever.
+/// A client session: a hash of the log index at which it was registered and a random number of the
+/// client's. So no other log has it either, of a cluster that was founded again under the same id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct SessionId(pub u64);
 

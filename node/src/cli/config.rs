@@ -123,7 +123,8 @@ pub(super) struct Settings {
     /// Entries kept in memory after a flush, for followers a little behind. [default: 10000]
     #[arg(long, env = "MANGROVE_LOG_ENTRIES_KEPT", value_name = "N", help_heading = "Tuning")]
     pub(super) log_entries_kept: Option<u64>,
-    /// Most client sessions that are remembered. [default: 10000]
+    /// Most client sessions that are remembered. The same on all nodes, for the life of a
+    /// primary-backup cluster. [default: 10000]
     #[arg(long, env = "MANGROVE_SESSIONS_MAX", value_name = "N", help_heading = "Tuning")]
     pub(super) sessions_max: Option<usize>,
     /// Most connections at a time. [default: 4096]

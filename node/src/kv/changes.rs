@@ -36,7 +36,9 @@ pub enum RefusedCommand {
 pub fn changes(command: &[u8], placement: &Placement) -> Result<Vec<Change>, RefusedCommand> {
     match codec::decode::<Command>(command)? {
         Command::Write { batch, .. } => changes_of(&batch, placement),
-        Command::Register { .. } => Err(RefusedCommand::Unsupported("sessions")),
+        Command::Register { .. } | Command::RegisterByIndex { .. } => {
+            Err(RefusedCommand::Unsupported("sessions"))
+        }
     }
 }
 

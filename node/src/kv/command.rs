@@ -9,9 +9,10 @@ use crate::base::{Column, Key, RequestSeq, SessionId, Value};
 /// An entry of the replicated log, as the state machine understands it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
-    /// Registers a client session. [Thesis §6.3]
-    Register {
-        /// Random; only makes registrations tell apart in traces.
+    /// Registers a client session whose id is its log index, as clients did before protocol 5. In
+    /// logs of that time only.
+    RegisterByIndex {
+        /// Random, and of no use.
         nonce: u64,
     },
     /// A write within a session: takes effect once, however often it arrives.
@@ -24,6 +25,11 @@ pub enum Command {
         acked_below: RequestSeq,
         /// What to do.
         batch: Batch,
+    },
+    /// Registers a client session. [Thesis §6.3]
+    Register {
+        /// Random: makes the id of the session one that no other log gives, too.
+        nonce: u64,
     },
 }
 

@@ -94,8 +94,11 @@ impl<S: Engine> Machine<S> {
     ) -> Result<CommandReply, StorageError> {
         let at = self.next_point(index, term);
         let (reply, changed) = match codec::decode::<Command>(command) {
-            Ok(Command::Register { .. }) => {
-                (CommandReply::Registered(self.sessions.register(index)), false)
+            Ok(Command::Register { nonce }) => {
+                (CommandReply::Registered(self.sessions.register(index, nonce)), false)
+            }
+            Ok(Command::RegisterByIndex { .. }) => {
+                (CommandReply::Registered(self.sessions.register_by_index(index)), false)
             }
             Ok(Command::Write { session, seq, acked_below, batch }) => {
                 match self.sessions.admit(index, session, seq, acked_below) {
@@ -137,7 +140,7 @@ impl<S: Engine> Machine<S> {
         let at = self.next_point(index, term);
         match codec::decode::<Command>(command) {
             Ok(Command::Write { batch, .. }) => self.carry_out(at, &batch).map(drop),
-            Ok(Command::Register { .. }) | Err(_) => {
+            Ok(Command::Register { .. } | Command::RegisterByIndex { .. }) | Err(_) => {
                 self.engine.write(at, &[]);
                 Ok(())
             }

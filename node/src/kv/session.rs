@@ -26,6 +26,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::command::CommandReply;
+use crate::base::hash::mix64;
 use crate::base::limits::{SESSION_BYTES_MAX, SESSION_INFLIGHT_MAX, SESSIONS_BYTES_MAX};
 use crate::base::{Index, RequestSeq, SessionId};
 use crate::codec::{self, DecodeError};
@@ -74,9 +75,21 @@ impl Sessions {
         Self { by_id: BTreeMap::new(), by_use: BTreeMap::new(), count_max: sessions_max, bytes: 0 }
     }
 
+    /// Registers a session by the log entry at `index` of a client that drew `nonce`.
+    pub fn register(&mut self, index: Index, nonce: u64) -> SessionId {
+        self.register_as(SessionId(mix64(index, nonce)), index)
+    }
+
     /// Registers a session by the log entry at `index`, which becomes its id.
-    pub fn register(&mut self, index: Index) -> SessionId {
-        let id = SessionId(index);
+    pub fn register_by_index(&mut self, index: Index) -> SessionId {
+        self.register_as(SessionId(index), index)
+    }
+
+    fn register_as(&mut self, mut id: SessionId, index: Index) -> SessionId {
+        // By chance never, but who foresees the index can choose a number for it.
+        while self.by_id.contains_key(&id) {
+            id.0 = id.0.wrapping_add(1);
+        }
         let (acked_below, answers) = (RequestSeq(0), VecDeque::new());
         self.insert(id, Session { last_used: index, acked_below, answers, bytes: 0 });
         self.evict(id);
@@ -295,6 +308,21 @@ mod tests {
         admission
     }
 
+    /// The accident: a client of a cluster that was founded again under the same id went on with
+    /// its session, which was another client's by now, and each got the other's answers.
+    #[test]
+    fn session_of_another_log_is_unknown_and_ids_that_meet_move_on() {
+        let (mut here, mut there) = (Sessions::new(3), Sessions::new(3));
+        let (ours, theirs) = (here.register(1, 10), there.register(1, 11));
+        assert_ne!(ours, theirs);
+        let answer = there.admit(2, ours, RequestSeq(1), RequestSeq(0));
+        assert_eq!(answer, Admission::Answered(CommandReply::SessionExpired));
+        let taken = SessionId(7);
+        assert_eq!(here.register_as(taken, 7), taken);
+        assert_eq!(here.register_as(taken, 8), SessionId(8));
+        assert_eq!(here.len(), 3);
+    }
+
     fn large_reply() -> CommandReply {
         let value = Value::new(vec![1; Value::BYTES_MAX]).unwrap_or_default();
         let current = Some(Cell { value, version: Version(1) });
@@ -304,7 +332,7 @@ mod tests {
     #[test]
     fn answers_out_of_order_are_kept_until_acknowledged() {
         let mut sessions = Sessions::new(1);
-        sessions.register(1);
+        sessions.register_by_index(1);
         let reply = |seq: u64| CommandReply::Applied(Version(100 + seq));
         for (index, seq) in (2..).zip([3, 1, 5, 2]) {
             assert_eq!(write(&mut sessions, index, seq, &reply(seq)), Admission::Fresh);
@@ -324,7 +352,7 @@ mod tests {
     #[test]
     fn session_with_too_many_answers_takes_no_more_writes() {
         let mut sessions = Sessions::new(1);
-        sessions.register(1);
+        sessions.register_by_index(1);
         let limit = u64::try_from(SESSION_INFLIGHT_MAX).unwrap();
         for seq in 1..=limit {
             let admission = write(&mut sessions, 1 + seq, seq, &CommandReply::Malformed);
@@ -339,7 +367,7 @@ mod tests {
     #[test]
     fn session_with_too_large_answers_takes_no_more_writes() {
         let mut sessions = Sessions::new(1);
-        sessions.register(1);
+        sessions.register_by_index(1);
         assert_eq!(write(&mut sessions, 2, 1, &large_reply()), Admission::Fresh);
         assert_eq!(write(&mut sessions, 3, 2, &large_reply()), Admission::Fresh);
         let refused = write(&mut sessions, 4, 3, &large_reply());
@@ -352,7 +380,7 @@ mod tests {
         let mut index = 0;
         for _ in 0..40 {
             index += 1;
-            let id = sessions.register(index);
+            let id = sessions.register_by_index(index);
             index += 1;
             assert_eq!(sessions.admit(index, id, RequestSeq(1), RequestSeq(0)), Admission::Fresh);
             sessions.record(id, RequestSeq(1), &large_reply());
@@ -365,10 +393,10 @@ mod tests {
     #[test]
     fn session_used_last_survives_the_others() {
         let mut sessions = Sessions::new(2);
-        sessions.register(1);
-        sessions.register(2);
+        sessions.register_by_index(1);
+        sessions.register_by_index(2);
         assert_eq!(write(&mut sessions, 3, 1, &CommandReply::Malformed), Admission::Fresh);
-        sessions.register(4);
+        sessions.register_by_index(4);
         let second = sessions.admit(5, SessionId(2), RequestSeq(1), RequestSeq(0));
         assert_eq!(second, Admission::Answered(CommandReply::SessionExpired));
         let first = write(&mut sessions, 6, 1, &CommandReply::Malformed);
@@ -378,8 +406,8 @@ mod tests {
     #[test]
     fn table_damaged_is_refused_without_a_panic() {
         let mut sessions = Sessions::new(3);
-        sessions.register(1);
-        sessions.register(2);
+        sessions.register_by_index(1);
+        sessions.register_by_index(2);
         write(&mut sessions, 3, 1, &large_reply());
         let mut encoded = Vec::new();
         sessions.encode_into(&mut encoded);

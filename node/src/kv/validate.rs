@@ -48,7 +48,7 @@ pub enum InvalidRequest {
 /// Checks a command before it is proposed.
 pub fn validate(command: &Command) -> Result<(), InvalidRequest> {
     match command {
-        Command::Register { .. } => Ok(()),
+        Command::Register { .. } | Command::RegisterByIndex { .. } => Ok(()),
         Command::Write { batch, .. } => validate_batch(batch),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::base::hash::mix64;
 use crate::base::{ClusterId, NodeId};
 pub use crate::dynamo::Repair;
 use crate::dynamo::{self, Placement};
@@ -48,7 +49,8 @@ pub struct NodeConfig {
     pub append_entries_max: usize,
     /// Bytes of one piece of a snapshot that a follower is sent.
     pub snapshot_chunk_bytes: usize,
-    /// Most client sessions that are remembered; the least recently used are pushed out.
+    /// Most client sessions that are remembered; the least recently used are pushed out. The same
+    /// on all nodes of a primary-backup cluster, for ever.
     pub sessions_max: usize,
     /// Most connections at a time.
     pub connections_max: usize,
@@ -145,9 +147,19 @@ impl NodeConfig {
 
     /// Returns what peers and clients are told about how the cluster replicates.
     pub fn mode(&self) -> Mode {
-        self.placement().map_or(Mode::PrimaryBackup, |placement| Mode::Masterless {
-            placement: placement.hash(),
-        })
+        match self.placement() {
+            Some(placement) => Mode::Masterless { placement: placement.hash() },
+            None => Mode::PrimaryBackup { group: self.group() },
+        }
+    }
+
+    /// Returns the hash of what all nodes of the primary-backup mode must have alike: who they
+    /// are, of which each counts a majority, and how many sessions a state has.
+    fn group(&self) -> u64 {
+        let mut nodes: Vec<NodeId> = self.members.iter().map(|(node, _)| *node).collect();
+        nodes.sort_unstable();
+        let sessions_max = u64::try_from(self.sessions_max).unwrap_or(u64::MAX);
+        nodes.iter().fold(sessions_max, |hash, node| mix64(hash, node.0))
     }
 }
 

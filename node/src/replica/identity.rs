@@ -6,9 +6,11 @@
 //! # Layout
 //! One frame (see [`crate::codec::frame`]) in the file `NODE`, with the bincode of
 //! ```text
-//! (1 u32, cluster, node)                  in the primary-backup mode
+//! (1 u32, cluster, node)                  in the primary-backup mode, as versions before wrote it
 //! (2 u32, cluster, node, placement u64)   in the masterless mode: the hash of who holds what
+//! (3 u32, cluster, node, group u64)       in the primary-backup mode: the hash of its nodes
 //! ```
+//! A name plate of the first kind gives way to one of the third at the next start.
 
 use bytes::BytesMut;
 
@@ -22,9 +24,13 @@ use crate::wire::Mode;
 
 const PATH: &str = "NODE";
 const PATH_NEW: &str = "NODE.tmp";
-const FORMAT_PRIMARY_BACKUP: u32 = 1;
+const FORMAT_GROUPLESS: u32 = 1;
 const FORMAT_MASTERLESS: u32 = 2;
+const FORMAT_PRIMARY_BACKUP: u32 = 3;
 const BYTES_MAX: usize = 4096;
+
+/// What a name plate without a group says: any may be meant.
+const ANY_GROUP: Mode = Mode::PrimaryBackup { group: 0 };
 
 /// Whose directory it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +56,9 @@ impl Identity {
     fn encode_into(&self, buffer: &mut Vec<u8>) {
         let Self { cluster, node, mode } = *self;
         match mode {
-            Mode::PrimaryBackup => {
-                codec::encode_into(&(FORMAT_PRIMARY_BACKUP, cluster, node), buffer);
+            ANY_GROUP => codec::encode_into(&(FORMAT_GROUPLESS, cluster, node), buffer),
+            Mode::PrimaryBackup { group } => {
+                codec::encode_into(&(FORMAT_PRIMARY_BACKUP, cluster, node, group), buffer);
             }
             Mode::Masterless { placement } => {
                 codec::encode_into(&(FORMAT_MASTERLESS, cluster, node, placement), buffer);
@@ -60,17 +67,25 @@ impl Identity {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if let Ok((FORMAT_PRIMARY_BACKUP, cluster, node)) =
+        if let Ok((FORMAT_GROUPLESS, cluster, node)) =
             codec::decode::<(u32, ClusterId, NodeId)>(bytes)
         {
-            return Ok(Self { cluster, node, mode: Mode::PrimaryBackup });
+            return Ok(Self { cluster, node, mode: ANY_GROUP });
         }
-        let (format, cluster, node, placement) =
+        let (format, cluster, node, hash) =
             codec::decode::<(u32, ClusterId, NodeId, u64)>(bytes)?;
-        if format != FORMAT_MASTERLESS {
-            return Err(DecodeError::Malformed(format!("format {format}")));
-        }
-        Ok(Self { cluster, node, mode: Mode::Masterless { placement } })
+        let mode = match format {
+            FORMAT_MASTERLESS => Mode::Masterless { placement: hash },
+            FORMAT_PRIMARY_BACKUP => Mode::PrimaryBackup { group: hash },
+            _ => return Err(DecodeError::Malformed(format!("format {format}"))),
+        };
+        Ok(Self { cluster, node, mode })
+    }
+
+    /// Tells whether it is the name plate of `other`, from before there were groups.
+    fn is_before(&self, other: &Self) -> bool {
+        let is_same_node = (self.cluster, self.node) == (other.cluster, other.node);
+        is_same_node && self.mode == ANY_GROUP && !other.mode.is_masterless()
     }
 }
 
@@ -88,7 +103,13 @@ pub(super) async fn claim<D: Disk>(disk: &D, own: &Identity) -> Result<(), Stora
     match disk.open(PATH).await {
         Ok(file) => {
             let found = read(&file)?;
-            if &found == own { Ok(()) } else { Err(foreign(&found, own)) }
+            if &found == own {
+                return Ok(());
+            }
+            if found.is_before(own) {
+                return publish(disk, own).await;
+            }
+            Err(foreign(&found, own))
         }
         Err(error) if error.kind == DiskErrorKind::NotFound => create(disk, own).await,
         Err(error) => Err(error.into()),
@@ -154,7 +175,7 @@ fn foreign(found: &Identity, own: &Identity) -> StorageError {
             "the --mode it was started with first; to change it, export and import into another \
              cluster"
         }
-        (false, false) => "another name plate",
+        (false, false) => "the --members (their ids) and --sessions-max it was started with first",
     };
     StorageError::Format {
         path: PATH.to_owned(),
@@ -166,6 +187,7 @@ fn foreign(found: &Identity, own: &Identity) -> StorageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::test_disk::{TestDisk, run};
 
     fn identity(mode: Mode) -> Identity {
         Identity { cluster: ClusterId(0xBEEF), node: NodeId(300), mode }
@@ -173,7 +195,12 @@ mod tests {
 
     #[test]
     fn both_modes_have_a_name_plate_that_is_read_back() {
-        for mode in [Mode::PrimaryBackup, Mode::Masterless { placement: u64::MAX }] {
+        let group = u64::MAX;
+        for mode in [
+            ANY_GROUP,
+            Mode::PrimaryBackup { group },
+            Mode::Masterless { placement: u64::MAX },
+        ] {
             let mut bytes = Vec::new();
             identity(mode).encode_into(&mut bytes);
             assert_eq!(Identity::decode(&bytes), Ok(identity(mode)));
@@ -186,15 +213,31 @@ mod tests {
     #[test]
     fn complaint_about_a_foreign_directory_names_what_to_change() {
         let masterless = |placement| identity(Mode::Masterless { placement });
-        let other_node = Identity { node: NodeId(2), ..identity(Mode::PrimaryBackup) };
+        let backup = |group| identity(Mode::PrimaryBackup { group });
+        let other_node = Identity { node: NodeId(2), ..backup(1) };
         for (found, own, advice) in [
             (masterless(1), masterless(2), "--replication-factor"),
-            (masterless(1), identity(Mode::PrimaryBackup), "--mode"),
-            (identity(Mode::PrimaryBackup), masterless(1), "--mode"),
-            (other_node, identity(Mode::PrimaryBackup), "the node and cluster"),
+            (masterless(1), backup(1), "--mode"),
+            (backup(1), masterless(1), "--mode"),
+            (backup(1), backup(2), "--sessions-max"),
+            (other_node, backup(1), "the node and cluster"),
         ] {
             let complaint = foreign(&found, &own).to_string();
             assert!(complaint.contains(advice), "{complaint}");
         }
+    }
+
+    /// The accident: a node that was started again with fewer --members, or other --sessions-max,
+    /// took part, and counted other majorities, or made other states, than the others.
+    #[test]
+    fn directory_is_refused_to_another_group_and_an_older_name_plate_gets_one() {
+        let [one, two] = [1, 2].map(|group| identity(Mode::PrimaryBackup { group }));
+        let disk = TestDisk::default();
+        run(publish(&disk, &identity(ANY_GROUP))).unwrap();
+        run(claim(&disk, &one)).unwrap();
+        assert_eq!(run(owner(&disk)), Some(one.clone()));
+        run(claim(&disk, &one)).unwrap();
+        let refused = run(claim(&disk, &two));
+        assert!(matches!(refused, Err(StorageError::Format { .. })), "{refused:?}");
     }
 }

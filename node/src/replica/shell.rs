@@ -28,7 +28,7 @@ use crate::raft::{
 };
 use crate::storage::{StorageError, Tree, let_others_run};
 use crate::wire::{
-    Mode, PeerMessage, PeerMessageRef, PeerStatus, RequestBody, RequestError, ResponseBody, Status,
+    PeerMessage, PeerMessageRef, PeerStatus, RequestBody, RequestError, ResponseBody, Status,
 };
 
 /// Nanoseconds of a millisecond.
@@ -565,7 +565,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         Status {
             node: self.config.node,
             cluster: self.config.cluster,
-            mode: Mode::PrimaryBackup.name().to_owned(),
+            mode: self.config.mode().name().to_owned(),
             role,
             awaited: self.core.awaited(),
             term: self.core.term(),

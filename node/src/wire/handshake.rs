@@ -12,7 +12,7 @@ use bincode::{Decode, Encode};
 use crate::base::{ClusterId, NodeId};
 
 /// Version of everything on the wire. A peer must speak the same one.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// First word of a connection, so that a stranger's bytes are recognised at once: "MGRV".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"MGRV");
@@ -53,7 +53,11 @@ pub enum Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Mode {
     /// One node leads, the others follow: [`crate::raft`].
-    PrimaryBackup,
+    PrimaryBackup {
+        /// Hash of what all nodes must have alike, who they are among it: nodes of different ones
+        /// would count different majorities, or make different states of one log.
+        group: u64,
+    },
     /// Every node takes requests: [`crate::dynamo`].
     Masterless {
         /// Hash of which node holds what: nodes of different ones must not talk to each other.
@@ -70,7 +74,7 @@ impl Mode {
     /// Returns what it is called on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Self::PrimaryBackup => "primary-backup",
+            Self::PrimaryBackup { .. } => "primary-backup",
             Self::Masterless { .. } => "masterless",
         }
     }
@@ -78,10 +82,8 @@ impl Mode {
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PrimaryBackup => f.write_str(self.name()),
-            Self::Masterless { placement } => write!(f, "{} ({placement:016x})", self.name()),
-        }
+        let (Self::PrimaryBackup { group: hash } | Self::Masterless { placement: hash }) = self;
+        write!(f, "{} ({hash:016x})", self.name())
     }
 }
 
@@ -134,10 +136,10 @@ pub enum Refusal {
         /// The stranger.
         from: NodeId,
     },
-    /// The other side replicates in another way, or places data elsewhere.
+    /// The other side replicates in another way, or among others.
     #[error(
         "this node runs {ours}, not {theirs}: give all nodes the same --mode, --members, \
-         --replication-factor and --partitions"
+         --sessions-max, --replication-factor and --partitions"
     )]
     Mode {
         /// Mode of the refusing side.

@@ -4,6 +4,7 @@ use mangrove::base::limits::FRAME_BYTES_MAX;
 use mangrove::base::{ClusterId, Column, Key, NodeId};
 use mangrove::codec;
 use mangrove::kv::Query;
+use mangrove::replica::NodeConfig;
 use mangrove::wire::{
     Hello, Identity, Mode, PROTOCOL_VERSION, Refusal, RequestBody, RequestError, Response,
     ResponseBody, Welcome,
@@ -71,6 +72,13 @@ fn bytes_that_are_no_frames_end_their_connection_only() {
     });
 }
 
+/// Returns what nodes of three that remember so many sessions tell each other.
+fn group(cluster: ClusterId, sessions_max: usize) -> Mode {
+    let members = (1..=3).map(|node| (NodeId(node), String::new())).collect();
+    let config = NodeConfig::new(cluster, NodeId(1), "", members);
+    NodeConfig { sessions_max, ..config }.mode()
+}
+
 #[test]
 fn greeting_that_does_not_fit_is_refused_with_its_reason() {
     block_on(async {
@@ -81,7 +89,8 @@ fn greeting_that_does_not_fit_is_refused_with_its_reason() {
             let (from, to) = (NodeId(from), NodeId(to));
             Identity::Peer { cluster, from, to, mode }
         };
-        let peer = |cluster, from, to| peer_in(Mode::PrimaryBackup, cluster, from, to);
+        let own = group(ours, 10_000);
+        let peer = |cluster, from, to| peer_in(own, cluster, from, to);
         let masterless = Mode::Masterless { placement: 7 };
         let newer = Hello { version: PROTOCOL_VERSION + 1, ..Stranger::hello() };
         for (hello, refusal) in [
@@ -95,7 +104,11 @@ fn greeting_that_does_not_fit_is_refused_with_its_reason() {
             (Stranger::hello_as(peer(ours, 9, 1)), Refusal::NotAMember { from: NodeId(9) }),
             (
                 Stranger::hello_as(peer_in(masterless, ours, 2, 1)),
-                Refusal::Mode { ours: Mode::PrimaryBackup, theirs: masterless },
+                Refusal::Mode { ours: own, theirs: masterless },
+            ),
+            (
+                Stranger::hello_as(peer_in(group(ours, 10), ours, 2, 1)),
+                Refusal::Mode { ours: own, theirs: group(ours, 10) },
             ),
         ] {
             let mut stranger = stranger(&cluster).await;

@@ -84,7 +84,7 @@ impl FakeEnv {
             down: BTreeSet::new(),
             refusing: BTreeMap::new(),
             closed_count: 0,
-            mode: Mode::PrimaryBackup,
+            mode: Mode::PrimaryBackup { group: 1 },
             consistencies: Vec::new(),
             stamp: Stamp::ZERO,
         };
@@ -150,7 +150,7 @@ impl FakeEnv {
             Command::Write { session, seq, acked_below, .. } => {
                 Some((session.0, seq.0, acked_below.0))
             }
-            Command::Register { .. } => None,
+            Command::Register { .. } | Command::RegisterByIndex { .. } => None,
         });
         writes.collect()
     }

@@ -39,7 +39,9 @@ fn level_travels_with_the_request_and_no_session_is_registered() {
     run(async {
         let env = masterless(|_, body| match command(body) {
             Some(Command::Write { .. }) => written(7),
-            Some(Command::Register { .. }) => unreachable!("nobody numbers writes"),
+            Some(Command::Register { .. } | Command::RegisterByIndex { .. }) => {
+                unreachable!("nobody numbers writes")
+            }
             None => found(None),
         });
         let client = client(&env);

@@ -46,7 +46,7 @@ fn with_sessions(
 ) -> impl FnMut(&str, &RequestBody) -> Reaction + Send + 'static {
     let (mut session_count, mut write_count) = (0, 0);
     move |address, body| match command(body) {
-        Some(Command::Register { .. }) => {
+        Some(Command::Register { .. } | Command::RegisterByIndex { .. }) => {
             session_count += 1;
             command_reply(CommandReply::Registered(SessionId(session_count)))
         }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 
+use crate::base::hash::mix64;
 use crate::base::{Column, Key, RequestSeq, SessionId, Value};
 use crate::codec;
 use crate::kv::*;
@@ -92,14 +93,15 @@ impl Model {
     fn apply(&mut self, command: &Command) -> CommandReply {
         self.index += 1;
         let (id, seq, acked, batch) = match command {
-            Command::Register { .. } => {
-                self.sessions.insert(self.index, (self.index, 0, BTreeMap::new()));
+            Command::Register { .. } | Command::RegisterByIndex { .. } => {
+                let id = session_of(self.index, command);
+                self.sessions.insert(id, (self.index, 0, BTreeMap::new()));
                 if self.sessions.len() > SESSIONS_MAX {
                     let oldest = self.sessions.iter().min_by_key(|(_, session)| session.0);
                     let oldest = oldest.map(|(id, _)| *id);
                     self.sessions.retain(|id, _| Some(*id) != oldest);
                 }
-                return CommandReply::Registered(SessionId(self.index));
+                return CommandReply::Registered(SessionId(id));
             }
             Command::Write { session, seq, acked_below, batch } => {
                 (session.0, seq.0, acked_below.0, batch)
@@ -204,11 +206,19 @@ fn batch() -> impl Strategy<Value = Batch> {
     (conditions, mutations).prop_map(|(conditions, mutations)| Batch { conditions, mutations })
 }
 
+/// Returns the id of the session that a command registers.
+fn session_of(index: u64, command: &Command) -> u64 {
+    match command {
+        Command::Register { nonce } => mix64(index, *nonce),
+        Command::RegisterByIndex { .. } | Command::Write { .. } => index,
+    }
+}
+
 /// A step of a run: a command, or a change of machine by a snapshot.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Registers a session.
-    Register,
+    /// Registers a session, as it is done today or as it was done once.
+    Register(Command),
     /// Writes in the session registered so many registrations ago.
     Write { back: usize, seq: u64, acked_below: u64, batch: Batch },
     /// An entry without a command.
@@ -219,7 +229,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => Just(Step::Register),
+        1 => Just(Step::Register(Command::Register { nonce: 7 })),
+        1 => Just(Step::Register(Command::RegisterByIndex { nonce: 7 })),
         12 => (0_usize..5, 1_u64..6, 0_u64..3, batch()).prop_map(
             |(back, seq, acked_below, batch)| Step::Write { back, seq, acked_below, batch }
         ),
@@ -236,9 +247,9 @@ proptest! {
         let mut registered = Vec::new();
         for step in steps {
             let command = match step {
-                Step::Register => {
-                    registered.push(model.index + 1);
-                    Command::Register { nonce: 7 }
+                Step::Register(command) => {
+                    registered.push(session_of(model.index + 1, &command));
+                    command
                 }
                 Step::Write { back, seq, acked_below, batch } => {
                     let session = registered.iter().rev().nth(back).copied().unwrap_or(999);
@@ -353,7 +364,7 @@ fn column_pages(
 /// Returns a machine with a cell at each of `places`, and the cells in order.
 fn filled(places: &[(Vec<u8>, Vec<u8>)]) -> (Machine<Store>, Vec<(Key, Column, Cell)>) {
     let mut machine = machine(SESSIONS_MAX);
-    apply(&mut machine, &Command::Register { nonce: 0 });
+    apply(&mut machine, &Command::RegisterByIndex { nonce: 0 });
     let batch =
         places.iter().fold(Batch::new(), |batch, (k, c)| batch.set(key(k), column(c), value(b"v")));
     let reply = apply(&mut machine, &write(1, 1, 0, batch));
@@ -431,7 +442,7 @@ proptest! {
 #[test]
 fn page_of_large_values_is_closed_by_its_bytes() {
     let mut machine = machine(SESSIONS_MAX);
-    apply(&mut machine, &Command::Register { nonce: 0 });
+    apply(&mut machine, &Command::RegisterByIndex { nonce: 0 });
     for n in 0..5_u8 {
         let large = value(&vec![n; Value::BYTES_MAX]);
         let batch = Batch::new().set(key(b"k"), column(&[n]), large);
@@ -468,7 +479,7 @@ fn multi_get_answers_in_the_order_asked() {
 #[test]
 fn conditions_are_judged_on_the_state_before_the_batch() {
     let mut machine = machine(SESSIONS_MAX);
-    apply(&mut machine, &Command::Register { nonce: 0 });
+    apply(&mut machine, &Command::RegisterByIndex { nonce: 0 });
     let (k, c) = (key(b"k"), column(b""));
     let batch = Batch::new().set(k.clone(), c.clone(), value(b"1")).require(
         k.clone(),
@@ -487,7 +498,7 @@ fn conditions_are_judged_on_the_state_before_the_batch() {
 #[test]
 fn row_deleted_within_a_batch_keeps_what_is_set_after() {
     let mut machine = machine(SESSIONS_MAX);
-    apply(&mut machine, &Command::Register { nonce: 0 });
+    apply(&mut machine, &Command::RegisterByIndex { nonce: 0 });
     let row = |batch: Batch, c: &[u8]| batch.set(key(b"r"), column(c), value(b"v"));
     apply(&mut machine, &write(1, 1, 0, row(row(Batch::new(), b"old"), b"older")));
     let batch = row(row(Batch::new(), b"before").delete_row(key(b"r")), b"after");
@@ -502,7 +513,7 @@ fn row_deleted_within_a_batch_keeps_what_is_set_after() {
 #[test]
 fn write_retried_after_a_snapshot_takes_effect_once() {
     let mut machine = machine(SESSIONS_MAX);
-    apply(&mut machine, &Command::Register { nonce: 0 });
+    apply(&mut machine, &Command::RegisterByIndex { nonce: 0 });
     let set = write(1, 1, 0, Batch::new().set(key(b"k"), column(b""), value(b"1")));
     let first = apply(&mut machine, &set);
     let other = write(1, 2, 0, Batch::new().set(key(b"k"), column(b""), value(b"2")));
@@ -517,7 +528,7 @@ fn write_retried_after_a_snapshot_takes_effect_once() {
 #[test]
 fn planted_snapshot_without_sessions_forgets_them() {
     let mut machine = machine(SESSIONS_MAX);
-    apply(&mut machine, &Command::Register { nonce: 0 });
+    apply(&mut machine, &Command::RegisterByIndex { nonce: 0 });
     crate::base::planted::turn_on(Some("R45"));
     let mut restored = through_a_snapshot(&mut machine);
     crate::base::planted::turn_on(None);

@@ -39,7 +39,7 @@ fn node() -> Node {
     let log = run(wal::open(&disk, WAL_DIR, wal::Options::default()));
     let (log, _) = log.unwrap_or_else(|error| panic!("{error}"));
     let mut node = Node { disk, log, machine, keeper };
-    node.apply(&Command::Register { nonce: 1 });
+    node.apply(&Command::RegisterByIndex { nonce: 1 });
     node
 }
 

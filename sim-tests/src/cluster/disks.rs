@@ -1,0 +1,272 @@
+//! What the disks of all nodes of the primary-backup mode hold, by the node's own recovery.
+//!
+//! Each look is at what the worst would leave *now*: a copy, which recovery may write to. The logs
+//! are compared with what was acknowledged; then, once the run is over and its report is written,
+//! the whole states with each other, for which every node's state machine is made again from its
+//! tables and the log after them. That takes no time of the world, and nothing of the run depends
+//! on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use mangrove::base::{Index, NodeId};
+use mangrove::env::Env as _;
+use mangrove::kv::Machine;
+use mangrove::raft::{Entry, EntryKind, Recovered, SnapshotMeta};
+use mangrove::replica::recovery::replay;
+use mangrove::replica::{STATE_DIR, WAL_DIR};
+use mangrove::storage::tree::{self, Tree, TreeOptions};
+use mangrove::storage::{Engine as _, SnapshotPoint, StorageError, wal};
+
+use super::Cluster;
+use crate::check::state_machine_safety::Contents;
+use crate::check::{Violation, broken};
+use crate::watch::log_of;
+use crate::world::{Fault, SimDisk, SimEnv};
+
+/// Smallest segment of a log.
+const SMALL_SEGMENT_BYTES: u64 = 4096;
+
+/// What was found on the disks that must hold what they were given.
+pub struct Disks {
+    /// When, in nanoseconds of the world.
+    at: u64,
+    stored: BTreeMap<NodeId, Stored>,
+    sessions_max: usize,
+    /// Whether a medium may have changed something by itself.
+    may_be_rotten: bool,
+}
+
+/// The state machine of one node, as its disk has it.
+struct Stored {
+    tree: Tree<SimDisk>,
+    /// What was captured with the tables, and what is wrong with them.
+    tables: tree::Recovery,
+    /// The log after the tables.
+    entries: Vec<Entry>,
+}
+
+impl Cluster {
+    /// Looks at what the worst would leave of all nodes' disks now, with the node's own recovery,
+    /// and compares it with what was acknowledged. Returns what it found, so that the contents can
+    /// be compared, too.
+    ///
+    /// # Errors
+    /// Something that was acknowledged is not there, or a disk cannot be recovered.
+    pub async fn check_disks(&self, acknowledged: &[Index]) -> Result<Disks, Violation> {
+        let (mut logs, mut stored) = (BTreeMap::new(), BTreeMap::new());
+        let mut excused: BTreeSet<NodeId> = self.lied_to.keys().map(|node| NodeId(*node)).collect();
+        for node in self.nodes() {
+            let env = self.disk_at_worst(node);
+            let (recovered, tree, tables) = match recover(&env).await {
+                Ok(found) => found,
+                Err(what) => {
+                    let what = format!("the disk of node {node} cannot be recovered: {what}");
+                    broken("durability", self.now_ns(), what)?;
+                    continue;
+                }
+            };
+            if self.exchanged.contains_key(&node) && recovered == Recovered::default() {
+                // It has nothing yet, and knows that.
+                excused.insert(NodeId(node));
+            }
+            logs.insert(NodeId(node), log_of(&recovered));
+            let entries = recovered.entries;
+            stored.insert(NodeId(node), Stored { tree, tables, entries });
+        }
+        if let Some(violation) = self.watch.check_disks(acknowledged, &logs, &excused) {
+            return Err(violation);
+        }
+        stored.retain(|node, _| !excused.contains(node));
+        Ok(Disks {
+            at: self.now_ns(),
+            stored,
+            sessions_max: self.options.tuning.sessions_max,
+            may_be_rotten: self.may_be_rotten(),
+        })
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn may_be_rotten(&self) -> bool {
+        let counts = self.world.fault_counts();
+        let is_injected =
+            |fault: Fault| counts.get(fault.code()).is_some_and(|(injected, _)| *injected > 0);
+        is_injected(Fault::D9) || is_injected(Fault::D10)
+    }
+}
+
+impl Disks {
+    /// Makes every node's state again, and compares it with that of each other node wherever both
+    /// can be brought to the same position of the log.
+    ///
+    /// # Errors
+    /// Two differ, or one cannot be read.
+    pub fn check_contents(self) -> Result<(), Violation> {
+        // Whoever is behind decides where the others are compared with it.
+        let ends: BTreeSet<Index> =
+            self.stored.values().map(|stored| *stored.range().end()).collect();
+        let mut contents = Contents::default();
+        for (node, stored) in self.stored {
+            let states = match stored.states_at(&ends, self.sessions_max) {
+                Ok(states) => states,
+                // Rot shows when it is read; nobody has promised to have read it before.
+                Err(_) if self.may_be_rotten => continue,
+                Err(error) => {
+                    let what = format!("the state on the disk of {node} cannot be read: {error}");
+                    broken("durability", self.at, what)?;
+                    continue;
+                }
+            };
+            for (point, hash) in states {
+                contents.observe(self.at, node, (point.index, point.term), hash)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stored {
+    /// Returns the positions that its state can be brought to.
+    fn range(&self) -> RangeInclusive<Index> {
+        let first = self.tree.applied().index;
+        first..=self.entries.last().map_or(first, |last| last.index)
+    }
+
+    /// Returns the hash of the whole state at each of these indexes that it can be brought to.
+    fn states_at(
+        self,
+        ends: &BTreeSet<Index>,
+        sessions_max: usize,
+    ) -> Result<Vec<(SnapshotPoint, u64)>, StorageError> {
+        let range = self.range();
+        let Self { tree, tables, entries } = self;
+        if let Some(tree::Damage { path, offset, what, .. }) = tables.damage {
+            return Err(StorageError::Corrupt { path, offset, what });
+        }
+        let mut machine = Machine::restore(tree, &tables.extra, sessions_max)?;
+        let mut entries = entries.iter().peekable();
+        let mut states = Vec::new();
+        for end in ends.range(range) {
+            while let Some(entry) = entries.next_if(|entry| entry.index <= *end) {
+                carry_out(&mut machine, entry)?;
+            }
+            states.push((machine.applied(), machine.state_hash()?));
+        }
+        Ok(states)
+    }
+}
+
+fn carry_out(machine: &mut Machine<Tree<SimDisk>>, entry: &Entry) -> Result<(), StorageError> {
+    match &entry.kind {
+        EntryKind::Noop => machine.skip(entry.index, entry.term),
+        EntryKind::Command(command) => {
+            machine.apply(entry.index, entry.term, command.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the recovery of a node on a disk; returns what the core would start with, and the tables.
+async fn recover(env: &SimEnv) -> Result<(Recovered, Tree<SimDisk>, tree::Recovery), String> {
+    let opened = tree::open(env.disk().clone(), STATE_DIR, TreeOptions::default()).await;
+    let (tree, _, tables) = opened.map_err(|error| error.to_string())?;
+    // Recovery may begin a segment; nobody will write to it.
+    let options = wal::Options { segment_bytes: SMALL_SEGMENT_BYTES };
+    let (_, log) = wal::open(env.disk(), WAL_DIR, options).await.map_err(|e| e.to_string())?;
+    let durable = SnapshotMeta { index: tables.applied.index, term: tables.applied.term };
+    let recovered = replay(&log, durable).map_err(|error| error.to_string())?;
+    Ok((recovered, tree, tables))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{Host, World, WorldOptions, run_seed};
+    use mangrove::base::{Column, Key, Payload, RequestSeq, SessionId, Value};
+    use mangrove::codec;
+    use mangrove::kv::{Batch, Command};
+
+    /// The values that a log writes to one cell, one after the other.
+    type Log = &'static [&'static str];
+
+    fn entry(index: Index, command: &Command) -> Entry {
+        let command = Payload::new(codec::encode(command)).unwrap();
+        Entry { term: 1, index, kind: EntryKind::Command(command) }
+    }
+
+    fn write(seq: u64, value: &'static str) -> Command {
+        let key = Key::new("k").unwrap();
+        Command::Write {
+            session: SessionId(1),
+            seq: RequestSeq(seq),
+            acked_below: RequestSeq(0),
+            batch: Batch::new().set(key, Column::default(), Value::new(value).unwrap()),
+        }
+    }
+
+    /// Makes a disk without tables, and the log after them.
+    async fn disk(world: &World, host: Host, log: Log) -> Stored {
+        let env = world.observer(host, world.durable_view(host));
+        let (recovered, tree, tables) = recover(&env).await.unwrap();
+        assert_eq!(recovered, Recovered::default());
+        let register = entry(1, &Command::RegisterByIndex { nonce: 7 });
+        let writes = (1..).zip(log).map(|(seq, value)| entry(seq + 1, &write(seq, value)));
+        Stored { tree, tables, entries: std::iter::once(register).chain(writes).collect() }
+    }
+
+    /// Compares disks after something was done to the first.
+    fn verdict(
+        logs: &'static [Log],
+        may_be_rotten: bool,
+        change: impl FnOnce(&mut Stored) + Send + 'static,
+    ) -> Option<&'static str> {
+        let result = run_seed(1, WorldOptions::default(), move |world| async move {
+            let host = world.add_server("n1");
+            let mut stored = BTreeMap::new();
+            for (node, log) in (1..).zip(logs) {
+                stored.insert(NodeId(node), disk(&world, host, log).await);
+            }
+            if let Some(mut first) = stored.first_entry() {
+                change(first.get_mut());
+            }
+            Disks { at: 9, stored, sessions_max: 64, may_be_rotten }.check_contents()
+        });
+        let verdict = result.unwrap_or_else(|failure| panic!("{failure}"));
+        verdict.err().map(|violation| violation.checker)
+    }
+
+    #[test]
+    fn states_are_compared_where_both_can_be() {
+        let same: &[Log] = &[&["a", "b"], &["a"], &["a", "b"], &[]];
+        assert_eq!(verdict(same, false, |_| {}), None);
+        let other: &[Log] = &[&["a", "b"], &["c"]];
+        assert_eq!(
+            verdict(other, false, |_| {}),
+            Some("state_machine_safety"),
+            "at the end of one"
+        );
+        let end: &[Log] = &[&["a", "b"], &["a"], &["a", "c"]];
+        assert_eq!(verdict(end, false, |_| {}), Some("state_machine_safety"), "at the end of both");
+    }
+
+    #[test]
+    fn entry_of_another_term_is_another_position() {
+        let other: &[Log] = &[&["a", "b"], &["a", "c"]];
+        let later = |stored: &mut Stored| stored.entries[2].term = 2;
+        assert_eq!(verdict(other, false, later), None, "one of them is not committed");
+    }
+
+    #[test]
+    fn state_that_cannot_be_read_must_be_rotten() {
+        let same: &[Log] = &[&["a"], &["a"], &["a"]];
+        let damage = |stored: &mut Stored| {
+            let (point, path, what) = (None, "tables/table-1".to_owned(), "lost".to_owned());
+            stored.tables.damage = Some(tree::Damage { point, path, offset: 0, what });
+        };
+        assert_eq!(verdict(same, true, damage), None);
+        assert_eq!(verdict(same, false, damage), Some("durability"));
+    }
+}
