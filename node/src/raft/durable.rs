@@ -17,6 +17,10 @@ use super::ready::PersistId;
 use crate::base::{Index, Instant, NodeId, Term};
 use crate::{planted, probe};
 
+/// Most messages that wait for the disk. Too small: what a slow disk delays is lost as well, and
+/// sent again later. Too large: a full disk fills the memory.
+const HELD_MAX: usize = 4096;
+
 /// One persist request that is not durable yet.
 #[derive(Debug)]
 struct InFlight {
@@ -132,7 +136,10 @@ impl Durable {
         if self.hard_state_is_durable() {
             return Some((to, message));
         }
-        self.held.push_back((self.hard_state_id, to, message));
+        // All of them are sent again in time, and a full disk may last for days.
+        if self.held.len() < HELD_MAX {
+            self.held.push_back((self.hard_state_id, to, message));
+        }
         None
     }
 

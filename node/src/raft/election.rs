@@ -355,7 +355,7 @@ impl Raft {
             self.become_follower(self.term());
             return;
         }
-        if self.disk_is_stalled() && !self.peers.is_empty() {
+        if self.disk_is_stalled() && self.others_can_commit() {
             probe!("raft.disk_stall_steps_down");
             self.become_follower(self.term());
             return;
@@ -369,6 +369,15 @@ impl Raft {
         for progress in leader.progress.values_mut() {
             progress.due = true;
         }
+    }
+
+    /// Tells whether a majority has what this node has not on its disk. If not, because their disks
+    /// are full, too, or they are down, nobody gains by another election, and reads would end.
+    fn others_can_commit(&self) -> bool {
+        let RoleState::Leader(leader) = &self.role else { return false };
+        let own = self.durable.index();
+        let ahead = leader.progress.values().filter(|progress| progress.match_index > own);
+        ahead.count() >= self.quorum()
     }
 
     fn disk_is_stalled(&self) -> bool {

@@ -234,6 +234,8 @@ impl Message {
             Self::Append { prev_index, prev_term, entries, .. } => {
                 let mut last = (*prev_index, *prev_term);
                 *prev_index <= Self::INDEX_MAX
+                    // Before the first entry all logs agree.
+                    && (*prev_index > 0 || *prev_term == 0)
                     && entries.iter().all(|entry| {
                         let follows = entry.index == last.0 + 1 && entry.term >= last.1;
                         last = (entry.index, entry.term);

@@ -147,16 +147,32 @@ fn leader_without_a_majority_steps_down_and_answers_everybody() {
     assert_eq!(lone.give(Input::Read { token: 4 }).replies, [(4, not_leader)]);
 }
 
-#[test]
-fn leader_with_a_dead_disk_steps_down() {
+/// Returns a leader whose disk does not answer for three seconds, while these followers have an
+/// entry more than it has.
+fn stalled_leader(followers: &[NodeId]) -> Lone {
     let mut lone = Lone::leader(&[], 1);
     lone.step(propose(1));
     for _ in 0..51 {
         lone.now = lone.now + Duration::from_millis(60);
-        lone.raft.step(lone.now, Input::Peer { from: N2, message: matched(1, 1) });
+        for &from in followers {
+            lone.raft.step(lone.now, Input::Peer { from, message: matched(1, 2) });
+        }
         lone.raft.tick(lone.now);
         lone.raft.take_ready();
     }
+    lone
+}
+
+/// The accident: a leader gave up when all disks were full, or its own was and another node down.
+/// Nobody could follow it, and reads ended that it could have answered.
+#[test]
+fn leader_with_a_dead_disk_leads_on_while_nobody_can_do_without_it() {
+    assert_eq!(stalled_leader(&[N2]).raft.role(), Role::Leader);
+}
+
+#[test]
+fn leader_with_a_dead_disk_steps_down() {
+    let mut lone = stalled_leader(&[N2, N3]);
     assert_eq!(lone.raft.role(), Role::Follower);
     lone.now = lone.now + Duration::from_millis(900);
     lone.raft.tick(lone.now);
