@@ -147,7 +147,8 @@ impl Batches {
         batch: Stamp,
     ) -> Next {
         let Some(kept) = self.kept.get_mut(&batch) else {
-            if batch.node() == context.id() {
+            // One of an earlier start may have been forgotten with the disk that it was on.
+            if batch.node() == context.id() && context.clock.gave(batch) {
                 // It was over before this holder had it.
                 probe!("dynamo.batch_held_too_late");
                 context.send(from, Message::BatchDone { batch });

@@ -77,6 +77,8 @@ pub(super) struct Clock {
     last: Stamp,
     /// Latest stamp given.
     given: Stamp,
+    /// First stamp given in this start.
+    first: Option<Stamp>,
     wall_ms: Option<u64>,
     /// The time that a majority of the nodes has reached, if enough were heard of.
     common_ms: Option<u64>,
@@ -103,6 +105,7 @@ impl Clock {
             node: config.id,
             last: Stamp::new(ceiling_ms, 0, NodeId(0)),
             given: Stamp::ZERO,
+            first: None,
             wall_ms: None,
             common_ms: None,
             known_ms: durable.known_ms,
@@ -140,6 +143,11 @@ impl Clock {
     /// Returns the latest stamp given in this start.
     pub(super) fn given(&self) -> Stamp {
         self.given
+    }
+
+    /// Tells whether a stamp of this node was given in this start, and not in one before.
+    pub(super) fn gave(&self, stamp: Stamp) -> bool {
+        self.first.is_some_and(|first| first <= stamp)
     }
 
     /// Returns a stamp that is smaller than all that will be given, over restarts too.
@@ -240,6 +248,7 @@ impl Clock {
             self.ceiling_ms
         );
         (self.last, self.given) = (stamp, stamp);
+        self.first = self.first.or(Some(stamp));
         Some(stamp)
     }
 

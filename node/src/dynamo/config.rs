@@ -11,6 +11,9 @@ use crate::planted;
 /// more than clocks that somebody looks after are apart, and as long as a wrong order may last.
 pub const CLOCK_AHEAD_MAX: Duration = Duration::from_hours(2);
 
+/// Ranges of one read, at most.
+pub const READ_RANGES_MAX: usize = 10_000;
+
 /// How one node behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -102,7 +105,7 @@ pub struct Config {
     pub pending_read_bytes_max: usize,
     /// How often a read asks again because a replica refused a repair as deleted meanwhile.
     pub rereads_max: u32,
-    /// Ranges of one read.
+    /// Ranges of one read; [`READ_RANGES_MAX`] is what queries count on.
     pub read_ranges_max: usize,
     /// Least time before another replica is asked because one is slow.
     pub speculate_after_min: Duration,
@@ -208,7 +211,7 @@ impl Config {
             pending_reads_max: 4096,
             pending_read_bytes_max: 64 << 20,
             rereads_max: 3,
-            read_ranges_max: 10_000,
+            read_ranges_max: READ_RANGES_MAX,
             speculate_after_min: Duration::from_millis(5),
             background_reads_per_second: 100,
             background_reads_max: 64,

@@ -140,7 +140,7 @@ pub mod properties;
 mod tests;
 
 pub use self::core::{Dynamo, DynamoStatus};
-pub use config::{Config, Repair};
+pub use config::{Config, READ_RANGES_MAX, Repair};
 #[cfg(feature = "testing")]
 pub use merge::merged;
 pub use message::{

@@ -595,7 +595,9 @@ impl Reads {
                 continue;
             }
             self.timers.pop_first();
-            question.patience *= 2;
+            // A peer whose connection breaks again and again doubles it as often.
+            let patience = question.patience.saturating_mul(2);
+            question.patience = patience.min(context.config.read_timeout);
             question.wake = context.now + question.patience;
             self.timers.insert((question.timer(), number));
             probe!("dynamo.read_speculates");

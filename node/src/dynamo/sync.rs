@@ -705,7 +705,8 @@ fn answer_outline(context: &mut Context, answering: Answering, page: &Chunk) {
     let Answering { from, id, outline, covered, floor, .. } = answering;
     let end = [&page.covered, &covered].into_iter().flatten().min();
     let compared = outline::compare(page, &outline, floor, end);
-    if !compared.erased.is_empty() {
+    // Without space they would gather, and be found again by each session.
+    if !compared.erased.is_empty() && !context.is_disk_full {
         context.persist(Record::Entries(compared.erased), Then::Nothing);
     }
     let is_shorter = end != covered.as_ref();

@@ -28,7 +28,7 @@ use crate::base::limits::{MULTI_GET_BYTES_MAX, PAGE_BYTES_MAX, PAGE_COUNT_MAX};
 use crate::base::{Column, Entry, Key, Payload, Value, Written};
 use crate::codec::keycode;
 use crate::dynamo::placement::{self, Placement, place_in};
-use crate::dynamo::{Chunk, Partition, Range};
+use crate::dynamo::{Chunk, Partition, READ_RANGES_MAX, Range};
 use crate::probe;
 
 /// Bytes of the ranges of one round, which must fit a message; one range more may exceed it.
@@ -132,7 +132,7 @@ fn one_round(ranges: impl Iterator<Item = Range>) -> Vec<Range> {
         bytes += bytes_of(range);
         was_room
     };
-    ranges.take_while(is_room).collect()
+    ranges.take(READ_RANGES_MAX).take_while(is_room).collect()
 }
 
 /// Single cells.

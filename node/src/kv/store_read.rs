@@ -73,7 +73,9 @@ impl<E: Engine> CellStore<E> {
             let end = range.end.as_ref().map(Payload::as_bytes);
             let chunk = self.chunk(range.partition, range.start.as_bytes(), end, limit, None)?;
             let bytes: usize = chunk.entries.iter().map(Entry::bytes).sum();
-            bytes_left = bytes_left.saturating_sub(bytes);
+            // With few entries for each range, where they end is as long as they are.
+            let covered = chunk.covered.as_ref().map_or(0, Payload::len);
+            bytes_left = bytes_left.saturating_sub(bytes + covered);
             chunks.push(chunk);
         }
         Ok(chunks)

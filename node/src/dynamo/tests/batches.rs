@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::Stamp;
 use crate::dynamo::Level;
+use crate::dynamo::harness::Envelope;
 use crate::dynamo::placement::partition_of_place;
 
 fn batches(cluster: &Cluster, id: NodeId) -> usize {
@@ -244,6 +245,23 @@ fn batch_that_is_over_before_its_holder_has_it_is_ended_there_too() {
     cluster.deliver(late);
     cluster.settle(nothing_cut);
     assert!(holders(&cluster).is_empty(), "{:?} hold it", holders(&cluster));
+}
+
+/// The accident: a coordinator whose disk was lost took a batch of which it knew nothing for one
+/// that is over, and had the last node that held it forget it.
+#[test]
+fn coordinator_that_lost_its_disk_does_not_end_a_batch_of_an_earlier_start() {
+    let mut cluster = batch_under_way();
+    let batch = cluster.core(N1).context.clock.given();
+    let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    cluster.network.clear();
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.settle(|from, to| [from, to].contains(&holder));
+    let again = Envelope { from: holder, to: N1, message: Message::BatchStored { batch } };
+    cluster.deliver(again);
+    cluster.settle(nothing_cut);
+    assert_eq!(holders(&cluster), [holder], "nobody else has all of it");
 }
 
 #[test]
