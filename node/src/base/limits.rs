@@ -30,6 +30,11 @@ pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Most bytes that one `multi_get` is answered with: what one batch wrote can be read back in one.
 pub const MULTI_GET_BYTES_MAX: usize = BATCH_BYTES_MAX;
 
+/// Bytes of the requests of all connections that a node may owe an answer to; it refuses more as
+/// overloaded. They wait while the tables do not keep up, or no quorum answers. Too small: large
+/// writes are refused that could have waited. Too large: memory.
+pub const REQUESTS_BYTES_MAX: usize = 128 << 20;
+
 /// Answers remembered per client session, hence the most writes a client may have in flight.
 pub const SESSION_INFLIGHT_MAX: usize = 1024;
 
@@ -54,6 +59,7 @@ const _: () = {
         "a cell fits a batch"
     );
     assert!(BATCH_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "a batch fits a frame");
+    assert!(FRAME_BYTES_MAX < REQUESTS_BYTES_MAX, "a node that owes nothing takes any request");
     assert!(MULTI_GET_BYTES_MAX + (512 << 10) < FRAME_BYTES_MAX, "a multi_get fits a frame");
     assert!(
         SESSION_BYTES_MAX + VALUE_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX,

@@ -7,6 +7,11 @@
 //!
 //! In the masterless mode any node answers, and nobody gives hints: the first one of those that
 //! are configured that can be reached is asked until it fails, then the next.
+//!
+//! # Invariants
+//! 1. All connections lead to nodes of one cluster that replicate in one way: those of the first
+//!    node that answered, if nobody named a cluster. Elsewhere the client's session would be that
+//!    of somebody else, and its writes might be repeated where nobody numbers them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +24,7 @@ use super::error::TryFailure;
 use super::lock;
 use crate::base::ClusterId;
 use crate::env::{Env, Net, timeout};
-use crate::wire::Mode;
+use crate::wire::{Mode, Refusal};
 
 /// Most addresses that are remembered; hints beyond are ignored, a cluster is far smaller.
 const ADDRESSES_MAX: usize = 64;
@@ -154,10 +159,21 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Routing<S> {
     }
 
     /// Stays with the cluster of the first node that answered.
-    fn on_welcome(&self, cluster: ClusterId, mode: Mode) {
+    ///
+    /// # Errors
+    /// This one is of another cluster, or replicates in another way. It was connected to before
+    /// that was known, so it could not say so itself; this is what it would have said.
+    fn on_welcome(&self, cluster: ClusterId, mode: Mode) -> Result<(), Refusal> {
         let mut table = lock(&self.table);
-        table.cluster.get_or_insert(cluster);
-        table.mode.get_or_insert(mode);
+        let known = *table.cluster.get_or_insert(cluster);
+        if known != cluster {
+            return Err(Refusal::Cluster { ours: cluster, theirs: known });
+        }
+        let known = *table.mode.get_or_insert(mode);
+        if known != mode {
+            return Err(Refusal::Mode { ours: mode, theirs: known });
+        }
+        Ok(())
     }
 }
 
@@ -196,10 +212,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Route<S> {
         }
         let limit = limit.saturating_sub(env.now().since(started));
         let opened = Connection::open(env, &self.address, routing.cluster(), limit).await;
+        // Nothing was sent on a connection that is dropped here.
+        let opened = opened.and_then(|connection| {
+            let welcome = routing.on_welcome(connection.cluster(), connection.mode());
+            welcome.map(|()| connection).map_err(TryFailure::Refused)
+        });
         let mut link = lock(&self.link);
         match opened {
             Ok(connection) => {
-                routing.on_welcome(connection.cluster(), connection.mode());
                 let connection = Arc::new(connection);
                 link.connection = Some(Arc::clone(&connection));
                 Ok(connection)

@@ -5,12 +5,15 @@
 //! message per follower and one wake-up per connection: the batching of the hot path starts here.
 //!
 //! # Invariants
-//! 1. Bounded: requests are admitted up to a limit (beyond it they are answered `Overloaded` at
-//!    once); a peer's reader waits while more than [`PEER_BYTES_MAX`] of messages are queued.
-//! 2. Once closed, nothing is accepted and every waiter is woken.
+//! 1. Bounded: requests are admitted up to a number, and up to [`REQUESTS_BYTES_MAX`] (beyond
+//!    either they are answered `Overloaded` at once); a peer's reader waits while more than
+//!    [`PEER_BYTES_MAX`] of messages are queued.
+//! 2. A request counts from its admission to its answer, wherever it waits in between. Its bytes
+//!    are taken off by the outbox that gets the answer, which gets exactly one.
+//! 3. Once closed, nothing is accepted and every waiter is woken.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -21,17 +24,26 @@ use super::outbox::ClientOutbox;
 use super::persist::PersistEvent;
 use super::state::StateEvent;
 use crate::base::NodeId;
+use crate::base::limits::REQUESTS_BYTES_MAX;
 use crate::wire::{Consistency, PeerMessage, RequestBody, RequestError, ResponseBody};
 
 /// Bytes of undelivered peer messages after which readers of peer connections wait.
 const PEER_BYTES_MAX: usize = 32 << 20;
 
+/// Bits of an [`Unanswered`] that count bytes; the others count requests.
+const BYTES_BITS: u32 = 36;
+
+/// One request in an [`Unanswered`].
+const ONE_REQUEST: u64 = 1 << BYTES_BITS;
+
 /// A client's request on its way to the loop.
 pub struct Submitted {
-    /// Where the answer goes.
+    /// Where the answer goes; an outbox of the inbox that the request is submitted to.
     pub outbox: Arc<ClientOutbox>,
-    /// The client's id of the request.
+    /// The number of the request there; see [`ClientOutbox::expect_reply`].
     pub id: u64,
+    /// Its bytes, as the outbox was told.
+    pub bytes: usize,
     /// How strong the answer must be.
     pub consistency: Consistency,
     /// What is asked.
@@ -60,12 +72,49 @@ impl Arrivals {
     }
 }
 
+/// How many requests are not answered yet, and how many bytes they have: two numbers in one, so
+/// that admitting a request costs one addition. A request that is refused is in it for a moment.
+///
+/// Neither number comes near the end of its bits: a request has a byte at least, so that the limit
+/// of bytes is one of requests, too.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered(AtomicU64);
+
+impl Unanswered {
+    /// Adds a request; returns how many requests and bytes there were before.
+    fn add(&self, bytes: usize) -> (usize, usize) {
+        split(self.0.fetch_add(ONE_REQUEST + number(bytes), Ordering::Relaxed))
+    }
+
+    /// Takes a request off, but not its bytes.
+    fn remove_request(&self) {
+        let (requests, _) = split(self.0.fetch_sub(ONE_REQUEST, Ordering::Relaxed));
+        assert!(requests > 0, "more answers than requests");
+    }
+
+    /// Takes off the bytes of a request.
+    pub(super) fn remove_bytes(&self, bytes: usize) {
+        let (_, before) = split(self.0.fetch_sub(number(bytes), Ordering::Relaxed));
+        assert!(before >= bytes, "an answered request had {bytes} bytes, and all had {before}");
+    }
+}
+
+/// Returns how many requests and how many bytes a number stands for.
+fn split(both: u64) -> (usize, usize) {
+    let part = |part: u64| usize::try_from(part).unwrap_or(usize::MAX);
+    (part(both >> BYTES_BITS), part(both % ONE_REQUEST))
+}
+
+fn number(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// What reaches the loop from its connections and helpers; bounded where strangers fill it.
 pub struct Inbox {
     state: Mutex<State>,
     waker: AtomicWaker,
     room: Notify,
-    requests_admitted: AtomicUsize,
+    unanswered: Arc<Unanswered>,
     requests_max: usize,
 }
 
@@ -83,15 +132,21 @@ impl Inbox {
             state: Mutex::default(),
             waker: AtomicWaker::new(),
             room: Notify::new(),
-            requests_admitted: AtomicUsize::new(0),
+            unanswered: Arc::default(),
             requests_max,
         })
     }
 
+    /// Makes the outbox of a connection that submits its requests here.
+    pub fn new_outbox(&self) -> Arc<ClientOutbox> {
+        Arc::new(ClientOutbox::new(Arc::clone(&self.unanswered)))
+    }
+
     /// Admits a request, or answers it at once if it cannot be.
     pub fn submit(&self, request: Submitted) {
-        let admitted = self.requests_admitted.fetch_add(1, Ordering::Relaxed) < self.requests_max;
-        let refusal = if admitted {
+        let (requests, bytes) = self.unanswered.add(request.bytes);
+        let has_room = bytes.saturating_add(request.bytes) <= REQUESTS_BYTES_MAX;
+        let refusal = if requests < self.requests_max && has_room {
             let mut state = self.lock();
             if !state.closed {
                 state.arrivals.requests.push(request);
@@ -104,14 +159,13 @@ impl Inbox {
             crate::probe!("replica.request_refused_overloaded");
             RequestError::Overloaded
         };
-        self.requests_admitted.fetch_sub(1, Ordering::Relaxed);
+        self.answered();
         request.outbox.reply(request.id, ResponseBody::Error(refusal));
     }
 
-    /// Takes a request off the count of unanswered ones.
+    /// Takes a request off the count of unanswered ones; its outbox takes off its bytes.
     pub(super) fn answered(&self) {
-        let before = self.requests_admitted.fetch_sub(1, Ordering::Relaxed);
-        assert!(before > 0, "more answers than requests");
+        self.unanswered.remove_request();
     }
 
     /// Delivers a peer's message of `bytes` on the wire; waits while too much is queued.
@@ -221,5 +275,99 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::base::limits::FRAME_BYTES_MAX;
+    use crate::codec::{self, FrameDecoder};
+    use crate::wire::Response;
+
+    /// Submits a request that says that it has so many bytes.
+    fn submit(inbox: &Inbox, outbox: &Arc<ClientOutbox>, bytes: usize) {
+        let id = outbox.expect_reply(7, bytes);
+        let (outbox, consistency) = (Arc::clone(outbox), Consistency::default());
+        inbox.submit(Submitted { outbox, id, bytes, consistency, body: RequestBody::Status });
+    }
+
+    /// Answers what has been admitted, as the loop does; returns how many requests that were.
+    fn answer_all(inbox: &Inbox) -> usize {
+        let mut arrivals = Arrivals::default();
+        inbox.take(&mut arrivals);
+        for request in &arrivals.requests {
+            inbox.answered();
+            request.outbox.reply(request.id, ResponseBody::Snapshot(None));
+        }
+        arrivals.requests.len()
+    }
+
+    /// Takes the errors out of an outbox.
+    fn errors(outbox: &ClientOutbox) -> Vec<RequestError> {
+        let (mut taken, mut context) = (Vec::new(), Context::from_waker(Waker::noop()));
+        let is_empty = outbox.poll_take(&mut context, &mut taken).is_pending();
+        assert_eq!(is_empty, taken.is_empty(), "it is pending while there is nothing");
+        let (decoder, mut buffer) = (FrameDecoder::new(1 << 10), BytesMut::from(&taken[..]));
+        let mut errors = Vec::new();
+        while let Some(frame) = decoder.decode(&mut buffer).unwrap() {
+            let response: Response = codec::decode(&frame).unwrap();
+            assert_eq!(response.id, 7, "the id is the client's");
+            if let ResponseBody::Error(error) = response.body {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    fn unanswered(inbox: &Inbox) -> (usize, usize) {
+        split(inbox.unanswered.0.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn requests_beyond_the_bytes_are_refused_until_others_are_answered() {
+        let inbox = Inbox::new(100);
+        let (first, second) = (inbox.new_outbox(), inbox.new_outbox());
+        submit(&inbox, &first, REQUESTS_BYTES_MAX - 10);
+        submit(&inbox, &second, 11);
+        assert_eq!(errors(&second), [RequestError::Overloaded]);
+        submit(&inbox, &second, 10);
+        assert!(errors(&second).is_empty(), "it has room");
+        assert_eq!(unanswered(&inbox), (2, REQUESTS_BYTES_MAX));
+        submit(&inbox, &first, 1);
+        assert_eq!(errors(&first), [RequestError::Overloaded]);
+        assert_eq!(answer_all(&inbox), 2);
+        assert_eq!(unanswered(&inbox), (0, 0));
+        submit(&inbox, &second, FRAME_BYTES_MAX);
+        assert_eq!(unanswered(&inbox), (1, FRAME_BYTES_MAX));
+        assert!(errors(&second).is_empty(), "it has room");
+    }
+
+    #[test]
+    fn requests_beyond_the_number_are_refused_with_their_bytes() {
+        let inbox = Inbox::new(2);
+        let outbox = inbox.new_outbox();
+        for _ in 0..3 {
+            submit(&inbox, &outbox, 5);
+        }
+        assert_eq!(errors(&outbox), [RequestError::Overloaded]);
+        assert_eq!(unanswered(&inbox), (2, 10));
+        assert_eq!(outbox.load().0, 2, "they are to be answered");
+        assert_eq!(answer_all(&inbox), 2);
+        assert_eq!(unanswered(&inbox), (0, 0));
+    }
+
+    #[test]
+    fn closed_inbox_refuses_and_owes_nothing() {
+        let inbox = Inbox::new(2);
+        let outbox = inbox.new_outbox();
+        assert!(inbox.close().is_empty());
+        submit(&inbox, &outbox, 5);
+        assert_eq!(errors(&outbox), [RequestError::ShuttingDown]);
+        assert_eq!(unanswered(&inbox), (0, 0));
     }
 }

@@ -5,59 +5,86 @@
 //!
 //! # Invariants
 //! 1. Bounded: a client's outbox holds the answers of at most its requests in flight, which the
-//!    connection limits by not reading on, and beyond [`ANSWER_BYTES_MAX`] reads are refused
-//!    instead of answered; a peer's outbox drops messages beyond
+//!    connection limits by not reading on; and beyond [`ANSWER_BYTES_MAX`] only short ones, besides
+//!    the few pieces of snapshots that are being read: reads get an error instead, and so do
+//!    commands whose outcome carries a cell. A peer's outbox drops messages beyond
 //!    [`PEER_OUTBOX_BYTES_MAX`], which the protocol treats like any lost message.
+//! 2. A request is answered once. With the answer its bytes leave the count of its inbox.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
+use super::inbox::Unanswered;
 use crate::base::Stamp;
 use crate::codec::{encode_frame, encode_into};
+use crate::kv::CommandReply;
 use crate::wire::{PeerMessageRef, Response, ResponseBody};
 
-/// Bytes of answers queued for one connection after which its reads are refused: it asks faster
-/// than it takes in. A few of the longest answers.
+/// Bytes of answers queued for one connection after which no more long ones are given: it asks
+/// faster than it takes in. A few of the longest answers.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes queued for one peer after which further messages are dropped.
 const PEER_OUTBOX_BYTES_MAX: usize = 32 << 20;
 
 /// Answers on their way to one client connection.
-#[derive(Default)]
 pub struct ClientOutbox {
     state: Mutex<ClientState>,
     waker: AtomicWaker,
+    /// Of the inbox that the requests go to.
+    unanswered: Arc<Unanswered>,
 }
 
 #[derive(Default)]
 struct ClientState {
     bytes: Vec<u8>,
-    in_flight: usize,
+    /// The requests in flight, by their numbers. They are answered in about that order.
+    expected: VecDeque<Expected>,
+    next_number: u64,
+}
+
+/// A request that will be answered.
+struct Expected {
+    number: u64,
+    /// What the client calls it. Nothing keeps a client from giving two the same id.
+    id: u64,
+    bytes: usize,
 }
 
 impl ClientOutbox {
-    /// Counts a request that will be answered here.
-    pub fn expect_reply(&self) {
-        self.lock().in_flight += 1;
+    pub(super) fn new(unanswered: Arc<Unanswered>) -> Self {
+        Self { state: Mutex::default(), waker: AtomicWaker::new(), unanswered }
     }
 
-    /// Encodes the answer to request `id`, which met no stamp, and wakes the connection.
-    pub fn reply(&self, id: u64, body: ResponseBody) {
-        self.reply_seen(id, Stamp::ZERO, body);
-    }
-
-    /// Encodes the answer to request `id`, which met stamps up to `seen`, and wakes the
-    /// connection.
-    pub fn reply_seen(&self, id: u64, seen: Stamp, body: ResponseBody) {
+    /// Takes note of a request that will be answered here, and that the client calls `id`; returns
+    /// the number to answer it by. `bytes` is what it has when it is submitted, else 0.
+    pub fn expect_reply(&self, id: u64, bytes: usize) -> u64 {
         let mut state = self.lock();
-        assert!(state.in_flight > 0, "an answer to request {id} that nobody asked");
-        state.in_flight -= 1;
-        let response = Response { id, seen, body };
+        let number = state.next_number;
+        state.next_number += 1;
+        state.expected.push_back(Expected { number, id, bytes });
+        number
+    }
+
+    /// Encodes the answer to a request, which met no stamp, and wakes the connection.
+    pub fn reply(&self, number: u64, body: ResponseBody) {
+        self.reply_seen(number, Stamp::ZERO, body);
+    }
+
+    /// Encodes the answer to a request, which met stamps up to `seen`, and wakes the connection.
+    pub fn reply_seen(&self, number: u64, seen: Stamp, body: ResponseBody) {
+        let mut state = self.lock();
+        let place = state.expected.binary_search_by_key(&number, |expected| expected.number);
+        let Some(request) = place.ok().and_then(|place| state.expected.remove(place)) else {
+            unreachable!("an answer to request {number}, which nobody asks or which has one")
+        };
+        let response = Response { id: request.id, seen, body };
         encode_frame(&mut state.bytes, |buffer| encode_into(&response, buffer));
         drop(state);
+        self.unanswered.remove_bytes(request.bytes);
         self.waker.wake();
     }
 
@@ -66,10 +93,16 @@ impl ClientOutbox {
         self.lock().bytes.len() > ANSWER_BYTES_MAX
     }
 
+    /// Tells whether this outcome of a command is to be told here. One that carries no cell always
+    /// is: it is as short as an error in its place.
+    pub(super) fn has_room_for(&self, reply: &CommandReply) -> bool {
+        !matches!(reply, CommandReply::ConditionFailed { current: Some(_), .. }) || !self.is_full()
+    }
+
     /// Returns how many requests are unanswered and how many bytes of answers are queued.
     pub fn load(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.in_flight, state.bytes.len())
+        (state.expected.len(), state.bytes.len())
     }
 
     /// Moves the queued answers into `into`, which must be empty; pending if there are none.
@@ -161,20 +194,42 @@ mod tests {
     use crate::base::Value;
     use crate::kv::{Cell, QueryReply, Version};
 
+    fn outbox() -> ClientOutbox {
+        ClientOutbox::new(Arc::default())
+    }
+
     #[test]
     fn outbox_is_full_when_answers_are_not_fetched() {
-        let outbox = ClientOutbox::default();
+        let outbox = outbox();
         let value = Value::new(vec![7; 1 << 20]).unwrap();
         let cell = Cell { value, version: Version(1) };
+        let conflict = CommandReply::ConditionFailed { position: 0, current: Some(cell.clone()) };
         for id in 0..32 {
             assert!(!outbox.is_full(), "after {id} MiB");
-            outbox.expect_reply();
-            outbox.reply(id, ResponseBody::Query(QueryReply::Cell(Some(cell.clone()))));
+            assert!(outbox.has_room_for(&conflict), "after {id} MiB");
+            let number = outbox.expect_reply(id, 0);
+            outbox.reply(number, ResponseBody::Query(QueryReply::Cell(Some(cell.clone()))));
         }
-        assert!(outbox.is_full());
+        assert!(outbox.is_full() && !outbox.has_room_for(&conflict));
+        assert!(outbox.has_room_for(&CommandReply::Applied(Version(1))), "it is short");
+        let absent = CommandReply::ConditionFailed { position: 0, current: None };
+        assert!(outbox.has_room_for(&absent), "it is short");
         let mut taken = Vec::new();
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(outbox.poll_take(&mut context, &mut taken).is_ready());
         assert!(taken.len() > ANSWER_BYTES_MAX && !outbox.is_full());
+        assert!(outbox.has_room_for(&conflict));
+    }
+
+    #[test]
+    fn requests_are_told_apart_although_their_ids_are_the_same() {
+        let outbox = outbox();
+        let numbers: Vec<u64> = (0..3).map(|_| outbox.expect_reply(7, 0)).collect();
+        assert_eq!(numbers, [0, 1, 2]);
+        for (number, left) in [(1, 2), (0, 1), (2, 0)] {
+            outbox.reply(number, ResponseBody::Snapshot(None));
+            assert_eq!(outbox.load().0, left);
+        }
+        assert_eq!(outbox.expect_reply(7, 0), 3, "numbers are not used again");
     }
 }

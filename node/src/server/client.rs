@@ -66,11 +66,12 @@ pub(super) struct ClientConnection<E: Env> {
 impl<E: Env> ClientConnection<E> {
     /// Makes the connection; `read` holds bytes that came with the handshake.
     pub(super) fn new(env: E, stream: Stream<E>, inbox: Arc<Inbox>, read: BytesMut) -> Self {
+        let outbox = inbox.new_outbox();
         Self {
             env,
             stream,
             inbox,
-            outbox: Arc::default(),
+            outbox,
             decoder: FrameDecoder::new(FRAME_BYTES_MAX),
             read,
             writing: Vec::new(),
@@ -156,17 +157,21 @@ impl<E: Env> ClientConnection<E> {
             let Some(frame) = self.decoder.decode(&mut self.read)? else { return Ok(true) };
             self.partial_deadline = None;
             let request: Request = codec::decode(&frame)?;
-            self.outbox.expect_reply();
-            match check(&request.body).and_then(|()| self.fail_on_request(&request.body)) {
+            let checked = check(&request.body).and_then(|()| self.fail_on_request(&request.body));
+            // What is refused here waits nowhere.
+            let bytes = if checked.is_ok() { frame.len() } else { 0 };
+            let id = self.outbox.expect_reply(request.id, bytes);
+            match checked {
                 Ok(()) => self.inbox.submit(Submitted {
                     outbox: Arc::clone(&self.outbox),
-                    id: request.id,
+                    id,
+                    bytes,
                     consistency: request.consistency,
                     body: request.body,
                 }),
                 Err(what) => {
                     let error = RequestError::Invalid(what);
-                    self.outbox.reply(request.id, ResponseBody::Error(error));
+                    self.outbox.reply(id, ResponseBody::Error(error));
                 }
             }
         }

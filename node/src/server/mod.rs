@@ -3,7 +3,8 @@
 //! [`start`] builds a whole node in any [`Env`]: it claims the data directory, recovers the log
 //! and the tables, starts the replica's loop and its helpers, and opens the port. Everything
 //! that a stranger can send is bounded here: handshakes by size and time, frames by length,
-//! connections by number, requests in flight per connection and over all of them.
+//! connections by number, requests in flight by number per connection, and by number and bytes
+//! over all of them (the inbox counts), and answers that nobody fetches by bytes (the outbox does).
 //!
 //! # Left out
 //! How replication works: connections only know the replica's inbox and their outboxes.

@@ -60,6 +60,8 @@ struct World {
     down: BTreeSet<String>,
     /// Nodes that refuse.
     refusing: BTreeMap<String, Refusal>,
+    /// Nodes that are of another cluster, or replicate in another way.
+    strange: BTreeMap<String, (ClusterId, Mode)>,
     /// Connections that the client has closed.
     closed_count: usize,
     mode: Mode,
@@ -83,6 +85,7 @@ impl FakeEnv {
             connects: Vec::new(),
             down: BTreeSet::new(),
             refusing: BTreeMap::new(),
+            strange: BTreeMap::new(),
             closed_count: 0,
             mode: Mode::PrimaryBackup { group: 1 },
             consistencies: Vec::new(),
@@ -130,6 +133,12 @@ impl FakeEnv {
         self.world.lock().unwrap().refusing.insert(address.to_owned(), refusal);
     }
 
+    /// Makes the node say that it is of this cluster, which replicates so. It takes every client,
+    /// as a node does that is not told which cluster the client wants.
+    pub(super) fn estrange(&self, address: &str, cluster: ClusterId, mode: Mode) {
+        self.world.lock().unwrap().strange.insert(address.to_owned(), (cluster, mode));
+    }
+
     pub(super) fn connects(&self) -> Vec<String> {
         self.world.lock().unwrap().connects.clone()
     }
@@ -158,15 +167,7 @@ impl FakeEnv {
     async fn serve(self, address: String, mut stream: DuplexStream) {
         let Some(hello) = self.read_frame(&mut stream, &mut BytesMut::new()).await else { return };
         codec::decode::<Hello>(&hello).unwrap();
-        let refusal = self.world.lock().unwrap().refusing.get(&address).cloned();
-        let welcome = match refusal {
-            Some(refusal) => Welcome::Refused(refusal),
-            None => Welcome::Accepted {
-                cluster: ClusterId(7),
-                node: NodeId(1),
-                mode: self.world.lock().unwrap().mode,
-            },
-        };
+        let welcome = self.world.lock().unwrap().welcome(&address);
         write_frame(&mut stream, &codec::encode(&welcome)).await;
         let (mut input, mut held) = (BytesMut::new(), Vec::new());
         while let Some(frame) = self.read_frame(&mut stream, &mut input).await {
@@ -209,6 +210,17 @@ impl FakeEnv {
                 return None;
             }
         }
+    }
+}
+
+impl World {
+    fn welcome(&self, address: &str) -> Welcome {
+        if let Some(refusal) = self.refusing.get(address) {
+            return Welcome::Refused(refusal.clone());
+        }
+        let stranger = self.strange.get(address).copied();
+        let (cluster, mode) = stranger.unwrap_or((ClusterId(7), self.mode));
+        Welcome::Accepted { cluster, node: NodeId(1), mode }
     }
 }
 

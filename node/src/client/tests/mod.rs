@@ -310,6 +310,66 @@ fn refusal_by_every_node_is_final() {
 }
 
 #[test]
+fn node_of_another_cluster_is_left_although_both_were_connected_to_at_once() {
+    let ours = Mode::PrimaryBackup { group: 1 };
+    let elsewhere = [
+        (ClusterId(8), ours, Refusal::Cluster { ours: ClusterId(8), theirs: ClusterId(7) }),
+        (
+            ClusterId(7),
+            Mode::Masterless { placement: 1 },
+            Refusal::Mode { ours: Mode::Masterless { placement: 1 }, theirs: ours },
+        ),
+        (
+            ClusterId(7),
+            Mode::PrimaryBackup { group: 2 },
+            Refusal::Mode { ours: Mode::PrimaryBackup { group: 2 }, theirs: ours },
+        ),
+    ];
+    for (cluster, mode, refusal) in elsewhere {
+        run(async {
+            let mut sessions = with_sessions(|_, count| match count {
+                0 => applied(1),
+                _ => Reaction::HangUp,
+            });
+            let env = FakeEnv::new(move |address, body| match body {
+                RequestBody::Status => error(RequestError::Overloaded),
+                RequestBody::Command(_)
+                | RequestBody::FaultyCommand { .. }
+                | RequestBody::Query(_)
+                | RequestBody::Snapshot { .. } => sessions(address, body),
+            });
+            env.estrange("b", cluster, mode);
+            let addresses = vec!["a".to_owned(), "b".to_owned()];
+            let client = Client::connect(env.clone(), addresses, ClientOptions::default());
+            let (own, other) =
+                futures_util::future::join(client.status("a"), client.status("b")).await;
+            assert_eq!(own, Err(ClientError::Overloaded), "it answered");
+            assert_eq!(other, Err(ClientError::Refused(refusal.clone())));
+            assert_eq!(client.set("k", "v").await, Ok(Version(1)));
+            env.down("a");
+            let result = client.set("k", "w").await;
+            assert!(matches!(result, Err(ClientError::Unknown { .. })), "{result:?}");
+            let result = client.set("k", "x").await.unwrap_err();
+            assert_eq!(result.outcome(), Outcome::NotApplied, "{result}");
+            assert!(env.connects().iter().filter(|address| *address == "b").count() > 1);
+            assert!(env.asked().iter().all(|address| address == "a"), "{:?}", env.asked());
+        });
+    }
+}
+
+#[test]
+fn node_of_another_cluster_than_the_one_that_is_wanted_is_refused() {
+    run(async {
+        let env = FakeEnv::new(|_, _| Reaction::Answer(no_cell()));
+        let options = ClientOptions { cluster: Some(ClusterId(8)), ..ClientOptions::default() };
+        let client = Client::connect(env.clone(), vec!["a".to_owned()], options);
+        let refusal = Refusal::Cluster { ours: ClusterId(7), theirs: ClusterId(8) };
+        assert_eq!(client.get("k").await, Err(ClientError::Refused(refusal)));
+        assert_eq!(env.asked(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn silent_connection_is_closed_but_a_busy_one_is_kept() {
     run(async {
         let env = FakeEnv::new(|_, body| match body {

@@ -25,7 +25,7 @@ pub(super) struct HeldWrite {
 
 impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     pub(super) fn on_request(&mut self, now: Instant, request: Submitted) {
-        let Submitted { outbox, id, consistency, body } = request;
+        let Submitted { outbox, id, consistency, body, .. } = request;
         match body {
             // The fault has been seen to where the request came in.
             RequestBody::Command(command) | RequestBody::FaultyCommand { command, .. } => {
@@ -143,6 +143,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             Reply::Written { stamp } => {
                 let Some(request) = self.pending.remove(token) else { return };
                 let version = Version(stamp.version());
+                // Such an answer is short, so that it goes into a full outbox, too.
                 let body = ResponseBody::Command(CommandReply::Applied(version));
                 return self.answer(&request, stamp, body);
             }
