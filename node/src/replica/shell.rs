@@ -139,10 +139,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
         for (from, message) in arrivals.messages.drain(..) {
             // The handshake lets in peers of the own mode only.
             let PeerMessage::Raft(message) = message else { continue };
-            if let Message::SnapshotReply { outcome: SnapshotOutcome::Failed, .. } = message {
+            if let Message::SnapshotReply { meta, outcome: SnapshotOutcome::Failed, .. } = message {
                 // Perhaps the file it was sent from is rotten: nobody but its receiver reads it.
                 crate::probe!("replica.snapshot_renewed_for_follower");
-                self.state.push(StateJob::Renew);
+                self.state.push(StateJob::Renew(meta));
             }
             self.step(now, Input::Peer { from, message });
         }
@@ -369,7 +369,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
         if let (Some(reply), Some(token)) = (reply, token)
             && let Some(request) = self.pending.remove(token)
         {
-            self.answer(&request, ResponseBody::Command(reply));
+            let body = if request.outbox.has_room_for(&reply) {
+                ResponseBody::Command(reply)
+            } else {
+                // It has been carried out, so its client must not hear "not applied". It may ask
+                // again: the session keeps the answer.
+                ResponseBody::Error(RequestError::Timeout)
+            };
+            self.answer(&request, body);
         }
     }
 

@@ -17,8 +17,8 @@
 //!
 //! # Invariants
 //! 1. Memtables are flushed in the order in which they were frozen.
-//! 2. A full disk ends nothing: what could not be written is tried again, and the loop refuses
-//!    writes meanwhile.
+//! 2. A full disk ends nothing: what could not be written is tried again, however much else there
+//!    is to do, and the loop refuses writes meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,10 @@ const TRANSFER_KEPT: Duration = Duration::from_mins(1);
 /// After so long without a piece being asked for, the state that clients save is let go.
 const SAVE_KEPT: Duration = Duration::from_mins(1);
 
+/// So long after its last piece, what was received of a snapshot is let go. A piece that comes
+/// nevertheless has the transfer begin anew.
+const RECEIVED_KEPT: Duration = Duration::from_mins(1);
+
 /// What the state task is asked to do, in order.
 pub(super) enum StateJob {
     /// Write a memtable to the disk.
@@ -61,8 +65,8 @@ pub(super) enum StateJob {
     Write(SnapshotWrite),
     /// Install the verified snapshot.
     Install(SnapshotMeta),
-    /// A follower could not use what it was sent: make it anew.
-    Renew,
+    /// A follower could not use the snapshot that it was sent: make it anew.
+    Renew(SnapshotMeta),
     /// The state is damaged: say so to the next start.
     Condemn(StorageError),
     /// End.
@@ -86,7 +90,7 @@ pub(super) struct SaveRead {
 /// What became of a [`SaveRead`].
 pub(super) enum Saved {
     Piece(SnapshotPiece),
-    /// That state is not kept any more.
+    /// That state is not kept any more, or was not made as far as that.
     Gone,
     /// There is no space to make it.
     DiskFull,
@@ -176,10 +180,12 @@ pub(super) struct StateTask<E: Env> {
     options: StateOptions,
     /// Memtables that wait for the disk.
     unflushed: VecDeque<Frozen>,
+    /// When to try again to write the first of them, for which there was no space.
+    retry_at: Option<Instant>,
     receiver: Option<SnapshotReceiver<E::Disk>>,
+    /// When a piece last came from a leader.
+    received_at: Option<Instant>,
     verified: Option<VerifiedSnapshot<E::Disk>>,
-    /// There was no space for the first of them.
-    flush_waits: bool,
     /// There was no space for a compaction.
     compaction_waits: bool,
     /// The loop was told that the disk is full.
@@ -218,9 +224,10 @@ impl<E: Env> StateTask<E> {
             inbox,
             options,
             unflushed: VecDeque::new(),
+            retry_at: None,
             receiver: None,
+            received_at: None,
             verified: None,
-            flush_waits: false,
             compaction_waits: false,
             disk_full: false,
             scrubbed_at,
@@ -245,9 +252,18 @@ impl<E: Env> StateTask<E> {
                 Some(job) => self.carry_out(job).await?,
                 None => self.be_idle().await?,
             }
+            self.retry_if_due().await?;
             self.keeper.collect().await;
             self.scrub_if_due().await?;
         }
+    }
+
+    /// Tries again to flush every so often while the disk is full, however busy the task is.
+    async fn retry_if_due(&mut self) -> Result<(), StorageError> {
+        if self.retry_at.is_none_or(|at| self.env.now() < at) {
+            return Ok(());
+        }
+        self.flush().await
     }
 
     /// Verifies a part of the tables every so often, however busy the task is.
@@ -261,8 +277,9 @@ impl<E: Env> StateTask<E> {
         self.keeper.scrub_step(bytes).await
     }
 
-    /// Lets go of what nobody has asked for in a long time, and with it of old tables.
-    fn let_go(&mut self) {
+    /// Lets go of what nobody has asked for in a long time, and with it of old tables; and of a
+    /// snapshot of which nothing has come in a long time.
+    async fn let_go(&mut self) {
         let now = self.env.now();
         if self.saved_at.is_some_and(|at| now.since(at) >= SAVE_KEPT) {
             crate::probe!("replica.save_is_given_up");
@@ -272,6 +289,13 @@ impl<E: Env> StateTask<E> {
         if self.sent_at.is_some_and(|at| now.since(at) >= TRANSFER_KEPT) {
             self.sent_at = None;
             self.transfers.forget();
+        }
+        if self.received_at.is_some_and(|at| now.since(at) >= RECEIVED_KEPT) {
+            self.received_at = None;
+            if let Some(receiver) = self.receiver.take() {
+                crate::probe!("replica.received_pieces_are_given_up");
+                receiver.discard().await;
+            }
         }
     }
 
@@ -285,8 +309,8 @@ impl<E: Env> StateTask<E> {
             StateJob::Save(save) => self.save(save).await,
             StateJob::Write(write) => self.receive(write).await,
             StateJob::Install(meta) => self.install(meta).await,
-            StateJob::Renew => {
-                self.transfers.forget();
+            StateJob::Renew(meta) => {
+                self.transfers.renew(point(meta));
                 Ok(())
             }
             StateJob::Condemn(error) => Err(error),
@@ -296,13 +320,11 @@ impl<E: Env> StateTask<E> {
 
     /// Does what can wait, a step of it, or waits itself.
     async fn be_idle(&mut self) -> Result<(), StorageError> {
-        self.let_go();
+        self.let_go().await;
         // Another state may have been installed, in which nothing waits for a compaction.
         self.report_disk_full();
-        if self.flush_waits {
-            if self.waited_out(FULL_DISK_RETRY).await {
-                self.flush().await?;
-            }
+        if let Some(at) = self.retry_at {
+            self.wait(at.since(self.env.now())).await;
             return Ok(());
         }
         if self.keeper.needs_compaction() {
@@ -315,13 +337,13 @@ impl<E: Env> StateTask<E> {
             let_others_run().await;
             return Ok(());
         }
-        self.waited_out(SCRUB_INTERVAL).await;
+        self.wait(SCRUB_INTERVAL).await;
         Ok(())
     }
 
-    /// Waits for a job, but no longer than so long; tells whether that time is over.
-    async fn waited_out(&self, longest: Duration) -> bool {
-        env::timeout(&self.env, longest, self.queue.wait()).await.is_none()
+    /// Waits for a job, but no longer than so long.
+    async fn wait(&self, longest: Duration) {
+        env::timeout(&self.env, longest, self.queue.wait()).await;
     }
 
     fn report(&self, event: StateEvent) {
@@ -337,7 +359,7 @@ impl<E: Env> StateTask<E> {
     /// Tells the loop if that is news: writes are refused while nothing can be flushed, or while
     /// they would wait for a compaction that cannot be made.
     fn report_disk_full(&mut self) {
-        let full = self.flush_waits || self.compaction_waits && self.keeper.is_stalled();
+        let full = self.retry_at.is_some() || self.compaction_waits && self.keeper.is_stalled();
         if self.disk_full != full {
             self.disk_full = full;
             self.report(StateEvent::DiskFull(full));
@@ -354,16 +376,28 @@ impl<E: Env> StateTask<E> {
                 }
                 Err(error) if error.is_no_space() => {
                     crate::probe!("replica.flush_waits_for_space");
-                    self.flush_waits = true;
+                    // Not at each try: a follower would never get a whole state from a leader
+                    // whose disk stays full.
+                    if self.retry_at.is_none() {
+                        self.make_room();
+                    }
+                    self.retry_at = Some(self.env.now() + FULL_DISK_RETRY);
                     self.report_disk_full();
                     return Ok(());
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.flush_waits = false;
+        self.retry_at = None;
         self.report_disk_full();
         Ok(())
+    }
+
+    /// Gives the space back of states that were saved or sent: each takes as much as the tables.
+    /// Whoever still reads one is given another from its beginning.
+    fn make_room(&mut self) {
+        self.saves.forget();
+        self.transfers.forget();
     }
 
     async fn compact(&mut self) -> Result<(), StorageError> {
@@ -378,7 +412,7 @@ impl<E: Env> StateTask<E> {
                 crate::probe!("replica.compaction_has_no_space");
                 self.compaction_waits = true;
                 self.report_disk_full();
-                self.waited_out(FULL_DISK_RETRY).await;
+                self.wait(FULL_DISK_RETRY).await;
             }
             Err(error) => return Err(error),
         }
@@ -400,6 +434,8 @@ impl<E: Env> StateTask<E> {
         let wanted = read.meta.map(point);
         let piece =
             self.transfers.read_chunk(&current, wanted, read.offset, read.bytes_max).await?;
+        // Without an answer it is asked for again: there may be space then, or as much of the state
+        // as the follower has.
         let Some(piece) = piece else { return Ok(()) };
         // A piece is never longer than was asked for, which is below the limit of a payload.
         let Ok(data) = Payload::new(piece.bytes) else { return Ok(()) };
@@ -430,6 +466,7 @@ impl<E: Env> StateTask<E> {
     }
 
     async fn receive(&mut self, write: SnapshotWrite) -> Result<(), StorageError> {
+        self.received_at = Some(self.env.now());
         let other = self.receiver.as_ref().is_some_and(|old| old.point() != point(write.meta));
         if (write.offset == 0 || other)
             && let Some(old) = self.receiver.take()
@@ -536,4 +573,223 @@ pub(super) fn point(meta: SnapshotMeta) -> SnapshotPoint {
 /// The same position in the words of the protocol.
 pub(super) fn meta(point: SnapshotPoint) -> SnapshotMeta {
     SnapshotMeta { index: point.index, term: point.term }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::inbox::Arrivals;
+    use super::*;
+    use crate::base::{Rng, WallTime};
+    use crate::env::real::RealEnv;
+    use crate::storage::snapshot::DIRECTORY;
+    use crate::storage::test_disk::{Faults, TestDisk, run};
+    use crate::storage::tree::{self, TreeOptions};
+    use crate::storage::{Change, Engine, Tree};
+
+    /// A world with a disk and without a network, in which time passes when somebody sleeps.
+    #[derive(Clone, Default)]
+    struct TestEnv {
+        disk: TestDisk,
+        nanos: Arc<AtomicU64>,
+    }
+
+    impl TestEnv {
+        fn pass(&self, duration: Duration) {
+            let nanos = u64::try_from(duration.as_nanos()).unwrap();
+            self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
+    }
+
+    impl Env for TestEnv {
+        type Disk = TestDisk;
+        type Net = <RealEnv as Env>::Net;
+
+        fn now(&self) -> Instant {
+            Instant::from_nanos(self.nanos.load(Ordering::Relaxed))
+        }
+
+        fn wall(&self) -> WallTime {
+            WallTime(0)
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            self.pass(duration);
+        }
+
+        fn spawn(&self, name: &'static str, _task: impl Future<Output = ()> + Send + 'static) {
+            unreachable!("the state task starts no {name}")
+        }
+
+        fn rng(&self, purpose: &str) -> Rng {
+            Rng::new(1).split(purpose)
+        }
+
+        fn disk(&self) -> &TestDisk {
+            &self.disk
+        }
+
+        fn net(&self) -> &Self::Net {
+            unreachable!("the state task has no peers")
+        }
+    }
+
+    /// A state task that does one thing at a time, and what the loop has of the tables.
+    struct Scene {
+        env: TestEnv,
+        tree: Tree<TestDisk>,
+        task: StateTask<TestEnv>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let env = TestEnv::default();
+            let opened = run(tree::open(env.disk.clone(), "tables", TreeOptions::default()));
+            let (tree, keeper, _) = opened.unwrap();
+            let transfers = run(Transfers::open(env.disk.clone())).unwrap();
+            let (queue, inbox) = (Arc::new(StateQueue::default()), Inbox::new(10));
+            let options = StateOptions { has_peers: true, scrub_bytes_per_second: 0 };
+            let task = StateTask::new(env.clone(), keeper, transfers, queue, inbox, options);
+            Self { env, tree, task }
+        }
+
+        /// Writes a cell with the entry `index`, and returns the job to flush it.
+        fn flush(&mut self, index: u64) -> StateJob {
+            let change = Change::Set { place: b"place", value: b"value" };
+            self.tree.write(SnapshotPoint { index, term: 1 }, &[change]);
+            StateJob::Flush(self.tree.freeze(Vec::new()))
+        }
+
+        /// Has one job carried out; returns what is reported.
+        fn carry_out(&mut self, job: StateJob) -> Vec<StateEvent> {
+            self.task.queue.push(job);
+            self.task.queue.push(StateJob::Stop);
+            assert_eq!(run(self.task.work()), Ok(()));
+            let mut arrivals = Arrivals::default();
+            self.task.inbox.take(&mut arrivals);
+            let events = arrivals.events.into_iter().map(|event| match event {
+                Event::State(event) => event,
+                Event::Persist(_) | Event::PeerLost(_) | Event::Shutdown => {
+                    unreachable!("the state task reports nothing else")
+                }
+            });
+            events.collect()
+        }
+
+        fn be_idle(&mut self) {
+            assert_eq!(run(self.task.be_idle()), Ok(()));
+        }
+
+        fn fill_disk(&self, no_space: bool) {
+            self.env.disk.set_faults(Faults { no_space, ..Faults::default() });
+        }
+
+        fn transfer_files(&self) -> Vec<String> {
+            self.env.disk.names(DIRECTORY)
+        }
+    }
+
+    fn read_first() -> StateJob {
+        StateJob::Read(SnapshotRead { to: NodeId(2), meta: None, offset: 0, bytes_max: 100 })
+    }
+
+    fn save(wanted: Option<SnapshotPoint>, offset: u64) -> StateJob {
+        let at_least = SnapshotPoint::default();
+        StateJob::Save(SaveRead { token: 1, wanted, at_least, offset, bytes_max: 1 })
+    }
+
+    fn is_piece(events: &[StateEvent]) -> bool {
+        matches!(events, [StateEvent::Saved { saved: Saved::Piece(_), .. }])
+    }
+
+    fn is_gone(events: &[StateEvent]) -> bool {
+        matches!(events, [StateEvent::Saved { saved: Saved::Gone, .. }])
+    }
+
+    fn write(offset: u64, bytes: &[u8]) -> StateJob {
+        let meta = SnapshotMeta { index: 9, term: 1 };
+        let data = Payload::new(bytes.to_vec()).unwrap();
+        StateJob::Write(SnapshotWrite { meta, offset, data, done: false })
+    }
+
+    fn is_stored(events: &[StateEvent], bytes: u64) -> bool {
+        matches!(events, [StateEvent::Stored { offset, .. }] if *offset == bytes)
+    }
+
+    #[test]
+    fn flush_is_tried_again_in_time_however_many_pieces_are_read() {
+        let mut scene = Scene::new();
+        scene.fill_disk(true);
+        let flush = scene.flush(1);
+        assert!(matches!(scene.carry_out(flush)[..], [StateEvent::DiskFull(true)]));
+        scene.fill_disk(false);
+        for _ in 1..10 {
+            scene.env.pass(FULL_DISK_RETRY / 10);
+            assert!(matches!(scene.carry_out(read_first())[..], [StateEvent::Data { .. }]));
+        }
+        scene.env.pass(FULL_DISK_RETRY / 10);
+        let events = scene.carry_out(read_first());
+        assert!(matches!(
+            events[..],
+            [StateEvent::Data { .. }, StateEvent::Version, StateEvent::DiskFull(false)]
+        ));
+    }
+
+    #[test]
+    fn idle_task_waits_until_the_flush_is_tried_again() {
+        let mut scene = Scene::new();
+        scene.fill_disk(true);
+        let flush = scene.flush(1);
+        scene.carry_out(flush);
+        scene.env.pass(FULL_DISK_RETRY / 2);
+        scene.be_idle();
+        assert_eq!(scene.env.now(), Instant::default() + FULL_DISK_RETRY);
+    }
+
+    #[test]
+    fn full_disk_gets_the_space_of_saved_states_back() {
+        let mut scene = Scene::new();
+        let flush = scene.flush(1);
+        assert!(matches!(scene.carry_out(flush)[..], [StateEvent::Version]));
+        let at = Some(SnapshotPoint { index: 1, term: 1 });
+        assert!(is_piece(&scene.carry_out(save(None, 0))));
+        assert!(is_piece(&scene.carry_out(save(at, 1))));
+        scene.fill_disk(true);
+        let flush = scene.flush(2);
+        assert!(matches!(scene.carry_out(flush)[..], [StateEvent::DiskFull(true)]));
+        assert!(is_gone(&scene.carry_out(save(at, 2))));
+        scene.fill_disk(false);
+        assert!(is_piece(&scene.carry_out(save(None, 0))));
+        assert!(is_piece(&scene.carry_out(save(at, 1))), "another one is kept");
+    }
+
+    #[test]
+    fn save_far_behind_what_was_read_is_refused() {
+        let mut scene = Scene::new();
+        let flush = scene.flush(1);
+        scene.carry_out(flush);
+        let at = Some(SnapshotPoint { index: 1, term: 1 });
+        assert!(is_piece(&scene.carry_out(save(None, 0))));
+        assert!(is_gone(&scene.carry_out(save(at, 1 << 63))));
+        assert!(is_piece(&scene.carry_out(save(at, 1))), "others are not disturbed");
+    }
+
+    #[test]
+    fn snapshot_whose_rest_does_not_come_is_let_go() {
+        let mut scene = Scene::new();
+        assert!(is_stored(&scene.carry_out(write(0, b"half")), 4));
+        scene.env.pass(RECEIVED_KEPT / 2);
+        assert!(is_stored(&scene.carry_out(write(4, b"more")), 8));
+        scene.env.pass(RECEIVED_KEPT / 2);
+        scene.be_idle();
+        assert_eq!(scene.transfer_files().len(), 1, "half the time is left");
+        scene.env.pass(RECEIVED_KEPT / 2);
+        scene.be_idle();
+        assert!(scene.transfer_files().is_empty());
+        // A piece that comes late has the leader told, and it begins anew.
+        assert!(matches!(scene.carry_out(write(8, b"rest"))[..], [StateEvent::Failed(_)]));
+        assert!(scene.transfer_files().is_empty());
+        assert!(is_stored(&scene.carry_out(write(0, b"half")), 4));
+    }
 }

@@ -40,7 +40,7 @@ pub use receive::{ReceiveError, SnapshotReceiver, VerifiedSnapshot};
 
 use std::sync::Arc;
 
-use self::outgoing::Outgoing;
+use self::outgoing::{Outgoing, Position};
 use super::tree::Version;
 use super::{SnapshotPoint, StorageError};
 use crate::env::{Disk, DiskErrorKind};
@@ -51,6 +51,11 @@ use super::tree::Keeper;
 
 /// The directory of the transfers within the node's own.
 pub const DIRECTORY: &str = "snapshot";
+
+/// About how many bytes are made at once for a follower that has more than was made here, from
+/// another leader. Too many: flushes wait for seconds. Too few: the follower waits for a time-out
+/// too often.
+const APPROACH_BYTES_MAX: u64 = 32 << 20;
 
 /// A piece of a snapshot's bytes, for a follower.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +107,8 @@ impl<D: Disk> Transfers<D> {
     }
 
     /// Reads a piece of at most `bytes_max` bytes, of the snapshot `wanted` if that is still
-    /// being sent, else of `current` from its beginning; `None` while the disk is full.
+    /// being sent, else of `current` from its beginning; `None` while the disk is full, or while
+    /// the snapshot has not been made as far as `offset`: the same call brings it nearer.
     ///
     /// # Errors
     /// A table is damaged, or the disk refuses. What the file gives back is not verified here,
@@ -120,12 +126,12 @@ impl<D: Disk> Transfers<D> {
                 self.forget();
                 Ok(None)
             }
-            read => read.map(Some),
+            read => read,
         }
     }
 
     /// Reads a piece of at most `bytes_max` bytes of the snapshot `wanted`; `None` if that is not
-    /// being sent (any more), is not so long, or the disk is full.
+    /// being sent (any more), `offset` is behind the end of all pieces so far, or the disk is full.
     ///
     /// # Errors
     /// As of [`read_chunk`](Self::read_chunk).
@@ -135,7 +141,7 @@ impl<D: Disk> Transfers<D> {
         offset: u64,
         bytes_max: usize,
     ) -> Result<Option<SnapshotPiece>, StorageError> {
-        match self.find(wanted, offset, bytes_max).await {
+        match self.try_read_on(wanted, offset, bytes_max).await {
             Err(error) if error.is_no_space() => {
                 probe!("snapshot.no_space_to_go_on");
                 self.forget();
@@ -145,14 +151,16 @@ impl<D: Disk> Transfers<D> {
         }
     }
 
-    async fn find(
+    async fn try_read_on(
         &mut self,
         wanted: SnapshotPoint,
         offset: u64,
         bytes_max: usize,
     ) -> Result<Option<SnapshotPiece>, StorageError> {
         for outgoing in [&mut self.newest, &mut self.older].into_iter().flatten() {
-            if outgoing.point() == wanted && outgoing.reach(offset).await? {
+            // Whoever reads goes on where the last piece ended. Were more made for a position far
+            // ahead, one request of a stranger could have the whole state encoded.
+            if outgoing.point() == wanted && outgoing.locate(offset) == Position::Within {
                 return outgoing.read(offset, bytes_max).await.map(Some);
             }
         }
@@ -165,11 +173,21 @@ impl<D: Disk> Transfers<D> {
         wanted: Option<SnapshotPoint>,
         offset: u64,
         bytes_max: usize,
-    ) -> Result<SnapshotPiece, StorageError> {
-        if let Some(wanted) = wanted {
-            if let Some(piece) = self.find(wanted, offset, bytes_max).await? {
-                return Ok(piece);
+    ) -> Result<Option<SnapshotPiece>, StorageError> {
+        for outgoing in [&mut self.newest, &mut self.older].into_iter().flatten() {
+            if wanted != Some(outgoing.point()) {
+                continue;
             }
+            match outgoing.approach(offset, APPROACH_BYTES_MAX).await? {
+                Position::Within => return outgoing.read(offset, bytes_max).await.map(Some),
+                Position::Ahead => {
+                    probe!("snapshot.approaches_the_reader");
+                    return Ok(None);
+                }
+                Position::Beyond => {}
+            }
+        }
+        if wanted.is_some() {
             probe!("snapshot.transfer_starts_over");
         }
         if self.newest.as_ref().is_none_or(|newest| newest.point() != current.applied) {
@@ -184,8 +202,17 @@ impl<D: Disk> Transfers<D> {
             }
         }
         match &mut self.newest {
-            Some(newest) => newest.read(0, bytes_max).await,
+            Some(newest) => newest.read(0, bytes_max).await.map(Some),
             None => unreachable!("the snapshot of {current:?} was begun just now"),
+        }
+    }
+
+    /// Lets go of the snapshot of the state at `point`, which somebody could not use; but only if
+    /// all of it has been read. Before, its bytes have not been judged: its reader has no space, or
+    /// has lost count, and others may be in the middle of it.
+    pub fn renew(&mut self, point: SnapshotPoint) {
+        for place in [&mut self.newest, &mut self.older] {
+            place.take_if(|outgoing| outgoing.point() == point && outgoing.was_read());
         }
     }
 

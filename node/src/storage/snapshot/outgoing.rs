@@ -7,6 +7,17 @@ use crate::env::{Disk, File};
 use crate::storage::tree::Version;
 use crate::storage::{SnapshotPoint, StorageError, let_others_run};
 
+/// Where a position in the bytes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// In what is in the file, or right behind it.
+    Within,
+    /// In what is still to be made, perhaps.
+    Ahead,
+    /// Behind the end of the snapshot.
+    Beyond,
+}
+
 /// See the [module](self).
 pub(super) struct Outgoing<D: Disk> {
     point: SnapshotPoint,
@@ -17,6 +28,8 @@ pub(super) struct Outgoing<D: Disk> {
     /// Makes the rest of it, and pins the tables until there is none.
     encoder: Option<SnapshotEncoder<D>>,
     is_in_use: bool,
+    /// Somebody read the last piece.
+    was_read: bool,
 }
 
 impl<D: Disk> Outgoing<D> {
@@ -31,7 +44,8 @@ impl<D: Disk> Outgoing<D> {
         super::remove_if_there(disk, path).await?;
         let encoder = Some(SnapshotEncoder::begin(version)?);
         let point = version.applied;
-        Ok(Self { point, path: path.to_owned(), file, bytes: 0, encoder, is_in_use: false })
+        let (path, is_in_use, was_read) = (path.to_owned(), false, false);
+        Ok(Self { point, path, file, bytes: 0, encoder, is_in_use, was_read })
     }
 
     /// Returns the state that it is of.
@@ -44,13 +58,40 @@ impl<D: Disk> Outgoing<D> {
         self.is_in_use
     }
 
+    /// Tells whether somebody has read all of it.
+    pub(super) fn was_read(&self) -> bool {
+        self.was_read
+    }
+
     /// Forgets that somebody read from it.
     pub(super) fn take_use(&mut self) {
         self.is_in_use = false;
     }
 
-    /// Makes the bytes before `end`; tells whether there are so many.
-    pub(super) async fn reach(&mut self, end: u64) -> Result<bool, StorageError> {
+    /// Tells where `offset` is.
+    pub(super) fn locate(&self, offset: u64) -> Position {
+        if offset <= self.bytes {
+            Position::Within
+        } else if self.encoder.is_some() {
+            Position::Ahead
+        } else {
+            Position::Beyond
+        }
+    }
+
+    /// Makes more bytes if `offset` is ahead, about `bytes_max` of them; tells where it is then.
+    pub(super) async fn approach(
+        &mut self,
+        offset: u64,
+        bytes_max: u64,
+    ) -> Result<Position, StorageError> {
+        self.is_in_use = true;
+        self.reach(offset.min(self.bytes.saturating_add(bytes_max))).await?;
+        Ok(self.locate(offset))
+    }
+
+    /// Makes the bytes before `end`, if there are so many.
+    async fn reach(&mut self, end: u64) -> Result<(), StorageError> {
         let mut block = Vec::new();
         while self.bytes < end
             && let Some(encoder) = &mut self.encoder
@@ -63,10 +104,10 @@ impl<D: Disk> Outgoing<D> {
             self.bytes += u64::try_from(block.len()).unwrap_or(u64::MAX);
             let_others_run().await;
         }
-        Ok(end <= self.bytes)
+        Ok(())
     }
 
-    /// Reads a piece.
+    /// Reads a piece from [within](Position::Within).
     pub(super) async fn read(
         &mut self,
         offset: u64,
@@ -84,6 +125,7 @@ impl<D: Disk> Outgoing<D> {
             return Err(StorageError::Corrupt { path: self.path.clone(), offset, what });
         }
         let done = self.encoder.is_none() && offset + len == self.bytes;
+        self.was_read |= done;
         Ok(SnapshotPiece { point: self.point, offset, bytes, done })
     }
 }

@@ -200,6 +200,29 @@ fn transfer_under_way_ends_though_the_state_goes_on() {
     assert_eq!((again.point, again.offset), (point(10), 0), "what is forgotten starts over");
 }
 
+/// The accident: a follower without space had the file made anew for each of its tries, and the
+/// others that were in the middle of it began again and again.
+#[test]
+fn snapshot_is_made_anew_for_who_has_read_all_of_it() {
+    let disk = TestDisk::default();
+    let (mut tree, mut keeper) = store_at(&disk, 9);
+    let old = tree.pin();
+    let mut sending = transfers(&disk);
+    run(sending.read_chunk(&old, None, 0, 30)).unwrap();
+    tree.write(point(10), &[Change::Set { place: b"new", value: b"x" }]);
+    flush(&mut tree, &mut keeper);
+    let new = tree.pin();
+    sending.renew(point(9));
+    let rest = run(sending.read_chunk(&new, Some(point(9)), 30, 1000)).unwrap().unwrap();
+    assert_eq!((rest.point, rest.offset, rest.done), (point(9), 30, true));
+    sending.renew(point(10));
+    let again = run(sending.read_chunk(&new, Some(point(9)), 30, 1000)).unwrap().unwrap();
+    assert_eq!(again, rest, "another one is meant");
+    sending.renew(point(9));
+    let other = run(sending.read_chunk(&new, Some(point(9)), 30, 1000)).unwrap().unwrap();
+    assert_eq!((other.point, other.offset), (point(10), 0));
+}
+
 #[test]
 fn directory_is_cleared_at_a_start() {
     let disk = TestDisk::default();
@@ -237,4 +260,49 @@ fn transfer_apart_goes_on_whatever_the_others_do() {
     assert_eq!(run(saves.read_on(point(24), 0, 50)), Ok(None), "nobody has begun it here");
     saves.forget();
     assert_eq!(run(saves.read_on(point(20), 0, 50)), Ok(None));
+}
+
+#[test]
+fn nothing_is_made_for_a_save_that_has_not_come_so_far() {
+    let disk = TestDisk::default();
+    let (tree, _) = store_at(&disk, 20);
+    let whole = bytes_of(&mut transfers(&disk), &tree.pin(), 1000);
+    let end = u64::try_from(whole.len()).unwrap();
+    let mut saves = transfers(&disk);
+    let first = run(saves.read_chunk(&tree.pin(), None, 0, 1)).unwrap().unwrap();
+    let write_count = disk.write_count();
+    for offset in [end - 1, end, 1 << 63, u64::MAX] {
+        assert_eq!(run(saves.read_on(point(20), offset, 1000)), Ok(None), "at {offset}");
+    }
+    assert_eq!(disk.write_count(), write_count, "none of them has anything made");
+    let again = run(saves.read_on(point(20), 0, 1)).unwrap().unwrap();
+    assert_eq!(again, first, "a piece may be asked for twice");
+    let rest = run(saves.read_on(point(20), 1, whole.len())).unwrap().unwrap();
+    assert!(rest.done);
+    assert_eq!([first.bytes, rest.bytes].concat(), whole);
+}
+
+#[test]
+fn follower_that_has_more_than_was_made_here_is_reached_in_steps() {
+    let disk = TestDisk::default();
+    let (tree, _) = store_at(&disk, 20);
+    let version = tree.pin();
+    let whole = bytes_of(&mut transfers(&disk), &version, 1000);
+    let end = u64::try_from(whole.len()).unwrap();
+    let mut sending = transfers(&disk);
+    run(sending.read_chunk(&version, None, 0, 1)).unwrap();
+    let piece = run(sending.read_chunk(&version, Some(point(20)), end - 5, 100));
+    let piece = piece.unwrap().unwrap();
+    assert_eq!((piece.offset, piece.done), (end - 5, true));
+    assert_eq!(piece.bytes, whole[whole.len() - 5..]);
+    // A large state is not made at once for it.
+    let mut outgoing = run(Outgoing::begin(&disk, "snapshot/ahead", &version)).unwrap();
+    let mut ahead_count = 0;
+    while run(outgoing.approach(end, 1)) == Ok(Position::Ahead) {
+        ahead_count += 1;
+    }
+    assert!(ahead_count > 1, "{ahead_count} steps");
+    assert_eq!(run(outgoing.approach(end, 1)), Ok(Position::Within));
+    assert_eq!(run(outgoing.approach(end + 1, 1)), Ok(Position::Beyond));
+    assert_eq!(run(outgoing.read(end - 5, 5)), Ok(piece));
 }

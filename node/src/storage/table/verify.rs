@@ -17,6 +17,8 @@ pub struct Verified {
     pub bytes: u64,
     /// Entries in them.
     pub cell_count: u64,
+    /// Bytes of the blocks, unpacked: what it has cost to look at them.
+    pub unpacked_bytes: u64,
 }
 
 impl<F: File> Table<F> {
@@ -27,17 +29,20 @@ impl<F: File> Table<F> {
     /// # Errors
     /// The first damage.
     pub fn verify(&self, from_block: u64, block_count: u64) -> Result<Verified, StorageError> {
-        let mut verified = Verified { next_block: None, bytes: 0, cell_count: 0 };
+        let mut verified =
+            Verified { next_block: None, bytes: 0, cell_count: 0, unpacked_bytes: 0 };
         let end = from_block.saturating_add(block_count);
         for position in from_block..end.min(self.block_count()) {
             let position = usize::try_from(position).unwrap_or(usize::MAX);
             let Some(located) = self.index.frame(position) else { break };
             let block = self.read_block(located)?;
+            let unpacked_bytes = u64::try_from(block.memory_bytes()).unwrap_or(u64::MAX);
             let before = position.checked_sub(1).and_then(|before| self.index.frame(before));
             let checked = self.check_block(block, before, located);
             let cell_count = checked.map_err(|what| self.source.corrupt(located.offset, what))?;
             verified.bytes += u64::from(located.bytes);
             verified.cell_count += cell_count;
+            verified.unpacked_bytes += unpacked_bytes;
         }
         if end < self.block_count() {
             verified.next_block = Some(end);
