@@ -16,8 +16,9 @@
 //! its own, which no batch waits for unless the active segment ends before it is done.
 //!
 //! A full disk is the one failure that passes by itself: the batch stays in the writer and is
-//! tried again, while the loop refuses new writes. Every other failure ends the node: after a
-//! failed fsync nobody knows what the disk holds [Fsync '20], so it is never tried again.
+//! tried again, while the loop refuses new writes, and segments that nobody needs go meanwhile.
+//! Every other failure ends the node: after a failed fsync nobody knows what the disk holds
+//! [Fsync '20], so it is never tried again.
 //!
 //! # Layout
 //! ```text
@@ -166,6 +167,26 @@ impl LogQueue {
         })
     }
 
+    /// Returns the last entry that the log need not keep, as far as jobs that are still queued say.
+    fn removable(&self) -> Index {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let removable = |job: &LogJob| match job {
+            LogJob::RemoveThrough(index) => Some(*index),
+            LogJob::Persist(_)
+            | LogJob::Records(_)
+            | LogJob::Install(_)
+            | LogJob::Filled
+            | LogJob::Stop => None,
+        };
+        jobs.iter().filter_map(removable).max().unwrap_or_default()
+    }
+
+    /// Tells whether the task is asked to stop by a job that is still queued.
+    fn has_stop(&self) -> bool {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.iter().any(|job| matches!(job, LogJob::Stop))
+    }
+
     async fn wait(&self) {
         std::future::poll_fn(|context| {
             self.waker.register(context.waker());
@@ -185,6 +206,8 @@ pub(super) struct LogTask<E: Env> {
     sync_policy: SyncPolicy,
     disk_full: bool,
     bytes_reported: u64,
+    /// Nothing up to this entry, or request, is needed of the log.
+    removable: Index,
     /// A step towards the next segment that is taken meanwhile.
     filling: Option<oneshot::Receiver<Filled<E::Disk>>>,
 }
@@ -207,7 +230,8 @@ struct Batch {
     votes: bool,
     persisted: Option<PersistId>,
     installed: Option<SnapshotMeta>,
-    remove_through: Option<Index>,
+    /// Whether segments may have become superfluous.
+    removes: bool,
     stop: bool,
 }
 
@@ -224,7 +248,7 @@ impl<E: Env> LogTask<E> {
         writer: Writer<E::Disk>,
         queue: Arc<LogQueue>,
         inbox: Arc<Inbox>,
-        sync_policy: SyncPolicy,
+        (sync_policy, removable): (SyncPolicy, Index),
     ) -> Self {
         Self {
             env,
@@ -234,6 +258,7 @@ impl<E: Env> LogTask<E> {
             sync_policy,
             disk_full: false,
             bytes_reported: 0,
+            removable,
             filling: None,
         }
     }
@@ -272,13 +297,14 @@ impl<E: Env> LogTask<E> {
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
             let serves = self.queue.serves.load(Ordering::Relaxed);
+            let is_aside = serves && batch.entries >= ASIDE_ENTRIES_MIN && !planted!("W1");
+            let way = if is_aside { Way::AsideWithSync } else { Way::InPlace };
+            if !self.write(way, &batch).await? {
+                // What is not written has not been acknowledged.
+                return self.writer.sync().await;
+            }
             if planted!("W1") {
-                self.write(Way::InPlace).await?;
                 self.report(&batch);
-            } else if serves && batch.entries >= ASIDE_ENTRIES_MIN {
-                self.write(Way::AsideWithSync).await?;
-            } else {
-                self.write(Way::InPlace).await?;
             }
             self.writer.sync().await?;
             self.report(&batch);
@@ -322,7 +348,9 @@ impl<E: Env> LogTask<E> {
             }
             self.queue.take(&mut jobs);
             let batch = self.append(&mut jobs);
-            self.write(Way::InPlace).await?;
+            if !self.write(Way::InPlace, &batch).await? {
+                return self.writer.sync().await;
+            }
             unsynced_since = unsynced_since.or(Some(self.env.now()));
             let overdue = unsynced_since.is_some_and(|since| self.env.now() - since >= interval);
             // Never left to the interval: an installation, which replaces the log, and a vote, or
@@ -361,7 +389,10 @@ impl<E: Env> LogTask<E> {
                     batch.installed = Some(meta);
                     self.writer.append(KIND_INSTALL, 0, |buffer| codec::encode_into(&meta, buffer));
                 }
-                LogJob::RemoveThrough(index) => batch.remove_through = Some(index),
+                LogJob::RemoveThrough(index) => {
+                    batch.removes = true;
+                    self.removable = self.removable.max(index);
+                }
                 LogJob::Filled => {}
                 LogJob::Stop => batch.stop = true,
             }
@@ -382,8 +413,9 @@ impl<E: Env> LogTask<E> {
         }
     }
 
-    /// Writes the buffer, waiting for space as long as it takes.
-    async fn write(&mut self, way: Way) -> Result<(), StorageError> {
+    /// Writes the buffer, which holds this batch, waiting for space as long as it takes; false if
+    /// the node is to stop before there is any.
+    async fn write(&mut self, way: Way, batch: &Batch) -> Result<bool, StorageError> {
         if self.writer.needs_next_segment() {
             self.wait_for_fill().await?;
         }
@@ -397,6 +429,13 @@ impl<E: Env> LogTask<E> {
                 Err(error) if error.is_no_space() => {
                     crate::probe!("replica.log_waits_for_space");
                     self.set_disk_full(true);
+                    // The queue waits, and so would what it has to say of that.
+                    self.removable = self.removable.max(self.queue.removable());
+                    self.remove_segments().await?;
+                    if batch.stop || self.queue.has_stop() {
+                        crate::probe!("replica.stops_with_a_full_disk");
+                        return Ok(false);
+                    }
                     self.env.sleep(FULL_DISK_RETRY).await;
                     if self.inbox.is_closed() {
                         return Err(error);
@@ -406,7 +445,7 @@ impl<E: Env> LogTask<E> {
             }
         }
         self.set_disk_full(false);
-        Ok(())
+        Ok(true)
     }
 
     fn set_disk_full(&mut self, full: bool) {
@@ -436,8 +475,8 @@ impl<E: Env> LogTask<E> {
 
     /// Does what nobody waits for.
     async fn clean_up(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        if let Some(index) = batch.remove_through {
-            self.writer.remove_through(index).await?;
+        if batch.removes {
+            self.remove_segments().await?;
         }
         // Without space there is no other step before the next batch.
         if self.take_fill_back()?
@@ -455,6 +494,15 @@ impl<E: Env> LogTask<E> {
             });
         }
         Ok(())
+    }
+
+    /// Removes the segments that hold nothing of use.
+    async fn remove_segments(&mut self) -> Result<(), StorageError> {
+        match self.writer.remove_through(self.removable).await {
+            // Some file systems want space even for that. There will be another time.
+            Err(error) if error.is_no_space() => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes the step towards the next segment back, if it has been taken; tells whether there was

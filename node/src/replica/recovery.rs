@@ -289,8 +289,14 @@ fn log_end(meta: &SnapshotMeta) -> (Term, Index) {
     (meta.term, meta.index)
 }
 
+/// Returns the last snapshot of a leader's that was to replace the log, as far as the log tells.
+pub(super) fn last_install(log: &wal::Recovery) -> Option<SnapshotMeta> {
+    let mut installs = log.records.iter().rev().filter(|record| record.kind == KIND_INSTALL);
+    installs.find_map(|record| codec::decode(&record.payload).ok())
+}
+
 /// Returns the newer one of two log ends.
-fn newer(a: SnapshotMeta, b: SnapshotMeta) -> SnapshotMeta {
+pub(super) fn newer(a: SnapshotMeta, b: SnapshotMeta) -> SnapshotMeta {
     if log_end(&b) > log_end(&a) { b } else { a }
 }
 

@@ -22,7 +22,7 @@ use crate::base::NodeId;
 use crate::codec::{self, DecodeError};
 use crate::env::{Disk, DiskErrorKind, Env};
 use crate::kv::Machine;
-use crate::raft::{self, Raft, Recovered, Standing};
+use crate::raft::{self, Raft, Recovered, SnapshotMeta, Standing};
 use crate::storage::snapshot::Transfers;
 use crate::storage::tree::{self, Damage};
 use crate::storage::{StorageError, wal};
@@ -95,7 +95,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let durable = meta(tables.applied);
         let mut recovered = recovery::replay(&log_recovery, durable).map_err(foreign_record)?;
         if let Some(damage) = &tables.damage {
-            lack_state(&mut recovered, damage);
+            lack_state(&mut recovered, damage, recovery::last_install(&log_recovery));
         }
         let has_past = !log_recovery.records.is_empty() || !log_recovery.damage.is_empty();
         if !has_past && recovered == Recovered::default() {
@@ -118,7 +118,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             writer,
             Arc::clone(&log),
             Arc::clone(&inbox),
-            config.sync_policy,
+            (config.sync_policy, durable.index),
         );
         env.spawn("log", log_task.run());
         let options = StateOptions {
@@ -201,10 +201,12 @@ pub(super) fn foreign_record(error: DecodeError) -> StartError {
 }
 
 /// Takes note of a state that is lost, and how far it may have reached. If the tables do not tell
-/// that any more, the log does: it is cut only behind what is in tables. If that has nothing
-/// either, the others must say.
-fn lack_state(recovered: &mut Recovered, damage: &Damage) {
+/// that any more, the log does: it is cut only behind what is in tables, and says which snapshots
+/// from a leader were to become tables, which may be far ahead of it. If that has nothing either,
+/// the others must say.
+fn lack_state(recovered: &mut Recovered, damage: &Damage, installed: Option<SnapshotMeta>) {
     let last = recovered.last();
+    let last = installed.map_or(last, |installed| recovery::newer(last, installed));
     match damage.point {
         Some(point) => recovered.lack(meta(point)),
         None if last.index > 0 || recovered.damaged_last.is_some() => recovered.lack(last),
@@ -287,12 +289,14 @@ async fn prepare_log<D: Disk>(
     if recovered.hard_state != raft::HardState::default() {
         writer.set_preamble(vec![vote.clone()]);
     }
-    if found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing) {
+    let is_lost = found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing);
+    if is_lost {
         // The next start must not judge the damage by what follows.
         let kept = recovered.last();
         writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
     }
-    if standing_is_news || !found.is_newest_critical_whole() {
+    // The next start may not be able to tell any more that there was no vote in what is lost.
+    if standing_is_news || is_lost || !found.is_newest_critical_whole() {
         say_vote_again(writer, &vote).await?;
     }
     Ok(())
@@ -336,15 +340,19 @@ fn core_config(config: &NodeConfig) -> raft::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{HardState, SnapshotMeta};
+    use crate::raft::{Entry, EntryKind, HardState};
     use crate::storage::SnapshotPoint;
 
     /// What a start knows that finds the state lost, which tells so much of how far it reached,
     /// and has this besides.
-    fn without_state(point: Option<SnapshotPoint>, found: Recovered) -> Recovered {
+    fn without_state(
+        point: Option<SnapshotPoint>,
+        found: Recovered,
+        installed: Option<SnapshotMeta>,
+    ) -> Recovered {
         let mut recovered = found;
         let damage = Damage { point, path: String::new(), offset: 0, what: String::new() };
-        lack_state(&mut recovered, &damage);
+        lack_state(&mut recovered, &damage, installed);
         recovered
     }
 
@@ -353,12 +361,19 @@ mod tests {
         let meta = |index| SnapshotMeta { index, term: 2 };
         let found =
             Recovered { hard_state: HardState { term: 2, vote: None }, ..Recovered::default() };
-        let told = without_state(Some(SnapshotPoint { index: 5, term: 2 }), found.clone());
+        let point = Some(SnapshotPoint { index: 5, term: 2 });
+        let told = without_state(point, found.clone(), None);
         assert_eq!((told.damaged_last, told.standing), (Some(meta(5)), Standing::Whole));
         let by_log = Recovered { damaged_last: Some(meta(7)), ..found.clone() };
-        let told = without_state(None, by_log);
+        let told = without_state(None, by_log, None);
         assert_eq!((told.damaged_last, told.standing), (Some(meta(7)), Standing::Whole));
-        let told = without_state(None, found);
+        // The accident: an old log before an installed snapshot, of which nothing was left, was
+        // taken for all that the node ever had.
+        let entry = Entry { term: 1, index: 3, kind: EntryKind::Noop };
+        let old = Recovered { entries: vec![entry], ..found.clone() };
+        let told = without_state(None, old, Some(meta(9)));
+        assert_eq!((told.damaged_last, told.standing), (Some(meta(9)), Standing::Whole));
+        let told = without_state(None, found, None);
         assert_eq!((told.damaged_last, told.standing), (None, Standing::Unsure));
     }
 

@@ -19,6 +19,9 @@ use crate::codec::DecodeError;
 use crate::dynamo::PersistId;
 use crate::storage::wal::{Loss, Recovery};
 
+/// No node gets so far. Beyond it numbers would come to their end.
+const REQUEST_MAX: PersistId = 1 << 62;
+
 /// What the log tells, besides the records themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Judged {
@@ -36,6 +39,10 @@ pub(super) fn judge(log: &Recovery, applied: PersistId) -> Result<Judged, Decode
     let mut damage = log.damage.iter().filter(|hole| hole.loss != Loss::Nothing).peekable();
     let mut judge = Judge { applied, last: None, is_lost: false, noted_with: None };
     for record in &log.records {
+        if record.tag > REQUEST_MAX {
+            let what = format!("persist request {}, and no node gets so far", record.tag);
+            return Err(DecodeError::Malformed(what));
+        }
         if damage.next_if(|hole| hole.missing.start < record.sequence).is_some() {
             judge.is_lost = true;
             while damage.next_if(|hole| hole.missing.start < record.sequence).is_some() {}

@@ -82,7 +82,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         let (log, state) = (Arc::new(LogQueue::default()), Arc::new(StateQueue::default()));
         log.set_gathers();
         let (queue, to_loop) = (Arc::clone(&log), Arc::clone(&inbox));
-        let log_task = LogTask::new(env.clone(), writer, queue, to_loop, config.sync_policy);
+        let policy = (config.sync_policy, durable);
+        let log_task = LogTask::new(env.clone(), writer, queue, to_loop, policy);
         env.spawn("log", log_task.run());
         let options = StateOptions {
             has_peers: config.members.len() > 1,
@@ -232,6 +233,7 @@ async fn open<D: Disk>(disk: &D, config: &NodeConfig) -> Result<Opened<D>, Start
     let (mut tree, mut keeper, tables) = tree::open(disk.clone(), STATE_DIR, config.tree).await?;
     let options = wal::Options { segment_bytes: config.wal_segment_bytes };
     let (mut writer, log) = wal::open(disk, WAL_DIR, options).await?;
+    writer.expect_no_critical();
     let mut judged = recovery::judge(&log, tables.applied.index).map_err(foreign_record)?;
     if let Some(damage) = &tables.damage {
         judged.is_damaged = true;

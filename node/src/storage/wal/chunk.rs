@@ -5,7 +5,7 @@
 //! the records that it cannot prove durable.
 
 use super::record::{HEADER_BYTES, Header, Place, RECORD_ALIGN, Role};
-use super::segment::{self, SECTOR_BYTES, to_u64};
+use super::segment::{self, SECTOR_BYTES, to_u64, to_usize};
 use super::{RECORD_BYTES_MAX, Sequence};
 use crate::base::checksum;
 
@@ -128,11 +128,17 @@ impl Chunk {
     /// Encodes a whole record.
     pub(super) fn push(&mut self, fields: Fields, payload: &[u8]) {
         if fields.role == Role::Second {
-            self.pad_to_sector();
+            self.move_apart();
         }
         let start = self.open_record();
         self.bytes.extend_from_slice(payload);
         self.close_record(start, fields);
+    }
+
+    /// Goes on where the disk does not lose it together with what was before.
+    pub(super) fn move_apart(&mut self) {
+        let end = self.end().next_multiple_of(segment::apart_bytes(self.capacity));
+        self.bytes.resize(self.bytes.len() + to_usize(end - self.end()), 0);
     }
 
     /// Fills the last sector with zeros: what follows goes into a sector of its own.

@@ -325,11 +325,11 @@ async fn take_over<D: Disk>(
 ) -> Result<Settled<D::File>, StorageError> {
     probe!("wal.starts_segment_at_recovery");
     let first = log.evidence + 1;
-    let mut open = Chunk::begin(first, 0);
+    let first_bytes = options.segment_bytes.min(segment::FIRST_SEGMENT_BYTES_MAX);
+    let mut open = Chunk::begin(first, first_bytes);
     copy_unproven(&mut open, recovery, log.evidence);
     open.fresh = open.last < first;
     open.pad_to_sector();
-    let first_bytes = options.segment_bytes.min(segment::FIRST_SEGMENT_BYTES_MAX);
     open.capacity = first_bytes.max(open.end());
 
     let mut spare = Spare::create(disk, dir, open.capacity, false).await?;
@@ -367,8 +367,8 @@ fn copy_unproven(open: &mut Chunk, recovery: &Recovery, proven: Sequence) {
         };
         open.push(fields, &record.payload);
     }
-    // In a sector of its own: what it is a witness of must not rot together with it.
-    open.pad_to_sector();
+    // What it is a witness of must not go bad together with it.
+    open.move_apart();
     let mark = Fields { kind: 0, role: Role::Mark, sequence: last, tag: 0, durable: last };
     open.push(mark, &[]);
 }

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::record::{HEADER_BYTES, Header, Place, RECORD_ALIGN, Role, resembles_header};
 use super::segment::{RECORDS_START, SECTOR_BYTES, to_u64, to_usize};
-use super::{SEQUENCE_MAX, Sequence};
+use super::{RECORD_BYTES_MAX, SEQUENCE_MAX, Sequence};
 use crate::base::checksum;
 use crate::planted;
 
@@ -89,7 +89,9 @@ pub(super) fn scan(first: Sequence, limit: Option<Sequence>, bytes: &[u8]) -> Sc
             Some(place_and_header) => place_and_header,
             None => break,
         };
-        if found.is_none() {
+        let follows = header.sequence + u64::from(header.role == Role::Mark) == scanner.next;
+        let is_padding = follows && bytes.get(at..place).is_some_and(is_zero);
+        if found.is_none() && !is_padding {
             scan.items.push(Item::Broken(scanner.broken(scanner.likely_start(at)..place, None)));
         }
         at = place + header.record_bytes();
@@ -124,7 +126,9 @@ impl Scanner<'_> {
     fn header_at(&self, at: usize) -> Option<Header> {
         let bytes = self.bytes.get(at..)?;
         let header = Header::decode(bytes, Place { segment: self.first, offset: to_u64(at) })?;
-        if header.sequence > SEQUENCE_MAX {
+        // Nobody writes such a record, and nobody could copy it.
+        let is_too_long = to_usize(u64::from(header.payload_bytes)) > RECORD_BYTES_MAX;
+        if header.sequence > SEQUENCE_MAX || is_too_long {
             return None;
         }
         // A mark repeats the sequence of the record before it.

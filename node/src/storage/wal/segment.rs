@@ -22,6 +22,19 @@ use crate::probe;
 /// What power loss keeps or loses as a whole. Devices with larger sectors keep that promise too.
 pub(super) const SECTOR_BYTES: usize = 512;
 
+/// What a disk loses at once when it goes bad: a physical sector of today's disks, or the page that
+/// a file system reads.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Smallest segment in which what must not go bad together is in different blocks. A smaller one
+/// would be all padding, and has it in different sectors.
+const BLOCKS_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// Returns how far apart in a segment of `capacity` bytes is what must not go bad together.
+pub(super) fn apart_bytes(capacity: u64) -> u64 {
+    if capacity < BLOCKS_SEGMENT_BYTES_MIN { to_u64(SECTOR_BYTES) } else { BLOCK_BYTES }
+}
+
 /// The first sector holds the segment's header and nothing else.
 pub(super) const RECORDS_START: u64 = 512;
 

@@ -29,6 +29,8 @@ pub struct Writer<D: Disk> {
     is_spare_taken: bool,
     /// Every write is synced at once.
     expects_syncs: bool,
+    /// There may be critical records.
+    has_critical: bool,
     /// Chunks that end their segments, waiting to be written before `open`.
     full: VecDeque<Chunk>,
     /// The chunk that takes the next record.
@@ -72,6 +74,7 @@ impl<D: Disk> Writer<D> {
             spare: None,
             is_spare_taken: false,
             expects_syncs: false,
+            has_critical: true,
             full: VecDeque::new(),
             open: start.open,
             next: start.next,
@@ -88,6 +91,12 @@ impl<D: Disk> Writer<D> {
     pub fn expect_syncs(&mut self) {
         self.expects_syncs = true;
         self.active.expect_syncs();
+    }
+
+    /// Tells that no record of this log is critical. So a segment of which something is lost goes
+    /// like any other, by its tags: no vote can be among it.
+    pub fn expect_no_critical(&mut self) {
+        self.has_critical = false;
     }
 
     /// Returns the last sequence that was handed to the disk.
@@ -153,10 +162,12 @@ impl<D: Disk> Writer<D> {
         tag: u64,
         payload: impl FnOnce(&mut Vec<u8>),
     ) -> Sequence {
+        assert!(self.has_critical, "a critical record of kind {kind} in a log that has none");
         let mut encoded = Vec::new();
         payload(&mut encoded);
-        let both = 2 * (encoded.len() + HEADER_BYTES + segment::SECTOR_BYTES);
-        if self.open.end() + segment::to_u64(both) > self.open.capacity && !self.open.fresh {
+        let copy = segment::to_u64(encoded.len() + HEADER_BYTES);
+        let both = 2 * (copy + segment::apart_bytes(self.open.capacity));
+        if self.open.end() + both > self.open.capacity && !self.open.fresh {
             self.begin_next_segment();
         }
         self.open.fresh = false;
@@ -445,6 +456,8 @@ impl<D: Disk> Writer<D> {
         }
         let sequence = self.open.last;
         let mark = Fields { kind: 0, role: Role::Mark, sequence, tag: 0, durable: self.durable };
+        // What it is a witness of must not go bad together with it.
+        self.open.move_apart();
         // In a full segment the mark goes behind its end, for the last batch must have a witness
         // however long the next one is in coming.
         self.open.push(mark, &[]);
@@ -498,7 +511,7 @@ impl<D: Disk> Writer<D> {
         let later = self.segments.iter().skip(1);
         let mut preambles = later.filter_map(|segment| segment.preamble_last);
         let is_said_again = preambles.any(|last| last <= self.told_durable);
-        oldest.tag_max <= tag && (!oldest.critical || is_said_again)
+        oldest.tag_max <= tag && (!oldest.critical || !self.has_critical || is_said_again)
     }
 
     fn check(&self) -> Result<(), StorageError> {

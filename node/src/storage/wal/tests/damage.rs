@@ -383,6 +383,57 @@ fn lost_sectors_of_both_copies_take_the_vote() {
     assert_eq!(losses.max(), Some(Loss::Critical), "{:?}", recovery.damage);
 }
 
+const BLOCKS: Options = Options { segment_bytes: 1 << 17 };
+
+/// A log of two votes among entries in segments whose parts lie in different blocks, with a mark
+/// that tells of the last batch; the first segments are gone if `removes`.
+fn votes_in_blocks(removes: bool) -> TestDisk {
+    let disk = TestDisk::default();
+    let (mut writer, _) = now(super::super::open(&disk, DIR, BLOCKS)).unwrap();
+    let entry = |writer: &mut Writer<TestDisk>, tag| {
+        append(writer, tag, 20);
+        commit(writer).unwrap();
+    };
+    append_vote(&mut writer, 1);
+    (1..4).for_each(|tag| entry(&mut writer, tag));
+    append_vote(&mut writer, 2);
+    if removes {
+        append(&mut writer, 4, 100 << 10);
+        append(&mut writer, 5, 100 << 10);
+        commit(&mut writer).unwrap();
+        now(writer.remove_through(4)).unwrap();
+        assert_eq!(writer.segment_count(), 1);
+    }
+    entry(&mut writer, 6);
+    now(writer.mark()).unwrap();
+    now(writer.sync()).unwrap();
+    disk
+}
+
+/// The accident: both copies of a vote and the mark that tells of them lay in one block of 4 KiB,
+/// which is what disks lose at once. Nothing told that there had been a vote.
+#[test]
+fn lost_block_takes_no_vote_and_nothing_in_silence() {
+    for removes in [false, true] {
+        let disk = votes_in_blocks(removes);
+        let whole = open(&disk.after_process_end()).1;
+        let segments = disk.files(DIR).into_iter().filter(|(path, _)| is_segment(path));
+        for (path, content) in segments {
+            for block in (0..content.len()).step_by(4096) {
+                let disk = disk.after_process_end();
+                disk.damage(&path, |content| content[block..block + 4096].fill(0xEE));
+                let (_, recovery) = open(&disk);
+                let place = format!("{path}, block at {block}: {recovery:?}");
+                let newest = recovery.records.iter().rev().find(|record| record.kind == VOTE);
+                assert_eq!(newest.map(|record| record.payload[0]), Some(2), "{place}");
+                let is_kept = sequences(&recovery) == sequences(&whole);
+                assert!(is_kept || !recovery.damage.is_empty(), "{place}");
+                assert_eq!(recovery.next, whole.next, "{place}");
+            }
+        }
+    }
+}
+
 /// Has the header of a segment say that another version of the program wrote it.
 fn say_version(content: &mut [u8], version: u8) {
     content[8] = version;
@@ -475,6 +526,15 @@ fn segment_with_damage_goes_only_when_what_it_lost_may() {
     let count = writer.segment_count();
     now(writer.remove_through(second - 2)).unwrap();
     assert_eq!(writer.segment_count(), count, "the lost record had the tag {}", second - 1);
+    now(writer.remove_through(u64::MAX)).unwrap();
+    assert_eq!(writer.segment_count(), count, "what is lost may be a vote");
+    // The accident: nobody says a vote again where there is none, and so the log of a masterless
+    // node grew for ever after damage.
+    writer.expect_no_critical();
+    now(writer.remove_through(second - 2)).unwrap();
+    assert_eq!(writer.segment_count(), count);
+    now(writer.remove_through(u64::MAX)).unwrap();
+    assert_eq!(writer.segment_count(), 1);
 }
 
 #[test]
