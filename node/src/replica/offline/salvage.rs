@@ -28,13 +28,18 @@ use crate::raft::{Entry, EntryKind};
 use crate::storage::engine::Visitor;
 use crate::storage::tree::{self, Lost, StoreReport, Tree, TreeOptions};
 use crate::storage::wal::Torn;
-use crate::storage::{Cell, Content, Engine, SnapshotPoint, StorageError, let_others_run, wal};
+use crate::storage::{
+    Cell, Content, Engine, PurgeFloors, SnapshotPoint, StorageError, let_others_run, wal,
+};
 
 /// Bytes of cells that are copied at a time.
 const COPIED_BYTES: usize = 1 << 20;
 
 /// Most sessions that are understood; the node has been told to remember fewer.
 const SESSIONS_MAX: usize = 1 << 24;
+
+/// No log gets so far: stamps begin with the milliseconds since 1970.
+const POSITION_MAX: Index = 1 << 48;
 
 /// What became of the store, and what of it is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,9 +86,8 @@ pub async fn salvage<D: Disk>(
     scratch: &D,
     visit: &mut Visitor<'_>,
 ) -> Result<SalvageReport, StorageError> {
-    let owner = identity::owner(disk).await;
-    let is_masterless = owner.is_some_and(|owner| owner.mode.is_masterless());
     let store = tree::examine(disk, STATE_DIR, |_| {}).await?;
+    let is_masterless = is_masterless(disk, &store).await;
     let (tree, mut lost) = copy_tables(disk, scratch, &store, is_masterless).await?;
     if is_masterless {
         return salvage_masterless(disk, tree, (store, lost), visit).await;
@@ -106,6 +110,16 @@ pub async fn salvage<D: Disk>(
     Ok(SalvageReport { store, lost, log, cell_count })
 }
 
+/// Tells whether the directory is of a node of the masterless mode. If the name plate is damaged,
+/// too, the tables tell: a stamp is far above any position of a log.
+async fn is_masterless<D: Disk>(disk: &D, store: &StoreReport) -> bool {
+    if let Some(owner) = identity::owner(disk).await {
+        return owner.mode.is_masterless();
+    }
+    let newest = store.tables.iter().map(|table| table.meta.version_max).max().unwrap_or(0);
+    newest > store.applied.map_or(POSITION_MAX, |applied| applied.index)
+}
+
 /// Copies what can be read of the tables into the scratch store.
 async fn copy_tables<D: Disk>(
     disk: &D,
@@ -116,6 +130,10 @@ async fn copy_tables<D: Disk>(
     let (mut tree, mut keeper, _) =
         tree::open(scratch.clone(), STATE_DIR, TreeOptions::default()).await?;
     let mut salvage = tree::salvage(disk, store).await?;
+    if is_masterless {
+        // Nobody compacts the scratch store, and the cells have stamps for versions.
+        keeper.set_purge_floors(PurgeFloors::none());
+    }
     keeper.begin_replacement().await?;
     let mut cells: Vec<(Vec<u8>, u64, Vec<u8>)> = Vec::new();
     let mut bytes = 0;
@@ -180,6 +198,7 @@ async fn salvage_masterless<D: Disk>(
             }
             let is_lost = found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing);
             log.lost_through = is_lost.then_some(log.last);
+            log.torn = found.torn;
         }
         Err(error) => log.failure = Some(error.to_string()),
     }

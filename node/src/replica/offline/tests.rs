@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::super::persist::KIND_ENTRY;
+use super::super::identity::{self, Identity};
+use super::super::persist::{KIND_ENTRY, KIND_RECORDS};
 use super::super::start::WAL_DIR;
 use super::*;
-use crate::base::{ClusterId, Column, Key, NodeId, Payload, RequestSeq, SessionId, Value};
+use crate::base::{
+    self, ClusterId, Column, Key, NodeId, Payload, RequestSeq, SessionId, Stamp, Value, Written,
+};
 use crate::codec::{self, keycode};
-use crate::kv::{Batch, Command, Condition, Expectation, Machine, Mutation};
+use crate::dynamo::Record;
+use crate::dynamo::placement::{NOTE_PREFIX, place_in};
+use crate::kv::{Batch, CellStore, Command, Condition, Expectation, Machine, Mutation};
 use crate::raft::{Entry, EntryKind};
 use crate::replica::NodeConfig;
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::storage::test_disk::{TestDisk, run};
 use crate::storage::tree::{self, Keeper, Tree, TreeOptions};
-use crate::storage::{Engine, wal};
+use crate::storage::{Engine, PurgeFloors, wal};
+use crate::wire::Mode;
 
 type Cells = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
 
@@ -224,6 +230,56 @@ fn log_that_ends_in_an_unfinished_write_is_said() {
     assert_eq!((log.lost_through, log.last), (None, whole.last - 1));
 }
 
+fn masterless_entry(number: usize, ms: u64) -> base::Entry {
+    let (key, column) = place(number);
+    let place = place_in(7, &keycode::encode_cell(key.as_bytes(), column.as_bytes()));
+    let value = Payload::new(format!("at {ms}").into_bytes()).unwrap_or_default();
+    base::Entry { place, stamp: Stamp::new(ms, 0, NodeId(1)), written: Written::Value(value) }
+}
+
+/// Returns the disk of a masterless node with a table, and a log that goes further.
+fn masterless() -> TestDisk {
+    let disk = TestDisk::default();
+    let (tree, mut keeper, _) = run(tree::open(disk.clone(), STATE_DIR, options())).unwrap();
+    keeper.set_purge_floors(PurgeFloors::none());
+    let mut store = CellStore::new(tree);
+    let entries = |numbers: std::ops::Range<usize>, ms| {
+        Record::Entries(numbers.map(|number| masterless_entry(number, ms)).collect())
+    };
+    let note = Payload::new([NOTE_PREFIX.as_slice(), b"note"].concat()).unwrap();
+    let note = Record::Note { place: note, content: Some(Payload::default()) };
+    let now = 1_700_000_000_000;
+    store.apply(1, &[entries(0..40, now), note]).unwrap();
+    let frozen = store.engine_mut().freeze(Vec::new());
+    store.engine_mut().adopt(run(keeper.flush(&frozen)).unwrap());
+    let mode = Mode::Masterless { placement: 1 };
+    let owner = Identity { cluster: ClusterId(7), node: NodeId(1), mode };
+    run(identity::publish(&disk, &owner)).unwrap();
+    let (mut log, _) = run(wal::open(&disk, WAL_DIR, wal::Options::default())).unwrap();
+    let later = vec![entries(30..50, now + 1)];
+    log.append(KIND_RECORDS, 2, |buffer| codec::encode_into(&later, buffer));
+    run(async {
+        log.write().await.unwrap();
+        log.sync().await.unwrap();
+    });
+    disk
+}
+
+/// The accident: the scratch store took the stamps of a masterless node for positions in a log, and
+/// salvage ended with a failed assertion.
+#[test]
+fn salvage_of_a_masterless_node_has_tables_and_log_also_without_its_name_plate() {
+    let disk = masterless();
+    let (cells, report) = salvaged(&disk);
+    assert_eq!((report.cell_count, report.log.entry_count), (50, 1), "{report:?}");
+    let newer = cells.values().filter(|(value, _)| value.ends_with(b"1")).count();
+    assert_eq!((cells.len(), newer), (50, 20));
+    let (key, column) = place(0);
+    assert!(cells.contains_key(&keycode::encode_cell(key.as_bytes(), column.as_bytes())));
+    disk.damage("NODE", |bytes| bytes[13] ^= 1);
+    assert_eq!(salvaged(&disk).0, cells);
+}
+
 #[test]
 fn condition_on_a_lost_cell_is_counted() {
     let mut node = filled();
@@ -314,7 +370,7 @@ fn power_lost_in_a_restoration_leaves_a_whole_node_or_none() {
         let disk = TestDisk::default();
         disk.lose_power_at(operation);
         let done = restored(&disk, 1, &bytes).is_ok();
-        let mut rng = crate::base::Rng::new(u64::try_from(operation).unwrap());
+        let mut rng = base::Rng::new(u64::try_from(operation).unwrap());
         disk.power_loss(&mut rng, 0.5);
         let (_, _, found) = run(tree::open(disk.clone(), STATE_DIR, options())).unwrap();
         if run(disk.list("")).unwrap().contains(&"NODE".to_owned()) {
