@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
 use super::config::{ModeSetting, RepairSetting, Settings, parse_duration};
 use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs, GrowthArgs};
 use crate::wire::Level;
@@ -121,7 +122,7 @@ pub(super) enum Command {
     Growth(GrowthArgs),
 }
 
-/// Which cluster, and how to print the answer.
+/// Which cluster, and how long it may take.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ConnectionArgs {
@@ -136,12 +137,11 @@ pub(super) struct ConnectionArgs {
         value_parser = NonEmptyStringValueParser::new()
     )]
     pub(super) cluster: Vec<String>,
-    /// Longest time for the request, with all its tries at all nodes.
+    /// Longest time for a request, with all its tries at all nodes. What is read in pages or pieces
+    /// (row, slice, keys, export, snapshot save) may take as long for each of them, and an import
+    /// for each batch.
     #[arg(long, env = "MANGROVE_TIMEOUT", default_value = "10s", value_parser = parse_duration)]
     pub(super) timeout: Duration,
-    /// Form of the answer.
-    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
-    pub(super) output: Format,
 }
 
 /// How many replicas have a say in the answer.
@@ -149,8 +149,8 @@ pub(super) struct ConnectionArgs {
 #[command(next_help_heading = "Cluster")]
 pub(super) struct LevelArgs {
     /// How many replicas must have answered. More: newer answers, safer writes. Fewer: quicker,
-    /// and there while nodes are down. Of masterless clusters; primary-backup ones always give the
-    /// strongest answer.
+    /// and there while nodes are down. Only for masterless clusters: primary-backup ones always
+    /// answer linearizably.
     #[arg(long, env = "MANGROVE_LEVEL", default_value = "quorum")]
     pub(super) level: LevelArg,
 }
@@ -158,16 +158,29 @@ pub(super) struct LevelArgs {
 /// How many replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LevelArg {
-    /// One: a read may be older than the last write.
+    /// A read may be older than the last write.
     One,
-    /// Two.
+    /// If keys have up to three replicas, reads see what was written at this level.
     Two,
-    /// Three.
+    /// If keys have up to five replicas, reads see what was written at this level.
     Three,
-    /// More than half: reads see what was written at this level.
+    /// More than half of the replicas: reads see what was written at this level.
     Quorum,
-    /// Every one: fails while any of them is down.
+    /// Every replica: fails while any of them is down.
     All,
+}
+
+impl LevelArg {
+    /// Returns what is typed for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Two => "two",
+            Self::Three => "three",
+            Self::Quorum => "quorum",
+            Self::All => "all",
+        }
+    }
 }
 
 impl From<LevelArgs> for Level {
@@ -189,14 +202,15 @@ pub(super) enum Format {
     Table,
     /// JSON Lines; bytes that are no text are in fields named `…_base64`.
     Json,
-    /// The bytes as they are; several columns are separated by tabs.
+    /// What is stored, as it is; a tab between column and value.
     Raw,
 }
 
 /// How keys, columns and values are written on the command line.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct EncodingArgs {
-    /// All keys, columns and values of this command are base64, for bytes that are no text.
+    /// Keys, columns and values in the arguments are base64, for bytes that are no text; files,
+    /// standard input and the output are not.
     #[arg(long)]
     pub(super) base64: bool,
 }
@@ -231,9 +245,12 @@ Examples:
   listen = \"0.0.0.0:7101\"
   members = [\"1=10.0.0.1:7101\", \"2=10.0.0.2:7101\", \"3=10.0.0.3:7101\"]
   sync = \"always\"
+  flush_log_bytes = \"64MiB\"
 
   # five nodes without a leader, each key on three of them
   mangrove serve --mode masterless --replication-factor 3 --cluster-id 5e1f --node 1 …
+
+Times are written 300ms, 5s or 2m; sizes 4096, 64KiB, 64MiB or 1GiB. In a file both are strings.
 
 The two modes (chosen once, for the life of a cluster):
   primary-backup  one node leads: every request sees all that were acknowledged before. While the
@@ -292,7 +309,8 @@ that dies is reported, with the command that starts it again beside the others."
 #[derive(Debug, Clone, Args)]
 #[command(after_help = CLUSTER_HELP)]
 pub(super) struct ClusterArgs {
-    /// How many nodes; best an odd number of them. [default: 3, or what DIR/cluster.toml says]
+    /// How many nodes, 1 to 15; best an odd number of them. [default: 3, or what
+    /// DIR/cluster.toml says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=15))]
     pub(super) nodes: Option<u16>,
     /// Where everything is kept.
@@ -328,18 +346,29 @@ Examples:
 Every node is asked for itself, and one that does not answer is shown too. Nodes that only another
 one named are asked as well.
 
+Of a primary-backup cluster:
+  log       index of the last entry that the node has
+  commit    index of the last entry that it knows to be committed
+  applied   index of the last entry that it has carried out
+  sessions  clients that are remembered, so that what they repeat is done once
+  disk      ok, full (no writes), or behind: writes wait for compactions
+Below the table is how far each follower is behind the leader.
+
 Of a masterless cluster:
   up        nodes that this node believes to be up
   hints     writes that it keeps for nodes that missed them; `dropped` are those it gave up, which
             anti-entropy brings instead
   batches   atomic writes of several keys whose parts are still on their way
-  synced    time since the last full comparison with the node that was longest ago
+  synced    time since the last full comparison, with the node for which that is longest
   floor     age of the time up to which every write is known to be on every replica";
 
 /// Arguments of `status`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = STATUS_HELP)]
 pub(super) struct StatusArgs {
+    /// Form of the answer. raw: address and role, a tab between.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) connection: ConnectionArgs,
 }
@@ -360,6 +389,9 @@ pub(super) struct GetArgs {
     /// The column; without it the plain value of the key.
     #[arg(long, short, default_value = "")]
     pub(super) column: String,
+    /// Form of the answer.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -388,6 +420,9 @@ pub(super) struct SetArgs {
     /// The column; without it the plain value of the key.
     #[arg(long, short, default_value = "")]
     pub(super) column: String,
+    /// Form of the answer. raw: none.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -418,6 +453,9 @@ pub(super) struct DeleteArgs {
     /// All columns of the key.
     #[arg(long)]
     pub(super) row: bool,
+    /// Form of the answer. raw: none.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -437,6 +475,9 @@ Examples:
 pub(super) struct RowArgs {
     /// The key.
     pub(super) key: String,
+    /// Form of the answer.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -464,6 +505,9 @@ pub(super) struct SliceArgs {
     /// Last column.
     #[arg(long)]
     pub(super) stop: Option<String>,
+    /// Form of the answer.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -484,7 +528,7 @@ Keys are sorted by their bytes; both ends belong to the range, either may be lef
 #[derive(Debug, Clone, Args)]
 #[command(after_help = KEYS_HELP)]
 pub(super) struct KeysArgs {
-    /// Only keys that begin so.
+    /// Only keys that begin with this.
     #[arg(long, default_value = "")]
     pub(super) prefix: String,
     /// First key.
@@ -493,9 +537,12 @@ pub(super) struct KeysArgs {
     /// Last key.
     #[arg(long)]
     pub(super) stop: Option<String>,
-    /// At most this many.
+    /// At most this many. [default: all]
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<u64>,
+    /// Form of the answer.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -536,6 +583,9 @@ pub(super) struct CasArgs {
     /// Delete the cell.
     #[arg(long, group = "change")]
     pub(super) delete: bool,
+    /// Form of the answer. raw: none, or the value in a conflict.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) encoding: EncodingArgs,
     #[command(flatten)]
@@ -561,6 +611,9 @@ The whole file is one atomic batch: at most 10000 changes and 4 MiB. For more, s
 pub(super) struct BulkArgs {
     /// File of JSON Lines, or - for standard input.
     pub(super) file: String,
+    /// Form of the answer. raw: none.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) debug: DebugArgs,
     #[command(flatten)]
@@ -580,7 +633,8 @@ One cell per line, as `export` writes it:
 Bytes that are no text go into key_base64, column_base64, value_base64.
 
 Each batch is applied wholly or not at all, the file as a whole is not. Of two lines with the same
-cell the later one wins. How far the import is, is kept in FILE.progress until it is complete.";
+cell the later one wins. How far the import is, is kept in FILE.progress until it is complete; it
+goes on only with the same file and in the same cluster.";
 
 /// Arguments of `import`.
 #[derive(Debug, Clone, Args)]
@@ -591,7 +645,7 @@ pub(super) struct ImportArgs {
     /// Go on where an interrupted import of this file stopped.
     #[arg(long)]
     pub(super) resume: bool,
-    /// Most cells of one atomic batch.
+    /// Most cells of one atomic batch, at most 10000.
     #[arg(
         long,
         value_name = "N",
@@ -599,7 +653,7 @@ pub(super) struct ImportArgs {
         value_parser = clap::value_parser!(u32).range(1..=10_000)
     )]
     pub(super) batch_cells: u32,
-    /// Most batches under way at a time.
+    /// Most batches under way at a time, at most 64.
     #[arg(
         long,
         value_name = "N",
@@ -625,149 +679,19 @@ the export runs may or may not be in it. A file gets its name only when it is co
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXPORT_HELP)]
 pub(super) struct ExportArgs {
-    /// Only keys that begin so.
+    /// Only keys that begin with this.
     #[arg(long, default_value = "")]
     pub(super) prefix: String,
     /// Where to write; without it to standard output.
     #[arg(long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) encoding: EncodingArgs,
+    /// The prefix is base64, for bytes that are no text.
+    #[arg(long)]
+    pub(super) base64: bool,
     #[command(flatten)]
     pub(super) level: LevelArgs,
     #[command(flatten)]
     pub(super) connection: ConnectionArgs,
-}
-
-const SAVE_HELP: &str = "\
-Examples:
-  mangrove snapshot save backup.snapshot
-  mangrove snapshot save backup.snapshot --cluster 10.0.0.1:7101
-
-The file holds one state of the whole store. Everything that was acknowledged before the command
-was started is in it; what is written while it runs may or may not be. The leader writes what it
-has in memory to its tables, then sends them; it goes on serving meanwhile, and needs room on its
-disk for the file. The file is verified, and gets its name only then.";
-
-const SNAPSHOT_VERIFY_HELP: &str = "\
-Examples:
-  mangrove snapshot verify backup.snapshot
-
-Reads every bit. The exit code is 6 if any is not as it was written.";
-
-const RESTORE_HELP: &str = "\
-Examples:
-  # for each of three nodes, before any of them is started
-  mangrove snapshot restore backup.snapshot --cluster-id 7a11 --node 1 --data /var/lib/mangrove \\
-      --members 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101
-
-  # then start each of them with the same settings
-  mangrove serve --cluster-id 7a11 --node 1 --data /var/lib/mangrove --members …
-
-This makes a NEW cluster, in empty directories:
-  - Restore EVERY member from the SAME file before you start any. Members that begin with different
-    states, or with none, may lose data or stop.
-  - Give it a --cluster-id of its own, so that no client or node of the old one takes it for that.
-Client sessions come with the state. Settings are those of `serve`, from flags, variables or file.";
-
-/// What to do with a saved state.
-#[derive(Debug, Clone, Subcommand)]
-pub(super) enum SnapshotCommand {
-    /// Save the state of a running cluster to a file
-    #[command(after_help = SAVE_HELP)]
-    Save {
-        /// The file.
-        file: PathBuf,
-        #[command(flatten)]
-        connection: ConnectionArgs,
-    },
-    /// Check that a file is whole, and say what it holds
-    #[command(after_help = SNAPSHOT_VERIFY_HELP)]
-    Verify {
-        /// The file.
-        file: PathBuf,
-        /// Form of the answer.
-        #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
-        output: Format,
-    },
-    /// Make a file the state of a node of a new cluster
-    #[command(after_help = RESTORE_HELP)]
-    Restore(Box<RestoreArgs>),
-}
-
-/// Arguments of `snapshot restore`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct RestoreArgs {
-    /// The file.
-    pub(super) file: PathBuf,
-    /// A TOML file with any of the settings below, as for `serve`.
-    #[arg(long, env = "MANGROVE_CONFIG", value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Everything that can be chosen for the node.
-    #[command(flatten)]
-    pub(super) settings: Settings,
-}
-
-const STORE_VERIFY_HELP: &str = "\
-Examples:
-  mangrove store verify mangrove-data/n1
-  mangrove store verify mangrove-data/n1 --output json
-
-Reads every byte of the tables and changes nothing. Each damage is shown with its file, its place
-in it, and the cells that it concerns. The exit code is 6 if there is any. A node that runs does
-this by itself, slowly (--scrub-rate).";
-
-const SALVAGE_HELP: &str = "\
-Examples:
-  mangrove store salvage mangrove-data/n1 --to saved.jsonl
-  mangrove import saved.jsonl --cluster NEW:7101
-
-For a node that was alone, or the last one that is left: a damaged node of a cluster gets its state
-from the others when it is started. Nothing is changed in the directory; FILE.scratch is made
-beside the file, as large as the store, and removed again.
-
-What is undamaged in tables and log is written to FILE, one cell per line, as `export` does. What is
-lost is said range by range: within such a range cells are missing, and those that are there may
-be stale, or may have been deleted. Outside of them every cell is as it was, unless the log is said
-to be damaged. The exit code is 6 if anything is lost. If the node was one of several, its last
-writes may never have been acknowledged.";
-
-/// What to do with the tables of a node that does not run.
-#[derive(Debug, Clone, Subcommand)]
-pub(super) enum StoreCommand {
-    /// Read everything and say what is damaged
-    #[command(after_help = STORE_VERIFY_HELP)]
-    Verify {
-        /// Data directory of the node.
-        dir: PathBuf,
-        /// Form of the answer.
-        #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
-        output: Format,
-    },
-    /// Write what can be read of a damaged store to a file
-    #[command(after_help = SALVAGE_HELP)]
-    Salvage {
-        /// Data directory of the node.
-        dir: PathBuf,
-        /// Where to write.
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-    },
-}
-
-const WAL_HELP: &str = "\
-Examples:
-  mangrove wal dump mangrove-data/n1";
-
-/// What to do with a write-ahead log.
-#[derive(Debug, Clone, Subcommand)]
-pub(super) enum WalCommand {
-    /// Print every record
-    #[command(after_help = WAL_HELP)]
-    Dump {
-        /// Data directory of the node.
-        dir: PathBuf,
-    },
 }
 
 #[cfg(test)]

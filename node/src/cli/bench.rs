@@ -59,11 +59,12 @@ pub(super) async fn bench(args: BenchArgs) -> Result<(), CliError> {
     })
     .await;
     bar.finish_and_clear();
-    print(args.connection.output, mode.name(), &load, &outcome)?;
+    let printed = print(args.output, mode.name(), &load, &outcome);
     if outcome.sets.count() + outcome.gets.count() == 0 {
-        return Err(CliError::Failed("no request was answered after the warm-up".to_owned()));
+        let verdict = CliError::Failed("no request was answered after the warm-up".to_owned());
+        return Err(verdict.despite(printed));
     }
-    Ok(())
+    printed
 }
 
 async fn fill(client: &Client<RealEnv>, load: &Load) -> Result<(), CliError> {

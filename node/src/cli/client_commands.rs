@@ -73,7 +73,7 @@ pub(super) async fn get(args: GetArgs) -> Result<(), CliError> {
     let place = (key.clone().into_bytes(), column.clone().into_bytes());
     let found = client_at(&args.connection, args.level).get_cell(place.0, place.1).await?;
     let cell = found.ok_or(CliError::NotFound)?;
-    let mut output = Output::new(args.connection.output);
+    let mut output = Output::new(args.output);
     output.cell(&key, &column, &cell)?;
     output.finish()
 }
@@ -86,7 +86,7 @@ pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
     let client =
         client_at(&args.connection, args.level).with_debug_table_loss(args.debug.debug_table_loss);
     let version = client.set_cell(key, column, value).await?;
-    written(args.connection.output, version.0)
+    written(args.output, version.0)
 }
 
 /// `mangrove delete`
@@ -99,14 +99,14 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     } else {
         client.delete_cell(key, column).await?
     };
-    written(args.connection.output, version.0)
+    written(args.output, version.0)
 }
 
 /// `mangrove row`
 pub(super) async fn row(args: RowArgs) -> Result<(), CliError> {
     let key = args.encoding.key(&args.key)?;
     let cells = client_at(&args.connection, args.level).row(key.clone().into_bytes()).await?;
-    columns(args.connection.output, &key, &cells)
+    columns(args.output, &key, &cells)
 }
 
 /// `mangrove slice`
@@ -117,7 +117,7 @@ pub(super) async fn slice(args: SliceArgs) -> Result<(), CliError> {
     let cells = client_at(&args.connection, args.level)
         .slice(key.clone().into_bytes(), start, stop)
         .await?;
-    columns(args.connection.output, &key, &cells)
+    columns(args.output, &key, &cells)
 }
 
 /// `mangrove keys`
@@ -133,7 +133,7 @@ pub(super) async fn keys(args: KeysArgs) -> Result<(), CliError> {
     if let Some(limit) = args.limit.and_then(|limit| u32::try_from(limit).ok()) {
         pager = pager.page_limit(limit);
     }
-    let mut output = Output::new(args.connection.output);
+    let mut output = Output::new(args.output);
     while left > 0
         && let Some(page) = pager.next_page().await?
     {
@@ -149,6 +149,10 @@ pub(super) async fn keys(args: KeysArgs) -> Result<(), CliError> {
 
 /// `mangrove cas`
 pub(super) async fn cas(args: CasArgs) -> Result<(), CliError> {
+    if args.expect.as_deref() == Some("-") && args.set.as_deref() == Some("-") {
+        let what = "standard input is one value: only one of --expect and --set can be -";
+        return Err(CliError::Usage(what.to_owned()));
+    }
     let key = args.encoding.key(&args.key)?;
     let column = args.encoding.column(&args.column)?;
     let expected = match &args.expect {
@@ -159,15 +163,14 @@ pub(super) async fn cas(args: CasArgs) -> Result<(), CliError> {
     let place = (key.clone().into_bytes(), column.clone().into_bytes());
     let client = client(&args.connection);
     match client.compare_and_set(place.0, place.1, expected, new).await? {
-        CasResult::Applied(version) => written(args.connection.output, version.0),
+        CasResult::Applied(version) => written(args.output, version.0),
         CasResult::Conflict { current, .. } => {
             let Some(cell) = current else {
                 return Err(CliError::Conflict("conflict: there is no such cell".to_owned()));
             };
-            let mut output = Output::new(args.connection.output);
-            output.cell(&key, &column, &cell)?;
-            output.finish()?;
-            Err(CliError::Conflict("conflict: the cell is as shown".to_owned()))
+            let mut output = Output::new(args.output);
+            let shown = output.cell(&key, &column, &cell).and_then(|()| output.finish());
+            Err(CliError::Conflict("conflict: the cell is as shown".to_owned()).despite(shown))
         }
     }
 }
@@ -192,7 +195,7 @@ pub(super) async fn bulk(args: BulkArgs) -> Result<(), CliError> {
     let client =
         client_at(&args.connection, args.level).with_debug_table_loss(args.debug.debug_table_loss);
     let version = client.bulk_set(batch).await?;
-    written(args.connection.output, version.0)
+    written(args.output, version.0)
 }
 
 fn columns(format: Format, key: &Key, cells: &[(Column, Cell)]) -> Result<(), CliError> {
@@ -230,6 +233,10 @@ fn too_large(error: TooLarge) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Command};
+    use super::super::block_on;
     use super::*;
 
     const TEXT: EncodingArgs = EncodingArgs { base64: false };
@@ -258,5 +265,14 @@ mod tests {
         ] {
             assert_eq!(error.exit_code(), 2, "{error}");
         }
+    }
+
+    #[test]
+    fn standard_input_is_one_value() {
+        let line = ["mangrove", "cas", "k", "--expect", "-", "--set", "-"];
+        let Command::Cas(args) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
+        let error = block_on(None, cas(args)).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("--expect"), "{error}");
     }
 }

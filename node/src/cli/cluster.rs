@@ -22,7 +22,7 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use super::args::{ClusterArgs, DEFAULT_CLUSTER};
 use super::cluster_file::{ClusterFile, NodeEntry, Wanted};
-use super::output::say;
+use super::output::{quoted, say};
 use super::{CliError, stop_signal};
 use crate::base::ClusterId;
 use crate::client::{Client, ClientError, ClientOptions};
@@ -70,6 +70,7 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
         mode: args.mode,
         replication_factor: args.replication_factor,
         partitions: args.partitions,
+        repair: args.repair,
     };
     let (file, is_new) = ClusterFile::open(&args.data, wanted, new_id)?;
     if !is_new {
@@ -221,12 +222,6 @@ async fn death(node: &mut NodeProcess) -> String {
          to start it again alone, in another terminal (Ctrl-C there stops it):\n  {again}",
         log.display()
     )
-}
-
-/// Returns a word as a shell takes it.
-fn quoted(word: String) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
-    if word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// Returns the last line of a file, if that can be had.

@@ -20,8 +20,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::CliError;
-use super::config::{HexId, ModeSetting};
-use crate::base::ClusterId;
+use super::config::{HexId, ModeSetting, RepairSetting, replication};
+use super::files::publish;
+use crate::base::{ClusterId, NodeId};
 
 /// Nodes of a cluster that nobody said a number for.
 const NODES_DEFAULT: u16 = 3;
@@ -56,6 +57,8 @@ pub(super) struct Wanted {
     pub(super) mode: Option<ModeSetting>,
     pub(super) replication_factor: Option<usize>,
     pub(super) partitions: Option<u16>,
+    /// Not kept: it may be another one at every start.
+    pub(super) repair: Option<RepairSetting>,
 }
 
 /// One node of it.
@@ -70,7 +73,8 @@ impl ClusterFile {
     /// Reads the file in `dir`, or makes one if there is none; tells whether it was made.
     ///
     /// # Errors
-    /// It cannot be read or written, or says something else than is wanted.
+    /// It cannot be read or written, it says something else than is wanted, or the nodes would
+    /// refuse what is wanted.
     pub(super) fn open(
         dir: &Path,
         wanted: Wanted,
@@ -87,6 +91,7 @@ impl ClusterFile {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let file = Self::new(wanted, new_id)?;
+                file.check_replication(wanted)?;
                 file.write(dir)?;
                 Ok((file, true))
             }
@@ -147,6 +152,13 @@ impl ClusterFile {
         })
     }
 
+    /// Refuses what the nodes would refuse: what is once in the file stays there.
+    fn check_replication(&self, wanted: Wanted) -> Result<(), CliError> {
+        let members = self.nodes.iter().map(|node| (NodeId(node.id), node.address.clone()));
+        let chosen = (wanted.replication_factor, wanted.partitions, wanted.repair);
+        replication(wanted.mode, chosen, &members.collect::<Vec<_>>()).map(|_replication| ())
+    }
+
     fn check(&self, dir: &Path, wanted: Wanted) -> Result<(), CliError> {
         let shown = dir.display();
         self.cluster_id
@@ -201,7 +213,7 @@ impl ClusterFile {
             .map_err(|error| CliError::Failed(format!("cannot write {NAME}: {error}")))?;
         fs::create_dir_all(dir)
             .and_then(|()| fs::write(&temporary, text))
-            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| publish(&temporary, &path))
             .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))
     }
 }
@@ -233,6 +245,27 @@ mod tests {
         assert!(open(other).unwrap_err().to_string().contains("--mode"));
         let other = Wanted { replication_factor: Some(3), ..masterless };
         assert!(open(other).unwrap_err().to_string().contains("--replication-factor"));
+    }
+
+    #[test]
+    fn what_the_nodes_would_refuse_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let none = Wanted::default();
+        let masterless = Wanted { mode: Some(ModeSetting::Masterless), ..none };
+        let repair = Some("none".parse().unwrap());
+        for (wanted, complaint) in [
+            (Wanted { replication_factor: Some(2), ..none }, "--mode masterless"),
+            (Wanted { partitions: Some(7), ..none }, "--mode masterless"),
+            (Wanted { repair, ..none }, "--mode masterless"),
+            (Wanted { replication_factor: Some(4), ..masterless }, "number of members"),
+            (Wanted { partitions: Some(0), ..masterless }, "between"),
+        ] {
+            let refused = ClusterFile::open(dir.path(), wanted, ClusterId(1)).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{refused}");
+            assert!(refused.to_string().contains(complaint), "{refused}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        ClusterFile::open(dir.path(), Wanted { repair, ..masterless }, ClusterId(1)).unwrap();
     }
 
     #[test]

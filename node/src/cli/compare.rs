@@ -37,11 +37,11 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
     let run = compare::run(&options, |step| bar.set_message(step.to_owned()));
     let comparison = measure(&options.directory, &bar, run).await?;
     write_page(&args.page, &page(&comparison))?;
-    print(output, &comparison)?;
+    let printed = print(output, &comparison);
     if is_own {
         remove(&options.directory)?;
     }
-    Ok(())
+    printed
 }
 
 /// Returns what shows that something goes on.

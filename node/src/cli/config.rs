@@ -96,7 +96,8 @@ pub(super) struct Settings {
     #[arg(long, env = "MANGROVE_FLUSH_LOG_BYTES", value_name = "BYTES", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
     pub(super) flush_log_bytes: Option<ByteSize>,
-    /// ... or when it takes this much memory. Up to three times as much is used. [default: 32MiB]
+    /// What is in memory is written to a table also when it takes this much memory. Up to three
+    /// times as much is used. [default: 32MiB]
     #[arg(long, env = "MANGROVE_MEMTABLE_BYTES", value_name = "BYTES", help_heading = "Tuning")]
     #[serde(deserialize_with = "text")]
     pub(super) memtable_bytes: Option<ByteSize>,
@@ -133,7 +134,7 @@ pub(super) struct Settings {
     /// Most requests that wait for an answer, over all connections. [default: 16384]
     #[arg(long, env = "MANGROVE_REQUESTS_MAX", value_name = "N", help_heading = "Tuning")]
     pub(super) requests_max: Option<usize>,
-    /// Threads of the node. One serves best on small machines, and is the default.
+    /// Threads of the node. One serves best on small machines. [default: 1]
     #[arg(long, env = "MANGROVE_THREADS", value_name = "N", help_heading = "Tuning")]
     pub(super) threads: Option<usize>,
 }
@@ -238,7 +239,10 @@ impl Settings {
 }
 
 /// Returns how the cluster replicates, after checking that against the list of members.
-fn replication(
+///
+/// # Errors
+/// The settings are of the other mode, or do not fit the members.
+pub(super) fn replication(
     mode: Option<ModeSetting>,
     (factor, partitions, repair): (Option<usize>, Option<u16>, Option<RepairSetting>),
     members: &[(NodeId, String)],
@@ -479,7 +483,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number of bytes: `4096`, `64KiB`, `64MiB`, `1GiB`.
+/// A number of bytes: `4096`, `4096B`, `64KiB`, `64MiB`, `1GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByteSize(pub(super) u64);
 
@@ -487,11 +491,11 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no size: write a number and KiB, MiB or GiB");
+        let wrong = || format!("{text:?} is no size: write a number and B, KiB, MiB or GiB");
         let (number, unit) = split_unit(text);
         let number: u64 = number.parse().map_err(|_not_a_number| wrong())?;
         let unit: u64 = match unit {
-            "" => 1,
+            "" | "B" => 1,
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
             "GiB" => 1 << 30,
@@ -651,6 +655,7 @@ mod tests {
         assert_eq!("2m".parse(), Ok(Time(Duration::from_mins(2))));
         assert_eq!("64MiB".parse(), Ok(ByteSize(64 << 20)));
         assert_eq!("7".parse(), Ok(ByteSize(7)));
+        assert_eq!("0B".parse(), Ok(ByteSize(0)));
         for wrong in ["", "5", "ms", "-1s", "1h", "5 seconds", "99999999999s"] {
             assert!(wrong.parse::<Time>().is_err(), "{wrong}");
         }

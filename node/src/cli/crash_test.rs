@@ -56,17 +56,18 @@ pub(super) async fn crash_test(args: CrashTestArgs) -> Result<(), CliError> {
             return Err(error.advise(hint));
         }
     };
-    print(args.output, &report, env.now().since(begun).as_secs_f64())?;
+    let printed = print(args.output, &report, env.now().since(begun).as_secs_f64());
     if !report.violations.is_empty() {
         let count = report.violations.len();
         let failed = CliError::Failed(format!("{count} promises were broken (seed {seed})"));
         let kept = report.kept_directory.unwrap_or_default();
-        return Err(failed.advise(format!("the nodes' data and logs are kept in {kept}")));
+        let advice = format!("the nodes' data and logs are kept in {kept}");
+        return Err(failed.advise(advice).despite(printed));
     }
     if is_own {
         remove(&options.directory)?;
     }
-    Ok(())
+    printed
 }
 
 /// Returns the directory of a trial, made if need be, and whether it is one that nobody named.

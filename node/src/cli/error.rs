@@ -59,6 +59,14 @@ impl CliError {
         Self::Advised { source: Box::new(self), advice }
     }
 
+    /// Lets a verdict stand, whatever became of printing what led to it.
+    pub(super) fn despite(self, printed: Result<(), Self>) -> Self {
+        match printed {
+            Ok(()) | Err(Self::NobodyListens) => self,
+            Err(error) => self.advise(error.to_string()),
+        }
+    }
+
     /// A failure of reading or writing `what`.
     pub(super) fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Self {
         Self::Failed(format!("{what}: {error}"))
@@ -89,6 +97,7 @@ mod tests {
             (CliError::Usage(String::new()), 2),
             (ClientError::TooLarge(too_large).into(), 2),
             (ClientError::Invalid(String::new()).into(), 2),
+            (ClientError::Misbehaved(String::new()).into(), 3),
             (ClientError::DiskFull.into(), 3),
             (ClientError::Overloaded.into(), 3),
             (ClientError::Timeout { waited, last: None }.into(), 3),
@@ -99,5 +108,16 @@ mod tests {
         ] {
             assert_eq!(error.exit_code(), code, "{error}");
         }
+    }
+
+    #[test]
+    fn verdict_stands_whoever_reads_it() {
+        let full = || Err(CliError::Failed("no space for the output".to_owned()));
+        for printed in [Ok(()), Err(CliError::NobodyListens), full()] {
+            let verdict = CliError::Conflict("it is taken".to_owned()).despite(printed);
+            assert_eq!(verdict.exit_code(), 5, "{verdict}");
+        }
+        let said = CliError::Conflict("it is taken".to_owned()).despite(full()).to_string();
+        assert_eq!(said, "it is taken\nno space for the output");
     }
 }

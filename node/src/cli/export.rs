@@ -1,7 +1,7 @@
 //! `mangrove export`: the cells of the store as JSON Lines, page by page.
 //!
-//! A file is written under the name `FILE.partial` and gets its own name when it is complete, so
-//! that half an export is never taken for a whole one.
+//! A file is written under the name `FILE.partial` and gets its own name when it is complete and
+//! durable, so that half an export is never taken for a whole one.
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
-use super::args::{ExportArgs, Format};
+use super::args::{EncodingArgs, ExportArgs, Format};
 use super::client_commands::client_at;
+use super::files::{publish, with_suffix};
 use super::output::{Output, say};
 use super::records::Record;
 use crate::base::{Column, Key};
@@ -32,7 +33,7 @@ pub(super) struct PartialFile {
 
 /// `mangrove export`
 pub(super) async fn export(args: ExportArgs) -> Result<(), CliError> {
-    let prefix = args.encoding.key(&args.prefix)?;
+    let prefix = EncodingArgs { base64: args.base64 }.key(&args.prefix)?;
     let mut target = match &args.file {
         None => Target::Stdout(Output::new(Format::Json)),
         Some(path) => Target::File(PartialFile::create(path)?),
@@ -73,9 +74,7 @@ impl Target {
 impl PartialFile {
     /// Begins the file.
     pub(super) fn create(path: &Path) -> Result<Self, CliError> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
+        let partial = with_suffix(path, ".partial");
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
         let file = file.map_err(|error| {
             CliError::io(format!("cannot create {}", partial.display()), &error)
@@ -93,7 +92,7 @@ impl PartialFile {
 
     /// Gives the file its name.
     pub(super) fn finish(mut self) -> Result<(), CliError> {
-        let done = self.out.flush().and_then(|()| fs::rename(&self.partial, &self.path));
+        let done = self.out.flush().and_then(|()| publish(&self.partial, &self.path));
         done.map_err(|error| self.failed(&error))
     }
 

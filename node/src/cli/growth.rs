@@ -29,11 +29,11 @@ pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
     let run = grow(&options, |step| bar.set_message(step.to_owned()));
     let growth = measure(&options.directory, &bar, run).await?;
     write_page(&args.page, &growth_page(&growth))?;
-    print(output, &growth)?;
+    let printed = print(output, &growth);
     if is_own {
         remove(&options.directory)?;
     }
-    Ok(())
+    printed
 }
 
 fn print(format: Format, growth: &Growth) -> Result<(), CliError> {

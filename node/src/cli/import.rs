@@ -3,31 +3,38 @@
 //! Obstacles first. Batches that are under way together may be applied in any order, but of two
 //! lines with the same cell the later one must win; so a batch waits while one that is under way
 //! holds a cell of its own. An import may stop in the middle; so after each batch that the
-//! cluster acknowledged, and all before it, the place in the input is written down, and
-//! `--resume` goes on from there. Batches after that place may have been applied already: to
-//! apply them again, in order, changes nothing.
+//! cluster acknowledged, and all before it, the place in the input is written down (`progress`),
+//! and `--resume` goes on from there. Batches after that place may have been applied already: to
+//! apply them again, in order, changes nothing. The input may be slow, and blocks; so a thread of
+//! its own reads it, and what is under way does not wait for it.
 //!
 //! # Left out
-//! Rejecting a line and going on: an input with a wrong line is refused at that line.
+//! Rejecting a line and going on: an input with a wrong line is refused at that line. Sending what
+//! there is when the input pauses: a batch waits until it is full, or the input ends.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures_util::StreamExt;
+use futures_util::future::select_ok;
 use futures_util::stream::FuturesOrdered;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::CliError;
 use super::args::ImportArgs;
 use super::client_commands::client_at;
-use super::output::say;
+use super::output::{quoted, say};
+use super::progress::{Progress, ProgressFile};
 use super::records::Record;
-use crate::base::{Column, Key};
-use crate::client::Client;
-use crate::env::Env;
+use crate::base::checksum::crc32;
+use crate::base::limits::{COLUMN_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::{ClusterId, Column, Key};
+use crate::client::{Client, ClientError};
+use crate::env::real::RealEnv;
+use crate::env::{Env, First, race};
 use crate::kv::{Batch, Mutation};
 use crate::planted;
 
@@ -35,27 +42,31 @@ use crate::planted;
 /// them are under way without filling anybody's buffers.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Longest line; a cell of the largest size in base64 with its names fits well.
-const LINE_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of a line for one byte of a cell: a control character is written `\u0000`. Base64 has
+/// fewer.
+const JSON_BYTES_MAX: usize = 6;
+
+/// Room in a line for what is not the cell: names of fields, quotes, a version.
+const FIELDS_BYTES: usize = 1 << 10;
+
+/// Longest line: every line that `export` writes is shorter, and every other way to write the same
+/// cell without needless space.
+const LINE_BYTES_MAX: usize =
+    JSON_BYTES_MAX * (KEY_BYTES_MAX + COLUMN_BYTES_MAX + VALUE_BYTES_MAX) + FIELDS_BYTES;
+
+/// Bytes at the beginning of a file by which it is recognised, besides its length.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// Batches that are read and not asked for yet.
+const READ_AHEAD: usize = 1;
 
 type Cells = BTreeSet<(Key, Column)>;
 
 /// A change and the cell that it changes.
 type PlacedMutation = ((Key, Column), Mutation);
 
-/// How far an import is; the content of `FILE.progress`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Progress {
-    /// Length of the whole input, to recognise another file.
-    total_bytes: u64,
-    /// Everything before here is in the store.
-    done_bytes: u64,
-    /// Lines before here, for messages.
-    done_lines: u64,
-    /// Cells written so far.
-    done_cells: u64,
-}
+/// A batch of the input, and what was wrong after it. One without mutations ends the input.
+type Piece = (Pending, Result<(), CliError>);
 
 /// A batch and what is known about it.
 #[derive(Debug, Default)]
@@ -68,73 +79,108 @@ struct Pending {
 
 /// `mangrove import`
 pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
-    let path = (args.file != "-").then(|| PathBuf::from(&args.file));
-    let Some(path) = path else {
+    let client = client_at(&args.connection, args.level);
+    if args.file == "-" {
         if args.resume {
             let what = "standard input cannot be resumed: import from a file".to_owned();
             return Err(CliError::Usage(what));
         }
-        let mut import = Import::new(&args, BufReader::new(std::io::stdin()), Progress::default());
-        import.all(&client_at(&args.connection, args.level)).await?;
+        let mut import = Import::new(&args, None, Progress::default());
+        let input = BufReader::new(std::io::stdin());
+        import.all(read_aside(input, Progress::default(), &args), &client).await?;
         import.say_done();
         return Ok(());
+    }
+    let path = Path::new(&args.file);
+    let (mut file, total_bytes, head_crc) = open(path)?;
+    let mut kept = if args.resume {
+        ProgressFile::resume(path, total_bytes, head_crc)?
+    } else {
+        ProgressFile::begin(path, total_bytes, head_crc)
     };
-    let progress_path = progress_path(&path);
-    let (file, start) = open(&path, &progress_path, args.resume)?;
-    write_progress(&progress_path, start)?;
-    let mut import = Import::new(&args, BufReader::new(file), start);
-    import.progress_path = Some(progress_path.clone());
-    let imported = import.all(&client_at(&args.connection, args.level)).await;
+    let start = kept.progress();
+    file.seek(SeekFrom::Start(start.done_bytes))
+        .map_err(|error| CliError::io(format!("cannot read {}", args.file), &error))?;
+    kept.bind(cluster_of(&client).await?)?;
+    kept.write(start)?;
+    let mut import = Import::new(&args, Some(kept), start);
+    let imported = import.all(read_aside(BufReader::new(file), start, &args), &client).await;
     import.bar.finish_and_clear();
     match imported {
         Ok(()) => {
             import.say_done();
-            remove_progress(&progress_path)
+            import.kept.map_or(Ok(()), ProgressFile::remove)
         }
         Err(error) => {
             let done = import.done;
             Err(error.advise(format!(
-                "{} cells are imported, up to line {}; to go on from there:\n  \
-                 mangrove import {} --resume",
-                done.done_cells, done.done_lines, args.file
+                "{} cells are imported, up to line {}; to go on from there:\n  {}",
+                done.done_cells,
+                done.done_lines,
+                resume_command(&args)
             )))
         }
     }
 }
 
+/// Returns what to type to go on with an import that stopped. Nothing is left to defaults, which
+/// may be others in another terminal.
+fn resume_command(args: &ImportArgs) -> String {
+    let timeout = args.connection.timeout;
+    let timeout = if timeout.subsec_millis() == 0 {
+        format!("{}s", timeout.as_secs())
+    } else {
+        format!("{}ms", timeout.as_millis())
+    };
+    let flags = [
+        ("--cluster", args.connection.cluster.join(",")),
+        ("--level", args.level.level.name().to_owned()),
+        ("--timeout", timeout),
+        ("--batch-cells", args.batch_cells.to_string()),
+        ("--in-flight", args.in_flight.to_string()),
+    ];
+    let flags = flags.map(|(flag, value)| format!(" {flag} {}", quoted(value)));
+    format!("mangrove import {} --resume{}", quoted(args.file.clone()), flags.concat())
+}
+
+/// Returns which cluster the client has reached.
+async fn cluster_of(client: &Client<RealEnv>) -> Result<ClusterId, CliError> {
+    // Waits for a node to be there, as any request does; it can then tell its cluster.
+    client.mode().await?;
+    let addresses = client.addresses();
+    let asked = addresses.iter().map(|address| Box::pin(client.status(address)));
+    let (status, _others) = select_ok(asked).await?;
+    Ok(status.cluster)
+}
+
 /// One import under way.
-struct Import<R> {
-    lines: Lines<R>,
-    batch_cells: usize,
+struct Import {
     in_flight_max: usize,
     done: Progress,
     /// Where to write down how far it is; `None` for standard input.
-    progress_path: Option<PathBuf>,
+    kept: Option<ProgressFile>,
     bar: ProgressBar,
 }
 
-impl<R: BufRead> Import<R> {
-    fn new(args: &ImportArgs, input: R, start: Progress) -> Self {
-        let name = if args.file == "-" { "standard input" } else { &args.file }.to_owned();
-        Self {
-            lines: Lines { input, read: start, name },
-            batch_cells: usize::try_from(args.batch_cells).unwrap_or(usize::MAX),
-            in_flight_max: usize::try_from(args.in_flight).unwrap_or(usize::MAX),
-            done: start,
-            progress_path: None,
-            bar: progress_bar(start),
-        }
+impl Import {
+    fn new(args: &ImportArgs, kept: Option<ProgressFile>, start: Progress) -> Self {
+        let in_flight_max = usize::try_from(args.in_flight).unwrap_or(usize::MAX);
+        Self { in_flight_max, done: start, kept, bar: progress_bar(start) }
     }
 
     /// Sends everything, at most so many batches at a time, in an order that lets the last
     /// writer of each cell win.
-    async fn all<E: Env>(&mut self, client: &Client<E>) -> Result<(), CliError> {
+    async fn all<E: Env>(
+        &mut self,
+        mut input: mpsc::Receiver<Piece>,
+        client: &Client<E>,
+    ) -> Result<(), CliError> {
         let mut under_way = FuturesOrdered::new();
         // In the order of `under_way`, which yields in the order of the input.
         let mut waiting: VecDeque<(Cells, Progress)> = VecDeque::new();
         loop {
             // A wrong line ends the input; what comes before it is still written.
-            let (next, read) = self.lines.next_batch(self.batch_cells);
+            let (next, read) = self.next_piece(&mut input, &mut under_way, &mut waiting).await?;
             let is_empty = next.mutations.is_empty();
             while !may_start(&next, &waiting, self.in_flight_max) {
                 self.finish_first(&mut under_way, &mut waiting).await?;
@@ -155,23 +201,54 @@ impl<R: BufRead> Import<R> {
         }
     }
 
-    /// Waits for the first batch under way and writes down that it is done.
+    /// Waits for the next batch of the input, while those under way go on.
+    async fn next_piece<F, T>(
+        &mut self,
+        input: &mut mpsc::Receiver<Piece>,
+        under_way: &mut FuturesOrdered<F>,
+        waiting: &mut VecDeque<(Cells, Progress)>,
+    ) -> Result<Piece, CliError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        while !waiting.is_empty() {
+            // Asked first, so that a new batch is sent at once. Neither loses what it has when the
+            // other one comes first.
+            match race(under_way.next(), input.recv()).await {
+                First::A(result) => self.on_finished(result, waiting)?,
+                First::B(piece) => return piece.ok_or_else(unread),
+            }
+        }
+        input.recv().await.ok_or_else(unread)
+    }
+
+    /// Waits for the first batch under way.
     async fn finish_first<F, T>(
         &mut self,
         under_way: &mut FuturesOrdered<F>,
         waiting: &mut VecDeque<(Cells, Progress)>,
     ) -> Result<(), CliError>
     where
-        F: Future<Output = Result<T, crate::client::ClientError>>,
+        F: Future<Output = Result<T, ClientError>>,
     {
-        if let Some(result) = under_way.next().await {
+        let result = under_way.next().await;
+        self.on_finished(result, waiting)
+    }
+
+    /// Writes down that the first batch under way is done, if it is.
+    fn on_finished<T>(
+        &mut self,
+        result: Option<Result<T, ClientError>>,
+        waiting: &mut VecDeque<(Cells, Progress)>,
+    ) -> Result<(), CliError> {
+        if let Some(result) = result {
             result?;
         }
         if let Some((_, after)) = waiting.pop_front() {
             self.done = after;
             self.bar.set_position(after.done_bytes);
-            if let Some(path) = &self.progress_path {
-                write_progress(path, after)?;
+            if let Some(kept) = &mut self.kept {
+                kept.write(after)?;
             }
         }
         Ok(())
@@ -186,6 +263,39 @@ impl<R: BufRead> Import<R> {
 /// Tells whether a batch may be under way together with those that are.
 fn may_start(next: &Pending, under_way: &VecDeque<(Cells, Progress)>, max: usize) -> bool {
     under_way.len() < max && under_way.iter().all(|(cells, _)| cells.is_disjoint(&next.cells))
+}
+
+/// The error for an input that ends without saying so.
+fn unread() -> CliError {
+    CliError::Failed("whoever reads the input has gone".to_owned())
+}
+
+/// Reads the input from `start` on, on a thread of its own, a little ahead of what is asked for.
+fn read_aside<R: BufRead + Send + 'static>(
+    input: R,
+    start: Progress,
+    args: &ImportArgs,
+) -> mpsc::Receiver<Piece> {
+    let name = if args.file == "-" { "standard input" } else { &args.file }.to_owned();
+    let cells_max = usize::try_from(args.batch_cells).unwrap_or(usize::MAX);
+    let mut lines = Lines { input, read: start, name };
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only a thread can wait for the input, and it may outlive the import"
+    )]
+    let _thread = std::thread::spawn(move || {
+        loop {
+            let (batch, read) = lines.next_batch(cells_max);
+            let is_last = batch.mutations.is_empty() || read.is_err();
+            // After a failure nobody wants the rest.
+            let has_gone = sender.blocking_send((batch, read)).is_err();
+            if is_last || has_gone {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// The input, cut into batches.
@@ -225,7 +335,8 @@ impl<R: BufRead> Lines<R> {
     fn next_cell(&mut self, line: &mut Vec<u8>) -> Result<Option<PlacedMutation>, CliError> {
         loop {
             line.clear();
-            let count = self.input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line);
+            let bytes_max = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+            let count = self.input.by_ref().take(bytes_max).read_until(b'\n', line);
             let count = count
                 .map_err(|error| CliError::io(format!("cannot read {}", self.name), &error))?;
             if count == 0 {
@@ -233,7 +344,7 @@ impl<R: BufRead> Lines<R> {
             }
             let count = u64::try_from(count).unwrap_or(u64::MAX);
             let number = self.read.done_lines + 1;
-            if count == LINE_BYTES_MAX {
+            if count == bytes_max {
                 return Err(self.wrong(number, "the line is too long"));
             }
             let is_blank = line.trim_ascii().is_empty();
@@ -282,66 +393,23 @@ fn parse_cell(line: &[u8]) -> Result<PlacedMutation, String> {
     }
 }
 
-/// Opens the input, at the place where an earlier import stopped if that is wanted.
-fn open(
-    path: &Path,
-    progress_path: &Path,
-    resume: bool,
-) -> Result<(impl Read + use<>, Progress), CliError> {
+/// Opens the input; returns its length and the checksum of its beginning, too.
+fn open(path: &Path) -> Result<(impl Read + Seek + Send + 'static + use<>, u64, u32), CliError> {
     let usage =
         |error: std::io::Error| CliError::Usage(format!("cannot read {}: {error}", path.display()));
     let mut file = fs::OpenOptions::new().read(true).open(path).map_err(usage)?;
-    let total_bytes = file.metadata().map_err(usage)?.len();
-    let start = Progress { total_bytes, ..Progress::default() };
-    if !resume {
-        return Ok((file, start));
-    }
-    let start = read_progress(progress_path)?;
-    if start.total_bytes != total_bytes || start.done_bytes > total_bytes {
+    let metadata = file.metadata().map_err(usage)?;
+    if !metadata.is_file() {
         return Err(CliError::Usage(format!(
-            "{} had {} bytes when its import was interrupted, now it has {total_bytes}: import it \
-             from its start, without --resume",
-            path.display(),
-            start.total_bytes
+            "{} is no file that could be read again: import it as standard input, `mangrove \
+             import -`",
+            path.display()
         )));
     }
-    file.seek(SeekFrom::Start(start.done_bytes)).map_err(usage)?;
-    Ok((file, start))
-}
-
-fn progress_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".progress");
-    PathBuf::from(name)
-}
-
-fn read_progress(path: &Path) -> Result<Progress, CliError> {
-    let shown = path.display();
-    let bytes = fs::read(path).map_err(|error| {
-        CliError::Usage(format!(
-            "cannot read {shown}, which would say where to go on: {error}; import without --resume"
-        ))
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| CliError::Usage(format!("{shown}: {error}")))
-}
-
-/// Replaces the file as a whole, so that it is never half written.
-fn write_progress(path: &Path, progress: Progress) -> Result<(), CliError> {
-    let temporary = path.with_extension("progress.new");
-    let written = serde_json::to_vec(&progress)
-        .map_err(std::io::Error::from)
-        .and_then(|bytes| fs::write(&temporary, bytes))
-        .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))
-}
-
-fn remove_progress(path: &Path) -> Result<(), CliError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(CliError::io(format!("cannot remove {}", path.display()), &error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    let mut head = Vec::new();
+    file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(usage)?;
+    file.rewind().map_err(usage)?;
+    Ok((file, metadata.len(), crc32(&head)))
 }
 
 fn progress_bar(start: Progress) -> ProgressBar {
@@ -357,9 +425,15 @@ fn progress_bar(start: Progress) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use clap::Parser;
     use proptest::prelude::*;
 
+    use super::super::args::{Cli, Command};
     use super::*;
+    use crate::base::Value;
+    use crate::kv::{Cell, Version};
 
     fn lines(input: &str) -> Lines<&[u8]> {
         Lines { input: input.as_bytes(), read: Progress::default(), name: "file".to_owned() }
@@ -412,30 +486,100 @@ mod tests {
     }
 
     #[test]
-    fn progress_survives_and_another_file_is_recognised() {
+    fn longest_line_of_an_export_is_taken() {
+        let longest = |bytes: usize| "\u{1}".repeat(bytes);
+        let key = Key::new(longest(KEY_BYTES_MAX)).unwrap();
+        let column = Column::new(longest(COLUMN_BYTES_MAX)).unwrap();
+        let value = Value::new(longest(VALUE_BYTES_MAX)).unwrap();
+        let cell = Cell { value: value.clone(), version: Version(u64::MAX) };
+        let line = serde_json::to_vec(&Record::of_cell(&key, &column, &cell, true)).unwrap();
+        assert!(line.len() > 6 << 20, "{}", line.len());
+        let input = [line.as_slice(), b"\n", line.as_slice()].concat();
+        let mut lines =
+            Lines { input: input.as_slice(), read: Progress::default(), name: "file".to_owned() };
+        for _ in 0..2 {
+            let (batch, read) = lines.next_batch(1);
+            read.unwrap();
+            let (key, column, value) = (key.clone(), column.clone(), value.clone());
+            let wanted = Mutation::Set { key, column, value };
+            assert!(batch.mutations == [wanted], "it comes back as it was");
+        }
+        assert!(lines.next_batch(1).0.mutations.is_empty());
+    }
+
+    #[test]
+    fn endless_line_is_refused_and_not_kept() {
+        let mut lines = Lines {
+            input: BufReader::new(std::io::repeat(b'x')),
+            read: Progress::default(),
+            name: "file".to_owned(),
+        };
+        let error = lines.next_batch(1).1.unwrap_err();
+        assert!(error.to_string().contains("line 1: the line is too long"), "{error}");
+    }
+
+    #[test]
+    fn import_goes_on_where_it_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cells.jsonl");
-        let input = [line("a"), line("b"), line("c")].concat();
-        fs::write(&path, &input).unwrap();
-        let progress_path = progress_path(&path);
-        assert!(open(&path, &progress_path, true).is_err(), "there is nothing to resume");
-        let (file, start) = open(&path, &progress_path, false).unwrap();
-        let mut lines = Lines { input: BufReader::new(file), read: start, name: String::new() };
+        fs::write(&path, [line("a"), line("b"), line("c")].concat()).unwrap();
+        let (file, total_bytes, head_crc) = open(&path).unwrap();
+        let mut kept = ProgressFile::begin(&path, total_bytes, head_crc);
+        let read = kept.progress();
+        let mut lines = Lines { input: BufReader::new(file), read, name: String::new() };
         let first = lines.next_batch(2).0;
-        write_progress(&progress_path, first.after).unwrap();
+        kept.write(first.after).unwrap();
 
-        let (file, start) = open(&path, &progress_path, true).unwrap();
-        assert_eq!(start, first.after);
-        let mut lines = Lines { input: BufReader::new(file), read: start, name: String::new() };
+        let (mut file, total_bytes, head_crc) = open(&path).unwrap();
+        let read = ProgressFile::resume(&path, total_bytes, head_crc).unwrap().progress();
+        assert_eq!(read, first.after);
+        file.seek(SeekFrom::Start(read.done_bytes)).unwrap();
+        let mut lines = Lines { input: BufReader::new(file), read, name: String::new() };
         let rest = lines.next_batch(2).0;
         assert_eq!(rest.cells, [cell("c")].into());
         assert_eq!((rest.after.done_lines, rest.after.done_cells), (3, 3));
 
-        fs::write(&path, line("d")).unwrap();
-        assert!(open(&path, &progress_path, true).is_err(), "another file");
-        remove_progress(&progress_path).unwrap();
-        remove_progress(&progress_path).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::write(&path, [line("x"), line("b"), line("c")].concat()).unwrap();
+        let (_, total_bytes, head_crc) = open(&path).unwrap();
+        assert!(ProgressFile::resume(&path, total_bytes, head_crc).is_err(), "another file");
+        assert!(open(dir.path()).is_err(), "no file");
+    }
+
+    fn args(line: &[&str]) -> ImportArgs {
+        let line = ["mangrove", "import"].into_iter().chain(line.iter().copied());
+        let Command::Import(args) = Cli::try_parse_from(line).unwrap().command else {
+            unreachable!()
+        };
+        args
+    }
+
+    #[test]
+    fn command_that_goes_on_has_every_flag() {
+        let flags = ["--cluster", "a:1,b:2", "--level", "one", "--timeout", "1500ms"];
+        let flags = [&flags[..], &["--batch-cells", "7", "--in-flight", "3"]].concat();
+        let begun = args(&[&["it's.jsonl"][..], &flags].concat());
+        assert_eq!(
+            resume_command(&begun),
+            format!("mangrove import 'it'\\''s.jsonl' --resume {}", flags.join(" "))
+        );
+        let begun = args(&["cells.jsonl"]);
+        let words = resume_command(&begun);
+        let again = args(&words.split(' ').skip(2).collect::<Vec<_>>());
+        assert!(again.resume);
+        assert_eq!(resume_command(&again), words);
+    }
+
+    #[test]
+    fn thread_hands_over_every_batch_and_ends() {
+        let input = [line("a"), line("b"), line("c")].concat().into_bytes();
+        let args = args(&["-", "--batch-cells", "2"]);
+        let mut pieces = read_aside(Cursor::new(input), Progress::default(), &args);
+        let mut sizes = Vec::new();
+        while let Some((batch, read)) = pieces.blocking_recv() {
+            read.unwrap();
+            sizes.push(batch.mutations.len());
+        }
+        assert_eq!(sizes, [2, 1, 0]);
     }
 
     proptest! {

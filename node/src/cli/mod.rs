@@ -1,10 +1,11 @@
 //! The command line: what the `mangrove` program does, and nothing that a node does.
 //!
 //! `main` calls `run` and exits with what it returns. Each file is one subject: what can be
-//! typed (`args`), where a node's configuration comes from (`config`), one node (`serve`),
-//! a cluster of them on one machine (`cluster`), what clients do (`client_commands`, `status`,
-//! `import`, `export`), backup and repair (`snapshot`, `store`, `wal`), trials on real processes
-//! (`crash_test`, `bench`, `compare`), and how all that is printed (`output`).
+//! typed (`args`, `backup_args`, `trial_args`), where a node's configuration comes from (`config`),
+//! one node (`serve`), a cluster of them on one machine (`cluster`), what clients do
+//! (`client_commands`, `status`, `import`, `export`), backup and repair (`snapshot`, `store`,
+//! `wal`), trials on real processes (`crash_test`, `bench`, `compare`), and how all that is printed
+//! (`output`) and written (`files`).
 //!
 //! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
 //!
@@ -13,6 +14,7 @@
 //! 2. The exit code says what became of the request (`error`).
 
 mod args;
+mod backup_args;
 mod bench;
 mod client_commands;
 mod cluster;
@@ -22,11 +24,13 @@ mod config;
 mod crash_test;
 mod error;
 mod export;
+mod files;
 #[cfg(feature = "testing")]
 pub mod fuzzed;
 mod growth;
 mod import;
 mod output;
+mod progress;
 mod records;
 mod serve;
 mod snapshot;
@@ -37,12 +41,18 @@ mod wal;
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use self::args::{Cli, Command, LogArgs, LogFormat, SnapshotCommand, StoreCommand, WalCommand};
+use self::args::{Cli, Command, LogArgs, LogFormat};
+use self::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
 use self::error::CliError;
+
+/// Longest wait, at the end of a command, for work that nobody needs any more, such as asking for
+/// the address of a name that no server knows.
+const LEFTOVER_LIMIT: Duration = Duration::from_millis(200);
 
 /// Does what the command line says; returns the exit code (see `mangrove --help`).
 pub fn run() -> ExitCode {
@@ -70,8 +80,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Keys(args) => block_on(None, client::keys(args)),
         Command::Cas(args) => block_on(None, client::cas(args)),
         Command::Bulk(args) => block_on(None, client::bulk(args)),
-        // Its input may be slow, and blocks: the connections need a thread of their own.
-        Command::Import(args) => block_on(Some(1), import::import(args)),
+        Command::Import(args) => block_on(None, import::import(args)),
         Command::Export(args) => block_on(None, export::export(args)),
         Command::Snapshot(SnapshotCommand::Save { file, connection }) => {
             block_on(None, snapshot::save(file, connection))
@@ -110,7 +119,10 @@ fn block_on<T>(
         }
     };
     let runtime = builder.enable_all().build();
-    runtime.map_err(|error| CliError::io("cannot start the runtime", &error))?.block_on(future)
+    let runtime = runtime.map_err(|error| CliError::io("cannot start the runtime", &error))?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(LEFTOVER_LIMIT);
+    result
 }
 
 /// Sends the log to standard error, as the flags say.

@@ -131,11 +131,22 @@ pub(super) fn text(bytes: &[u8]) -> String {
     shown
 }
 
+/// Returns a word as a shell takes it.
+pub(super) fn quoted(word: String) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
+    if word.chars().all(is_plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 /// Says something on standard error, whatever becomes of it.
 pub(super) fn say(line: &str) {
-    let mut stderr = std::io::stderr().lock();
+    say_to(&mut std::io::stderr().lock(), line);
+}
+
+/// Says something to people. What is said may be of a node, or of a file that somebody else wrote,
+/// and a terminal obeys control characters.
+fn say_to(out: &mut impl Write, line: &str) {
     // There is nobody left to tell when this fails.
-    drop(writeln!(stderr, "{line}"));
+    drop(writeln!(out, "{}", text(line.as_bytes())));
 }
 
 /// Tells whether people watch standard error.
@@ -186,6 +197,14 @@ mod tests {
     fn raw_cell_is_exact_and_table_is_readable() {
         assert_eq!(printed(Format::Raw, b"a\xFF"), b"a\xFF");
         assert_eq!(printed(Format::Table, b"a\xFF\x1b"), b"a\\xff\\u{1b}\n");
+    }
+
+    #[test]
+    fn what_is_said_moves_no_terminal() {
+        let mut said = Vec::new();
+        say_to(&mut said, "unknown field `\u{1b}[2J`\n\tand more, é");
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(said, "unknown field `\\u{1b}[2J`\n\tand more, é\n");
     }
 
     #[test]

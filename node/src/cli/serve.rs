@@ -66,8 +66,10 @@ fn raise_file_limit() -> usize {
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
     let mut told = std::pin::pin!(told_to_stop(stop_with_input));
     loop {
-        let reason = run_once(&env, &config, told.as_mut()).await?;
+        let (reason, was_told) = run_once(&env, &config, told.as_mut()).await?;
         match reason {
+            // What it forgets it gets back from the others at its next start.
+            StopReason::Condemned(_) if was_told => break,
             StopReason::Condemned(error) => {
                 tracing::warn!(%error, "starting again, to get the state from the other nodes");
                 // The old listener goes when its task gets its turn.
@@ -83,19 +85,19 @@ async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<
     Ok(())
 }
 
-/// Runs a node until it is told to stop, or has to; returns why.
+/// Runs a node until it is told to stop, or has to; returns why, and whether it was told.
 async fn run_once(
     env: &RealEnv,
     config: &NodeConfig,
     mut told: Pin<&mut impl Future<Output = Result<(), CliError>>>,
-) -> Result<StopReason, CliError> {
+) -> Result<(StopReason, bool), CliError> {
     let node = server::start(env.clone(), config.clone())
         .await
         .map_err(|error| CliError::Failed(format!("node {} cannot start: {error}", config.node)))?;
     // One wait for both phases: only the first one is told the reason.
     let mut stopped = std::pin::pin!(node.stopped());
     let reason = match race(&mut stopped, told.as_mut()).await {
-        First::A(reason) => reason,
+        First::A(reason) => return Ok((reason, false)),
         First::B(told) => {
             told?;
             tracing::info!("the node stops; a second signal stops it at once");
@@ -107,7 +109,7 @@ async fn run_once(
             }
         }
     };
-    Ok(reason)
+    Ok((reason, true))
 }
 
 /// Waits until somebody wants the node to stop.

@@ -1,6 +1,6 @@
 //! `mangrove snapshot`: the state of a cluster in a file, and a new cluster out of it.
 //!
-//! A file is written under the name `FILE.partial`, made durable and verified before it gets its
+//! A file is written under the name `FILE.partial`, verified and made durable before it gets its
 //! own name, so that a backup that has its name is one.
 
 use std::fs;
@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::CliError;
-use super::args::{ConnectionArgs, Format, RestoreArgs};
+use super::args::{ConnectionArgs, Format};
+use super::backup_args::RestoreArgs;
 use super::client_commands::client;
 use super::config::Settings;
+use super::files::{publish, with_suffix};
 use super::output::{Output, say};
 use super::serve::open_data;
 use crate::env::Env as _;
@@ -21,9 +23,7 @@ use crate::replica::offline::{self, RestoreError, SnapshotSummary};
 
 /// `mangrove snapshot save`
 pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<(), CliError> {
-    let mut partial = file.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let partial = with_suffix(&file, ".partial");
     let shown = partial.display().to_string();
     let failed = |error: std::io::Error| CliError::io(format!("cannot write {shown}"), &error);
     let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
@@ -36,9 +36,8 @@ pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<()
         }
         out.write_all(piece.data.as_bytes()).map_err(failed)?;
     }
-    out.sync_all().map_err(failed)?;
     let summary = read(&partial).await?;
-    fs::rename(&partial, &file).and_then(|()| sync_parent(&file)).map_err(failed)?;
+    publish(&partial, &file).map_err(failed)?;
     say(&format!("saved {} to {}", describe(&summary), file.display()));
     Ok(())
 }
@@ -113,10 +112,4 @@ fn open(file: &Path) -> Result<(RealFile, String), CliError> {
 fn describe(summary: &SnapshotSummary) -> String {
     let SnapshotSummary { point, cell_count, .. } = summary;
     format!("{cell_count} cells, the state after entry {} of term {}", point.index, point.term)
-}
-
-/// Makes a name durable.
-fn sync_parent(file: &Path) -> std::io::Result<()> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::OpenOptions::new().read(true).open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -6,10 +6,10 @@ use futures_util::future::join_all;
 use super::CliError;
 use super::args::{Format, StatusArgs};
 use super::client_commands::client;
-use super::output::{Output, new_table};
+use super::output::{Output, new_table, text};
 use crate::client::{Client, ClientError};
 use crate::env::real::RealEnv;
-use crate::wire::{HintStatus, MasterlessStatus, MemoryStatus, Status};
+use crate::wire::{HintStatus, MasterlessStatus, MemoryStatus, PeerStatus, Status};
 
 /// `mangrove status`
 pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
@@ -24,14 +24,19 @@ pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
     others.sort();
     others.dedup();
     found.extend(statuses(&client, others).await);
-    print_statuses(&found, args.connection.output)?;
+    if args.output != Format::Json {
+        for answer in &mut found {
+            make_readable(answer);
+        }
+    }
+    let printed = print_statuses(&found, args.output);
     let has_answer = found.iter().any(|(_, status)| status.is_ok());
     match found.into_iter().find_map(|(_, status)| status.err()) {
         Some(error) if !has_answer => {
             let advice = "no node answers: check --cluster, or start the nodes";
-            Err(CliError::from(error).advise(advice.to_owned()))
+            Err(CliError::from(error).advise(advice.to_owned()).despite(printed))
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => printed,
     }
 }
 
@@ -44,6 +49,24 @@ async fn statuses(client: &Client<RealEnv>, addresses: Vec<String>) -> Vec<Answe
         (address, status)
     });
     join_all(asked).await
+}
+
+/// Escapes what a terminal would obey: whoever answers may be no node at all.
+fn make_readable((address, status): &mut Answer) {
+    *address = text(address.as_bytes());
+    let Ok(status) = status else { return };
+    let Status { mode, role, sync_policy, version, peers, masterless, .. } = status;
+    let mut texts = vec![mode, role, sync_policy, version];
+    for PeerStatus { address, state, .. } in peers {
+        texts.extend([address, state]);
+    }
+    if let Some(MasterlessStatus { repair, memory, .. }) = masterless {
+        texts.push(repair);
+        texts.extend(memory.iter_mut().map(|memory| &mut memory.what));
+    }
+    for shown in texts {
+        *shown = text(shown.as_bytes());
+    }
 }
 
 fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
@@ -72,7 +95,7 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
             say_waits(found, &mut output)?;
             for (address, status) in found {
                 if let Err(error) = status {
-                    output.line(&format!("{address}: {}", why(error)))?;
+                    output.line(&format!("{address}: {}", text(why(error).as_bytes())))?;
                 }
             }
         }
@@ -315,6 +338,47 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{ClusterId, NodeId};
+
+    fn status(word: &str) -> Status {
+        let word = || word.to_owned();
+        let peer =
+            PeerStatus { node: NodeId(2), address: word(), match_index: 0, lag: 0, state: word() };
+        Status {
+            node: NodeId(1),
+            cluster: ClusterId(1),
+            mode: word(),
+            role: word(),
+            awaited: None,
+            term: 0,
+            leader: None,
+            last_index: 0,
+            commit_index: 0,
+            applied_index: 0,
+            snapshot_index: 0,
+            peers: vec![peer],
+            cell_count: 0,
+            session_count: 0,
+            wal_bytes: 0,
+            table_bytes: 0,
+            sync_policy: word(),
+            disk_full: false,
+            writes_wait: false,
+            writes_waited_ms: 0,
+            wall_ms: 0,
+            version: word(),
+            masterless: None,
+        }
+    }
+
+    #[test]
+    fn no_word_of_a_node_moves_a_terminal() {
+        let mut answer = ("\u{1b}[2J".to_owned(), Ok(status("\u{1b}c")));
+        make_readable(&mut answer);
+        let (address, shown) = answer;
+        assert_eq!(address, "\\u{1b}[2J");
+        assert_eq!(shown, Ok(status("\\u{1b}c")));
+    }
 
     #[test]
     fn times_are_shown_in_their_unit() {

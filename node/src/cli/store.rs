@@ -9,16 +9,17 @@ use serde_json::{Map, Value as Json, json};
 use super::CliError;
 use super::args::Format;
 use super::export::PartialFile;
+use super::files::with_suffix;
 use super::output::{Output, new_table, say, text};
 use super::records::Record;
 use super::serve::open_data;
 use crate::base::Value;
 use crate::codec::keycode;
-use crate::env::Env as _;
 use crate::env::real::RealEnv;
+use crate::env::{Disk, Env as _};
 use crate::kv::{Cell, Version};
-use crate::replica::STATE_DIR;
 use crate::replica::offline::{self, PlaceRange, SalvageReport, StoreReport, TableReport, Wound};
+use crate::replica::{STATE_DIR, mode_of, partition_of_place, without_prefix};
 
 /// What to do about damage.
 const ADVICE: &str = "\
@@ -28,9 +29,19 @@ and gets that of the others. Remove nothing by hand.
 If the node is alone, or the last one left: restore a backup (`mangrove snapshot restore`), or bring
 out what can be read with `mangrove store salvage`.";
 
+/// How the cells of a store lie, which tells what their places say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// By key and column.
+    Keys,
+    /// By partition, as in the masterless mode; in each by key and column.
+    Partitions,
+}
+
 /// `mangrove store verify`
 pub(super) async fn verify(dir: PathBuf, format: Format) -> Result<(), CliError> {
     let env = open_stopped(&dir)?;
+    let order = Order::of(env.disk()).await;
     let mut output = Output::new(format);
     let mut printed = Ok(());
     let on_table = |table: &TableReport| {
@@ -40,29 +51,35 @@ pub(super) async fn verify(dir: PathBuf, format: Format) -> Result<(), CliError>
     };
     let report = offline::verify_store(env.disk(), on_table).await;
     let report = report.map_err(|error| CliError::Failed(error.to_string()))?;
-    printed?;
-    match format {
-        Format::Table => print_report(&report, &mut output)?,
-        Format::Json | Format::Raw => {
-            report.all_wounds().try_for_each(|wound| output.json(&wound_json(wound)))?;
-            output.json(&summary_json(&report))?;
-        }
-    }
-    output.finish()?;
+    let printed = printed.and_then(|()| print(&report, order, format, output));
     if report.is_whole() {
-        return Ok(());
+        return printed;
     }
     let count = report.all_wounds().count();
     let damaged = format!("{} is damaged in {count} place(s)", dir.display());
-    Err(CliError::Failed(damaged).advise(ADVICE.to_owned()))
+    Err(CliError::Failed(damaged).advise(ADVICE.to_owned()).despite(printed))
+}
+
+fn print(
+    report: &StoreReport,
+    order: Order,
+    format: Format,
+    mut output: Output,
+) -> Result<(), CliError> {
+    match format {
+        Format::Table => print_report(report, order, &mut output)?,
+        Format::Json | Format::Raw => {
+            report.all_wounds().try_for_each(|wound| output.json(&order.wound_json(wound)))?;
+            output.json(&summary_json(report))?;
+        }
+    }
+    output.finish()
 }
 
 /// `mangrove store salvage`
 pub(super) async fn salvage(dir: PathBuf, to: PathBuf) -> Result<(), CliError> {
     let env = open_stopped(&dir)?;
-    let mut scratch_path = to.as_os_str().to_owned();
-    scratch_path.push(".scratch");
-    let scratch_path = PathBuf::from(scratch_path);
+    let scratch_path = with_suffix(&to, ".scratch");
     if scratch_path.exists() {
         return Err(CliError::Usage(format!(
             "{} is in the way: remove it if it was left by a salvage that was interrupted",
@@ -76,7 +93,7 @@ pub(super) async fn salvage(dir: PathBuf, to: PathBuf) -> Result<(), CliError> {
         say(&format!("{} stays: {error}", scratch_path.display()));
     }
     let report = salvaged?;
-    let what = report_salvage(&report);
+    let what = report_salvage(&report, Order::of(env.disk()).await);
     for line in &what {
         say(line);
     }
@@ -119,13 +136,14 @@ fn write_cell(
 }
 
 /// Says what is lost, line by line; nothing if all is there.
-fn report_salvage(report: &SalvageReport) -> Vec<String> {
-    let mut lines: Vec<String> = report.store.all_wounds().map(wound_line).collect();
+fn report_salvage(report: &SalvageReport, order: Order) -> Vec<String> {
+    let wounds = report.store.all_wounds();
+    let mut lines: Vec<String> = wounds.map(|wound| order.wound_line(wound)).collect();
     for lost in &report.lost {
         lines.push(format!(
             "lost: cells {}, written at version {} or before ({}); {} cells of that range that \
              were read are possibly stale",
-            range_text(&lost.range),
+            order.range_text(&lost.range),
             lost.version_max,
             lost.path,
             lost.stale_count,
@@ -147,7 +165,11 @@ fn report_salvage(report: &SalvageReport) -> Vec<String> {
     }
     if let Some(last) = log.lost_through {
         let from = log.last + 1;
-        lines.push(format!("lost: the log is damaged; entries {from} to {last} may be lost"));
+        lines.push(if from <= last {
+            format!("lost: the log is damaged; entries {from} to {last} may be lost")
+        } else {
+            format!("lost: the log is damaged; some requests before {from} may be lost")
+        });
     }
     if let Some(torn) = &log.torn {
         lines.push(format!(
@@ -169,6 +191,13 @@ fn report_salvage(report: &SalvageReport) -> Vec<String> {
             log.entry_count
         ));
     }
+    if !lines.is_empty() && matches!(order, Order::Partitions) {
+        lines.push(
+            "tombstones are not brought along: a cell that was deleted is there again if the log \
+             has an older write of it, or only the tombstone was damaged"
+                .to_owned(),
+        );
+    }
     lines
 }
 
@@ -185,7 +214,7 @@ fn open_stopped(dir: &Path) -> Result<RealEnv, CliError> {
     open_data(dir)
 }
 
-fn print_report(report: &StoreReport, output: &mut Output) -> Result<(), CliError> {
+fn print_report(report: &StoreReport, order: Order, output: &mut Output) -> Result<(), CliError> {
     let mut table = new_table(&["table", "level", "cells", "bytes", "state"]);
     for TableReport { level, meta, wounds, .. } in &report.tables {
         let level = level.map_or_else(|| "?".to_owned(), |level| level.to_string());
@@ -197,42 +226,118 @@ fn print_report(report: &StoreReport, output: &mut Output) -> Result<(), CliErro
         table.add_row(vec![meta.number.to_string(), level, cells, bytes, state]);
     }
     output.table(&table)?;
-    report.all_wounds().try_for_each(|wound| output.line(&wound_line(wound)))
+    report.all_wounds().try_for_each(|wound| output.line(&order.wound_line(wound)))
 }
 
-fn wound_line(wound: &Wound) -> String {
-    let Wound { path, offset, what, range, is_salvageable } = wound;
-    let cells = match range {
-        None => String::new(),
-        Some(range) if *is_salvageable => {
-            format!("; cells {} cannot be read in place, but salvaged", range_text(range))
+impl Order {
+    /// Finds out how the cells in a directory lie.
+    async fn of<D: Disk>(disk: &D) -> Self {
+        match mode_of(disk).await {
+            Some(mode) if mode.is_masterless() => Self::Partitions,
+            Some(_) => Self::Keys,
+            None => {
+                say(
+                    "the file NODE cannot be read. If the node is one of a masterless cluster, the \
+                     first two bytes of each key that is named are its partition",
+                );
+                Self::Keys
+            }
         }
-        Some(range) => format!("; cells {} are lost", range_text(range)),
-    };
-    format!("{path} is damaged at byte {offset}: {what}{cells}")
-}
+    }
 
-/// Describes a range to people.
-fn range_text(range: &PlaceRange) -> String {
-    let start = match &range.start {
-        Bound::Included(place) => format!("from {}", place_text(place)),
-        Bound::Excluded(place) => format!("after {}", place_text(place)),
-        Bound::Unbounded => "from the first".to_owned(),
-    };
-    let end = match &range.end {
-        Bound::Included(place) => format!("through {}", place_text(place)),
-        Bound::Excluded(place) => format!("before {}", place_text(place)),
-        Bound::Unbounded => "to the last".to_owned(),
-    };
-    format!("{start} {end}")
-}
+    /// Splits a place into the partition, if it is of one, and what the place is within it.
+    fn split(self, place: &[u8]) -> (Option<u16>, &[u8]) {
+        let partition = match self {
+            Self::Keys => None,
+            // What is of no partition is a note of the node's own.
+            Self::Partitions => partition_of_place(place),
+        };
+        (partition, if partition.is_some() { without_prefix(place) } else { place })
+    }
 
-fn place_text(place: &[u8]) -> String {
-    match keycode::decode_cell(place) {
-        Ok((key, [])) => format!("{:?}", text(&key)),
-        Ok((key, column)) => format!("{:?} {:?}", text(&key), text(column)),
-        // The end of a row is no place of a cell.
-        Err(_) => format!("place {:?}", text(place)),
+    fn wound_line(self, wound: &Wound) -> String {
+        let Wound { path, offset, what, range, is_salvageable } = wound;
+        let cells = match range {
+            None => String::new(),
+            Some(range) if *is_salvageable => {
+                let range = self.range_text(range);
+                format!("; cells {range} cannot be read in place, but salvaged")
+            }
+            Some(range) => format!("; cells {} are lost", self.range_text(range)),
+        };
+        format!("{path} is damaged at byte {offset}: {what}{cells}")
+    }
+
+    /// Describes a range to people.
+    fn range_text(self, range: &PlaceRange) -> String {
+        let start = match &range.start {
+            Bound::Included(place) => format!("from {}", self.place_text(place)),
+            Bound::Excluded(place) => format!("after {}", self.place_text(place)),
+            Bound::Unbounded => "from the first".to_owned(),
+        };
+        let end = match &range.end {
+            Bound::Included(place) => format!("through {}", self.place_text(place)),
+            Bound::Excluded(place) => format!("before {}", self.place_text(place)),
+            Bound::Unbounded => "to the last".to_owned(),
+        };
+        if self == Self::Partitions && !self.is_in_one_partition(range) {
+            return format!("(in the order of their partitions) {start} {end}");
+        }
+        format!("{start} {end}")
+    }
+
+    fn is_in_one_partition(self, range: &PlaceRange) -> bool {
+        let partition = |bound: &Bound<Vec<u8>>| match bound {
+            Bound::Included(place) | Bound::Excluded(place) => self.split(place).0,
+            Bound::Unbounded => None,
+        };
+        let first = partition(&range.start);
+        first.is_some() && first == partition(&range.end)
+    }
+
+    fn place_text(self, place: &[u8]) -> String {
+        let (partition, place) = self.split(place);
+        let shown = match keycode::decode_cell(place) {
+            Ok((key, [])) => format!("{:?}", text(&key)),
+            Ok((key, column)) => format!("{:?} {:?}", text(&key), text(column)),
+            // The end of a row is no place of a cell.
+            Err(_) => format!("place {:?}", text(place)),
+        };
+        match partition {
+            Some(partition) => format!("{shown} of partition {partition}"),
+            None => shown,
+        }
+    }
+
+    fn wound_json(self, wound: &Wound) -> Json {
+        let mut line = Map::new();
+        line.insert("damage".to_owned(), json!(wound.path));
+        line.insert("offset".to_owned(), json!(wound.offset));
+        line.insert("what".to_owned(), json!(wound.what));
+        line.insert("is_salvageable".to_owned(), json!(wound.is_salvageable));
+        if let Some(range) = &wound.range {
+            for (bound, included, excluded) in
+                [(&range.start, "from", "after"), (&range.end, "through", "before")]
+            {
+                let (name, place) = match bound {
+                    Bound::Included(place) => (included, place),
+                    Bound::Excluded(place) => (excluded, place),
+                    Bound::Unbounded => continue,
+                };
+                line.insert(name.to_owned(), self.place_json(place));
+            }
+        }
+        Json::Object(line)
+    }
+
+    fn place_json(self, place: &[u8]) -> Json {
+        let (partition, place) = self.split(place);
+        let Ok((key, column)) = keycode::decode_place(place) else { return Json::Null };
+        let mut shown = json!(Record::of_place(&key, &column));
+        if let (Some(partition), Some(fields)) = (partition, shown.as_object_mut()) {
+            fields.insert("partition".to_owned(), json!(partition));
+        }
+        shown
     }
 }
 
@@ -245,32 +350,6 @@ fn table_json(table: &TableReport) -> Json {
         "bytes": table.meta.bytes,
         "ok": table.wounds.is_empty(),
     })
-}
-
-fn wound_json(wound: &Wound) -> Json {
-    let mut line = Map::new();
-    line.insert("damage".to_owned(), json!(wound.path));
-    line.insert("offset".to_owned(), json!(wound.offset));
-    line.insert("what".to_owned(), json!(wound.what));
-    line.insert("is_salvageable".to_owned(), json!(wound.is_salvageable));
-    if let Some(range) = &wound.range {
-        for (bound, included, excluded) in
-            [(&range.start, "from", "after"), (&range.end, "through", "before")]
-        {
-            let (name, place) = match bound {
-                Bound::Included(place) => (included, place),
-                Bound::Excluded(place) => (excluded, place),
-                Bound::Unbounded => continue,
-            };
-            line.insert(name.to_owned(), place_json(place));
-        }
-    }
-    Json::Object(line)
-}
-
-fn place_json(place: &[u8]) -> Json {
-    let record = keycode::decode_place(place).map(|(key, column)| Record::of_place(&key, &column));
-    record.map_or(Json::Null, |record| json!(record))
 }
 
 fn summary_json(report: &StoreReport) -> Json {
@@ -286,6 +365,7 @@ fn summary_json(report: &StoreReport) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dynamo::placement::{NOTE_PREFIX, prefix};
 
     fn wound(range: Option<PlaceRange>, is_salvageable: bool) -> Wound {
         let (path, what) = ("tables/table-7".to_owned(), "a block".to_owned());
@@ -298,24 +378,47 @@ mod tests {
         let end = Bound::Excluded(keycode::encode_cell(b"b\xFF", b"c"));
         let wound = wound(Some(PlaceRange { start, end }), false);
         assert_eq!(
-            wound_line(&wound),
+            Order::Keys.wound_line(&wound),
             "tables/table-7 is damaged at byte 4096: a block; cells from \"a\" before \
              \"b\\\\xff\" \"c\" are lost"
         );
-        let line = wound_json(&wound);
+        let line = Order::Keys.wound_json(&wound);
         assert_eq!(line["from"], json!({"key": "a"}));
         assert_eq!(line["before"], json!({"key_base64": "Yv8=", "column": "c"}));
         assert_eq!(line["is_salvageable"], json!(false));
     }
 
     #[test]
+    fn damage_of_a_masterless_node_is_said_with_its_partitions() {
+        let place = |partition: u16, key: &[u8]| {
+            [&prefix(partition)[..], &keycode::encode_cell(key, b"c")].concat()
+        };
+        let (start, end) = (Bound::Included(place(300, b"a")), Bound::Included(place(300, b"b")));
+        let within_one = PlaceRange { start: start.clone(), end };
+        assert_eq!(
+            Order::Partitions.range_text(&within_one),
+            "from \"a\" \"c\" of partition 300 through \"b\" \"c\" of partition 300"
+        );
+        let several = PlaceRange { start, end: Bound::Excluded(place(301, b"A")) };
+        assert_eq!(
+            Order::Partitions.range_text(&several),
+            "(in the order of their partitions) from \"a\" \"c\" of partition 300 before \
+             \"A\" \"c\" of partition 301"
+        );
+        let line = Order::Partitions.wound_json(&wound(Some(several), true));
+        assert_eq!(line["from"], json!({"key": "a", "column": "c", "partition": 300}));
+        let note = [&NOTE_PREFIX[..], &keycode::encode_cell(b"note", b"")].concat();
+        assert_eq!(Order::Partitions.place_text(&note), "\"\\\\xff\\\\xffnote\"");
+    }
+
+    #[test]
     fn damage_without_cells_is_said_without() {
-        let line = wound_line(&wound(None, true));
+        let line = Order::Keys.wound_line(&wound(None, true));
         assert_eq!(line, "tables/table-7 is damaged at byte 4096: a block");
-        let all = wound_line(&wound(Some(PlaceRange::ALL), true));
+        let all = Order::Keys.wound_line(&wound(Some(PlaceRange::ALL), true));
         assert!(
             all.ends_with("cells from the first to the last cannot be read in place, but salvaged")
         );
-        assert!(wound_json(&wound(Some(PlaceRange::ALL), true)).get("from").is_none());
+        assert!(Order::Keys.wound_json(&wound(Some(PlaceRange::ALL), true)).get("from").is_none());
     }
 }

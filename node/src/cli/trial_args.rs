@@ -7,14 +7,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::args::{ConnectionArgs, Format, LevelArgs};
-use super::config::parse_duration;
+use super::config::{ByteSize, parse_duration};
+use crate::base::limits::VALUE_BYTES_MAX;
 use crate::trial::crash::Variant;
 use crate::trial::load::{Distribution, Load};
 use crate::wire::Level;
 
 const CRASH_TEST_HELP: &str = "\
 Examples:
-  mangrove crash-test                                 # 30 rounds of every mode, in a minute
+  mangrove crash-test                                 # 30 rounds over all modes, in a minute
   mangrove crash-test --rounds 500 --seed 7           # eight minutes or more
   mangrove crash-test --mode masterless --data ./crash --output json
 
@@ -50,7 +51,7 @@ pub(super) struct CrashTestArgs {
     /// among the temporary ones of the system]
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Form of the verdict.
+    /// Form of the verdict. raw: as table.
     #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
     pub(super) output: Format,
 }
@@ -109,13 +110,14 @@ pub(super) struct BenchArgs {
     /// Time that counts.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub(super) duration: Duration,
-    /// End after so many requests, even before the time is over.
+    /// End after so many requests, even before the time is over. [default: the time alone ends it]
     #[arg(long, value_name = "N")]
     pub(super) requests: Option<u64>,
     /// Share of the requests that are reads, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
     pub(super) reads: f64,
-    /// Requests on each connection at a time.
+    /// Requests on each connection at a time, at most 65535. Of writes a primary-backup cluster
+    /// takes 1024; the others wait.
     #[arg(
         long,
         value_name = "N",
@@ -123,9 +125,13 @@ pub(super) struct BenchArgs {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub(super) in_flight: u16,
-    /// Requests due each second, over all connections.
+    /// Requests due each second, over all connections. [default: each is due when the last one is
+    /// answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) rate: Option<u32>,
+    /// Form of the figures. raw: as table.
+    #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
+    pub(super) output: Format,
     #[command(flatten)]
     pub(super) level: LevelArgs,
     #[command(flatten)]
@@ -147,7 +153,7 @@ pub(super) struct LoadArgs {
     /// Which keys are asked for.
     #[arg(long, value_name = "KIND", default_value = "uniform")]
     pub(super) keys: KeysArg,
-    /// How many keys there are.
+    /// Keys that the load draws from. Of `growth`: for sizes that have fewer cells.
     #[arg(
         long,
         value_name = "N",
@@ -155,8 +161,8 @@ pub(super) struct LoadArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(super) key_count: u32,
-    /// Bytes of a value.
-    #[arg(long, value_name = "BYTES", default_value = "100")]
+    /// Bytes of a value, at most 1MiB.
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = parse_value_bytes)]
     pub(super) value_bytes: usize,
     /// What is random follows from it.
     #[arg(long, value_name = "N", default_value = "0")]
@@ -198,7 +204,7 @@ pub(super) struct MeasuringArgs {
     pub(super) data: Option<PathBuf>,
     #[command(flatten)]
     pub(super) load: LoadArgs,
-    /// Form of the figures on standard output.
+    /// Form of the figures on standard output. raw: as table.
     #[arg(long, short, env = "MANGROVE_OUTPUT", default_value = "table")]
     pub(super) output: Format,
 }
@@ -209,10 +215,11 @@ Examples:
   mangrove compare --peers                            # etcd and Redis, too, if they are installed
   mangrove compare --rounds 5 --seconds 5 --fill 1000000 --page figures.html --output json
 
-Starts three nodes of each mode on this machine, and puts the same loads on each of them in turn,
-round by round: writes and reads with one request in flight on each connection, writes with 16, and
-writes of a single client. In the end, under a load of writes and reads, the node that leads (where
-none does: one of them) is killed with SIGKILL and started again.
+Starts three clusters of three nodes on this machine: primary-backup, masterless asked at quorum,
+masterless asked at one. Puts the same loads on each of them in turn, round by round: writes and
+reads with one request in flight on each connection, writes with 16, and writes of a single client.
+In the end, under a load of writes and reads, the node that leads (where none does: one of them) is
+killed with SIGKILL and started again.
 
 Prints medians over the rounds, and writes a page with the same figures and what happened through
 the fault. The page needs nothing from the network. Do not use the machine for anything else
@@ -324,6 +331,13 @@ impl GrowthModeArg {
     }
 }
 
+/// Reads the length of a value.
+fn parse_value_bytes(text: &str) -> Result<usize, String> {
+    let ByteSize(bytes) = text.parse::<ByteSize>()?;
+    let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= VALUE_BYTES_MAX);
+    bytes.ok_or_else(|| format!("{text:?} is more than a value has: at most 1MiB"))
+}
+
 /// Reads a share or probability.
 pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -335,6 +349,16 @@ pub(super) fn parse_share(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn value_is_no_longer_than_a_value_may_be() {
+        for (text, bytes) in [("0", 0), ("100", 100), ("4KiB", 4096), ("1MiB", 1 << 20)] {
+            assert_eq!(parse_value_bytes(text), Ok(bytes));
+        }
+        for text in ["", "-1", "1MB", "1048577", "1GiB"] {
+            assert!(parse_value_bytes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn share_lies_between_none_and_all() {

@@ -20,6 +20,10 @@ pub enum ClientError {
     /// The request makes no sense. Not applied.
     #[error("the request is not valid: {0}")]
     Invalid(String),
+    /// The cluster did not do its part, and the request is not to blame: a node answered what
+    /// makes no sense, or let go too often what it had begun. Not applied.
+    #[error("the cluster did not carry the request out: {0}")]
+    Misbehaved(String),
     /// The replication mode of the cluster does not have this request. Not applied.
     #[error("not supported by this cluster: {0}")]
     Unsupported(String),
@@ -82,6 +86,7 @@ impl ClientError {
         match self {
             Self::TooLarge(_)
             | Self::Invalid(_)
+            | Self::Misbehaved(_)
             | Self::Unsupported(_)
             | Self::Refused(_)
             | Self::Unavailable { .. }

@@ -409,7 +409,7 @@ impl<E: Env> Client<E> {
                 }
                 CommandReply::Malformed => {
                     let what = "the nodes do not understand it; are they of another release?";
-                    return Err(tries.fail(now, ClientError::Invalid(what.to_owned())));
+                    return Err(tries.fail(now, ClientError::Misbehaved(what.to_owned())));
                 }
                 CommandReply::Registered(_) => {
                     return Err(tries.on_nonsense(now, "the registration of a session"));
@@ -597,7 +597,7 @@ fn ppm(probability: f64) -> u32 {
 
 /// The error for an answer of the wrong kind; such answers are refused before they come here.
 fn misfit() -> ClientError {
-    ClientError::Invalid("the cluster answered something else than it was asked".to_owned())
+    ClientError::Misbehaved("it answered something else than it was asked".to_owned())
 }
 
 /// Takes a lock. A panic elsewhere ends the node anyway, so what it left behind does not matter.

@@ -46,7 +46,7 @@ impl<E: Env> SnapshotPager<E> {
     /// whatever came before is to be thrown away.
     ///
     /// # Errors
-    /// As any read; also if the nodes that began went away too often.
+    /// As any read; also [`ClientError::Misbehaved`] if the nodes that began went away too often.
     pub async fn next_piece(&mut self) -> Result<Option<SavedPiece>, ClientError> {
         if self.is_over {
             return Ok(None);
@@ -87,7 +87,7 @@ impl<E: Env> SnapshotPager<E> {
             self.restart_count += 1;
             if self.restart_count > RESTARTS_MAX {
                 let what = "the node that saved the state let it go too often".to_owned();
-                return Err(ClientError::Invalid(what));
+                return Err(ClientError::Misbehaved(what));
             }
         }
         self.offset = 0;

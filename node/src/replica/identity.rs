@@ -72,8 +72,7 @@ impl Identity {
         {
             return Ok(Self { cluster, node, mode: ANY_GROUP });
         }
-        let (format, cluster, node, hash) =
-            codec::decode::<(u32, ClusterId, NodeId, u64)>(bytes)?;
+        let (format, cluster, node, hash) = codec::decode::<(u32, ClusterId, NodeId, u64)>(bytes)?;
         let mode = match format {
             FORMAT_MASTERLESS => Mode::Masterless { placement: hash },
             FORMAT_PRIMARY_BACKUP => Mode::PrimaryBackup { group: hash },
@@ -93,6 +92,11 @@ impl Identity {
 pub(super) async fn owner<D: Disk>(disk: &D) -> Option<Identity> {
     let file = disk.open(PATH).await.ok()?;
     read(&file).ok()
+}
+
+/// Returns how the cluster replicates that the directory is of; `None` if that cannot be told.
+pub async fn mode_of<D: Disk>(disk: &D) -> Option<Mode> {
+    owner(disk).await.map(|owner| owner.mode)
 }
 
 /// Checks that the directory is this node's, or makes it so if it is empty.
@@ -196,11 +200,9 @@ mod tests {
     #[test]
     fn both_modes_have_a_name_plate_that_is_read_back() {
         let group = u64::MAX;
-        for mode in [
-            ANY_GROUP,
-            Mode::PrimaryBackup { group },
-            Mode::Masterless { placement: u64::MAX },
-        ] {
+        for mode in
+            [ANY_GROUP, Mode::PrimaryBackup { group }, Mode::Masterless { placement: u64::MAX }]
+        {
             let mut bytes = Vec::new();
             identity(mode).encode_into(&mut bytes);
             assert_eq!(Identity::decode(&bytes), Ok(identity(mode)));

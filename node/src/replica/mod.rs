@@ -43,13 +43,14 @@ mod stalls;
 mod start;
 mod state;
 
-pub use crate::dynamo::placement::PARTITION_COUNT_MAX;
+pub use crate::dynamo::placement::{PARTITION_COUNT_MAX, partition_of_place, without_prefix};
 pub use crate::storage::snapshot::DIRECTORY as TRANSFER_DIR;
 pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
 pub use dynamo::MasterlessReplica;
 #[cfg(feature = "testing")]
 pub use dynamo::judge_masterless_log;
 pub use ending::StopReason;
+pub use identity::mode_of;
 #[cfg(feature = "testing")]
 pub use identity::reread_name_plate;
 pub use inbox::{Inbox, Submitted};

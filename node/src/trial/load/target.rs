@@ -33,6 +33,7 @@ fn failure(error: &ClientError) -> Failure {
     Failure(match error {
         ClientError::TooLarge(_) => "too large",
         ClientError::Invalid(_) => "invalid",
+        ClientError::Misbehaved(_) => "misbehaved",
         ClientError::Unsupported(_) => "unsupported",
         ClientError::Refused(_) => "refused",
         ClientError::Unavailable { .. } => "unavailable",
