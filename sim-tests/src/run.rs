@@ -3,6 +3,7 @@
 //! ```text
 //! faults ──► heal everything ──► converge ──► serve ──► read everything ──► power off, look at
 //!   load ──────────────────────►                                            the disks ──► check
+//!                                                                           ──► compare states
 //! ```
 //! Runs of the masterless mode end in [`masterless::phases`](crate::masterless::phases).
 //!
@@ -22,7 +23,7 @@ use mangrove::base::{planted, probe};
 use crate::atlas::Contract;
 use crate::case::Case;
 use crate::check::liveness::Recovery;
-use crate::check::{Violation, broken, client, linearizable, mute};
+use crate::check::{Violation, broken, client, exactly_once, linearizable, mute};
 use crate::cluster::Cluster;
 use crate::history::{History, OpId};
 use crate::liveness::Asker;
@@ -482,12 +483,24 @@ impl Scene {
             }
         }
         let mut violation = self.violation.take().or_else(|| self.cluster.watch().violation());
+        let mut disks = None;
         if violation.is_none() {
-            violation = self.cluster.check_disks(&self.shared.acknowledged_writes()).await;
+            match self.cluster.check_disks(&self.shared.acknowledged_writes()).await {
+                Ok(found) => disks = Some(found),
+                Err(found) => violation = Some(found),
+            }
         }
         let history = self.shared.take_history();
-        let violation = violation.or_else(|| judge(&history));
-        self.report(history, violation, time_to_converge)
+        let violation = violation
+            .or_else(|| exactly_once::check(&history, &self.cluster.watch().effects()).err())
+            .or_else(|| judge(&history));
+        let mut report = self.report(history, violation, time_to_converge);
+        if let Some(disks) = disks.filter(|_| report.violation.is_none()) {
+            report.violation = disks.check_contents().err();
+            // The paths that the checker's own state machines took are none of the nodes'.
+            drop(probe::take());
+        }
+        report
     }
 
     fn report(

@@ -11,20 +11,25 @@ use mangrove::base::checksum::crc32;
 use mangrove::base::{Index, Instant, NodeId, Term};
 use mangrove::codec;
 use mangrove::dynamo::{self, Dynamo, PersistId, Record};
+use mangrove::env::DiskErrorKind;
 use mangrove::kv::{Command, CommandReply};
 use mangrove::raft::{
     self, AppendOutcome, Entry, EntryKind, Input, Message, Raft, Ready, Recovered, Role,
-    SnapshotMeta, Standing,
+    SnapshotMeta, SnapshotOutcome, Standing,
 };
-use mangrove::replica::Observer;
+use mangrove::replica::{Observer, StartError, StopReason};
+use mangrove::storage::StorageError;
 
 use tokio::sync::Notify;
 
 use crate::check::Violation;
+use crate::check::exactly_once::Effects;
 use crate::check::invariants::{Invariants, Observation, Restart};
 use crate::check::liveness::Deadlines;
 use crate::check::mirror::{Log, Stamp};
-use crate::world::{EPOCH_MS, Happening, Host, World};
+use crate::check::own_disk::DiskNews;
+use crate::options::Options;
+use crate::world::{EPOCH_MS, Fault, Happening, Host, World};
 
 /// Roles by the number that stands for them in a [log](crate::world::Log).
 pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"];
@@ -32,6 +37,8 @@ pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"
 /// See the [module](self).
 pub struct Watch {
     world: World,
+    /// Whether nodes sync before they acknowledge.
+    syncs_first: bool,
     state: Mutex<State>,
     /// Told when somebody comes to lead, and when a leader learns of a commit.
     leads: Notify,
@@ -40,6 +47,7 @@ pub struct Watch {
 struct State {
     nodes: BTreeMap<NodeId, NodeState>,
     invariants: Invariants,
+    effects: Effects,
     elections: u64,
     reign: Option<Reign>,
 }
@@ -67,15 +75,23 @@ struct NodeState {
     knows_lack: bool,
     /// Hints that the node has dropped in this life, as it says; masterless mode.
     hints_dropped: u64,
+    /// How often disks had refused something before this life.
+    refused: u64,
 }
 
 impl Watch {
     /// Starts to watch a cluster.
-    pub fn new(world: &World, node_count: u64, deadlines: Deadlines) -> Arc<Self> {
-        let nodes = (1..=node_count).map(|node| (NodeId(node), NodeState::default())).collect();
-        let state =
-            State { nodes, invariants: Invariants::new(deadlines), elections: 0, reign: None };
-        Arc::new(Self { world: world.clone(), state: Mutex::new(state), leads: Notify::new() })
+    pub fn new(world: &World, options: &Options, deadlines: Deadlines) -> Arc<Self> {
+        let nodes = (1..=options.node_count).map(|node| (NodeId(node), NodeState::default()));
+        let invariants = Invariants::new(deadlines);
+        let (nodes, effects) = (nodes.collect(), Effects::default());
+        let state = State { nodes, invariants, effects, elections: 0, reign: None };
+        Arc::new(Self {
+            world: world.clone(),
+            syncs_first: !options.relaxed_sync,
+            state: Mutex::new(state),
+            leads: Notify::new(),
+        })
     }
 
     /// Returns the first violation that was found.
@@ -108,6 +124,11 @@ impl Watch {
     /// Returns how many leaders were elected.
     pub fn election_count(&self) -> u64 {
         self.lock().elections
+    }
+
+    /// Returns where the values of writes have taken effect so far.
+    pub fn effects(&self) -> Effects {
+        self.lock().effects.clone()
     }
 
     /// Returns the applied index of every node.
@@ -154,6 +175,71 @@ impl Watch {
             (state.commit, state.knows_lack) = (0, false);
         }
         self.observe(node, &Observation::Wiped);
+    }
+
+    /// Notes that a fault has taken or altered something on a node's disk that was durable, or was
+    /// said to be; whether the log may be among it.
+    pub fn note_fault(&self, node: NodeId, of_log: bool) {
+        self.observe(node, &Observation::Disk(DiskNews::Fault { of_log }));
+    }
+
+    /// Judges why a node stopped by itself: there must have been a reason. Returns it in words.
+    pub fn judge_stop(&self, node: NodeId, reason: &StopReason) -> String {
+        match reason {
+            StopReason::Requested => {}
+            StopReason::Condemned(error) | StopReason::Storage(error) => {
+                self.judge_failure(node, error);
+            }
+        }
+        reason.to_string()
+    }
+
+    /// Judges why a node did not start, in the same way.
+    pub fn judge_failed_start(&self, node: NodeId, error: &StartError) -> String {
+        match error {
+            StartError::Foreign(error) | StartError::Storage(error) => {
+                self.judge_failure(node, error);
+            }
+            StartError::Damaged { what } => {
+                self.note_complaint(node, format!("it does not start: {what}"));
+            }
+            StartError::Listen { .. } | StartError::InUse(_) | StartError::Config(_) => {}
+        }
+        format!("cannot start: {error}")
+    }
+
+    /// Judges a failure of storage: something is lost, or the disk has refused something since the
+    /// process was started.
+    fn judge_failure(&self, node: NodeId, error: &StorageError) {
+        let is_refusal = match error {
+            StorageError::Disk(error) => match error.kind {
+                // Nothing that was there is ever missing.
+                DiskErrorKind::NotFound => false,
+                DiskErrorKind::NoSpace
+                | DiskErrorKind::Locked
+                | DiskErrorKind::TooManyFiles
+                | DiskErrorKind::Io => true,
+            },
+            StorageError::Corrupt { .. } | StorageError::Format { .. } => false,
+        };
+        let refused = self.refused_count();
+        let before = self.lock().nodes.get(&node).map_or(0, |state| state.refused);
+        let is_explained = is_refusal && refused > before;
+        if !is_explained {
+            self.note_complaint(node, format!("it stops: {error}"));
+        }
+    }
+
+    /// Notes that a node says that its disk has lost something.
+    fn note_complaint(&self, node: NodeId, what: String) {
+        self.observe(node, &Observation::Disk(DiskNews::SaysLost { what }));
+    }
+
+    /// Returns how often disks have refused something so far.
+    fn refused_count(&self) -> u64 {
+        let counts = self.world.fault_counts();
+        let observable = |fault: Fault| counts.get(fault.code()).map_or(0, |(_, count)| *count);
+        [Fault::D5, Fault::D7, Fault::D8, Fault::D9].map(observable).iter().sum()
     }
 
     /// Compares the acknowledged writes with the disks; the `excused` ones were lied to.
@@ -209,6 +295,10 @@ impl NodeWatch {
     /// Watches a process of `node`.
     pub fn new(watch: &Arc<Watch>, node: NodeId, host: Host) -> Self {
         let is_logged = watch.world.is_logged();
+        let refused = watch.refused_count();
+        if let Some(state) = watch.lock().nodes.get_mut(&node) {
+            state.refused = refused;
+        }
         Self {
             watch: Arc::clone(watch),
             node,
@@ -245,6 +335,46 @@ impl NodeWatch {
     /// Looks at the watch once for several observations.
     fn report(&self) -> Report<'_> {
         Report { at: self.watch.now(), node: self.node, state: self.watch.lock() }
+    }
+
+    /// Returns what the node lets others rely on by a message, of its log on its disk.
+    fn acknowledged_in(&self, core: &Raft, message: &Message) -> Option<Observation> {
+        match message {
+            Message::AppendReply { outcome: AppendOutcome::Matched { index }, .. } => {
+                self.acknowledged(core, *index, core.log().term_at(*index)?)
+            }
+            Message::SnapshotReply { meta, outcome: SnapshotOutcome::Installed, .. } => {
+                self.acknowledged(core, meta.index, meta.term)
+            }
+            Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::Append { .. }
+            | Message::AppendReply { outcome: AppendOutcome::Rejected { .. }, .. }
+            | Message::SnapshotChunk { .. }
+            | Message::SnapshotReply {
+                outcome: SnapshotOutcome::Stored { .. } | SnapshotOutcome::Failed,
+                ..
+            }
+            | Message::Compare { .. }
+            | Message::Standing { .. }
+            | Message::Forgotten { .. } => None,
+        }
+    }
+
+    /// Returns what a leader counts itself for, as it counts a follower for what that acknowledges.
+    fn counted_by(&self, core: &Raft) -> Option<Observation> {
+        let index = core.durable_index();
+        let term = core.log().term_at(index).filter(|_| core.role() == Role::Leader)?;
+        self.acknowledged(core, index, term)
+    }
+
+    fn acknowledged(&self, core: &Raft, index: Index, term: Term) -> Option<Observation> {
+        let told_in = core.term();
+        let news = DiskNews::Acknowledged { index, term, told_in };
+        // What is not synced yet may be lost, if that is what the nodes were told to do.
+        (self.watch.syncs_first && index > 0).then_some(Observation::Disk(news))
     }
 
     fn with(&self, change: impl FnOnce(&mut NodeState)) {
@@ -303,14 +433,17 @@ impl Observer for NodeWatch {
             )
         });
         self.with(|node| {
-            let NodeState { damaged, knows_lack, .. } = *node;
-            *node = NodeState { applied, damaged, knows_lack, ..NodeState::default() };
+            let NodeState { damaged, knows_lack, refused, .. } = *node;
+            *node = NodeState { applied, damaged, knows_lack, refused, ..NodeState::default() };
         });
         self.standing = recovered.standing;
+        if let Some(what) = lack_of(recovered) {
+            self.watch.note_complaint(self.node, what);
+        }
         self.observe(&Observation::Restart(Box::new(Restart {
             term: recovered.hard_state.term,
             vote: recovered.hard_state.vote,
-            vote_lost: recovered.standing == Standing::Unsure,
+            vote_lost: matches!(recovered.standing, Standing::Unsure | Standing::New),
             log,
             applied,
             hash: Some(hash),
@@ -364,9 +497,11 @@ impl Observer for NodeWatch {
             });
         }
         for (to, message) in &ready.send {
-            if let Some(promise) = promise_of(*to, message) {
-                report.observe(&promise);
-            }
+            let told = [promise_of(*to, message), self.acknowledged_in(core, message)];
+            told.iter().flatten().for_each(|told| report.observe(told));
+        }
+        if let Some(counted) = self.counted_by(core) {
+            report.observe(&counted);
         }
         for committed in &ready.apply {
             let entry = &committed.entry;
@@ -422,6 +557,7 @@ impl Observer for NodeWatch {
         let effect = effect_of(entry, reply);
         let mut report = self.report();
         report.observe(&Observation::Applied { index, term, hash });
+        report.state.effects.observe(entry, reply);
         if let Some(effect) = effect {
             report.observe(&effect);
         }
@@ -452,10 +588,20 @@ impl Observer for NodeWatch {
                 )
             },
         );
-        self.with(|node| *node = NodeState { damaged: node.damaged, ..NodeState::default() });
+        self.with(|node| {
+            let NodeState { damaged, refused, .. } = *node;
+            *node = NodeState { damaged, refused, ..NodeState::default() };
+        });
+        let (persisted, is_damaged) = (*persisted, *is_damaged);
+        self.observe(&Observation::Disk(DiskNews::Started { persisted, is_damaged }));
     }
 
     fn on_masterless_input(&mut self, _now: Instant, _core: &Dynamo, input: &dynamo::Input) {
+        if let dynamo::Input::Persisted { through } = input
+            && self.watch.syncs_first
+        {
+            self.observe(&Observation::Disk(DiskNews::Persisted { through: *through }));
+        }
         if let dynamo::Input::Peer { from, message } = input {
             let numbers = (from.0, kind_of_masterless(message));
             self.watch
@@ -547,6 +693,21 @@ fn crc_of(entry: &Entry) -> u32 {
         EntryKind::Noop => 0,
         EntryKind::Command(command) => crc32(command.as_bytes()),
     }
+}
+
+/// Returns what a node says that its disk has lost, if it says so.
+fn lack_of(recovered: &Recovered) -> Option<String> {
+    let (standing, damaged_last) = (recovered.standing, recovered.damaged_last);
+    let is_lacking = match standing {
+        Standing::Unsure | Standing::Filling(_) => true,
+        // A new disk says nothing of the one before.
+        Standing::Whole | Standing::New | Standing::Founding => damaged_last.is_some(),
+    };
+    is_lacking.then(|| {
+        let lacks = damaged_last
+            .map_or("nothing that it knows of".to_owned(), |last| format!("entries up to {last}"));
+        format!("it starts {standing} and lacks {lacks}")
+    })
 }
 
 /// Returns what a message promises that others rely on.

@@ -2,7 +2,8 @@
 //!
 //! Each process asks one request after the other, by a timetable: the
 //! [operations](crate::operation) that the seed draws for it, or those that a [case](crate::case)
-//! lists. Written values are unique within a run, so that every read tells which write it saw.
+//! lists. Written values are unique within a run, so that every read tells which write it saw; one
+//! that is not whole is taken for what nobody wrote.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,6 @@ use mangrove::env::Env;
 use mangrove::kv::{Cell as FoundCell, Expectation, Version};
 use mangrove::wire::Outcome;
 
-use crate::check::masterless::stores::PADDING;
 use crate::history::{
     Answer, Bulk, Call, CellId, History, OpId, Process, RowId, Session, Slice, Terms, ValueId, text,
 };
@@ -139,10 +139,7 @@ impl State {
 
     fn read(&mut self, cell: Option<&FoundCell>) -> ValueId {
         match cell {
-            Some(cell) => {
-                let read = text(cell.value.as_bytes());
-                self.history.value(read.trim_end_matches(PADDING))
-            }
+            Some(cell) => self.history.read_value(cell.value.as_bytes()),
             None => ValueId::ABSENT,
         }
     }
@@ -507,18 +504,14 @@ impl<E: Env> ClientProcess<E> {
         self.shared.lock().history.cell(cell.key(), cell.column())
     }
 
-    /// Makes a value that nobody else writes; returns its name and its bytes.
+    /// Makes a value that nobody else writes; returns its number and its bytes.
     fn value(&self, position: u32, len: u64) -> (ValueId, String) {
-        let mut bytes = match position {
+        let name = match position {
             0 => self.doing.to_string(),
             position => format!("{}+{position}", self.doing),
         };
-        let id = self.shared.lock().history.value(&bytes);
-        let len = usize::try_from(len).unwrap_or(bytes.len());
-        while bytes.len() < len {
-            bytes.push(PADDING);
-        }
-        (id, bytes)
+        let len = usize::try_from(len).unwrap_or(name.len());
+        self.shared.lock().history.written_value(&name, len)
     }
 
     fn invoke(&mut self, call: Call) -> OpId {
@@ -557,5 +550,38 @@ impl<E: Env> ClientProcess<E> {
                 Outcome::Unknown => self.process = state.history.info(op, now),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::client;
+
+    /// Lets a client read these bytes of a value of 20, and asks who minds.
+    fn verdict_on(found: impl FnOnce(&str) -> String) -> Option<&'static str> {
+        let shared = Shared::new();
+        let mut state = shared.lock();
+        let (cell, process) = (state.history.cell("k", ""), state.history.new_process());
+        let (value, bytes) = state.history.written_value("c1.2", 20);
+        let op = state.history.invoke(process, Call::Set { cell, value }, 1);
+        state.history.ok(op, Answer::Done, 2);
+        let op = state.history.invoke(process, Call::Get { cell }, 3);
+        let value = Value::new(found(&bytes)).unwrap();
+        let read = state.read(Some(&FoundCell { value, version: Version(1) }));
+        state.history.ok(op, Answer::Value(read), 4);
+        client::check(&state.history).err().map(|violation| violation.checker)
+    }
+
+    #[test]
+    fn value_that_is_read_in_part_is_one_that_nobody_wrote() {
+        assert_eq!(verdict_on(str::to_owned), None);
+        for len in [4, 5, 19] {
+            let cut = verdict_on(|bytes| bytes[..len].to_owned());
+            assert_eq!(cut, Some("no_phantom"), "{len} bytes");
+        }
+        let longer = verdict_on(|bytes| format!("{bytes}{}", &bytes[19..]));
+        assert_eq!(longer, Some("no_phantom"));
+        assert_eq!(verdict_on(|bytes| bytes.replace("c1.2", "c1.3")), Some("no_phantom"));
     }
 }

@@ -18,6 +18,7 @@ use super::leader_completeness::LeaderCompleteness;
 use super::liveness::{Deadlines, Liveness};
 use super::log_matching::LogMatching;
 use super::mirror::{Log, Mirror, Stamp};
+use super::own_disk::{DiskNews, OwnDisk};
 use super::session_order::SessionOrder;
 use super::state_machine_safety::StateMachineSafety;
 use super::term_monotonic::TermMonotonic;
@@ -115,6 +116,8 @@ pub enum Observation {
     },
     /// It started with what it found on its disk.
     Restart(Box<Restart>),
+    /// Something about its disk: what befell it, or what the node says of it.
+    Disk(DiskNews),
     /// Its disk was destroyed on purpose.
     Wiped,
 }
@@ -126,7 +129,8 @@ pub struct Restart {
     pub term: Term,
     /// The vote.
     pub vote: Option<NodeId>,
-    /// Whether it says that there may have been a later term or vote.
+    /// Whether it says that there may have been a later term or vote; believed if its disk has met
+    /// a fault.
     pub vote_lost: bool,
     /// Snapshot and log.
     pub log: Log,
@@ -146,6 +150,7 @@ pub struct Invariants {
     state_machine_safety: StateMachineSafety,
     committed_immutable: CommittedImmutable,
     term_monotonic: TermMonotonic,
+    own_disk: OwnDisk,
     durability: Durability,
     session_order: SessionOrder,
     liveness: Liveness,
@@ -164,6 +169,7 @@ impl Invariants {
             state_machine_safety: StateMachineSafety::default(),
             committed_immutable: CommittedImmutable::default(),
             term_monotonic: TermMonotonic::default(),
+            own_disk: OwnDisk::default(),
             durability: Durability::default(),
             session_order: SessionOrder::default(),
             liveness: Liveness::new(deadlines),
@@ -209,6 +215,7 @@ impl Invariants {
                 self.append(at, node, *index, Stamp { term: *term, crc: *crc })
             }
             Observation::Truncate { from } => {
+                self.note_cut(node, from.saturating_sub(1));
                 self.mirror.log(node).truncate(*from);
                 self.committed_immutable.observe_truncate(at, node, *from)
             }
@@ -230,8 +237,10 @@ impl Invariants {
                 self.state_machine_safety.observe_restored(at, node, *index, *hash)
             }
             Observation::Restart(restart) => self.restart(at, node, restart),
+            Observation::Disk(news) => self.own_disk.observe(at, node, news),
             Observation::Wiped => {
                 *self.mirror.log(node) = Log::default();
+                self.own_disk.observe_fault(node, true);
                 self.term_monotonic.observe_wiped(node);
                 self.leader_completeness.observe_resigned(node);
                 Ok(())
@@ -252,7 +261,9 @@ impl Invariants {
             return Ok(());
         }
         if index <= last {
+            let is_same = log.at(index) == Some(stamp);
             self.committed_immutable.observe_truncate(at, node, index)?;
+            self.note_cut(node, if is_same { index } else { index.saturating_sub(1) });
         }
         let log = self.mirror.log(node);
         if !log.put(index, stamp) {
@@ -266,6 +277,13 @@ impl Invariants {
         let prev_term = log.term_at(index - 1).unwrap_or(0);
         let place = (index, stamp.term);
         self.log_matching.observe_append(at, node, place, prev_term, stamp.crc)
+    }
+
+    /// Takes note that what the log of `node` has after an entry is about to be replaced.
+    fn note_cut(&mut self, node: NodeId, last: Index) {
+        let kept = (last, self.mirror.log(node).term_at(last).unwrap_or_default());
+        let term = self.term_monotonic.term_of(node).unwrap_or(Term::MAX);
+        self.own_disk.observe_cut(node, kept, term);
     }
 
     fn commit(
@@ -298,7 +316,13 @@ impl Invariants {
                 format!("{node} has a snapshot of {index}@{term}, committed was {committed}");
             return broken("committed_immutable", at, what);
         }
-        self.mirror.log(node).start_after(index, term);
+        let log = self.mirror.log(node);
+        let is_kept = index <= log.base_index || log.term_at(index) == Some(term);
+        log.start_after(index, term);
+        if !is_kept {
+            self.note_cut(node, index);
+        }
+        self.own_disk.observe_tables(node, index);
         Ok(())
     }
 
@@ -314,11 +338,10 @@ impl Invariants {
             prev = stamp.term;
         }
         self.state_machine_safety.observe_restored(at, node, restart.applied, restart.hash)?;
-        if restart.vote_lost {
-            self.term_monotonic.observe_loss(node, hard_state, restart.applied);
-            return Ok(());
-        }
-        self.term_monotonic.observe_restart(at, node, hard_state, restart.applied)
+        let may_forget = restart.vote_lost && self.own_disk.has_lost_log(node);
+        let applied = restart.applied;
+        self.term_monotonic.observe_restart(at, node, hard_state, applied, may_forget)?;
+        self.own_disk.observe_restart(at, node, &restart.log, restart.vote_lost)
     }
 
     /// Takes note that a client was told that the write at `index` was applied.

@@ -5,7 +5,8 @@
 //! committed, applied, and they answer at once when that contradicts what they saw before. The
 //! *client* checkers judge the [history](crate::history) after the run and know nothing of nodes.
 //! Neither asks the other: a bug in the protocol that no client noticed is still a bug, and so is
-//! a wrong answer of a cluster whose invariants all held.
+//! a wrong answer of a cluster whose invariants all held. Two compare the one with the other:
+//! [`exactly_once`] does after each run, [`replay`] where all evidence was collected.
 //!
 //! Each file says its property in words, why the obvious check is wrong, what it leaves out, and
 //! where the property is from.
@@ -14,6 +15,7 @@ pub mod client;
 pub mod committed_immutable;
 pub mod durability;
 pub mod election_safety;
+pub mod exactly_once;
 pub mod invariants;
 pub mod leader_completeness;
 pub mod linearizable;
@@ -22,6 +24,7 @@ pub mod log_matching;
 pub mod masterless;
 pub mod mirror;
 pub mod mute;
+pub mod own_disk;
 pub mod replay;
 pub mod session_order;
 pub mod state_machine_safety;

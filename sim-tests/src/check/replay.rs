@@ -21,7 +21,9 @@
 //! independently of the first is the point.
 //!
 //! **What is skipped.** How many sessions a node keeps: an entry that all nodes refused because its
-//! session was gone is marked so by the harness. Whether a page could have been longer.
+//! session was gone is marked so by the harness. Whether a page could have been longer. The runs of
+//! the swarm do not collect what all this takes; [`exactly_once`](super::exactly_once) asks them
+//! the smaller question whether each write took effect as its client was told.
 //!
 //! # Sources
 //! The idea is etcd's (its robustness tests replay the log of the members).

@@ -11,8 +11,20 @@
 //! and part of the snapshot, hence goes on across restarts and installs. The first node to apply an
 //! index says what the hash must be; all others are compared with it, however much later they come.
 //!
+//! That hash is of what went in and what came out, and blind to what the store makes of it: a flush
+//! or a compaction that loses a cell, a snapshot that lacks one, an installation that leaves an old
+//! one behind, a restart that counts sessions differently. None of them leaves a mark in it before
+//! an answer depends on it, and only a leader answers. So once, when a run is over that was to be
+//! survived, the state of each node is made again from its tables and the log after them, by its
+//! own recovery, and [`Contents`] compares hashes of all cells and sessions. Two nodes are compared
+//! wherever both can be brought to the same entry; not only the index must be the same, because
+//! the last entries of a log may not be committed.
+//!
 //! **What is skipped.** A node that applies an entry twice after a crash is told by
 //! [`Self::observe_restored`](StateMachineSafety::observe_restored) from where it starts again.
+//! Whole states of disks that were lied to, and of those that rot has made unreadable where the
+//! others are read. What a running node has in memory and its disk does not say: its answers are
+//! judged by the clients' checkers.
 
 use std::collections::BTreeMap;
 
@@ -73,5 +85,54 @@ impl StateMachineSafety {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Remembers the hash of the whole state at every position where a node's was made again.
+#[derive(Debug, Default)]
+pub struct Contents {
+    states: BTreeMap<(Index, Term), (u64, NodeId)>,
+}
+
+impl Contents {
+    /// Takes note of the hash of all cells and sessions that `node` has after the entry at
+    /// `index` of `term`.
+    pub fn observe(
+        &mut self,
+        at: u64,
+        node: NodeId,
+        (index, term): (Index, Term),
+        hash: u64,
+    ) -> Result<(), Violation> {
+        let (known, first) = *self.states.entry((index, term)).or_insert((hash, node));
+        if known == hash {
+            return Ok(());
+        }
+        let what = format!(
+            "after {index}@{term} the cells or sessions on the disk of {node} have hash \
+             {hash:016x}, those on the disk of {first} {known:016x}"
+        );
+        broken("state_machine_safety", at, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tells of states as (node, index, term, hash); returns whether all go together.
+    fn is_one(states: &[(u64, Index, Term, u64)]) -> bool {
+        let mut contents = Contents::default();
+        states.iter().all(|&(node, index, term, hash)| {
+            contents.observe(1, NodeId(node), (index, term), hash).is_ok()
+        })
+    }
+
+    #[test]
+    fn whole_states_are_the_same_after_the_same_entry() {
+        assert!(is_one(&[(1, 8, 2, 77), (2, 8, 2, 77), (3, 9, 2, 78), (1, 9, 2, 78)]));
+        assert!(is_one(&[(1, 8, 2, 77), (2, 8, 3, 78)]), "other entries");
+        assert!(!is_one(&[(1, 8, 2, 77), (2, 8, 2, 78)]));
+        assert!(!is_one(&[(1, 8, 2, 77), (2, 9, 2, 78), (3, 9, 2, 79)]), "not the first");
     }
 }

@@ -13,8 +13,11 @@
 //! accepted append. A *request* for votes is no promise: only the candidate's own vote, once
 //! counted, is.
 //!
-//! Who says that the record of its vote is damaged need not remember. Its promises are remembered
-//! here, and the next time that it votes it had better find out.
+//! Who says that the record of its vote is damaged need not remember, if a fault of its disk may
+//! have taken that record: it is asked first what it knows, and excused only then. Its promises are
+//! remembered here, and the next time that it votes it had better find out. Until then it may come
+//! back with a vote for itself in the term that it had promised: it has given its vote to nobody,
+//! because it cannot know whether it had one left.
 //!
 //! **What is skipped.** The commit index after a restart: it is volatile.
 
@@ -30,6 +33,8 @@ struct Seen {
     vote: Option<NodeId>,
     promised: Term,
     promised_vote: Option<NodeId>,
+    /// It does not know what it promised, and need not.
+    is_excused: bool,
     commit: Index,
     applied: Index,
 }
@@ -73,7 +78,7 @@ impl TermMonotonic {
     ) -> Result<(), Violation> {
         let seen = self.nodes.entry(node).or_default();
         if term > seen.promised {
-            (seen.promised, seen.promised_vote) = (term, vote);
+            (seen.promised, seen.promised_vote, seen.is_excused) = (term, vote, false);
             return Ok(());
         }
         if term == seen.promised && vote.is_some() {
@@ -110,17 +115,21 @@ impl TermMonotonic {
         Ok(())
     }
 
-    /// Takes note that `node` restarted with this term and vote, its state at index `applied`.
+    /// Takes note that `node` restarted with this term and vote, its state at index `applied`;
+    /// `may_forget` tells whether it says that it has lost what it promised, for a good reason.
     pub fn observe_restart(
         &mut self,
         at: u64,
         node: NodeId,
         (term, vote): (Term, Option<NodeId>),
         applied: Index,
+        may_forget: bool,
     ) -> Result<(), Violation> {
         let seen = self.nodes.entry(node).or_default();
-        let forgot_vote = seen.promised_vote.is_some() && seen.promised_vote != vote;
-        if term < seen.promised || (term == seen.promised && forgot_vote) {
+        let is_spent = seen.is_excused && vote == Some(node);
+        let forgot_vote = seen.promised_vote.is_some() && seen.promised_vote != vote && !is_spent;
+        let has_forgotten = term < seen.promised || (term == seen.promised && forgot_vote);
+        if has_forgotten && !may_forget {
             let what = format!(
                 "{node} came back in term {term} with vote {vote:?}, but had told others of term \
                  {} and vote {:?}",
@@ -128,20 +137,9 @@ impl TermMonotonic {
             );
             return broken("term_monotonic", at, what);
         }
-        self.observe_loss(node, (term, vote), applied);
+        let is_excused = seen.is_excused || has_forgotten;
+        *seen = Seen { term, vote, is_excused, commit: applied, applied, ..*seen };
         Ok(())
-    }
-
-    /// Takes note that `node` restarted with this term and vote, its state at index `applied`, and
-    /// that it need not remember what it promised.
-    pub fn observe_loss(
-        &mut self,
-        node: NodeId,
-        (term, vote): (Term, Option<NodeId>),
-        applied: Index,
-    ) {
-        let seen = self.nodes.entry(node).or_default();
-        *seen = Seen { term, vote, commit: applied, applied, ..*seen };
     }
 
     /// Takes note that the disk of `node` was destroyed on purpose: it is as good as new.

@@ -134,6 +134,7 @@ impl Cluster {
                     self.lying = true;
                     self.lied_to.insert(node, true);
                     self.atlas.note_unnoticed(node);
+                    self.watch.note_fault(NodeId(node), true);
                     self.world.calm();
                     self.fair_weather();
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
@@ -284,10 +285,17 @@ impl Cluster {
             self.world.rot(host, reach, &mut self.rot).is_some()
         };
         if is_done {
-            self.atlas.note_noticed(node);
+            self.note_rot(node, !tables);
         }
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
+    }
+
+    /// Takes note of damage to a node's disk that the node notices, also if a scenario has done it
+    /// to the disk itself; whether the log may be among what is damaged.
+    pub fn note_rot(&mut self, node: u64, of_log: bool) {
+        self.atlas.note_noticed(node);
+        self.watch.note_fault(NodeId(node), of_log);
     }
 
     pub(super) fn each_of(&self, links: &[(Host, Host)], act: impl Fn(&World, Host, Host)) {

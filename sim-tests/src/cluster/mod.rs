@@ -4,33 +4,30 @@
 //! stops by itself (its disk failed) is started again after a while, as an operator's supervisor
 //! would do it.
 //!
-//! `faults` does what goes wrong, `topple` what happens to leaders; what is to be undone is kept
-//! with its time, and whoever lets time pass calls [`Cluster::undo_due`] when the next is due.
+//! `faults` does what goes wrong, `topple` what happens to leaders, and `disks` looks at what they
+//! leave behind. What is to be undone is kept with its time, and whoever lets time pass calls
+//! [`Cluster::undo_due`] when the next is due.
 
+mod disks;
 mod faults;
 mod topple;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mangrove::base::{ClusterId, Index, NodeId, Rng};
 use mangrove::dynamo::{self, Placement};
-use mangrove::env::Env as _;
-use mangrove::raft::{Recovered, SnapshotMeta};
-use mangrove::replica::recovery::replay;
-use mangrove::replica::{Masterless, NodeConfig, Replication, STATE_DIR, SyncPolicy, WAL_DIR};
+use mangrove::replica::{Masterless, NodeConfig, Replication, SyncPolicy};
 use mangrove::server;
-use mangrove::storage::tree::{self, TreeOptions};
-use mangrove::storage::wal;
 
+pub use self::disks::Disks;
 use self::topple::Toppling;
 use crate::atlas::Atlas;
 use crate::check::liveness::Deadlines;
-use crate::check::{Violation, broken};
 use crate::masterless;
 use crate::options::{Mode, Options};
-use crate::watch::{NodeWatch, Watch, log_of};
+use crate::watch::{NodeWatch, Watch};
 use crate::world::{Fault, Host, KeptDisk, PowerLoss, SimEnv, World};
 
 /// The cluster that the nodes believe in.
@@ -114,7 +111,7 @@ impl Cluster {
         let clients = (1..=options.client_count).map(|at| world.add_client(&format!("c{at}")));
         Self {
             clients: clients.collect(),
-            watch: Watch::new(world, options.node_count, LIVENESS),
+            watch: Watch::new(world, options, LIVENESS),
             processes: Arc::default(),
             undo: BTreeMap::new(),
             undo_count: 0,
@@ -208,14 +205,15 @@ impl Cluster {
         let observer = NodeWatch::new(&self.watch, NodeId(node), host);
         let processes = Arc::clone(&self.processes);
         let world = self.world.clone();
+        let (watch, id) = (Arc::clone(&self.watch), NodeId(node));
         self.lock().recovering.insert(node, true);
         let main = move |env| async move {
             let started = server::start_observed(env, config, observer).await;
             let lock = || processes.lock().unwrap_or_else(PoisonError::into_inner);
             lock().recovering.remove(&node);
             let ended = match started {
-                Ok(node) => node.stopped().await.to_string(),
-                Err(error) => format!("cannot start: {error}"),
+                Ok(node) => watch.judge_stop(id, &node.stopped().await),
+                Err(error) => watch.judge_failed_start(id, &error),
             };
             world.trace(Some(host), "ended", (0, 0), || ended.clone());
             let mut processes = lock();
@@ -393,6 +391,7 @@ impl Cluster {
                 self.world.crash(host);
                 self.world.restore_disk(host, &kept);
                 self.atlas.note_unnoticed(node);
+                self.watch.note_fault(NodeId(node), true);
                 self.take_down(node, down);
             }
         }
@@ -458,30 +457,6 @@ impl Cluster {
         self.world.observer(host, view)
     }
 
-    /// Looks at what the worst would leave of all nodes' disks now, with the node's own recovery,
-    /// and compares it with what was acknowledged.
-    pub async fn check_disks(&self, acknowledged: &[Index]) -> Option<Violation> {
-        let mut disks = BTreeMap::new();
-        let mut excused: BTreeSet<NodeId> = self.lied_to.keys().map(|node| NodeId(*node)).collect();
-        for node in self.nodes() {
-            let env = self.disk_at_worst(node);
-            let recovered = match recovered_from_disk(&env).await {
-                Ok(recovered) => recovered,
-                Err(what) => {
-                    let what = format!("the disk of node {node} cannot be recovered: {what}");
-                    let at = u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX);
-                    return broken("durability", at, what).err();
-                }
-            };
-            if self.exchanged.contains_key(&node) && recovered == Recovered::default() {
-                // It has nothing yet, and knows that.
-                excused.insert(NodeId(node));
-            }
-            disks.insert(NodeId(node), log_of(&recovered));
-        }
-        self.watch.check_disks(acknowledged, &disks, &excused)
-    }
-
     /// Ends all faults and starts every node. A clock that is far away stays there: what is to be
     /// well again after healing is so with one such clock, too.
     pub async fn heal(&mut self) {
@@ -508,20 +483,6 @@ impl Cluster {
             self.start_node(node).await;
         }
     }
-}
-
-/// Smallest segment of a log.
-const SMALL_SEGMENT_BYTES: u64 = 4096;
-
-/// Runs the recovery of a node on a disk.
-async fn recovered_from_disk(env: &SimEnv) -> Result<Recovered, String> {
-    let opened = tree::open(env.disk().clone(), STATE_DIR, TreeOptions::default()).await;
-    let (_, _, tables) = opened.map_err(|error| error.to_string())?;
-    // Recovery may begin a segment; nobody will write to it.
-    let options = wal::Options { segment_bytes: SMALL_SEGMENT_BYTES };
-    let (_, log) = wal::open(env.disk(), WAL_DIR, options).await.map_err(|e| e.to_string())?;
-    let durable = SnapshotMeta { index: tables.applied.index, term: tables.applied.term };
-    replay(&log, durable).map_err(|error| error.to_string())
 }
 
 /// Returns the address of a node.

@@ -29,12 +29,14 @@
 //! # Sources
 //! \[Jepsen\] (history format, `info`, process ids), [Herlihy & Wing '90] (histories).
 
+mod filler;
 pub mod jsonl;
 mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use filler::name_of;
 pub use terms::{Session, Terms};
 
 /// A cell, `key/column`, as a number.
@@ -265,6 +267,8 @@ pub struct History {
     rows: Names,
     cells_of: Vec<Vec<CellId>>,
     values: Names,
+    /// Bytes of each value, for those that were made here.
+    lengths: BTreeMap<ValueId, usize>,
     busy: BTreeSet<Process>,
     retired: BTreeSet<Process>,
     next_process: u32,
@@ -307,6 +311,7 @@ impl History {
             rows: Names::default(),
             cells_of: Vec::new(),
             values,
+            lengths: BTreeMap::new(),
             busy: BTreeSet::new(),
             retired: BTreeSet::new(),
             next_process: 0,
@@ -348,6 +353,34 @@ impl History {
     /// Returns the value of that name, if it was ever interned.
     pub fn value_named(&self, text: &str) -> Option<ValueId> {
         self.values.ids.get(text).copied().map(ValueId)
+    }
+
+    /// Interns the value of a name, and makes its bytes: `len` of them, or as many as its name has
+    /// if that is more. Only these bytes will be recognised as that value.
+    pub fn written_value(&mut self, name: &str, len: usize) -> (ValueId, String) {
+        let (value, bytes) = (self.value(name), filler::filled(name, len));
+        self.lengths.insert(value, bytes.len());
+        (value, bytes)
+    }
+
+    /// Interns what was read: a value that was written, if these are its bytes from the first to
+    /// the last; else a foreign one, which nobody wrote.
+    pub fn read_value(&mut self, bytes: &[u8]) -> ValueId {
+        match self.value_of(bytes) {
+            Some(value) => value,
+            None => self.value(&foreign(bytes)),
+        }
+    }
+
+    /// Returns the value that was written with exactly these bytes, if one was.
+    pub fn value_of(&self, bytes: &[u8]) -> Option<ValueId> {
+        let named = |name: &str, len: Option<usize>| {
+            let value = self.value_named(name);
+            value.filter(|value| self.lengths.get(value).copied() == len)
+        };
+        let made = name_of(bytes).and_then(|name| named(name, Some(bytes.len())));
+        // Who writes a history by hand names values and makes no bytes.
+        made.or_else(|| named(&text(bytes), None))
     }
 
     /// Returns a process id that was never used.
@@ -610,6 +643,13 @@ pub fn text(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Names what no client wrote. No written value has such a name.
+fn foreign(bytes: &[u8]) -> String {
+    const SHOWN: usize = 40;
+    let shown = bytes.get(..SHOWN).unwrap_or(bytes);
+    format!("?{} ({} bytes)", text(shown), bytes.len())
 }
 
 fn hex_digit(nibble: u8) -> char {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mangrove::base::{NodeId, RequestSeq, SessionId};
 use sim_tests::check::liveness::Deadlines;
 use sim_tests::check::mirror::{Log, Stamp};
+use sim_tests::check::own_disk::DiskNews;
 use sim_tests::check::{Invariants, Observation, Restart};
 
 use Observation::{
@@ -26,6 +27,14 @@ fn told(story: &[(u64, Observation)]) -> Option<&'static str> {
         }
     }
     None
+}
+
+fn fault(of_log: bool) -> Observation {
+    Observation::Disk(DiskNews::Fault { of_log })
+}
+
+fn acknowledged(index: u64, term: u64, told_in: u64) -> Observation {
+    Observation::Disk(DiskNews::Acknowledged { index, term, told_in })
 }
 
 fn term(term: u64) -> Observation {
@@ -165,18 +174,91 @@ fn term_monotonic_regressions_are_accused() {
     let twice = [(1, promise(3, 2)), (1, restart(3, Some(2), &[])), (1, promise(3, 1))];
     assert_eq!(told(&twice), monotonic, "two votes left");
     assert_eq!(told(&[(1, promise(3, 2)), (1, Wiped), (1, restart(0, None, &[]))]), None, "wiped");
-    let loss = Observation::Restart(Box::new(Restart { vote_lost: true, ..Restart::default() }));
-    assert_eq!(told(&[(1, promise(3, 2)), (1, loss.clone())]), None, "it says so");
-    let again = [(1, promise(3, 2)), (1, loss.clone()), (1, promise(3, 1))];
-    assert_eq!(told(&again), monotonic, "it votes again all the same");
-    let kept = [(1, promise(3, 2)), (1, loss), (1, restart(2, None, &[]))];
-    assert_eq!(told(&kept), monotonic, "it did not find out");
     let progress = |commit: u64, applied: u64| (1, Progress { commit, applied });
     assert_eq!(told(&[progress(2, 1), progress(2, 2), progress(3, 2)]), None);
     assert_eq!(told(&[progress(2, 1), progress(1, 1)]), monotonic, "commit falls");
     assert_eq!(told(&[progress(2, 2), progress(2, 1)]), monotonic, "applied falls");
     assert_eq!(told(&[progress(1, 2)]), monotonic, "applied before committed");
     assert_eq!(told(&[progress(2, 2), (1, restart(0, None, &[])), progress(1, 0)]), None);
+}
+
+#[test]
+fn term_monotonic_vote_that_a_fault_has_taken_is_excused_until_it_is_given_again() {
+    let monotonic = Some("term_monotonic");
+    let promise = |term: u64, vote: u64| Promise { term, vote: Some(NodeId(vote)) };
+    let unsure = |term: u64, vote: Option<u64>| {
+        let vote = vote.map(NodeId);
+        let restart = Restart { term, vote, vote_lost: true, ..Restart::default() };
+        Observation::Restart(Box::new(restart))
+    };
+    let after = |cause: &[Observation], rest: &[&Observation]| {
+        let mut story = vec![(1, promise(3, 2))];
+        let rest = cause.iter().chain(rest.iter().copied());
+        story.extend(rest.map(|observation| (1, observation.clone())));
+        told(&story)
+    };
+    let (lost, spent) = (unsure(0, None), restart(3, Some(1), &[]));
+    let rot = [fault(true)];
+    assert_eq!(after(&rot, &[&lost]), None, "it says so");
+    assert_eq!(after(&[], &[&lost]), monotonic, "for no reason");
+    assert_eq!(after(&[fault(false)], &[&lost]), monotonic, "no vote is in tables");
+    assert_eq!(after(&[], &[&unsure(3, Some(2))]), None, "it has lost something else");
+    assert_eq!(after(&rot, &[&restart(0, None, &[])]), monotonic, "it says nothing");
+    assert_eq!(after(&rot, &[&lost, &promise(3, 1)]), monotonic, "it votes again all the same");
+    assert_eq!(after(&rot, &[&lost, &restart(2, None, &[])]), monotonic, "it did not find out");
+    assert_eq!(after(&rot, &[&lost, &spent]), None, "it has voted for nobody");
+    assert_eq!(after(&rot, &[&spent]), monotonic, "it was never in doubt");
+    let later = [&lost, &promise(4, 2), &restart(4, Some(1), &[])];
+    assert_eq!(after(&rot, &later), monotonic, "nor is it in a later term");
+}
+
+#[test]
+fn acknowledged_is_durable_entry_that_is_gone_is_accused() {
+    let durable = Some("acknowledged_is_durable");
+    let mut story = vec![(1, term(2)), (1, entry(1, 1)), (1, entry(2, 2)), (1, entry(3, 2))];
+    story.push((1, acknowledged(3, 2, 2)));
+    let end = |story: &[(u64, Observation)], last: &[Observation]| {
+        let mut story = story.to_vec();
+        story.extend(last.iter().map(|observation| (1, observation.clone())));
+        told(&story)
+    };
+    assert_eq!(end(&story, &[restart(2, None, &[1, 2, 2])]), None);
+    assert_eq!(end(&story, &[restart(2, None, &[1, 2])]), durable, "the last one is gone (R3)");
+    assert_eq!(end(&story, &[Wiped, restart(0, None, &[])]), None, "another disk");
+    assert_eq!(end(&story, &[fault(true), restart(2, None, &[1])]), None, "rot");
+    let cut = [term(4), entry(2, 3), restart(4, None, &[1])];
+    assert_eq!(end(&story, &cut), None, "replaced, and that was not on the disk yet");
+    let cut = [term(4), entry(2, 3), restart(4, None, &[])];
+    assert_eq!(end(&story, &cut), durable, "the entry before it was not");
+    let cut = [term(4), entry(2, 2), restart(4, None, &[1, 2])];
+    assert_eq!(end(&story, &cut), None, "the log ends earlier now");
+    let cut = [entry(2, 1), restart(2, None, &[1, 1])];
+    assert_eq!(end(&story, &cut), durable, "taken back in the same term");
+    let cut = [term(4), Truncate { from: 3 }, restart(4, None, &[1, 2])];
+    assert_eq!(end(&story, &cut), None, "cut by a later leader");
+    let installed = |index, term| Installed { index, term, hash: None };
+    let cut = [term(4), installed(2, 3), restart(4, None, &[])];
+    assert_eq!(end(&story, &cut), durable, "tables that were installed are gone");
+    let log = |base_index, base_term| Log { base_index, base_term, ..Log::default() };
+    let tables = |log| {
+        let restart = Restart { term: 4, log, applied: 2, ..Restart::default() };
+        Observation::Restart(Box::new(restart))
+    };
+    assert_eq!(end(&story, &[term(4), installed(2, 3), tables(log(2, 3))]), None);
+    assert_eq!(end(&story, &[tables(log(2, 3))]), None, "nobody saw it installed");
+    assert_eq!(end(&story, &[tables(log(2, 2))]), durable, "and the log went on behind it");
+    assert_eq!(end(&story, &[tables(log(3, 2))]), None, "in tables");
+}
+
+#[test]
+fn damage_without_cause_is_accused() {
+    let complaint = Observation::Disk(DiskNews::SaysLost { what: "it lacks something".to_owned() });
+    let without = Some("damage_without_cause");
+    assert_eq!(told(&[(1, complaint.clone())]), without);
+    assert_eq!(told(&[(2, fault(true)), (1, complaint.clone())]), without, "of another disk");
+    for cause in [fault(true), fault(false), Wiped] {
+        assert_eq!(told(&[(1, cause), (1, complaint.clone())]), None);
+    }
 }
 
 #[test]

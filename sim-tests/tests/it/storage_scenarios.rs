@@ -207,7 +207,7 @@ impl Decay {
     }
 }
 
-fn rot(scene: &Scene, node: u64, part: Part, decay: Decay) {
+fn rot(scene: &mut Scene, node: u64, part: Part, decay: Decay) {
     let host = scene.cluster.server(node);
     let table = || {
         let table = file_of(scene, node, "tables/table-");
@@ -231,6 +231,7 @@ fn rot(scene: &Scene, node: u64, part: Part, decay: Decay) {
         Decay::Bit => scene.world.rot_at(host, &file, offset),
         Decay::Sector => scene.world.lose_sector_at(host, &file, offset),
     }
+    scene.cluster.note_rot(node, part == Part::Log);
 }
 
 /// Lets one part of a follower rot while it is down, and returns how often each probe was hit.
@@ -393,6 +394,7 @@ fn snapshot_that_rots_while_it_is_sent_is_made_anew() {
         let host = scene.cluster.server(leader);
         let file = sent(&scene.world.files(host)).unwrap();
         scene.world.rot_at(host, &file, file.bytes - 20);
+        scene.cluster.note_rot(leader, false);
         scene.pass(4000 * MS).await;
     });
     assert!(hits(&report, "snapshot.received_damaged") > 0, "{:?}", report.probes);

@@ -11,10 +11,7 @@ use mangrove::codec::keycode;
 use mangrove::dynamo::placement::partition_of_place;
 use mangrove::dynamo::{Partition, Placement};
 
-use crate::history::{CellId, History, ValueId, split_cell, text};
-
-/// Fills written values up to their length; never part of what a history knows.
-pub const PADDING: char = '.';
+use crate::history::{CellId, History, ValueId, split_cell};
 
 /// What one node's disk holds.
 #[derive(Debug, Clone, Default)]
@@ -148,9 +145,7 @@ impl Stores {
             let place = self.place(history, cell);
             for (_, store) in self.replicas(&place) {
                 if let Some((stamp, value)) = store.visible(&place) {
-                    let name = text(value.as_bytes());
-                    let value = history.value_named(name.trim_end_matches(PADDING));
-                    values.push((cell, value, stamp));
+                    values.push((cell, history.value_of(value.as_bytes()), stamp));
                 }
             }
         }
@@ -293,5 +288,19 @@ mod tests {
         assert!(store.visible(&place("l/a")).is_some());
         assert!(store.has(&place("k/a"), stamp(10), false));
         assert!(!store.has(&place("l/a"), stamp(11), false));
+    }
+
+    #[test]
+    fn value_that_lacks_its_end_is_none_of_the_history() {
+        let mut history = History::new();
+        history.cell_named("k");
+        let (value, bytes) = history.written_value("c1.2", 20);
+        let mut stores = Stores::of_three();
+        stores.put(1, "k", Some(&bytes), stamp(10));
+        stores.put(2, "k", Some(&bytes[..19]), stamp(10));
+        let values = stores.values(&history);
+        let mut values: Vec<_> = values.iter().map(|(_, value, _)| *value).collect();
+        values.sort_unstable();
+        assert_eq!(values, [None, Some(value)]);
     }
 }
