@@ -27,6 +27,9 @@ const ABLATED_SEEDS_MAX: u64 = 60;
 /// Who spoke, if an assertion of the program did.
 const ASSERTION: &str = "assertion";
 
+/// Most words of an assertion's message by which it is told from others of its module.
+const WORDS_MAX: usize = 5;
+
 /// A planted bug.
 #[derive(Debug, Clone, Copy)]
 pub struct Bug {
@@ -144,12 +147,23 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D65", "sim-tests masterless_scenarios::new_disk_that_answers_at_once_is_noticed"),
 ];
 
-/// What a page says besides of a bug that is found in some ranges only.
-const NOTES: &[(&str, &str)] = &[(
-    "R26",
-    "R26 is rare: in four ranges of 1,000 (`cargo sim bugs --only R26 --ranges 4`) it took 78, \
-     257,\n247 and 561 seeds.",
-)];
+/// What a page says besides of bugs that are found in some ranges only, or in none.
+const NOTES: &[(&[&str], &str)] = &[
+    (
+        &["R26"],
+        "R26 is rare: in four ranges of 1,000 (`cargo sim bugs --only R26 --ranges 4`) it took 78, \
+         257,\n247 and 561 seeds.",
+    ),
+    (
+        &["R54", "R55"],
+        "R54 and R55 (`cargo sim bugs --only R54,R55`) do harm where several things meet. A \
+         run lets\nnothing else happen once a disk has lied, before its node has been told what it \
+         lacks or is filled;\nwith R54 nobody tells it, so no leader dies too soon. In\n\
+         `scenarios::old_disk_that_nobody_tells_of_it_is_noticed` one does, and a checker speaks. \
+         With R55\nsomebody must ask for a vote in the very term of the vote that was lost, after \
+         the node has come\nback; its test does that.",
+    ),
+];
 
 /// Returns the planted bugs of a mode.
 pub fn of(mode: Mode) -> &'static [Bug] {
@@ -273,13 +287,17 @@ pub struct Ablation {
 
 /// Hunts bugs that were found once more, with one class of faults off after the other, and with the
 /// checker mute that spoke first; `progress` is told of each bug. A class that the failing seed did
-/// without is not tried, and neither is a bug that took more than sixty seeds.
+/// without is not tried, and neither is a bug that took more than sixty seeds, or was missed, in a
+/// range.
 ///
 /// A hunt is given up after fifty more than four times the seeds that it took with all classes, so
 /// "not found" means at least four times as hard to find.
 pub fn ablate_all(hunts: &[Hunt], jobs: usize, progress: impl Fn(&Ablation)) -> Vec<Ablation> {
     let mut ablations = Vec::new();
-    for of_bug in hunts.chunk_by(|one, other| one.bug.code == other.bug.code) {
+    for of_bug in by_bug(hunts) {
+        if of_bug.iter().any(|hunt| hunt.found.is_none()) {
+            continue;
+        }
         let mut found = of_bug.iter().filter_map(|hunt| {
             let (seeds, violation) = hunt.found.as_ref()?;
             Some((hunt, *seeds, violation, hunt.seed?))
@@ -342,53 +360,30 @@ impl Ablation {
 
 /// Returns the matrix as a page of the documentation.
 pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) -> String {
-    let flags = Plan { mode: hunting.mode, profile: Profile::Standard }.flags();
-    let Hunting { ranges, seeds_max, only, .. } = hunting;
-    let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
-    let forgetful = match hunting.mode {
-        Mode::PrimaryBackup => " half as many of the forgetful one,",
-        Mode::Masterless => " two of the forgetful one,",
-    };
-    let mut text = format!(
-        "# Planted bugs, and what finds them\n\n\
-         Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
-         was hunted in {ranges} ranges of at most {seeds_max} seeds, one in four of\n\
-         the storage profile,{forgetful} the others of the standard one.\n\
-         *Spoke first* is a checker, or an assertion of the node at that place. *Needs* are\n\
-         classes of faults without which it was not found in four times as many seeds and\n\
-         {ABLATION_SEEDS} more; *instead* is who spoke in as many seeds while the first\n\
-         checker was mute (an assertion cannot be). Both are empty for a bug that took more than\n\
-         {ABLATED_SEEDS_MAX} seeds: too rare to be hunted ten times more. Written by:\n\n    \
-         cargo sim bugs{flags}{only} --ranges {ranges} --seeds-max {seeds_max} \
-         --ablate --markdown FILE\n\n\
-         | bug | what it does | seeds, median | p95 | spoke first | instead | needs |\n\
-         |---|---|---|---|---|---|---|\n"
-    );
-    let number = |seeds| if seeds == u64::MAX { "missed".to_owned() } else { format!("{seeds}") };
+    let mut text = page_head(hunting);
     let mut speakers: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let mut missed = BTreeSet::new();
-    for (code, median, high) in quantiles(hunts) {
-        let of_bug = || hunts.iter().filter(|hunt| hunt.bug.code == code);
-        let spoke = of_bug().filter_map(|hunt| Some(speaker(&hunt.found.as_ref()?.1)));
-        let spoke: BTreeSet<String> = spoke.collect();
-        let what = of_bug().next().map_or("", |hunt| hunt.bug.what);
-        let ablation = ablations.iter().find(|ablation| ablation.bug.code == code);
+    for of_bug in by_bug(hunts) {
+        let Some(Hunt { bug: Bug { code, what }, .. }) = of_bug.first() else { continue };
+        let said = of_bug.iter().filter_map(|hunt| hunt.found.as_ref());
+        let spoke: BTreeSet<String> = said.map(|(_, violation)| speaker(violation)).collect();
+        let ablation = ablations.iter().find(|ablation| ablation.bug.code == *code);
         let needs = ablation.map_or(String::new(), Ablation::names);
         let instead = ablation.map_or("", Ablation::second);
         let who = spoke.iter().cloned().collect::<Vec<_>>().join(", ");
         if spoke.is_empty() {
-            missed.insert(code);
+            missed.insert(*code);
         }
-        let (median, high) = (number(median), number(high));
+        let seeds = seeds_of_ranges(of_bug);
         // Writing to a string cannot fail.
-        writeln!(text, "| {code} | {what} | {median} | {high} | {who} | {instead} | {needs} |")
-            .ok();
+        writeln!(text, "| {code} | {what} | {seeds} | {who} | {instead} | {needs} |").ok();
         if let [only] = Vec::from_iter(spoke).as_slice() {
-            speakers.entry(only.clone()).or_default().insert(code);
+            speakers.entry(only.clone()).or_default().insert(*code);
         }
     }
     push_rare(&mut text, &missed);
-    for (_, note) in NOTES.iter().filter(|(code, _)| hunts.iter().any(|h| h.bug.code == *code)) {
+    let is_hunted = |code: &&str| hunts.iter().any(|hunt| hunt.bug.code == *code);
+    for (_, note) in NOTES.iter().filter(|(codes, _)| codes.iter().any(is_hunted)) {
         writeln!(text, "\n{note}").ok();
     }
     text.push_str("\n## Without one class of faults\n\n| off | bugs that survive |\n|---|---|\n");
@@ -410,6 +405,49 @@ pub fn to_markdown(hunting: &Hunting, hunts: &[Hunt], ablations: &[Ablation]) ->
         writeln!(text, "| {who} | {} |", listed(codes)).ok();
     }
     text
+}
+
+/// Returns what a page says before its rows: what they mean, and the command that makes them.
+fn page_head(hunting: &Hunting) -> String {
+    let flags = Plan { mode: hunting.mode, profile: Profile::Standard }.flags();
+    let Hunting { ranges, seeds_max, only, .. } = hunting;
+    let only = if only.is_empty() { String::new() } else { format!(" --only {}", only.join(",")) };
+    let shares = match hunting.mode {
+        Mode::PrimaryBackup => "an eighth of the forgetful one, five eighths",
+        Mode::Masterless => "half of the forgetful one, a quarter",
+    };
+    format!(
+        "# Planted bugs, and what finds them\n\n\
+         Each is one line behind `planted!(\"…\")` in the node, switched on by its code. Each\n\
+         was hunted in {ranges} ranges of at most {seeds_max} seeds: a quarter of them of the\n\
+         storage profile, {shares} of the standard one.\n\n\
+         *Seeds to the first* has a figure for each range: the seeds that were run until the\n\
+         bug was found. *Missed* means not found within the seeds of that range; a bug under\n\
+         \"Missed\" was found in none. *Spoke first* is a checker, or an assertion of the node\n\
+         in that module, with the first words of what it says. *Needs* are classes of faults\n\
+         without which it was not found in four times as many seeds and {ABLATION_SEEDS} more;\n\
+         *instead* is who spoke in as many seeds while the first checker was mute (an assertion\n\
+         cannot be). Both are empty for a bug that was missed in a range or took more than\n\
+         {ABLATED_SEEDS_MAX} seeds: too rare to be hunted ten times more. Written by:\n\n    \
+         cargo sim bugs{flags}{only} --ranges {ranges} --seeds-max {seeds_max} \
+         --ablate --markdown FILE\n\n\
+         | bug | what it does | seeds to the first | spoke first | instead | needs |\n\
+         |---|---|---|---|---|---|\n"
+    )
+}
+
+/// Returns the hunts of each bug.
+fn by_bug(hunts: &[Hunt]) -> impl Iterator<Item = &[Hunt]> {
+    hunts.chunk_by(|one, other| one.bug.code == other.bug.code)
+}
+
+/// Returns how many seeds a bug took in each range in which it was hunted.
+fn seeds_of_ranges(of_bug: &[Hunt]) -> String {
+    let figures = of_bug.iter().map(|hunt| match &hunt.found {
+        Some((seeds, _)) => seeds.to_string(),
+        None => "missed".to_owned(),
+    });
+    figures.collect::<Vec<_>>().join(", ")
 }
 
 /// Tells of the bugs that were missed, which test has them.
@@ -484,7 +522,8 @@ pub fn to_table(hunts: &[Hunt]) -> String {
     let by_assertion =
         |hunt: &&Hunt| hunt.found.as_ref().is_some_and(|(_, found)| found.checker == ASSERTION);
     let asserted = hunts.iter().filter(by_assertion).count();
-    if quantiles(hunts).len() < hunts.len() {
+    // The median of two would be the slower one.
+    if by_bug(hunts).any(|of_bug| of_bug.len() > 2) {
         write!(text, "\n{}", quantile_table(hunts)).ok();
     }
     write!(
@@ -526,36 +565,75 @@ pub fn to_json(hunts: &[Hunt]) -> String {
     json!(rows).to_string()
 }
 
-/// Returns who spoke first: a checker by its name, or an assertion of the program by its place.
+/// Returns who spoke first: a checker by its name, or an assertion of the program by its module and
+/// the first words of what it says. A number of a line would be another one soon.
 fn speaker(violation: &Violation) -> String {
     let Violation { checker, what, .. } = violation;
-    let place = what.rsplit_once('(').and_then(|(_, place)| place.strip_suffix(')'));
-    match place.filter(|_| *checker == ASSERTION) {
-        Some(place) => format!("{ASSERTION} {place}"),
-        None => (*checker).to_owned(),
+    let split = what.rsplit_once(" (").and_then(|(said, end)| Some((said, end.strip_suffix(')')?)));
+    let Some((said, place)) = split.filter(|_| *checker == ASSERTION) else {
+        return (*checker).to_owned();
+    };
+    let (module, words) = (module_of(place), first_words(said));
+    if words.is_empty() {
+        format!("{ASSERTION} {module}")
+    } else {
+        format!("{ASSERTION} {module} ({words})")
     }
+}
+
+/// Returns the module of a place in the node, which is `file:line:column`; elsewhere the file.
+fn module_of(place: &str) -> String {
+    let file = place.split(':').next().unwrap_or(place);
+    let inside = file.strip_prefix("node/src/").and_then(|path| path.strip_suffix(".rs"));
+    inside.map_or_else(
+        || file.to_owned(),
+        |path| path.strip_suffix("/mod").unwrap_or(path).replace('/', "::"),
+    )
+}
+
+/// Returns the first words of a message, up to a value, which differs from run to run: the label
+/// that may stand before a colon, as `R4:`, and words without digits and capital letters.
+fn first_words(said: &str) -> String {
+    let is_word = |word: &str| {
+        !word.contains(|letter: char| {
+            letter.is_ascii_digit() || letter.is_uppercase() || letter == '|'
+        })
+    };
+    let words = said.lines().next().unwrap_or_default().split_whitespace().enumerate();
+    let words = words.take_while(|(at, word)| (*at == 0 && word.ends_with(':')) || is_word(word));
+    let words: Vec<&str> = words.map(|(_, word)| word).take(WORDS_MAX).collect();
+    words.join(" ").trim_end_matches([':', ',']).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn page_tells_who_is_needed_and_what_survives() {
-        let bug = |code| Bug { code, what: "errs" };
+    fn bug(code: &'static str) -> Bug {
+        Bug { code, what: "errs" }
+    }
+
+    fn hunt(code: &'static str, found: Option<(u64, &'static str)>) -> Hunt {
         let said = |checker| Violation { checker, what: "gone".to_owned(), at: 7 };
-        let hunt = |code, found: Option<(u64, &'static str)>| Hunt {
+        Hunt {
             bug: bug(code),
             plan: Plan::default(),
             found: found.map(|(seeds, checker)| (seeds, said(checker))),
             seed: found.map(|(seeds, _)| seeds),
             cpu_seconds: 0.0,
-        };
+        }
+    }
+
+    #[test]
+    fn page_tells_who_is_needed_and_what_survives() {
         let hunts = [
             hunt("W1", Some((3, "durability"))),
             hunt("W1", Some((9, "liveness"))),
             hunt("R2", Some((1, "durability"))),
-            hunt("R2", None),
+            hunt("R2", Some((1, "durability"))),
+            hunt("R26", Some((78, "log_matching"))),
+            hunt("R26", None),
+            hunt("D59", None),
             hunt("D59", None),
         ];
         let ablations = [
@@ -578,14 +656,64 @@ mod tests {
         for line in [
             "    cargo sim bugs --mode masterless --ranges 2 --seeds-max 100 --ablate \
              --markdown FILE",
-            "| W1 | errs | 9 | 9 | durability, liveness | nobody | power |",
-            "| R2 | errs | missed | missed | durability | log_matching | power, crash |",
+            "| W1 | errs | 3, 9 | durability, liveness | nobody | power |",
+            "| R2 | errs | 1, 1 | durability | log_matching | power, crash |",
+            "| R26 | errs | 78, missed | log_matching |  |  |",
+            "| D59 | errs | missed, missed |  |  |  |",
             "| D59 | dynamo::tests::batches::batch_of_a_lone_holder_is_caught |",
             "| power | R2, W1 |",
             "| crash | R2 |",
             "| durability | R2 |",
+            "| log_matching | R26 |",
         ] {
             assert!(page.lines().any(|other| other == line), "{line:?} is not in\n{page}");
         }
+        assert!(page.contains("\n\nR26 is rare") && !page.contains("R54 and R55"), "{page}");
+    }
+
+    #[test]
+    fn note_stays_with_any_of_its_bugs() {
+        let hunting = Hunting {
+            mode: Mode::PrimaryBackup,
+            only: vec!["R55".to_owned()],
+            first_seed: 1,
+            seeds_max: 100,
+            ranges: 1,
+            jobs: 1,
+        };
+        let page = to_markdown(&hunting, &[hunt("R55", None)], &[]);
+        assert!(page.contains("\n\nR54 and R55 (") && !page.contains("R26"), "{page}");
+        assert!(page.lines().all(|line| line.starts_with('|') || line.len() <= 100), "{page}");
+    }
+
+    #[test]
+    fn bug_that_a_range_missed_is_not_ablated() {
+        let hunts = [hunt("R26", Some((3, "durability"))), hunt("R26", None)];
+        assert!(ablate_all(&hunts, 1, |_| {}).is_empty());
+    }
+
+    #[test]
+    fn assertion_is_told_by_its_module_and_first_words() {
+        let spoke =
+            |checker, what: &str| speaker(&Violation { checker, what: what.to_owned(), at: 7 });
+        for (what, expected) in [
+            (
+                "R4: leads in 7 and commits 9, of Some(6) (node/src/raft/invariants.rs:96:9)",
+                "assertion raft::invariants (R4: leads in)",
+            ),
+            (
+                "R6: n1 would truncate to 4 (node/src/raft/replication.rs:138:9)",
+                "assertion raft::replication (R6)",
+            ),
+            (
+                "a no-op has no proposer, they say (node/src/replica/mod.rs:1:2)",
+                "assertion replica (a no-op has no proposer)",
+            ),
+            ("3 (sim-tests/src/world/core.rs:1:2)", "assertion sim-tests/src/world/core.rs"),
+            ("gone", "assertion"),
+        ] {
+            assert_eq!(spoke(ASSERTION, what), expected);
+        }
+        assert_eq!(spoke("durability", "gone (for good)"), "durability");
     }
 }

@@ -1,4 +1,4 @@
-//! A hunt that goes on: fresh seeds of every mode and profile, for as long as there is time.
+//! A hunt that goes on: fresh seeds of both modes, for as long as there is time.
 //!
 //! Time goes where it finds most. Each *lane*, a mode under a profile, is drawn with a weight: the
 //! failures that it has found for each second spent on it, with one more presumed than there were.

@@ -55,7 +55,8 @@ pub enum Profile {
     /// tables are so small that something is always flushed and compacted. The rest is mostly calm.
     Storage,
     /// Disks that rot on any node, so that more may be lost than the store can mend. Such a run is
-    /// held to the contract of its class: see [`atlas`](crate::atlas).
+    /// held to the contract of its class: must survive; may halt, must not lie; out of the model
+    /// (README, "What a run is held to").
     Beyond,
     /// One disk that forgets, again and again: it comes back older or empty, lies or rots, while
     /// many writes are batches and deletes of few keys and floors rise as fast as they may. What it

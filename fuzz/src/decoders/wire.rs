@@ -196,7 +196,10 @@ pub(super) fn handshake_seeds() -> Vec<Vec<u8>> {
     let (cluster, node) = (nodes.masterless.0.cluster, NodeId(2));
     let welcomes = [
         Welcome::Accepted { cluster, node, mode: nodes.primary_backup.1 },
-        Welcome::Refused(Refusal::Mode { ours: nodes.masterless.1, theirs: nodes.primary_backup.1 }),
+        Welcome::Refused(Refusal::Mode {
+            ours: nodes.masterless.1,
+            theirs: nodes.primary_backup.1,
+        }),
         Welcome::Refused(Refusal::Node { ours: node, wanted: NodeId(1) }),
     ];
     seeds.extend(welcomes.iter().map(|welcome| [vec![2], codec::encode(welcome)].concat()));

@@ -57,8 +57,9 @@ impl FromStr for Moment {
     fn from_str(text: &str) -> Result<Self, String> {
         let unknown = || {
             format!(
-                "{text:?} is no moment: the number of an event (1234), a time as in the trace \
-                 (12.345678), or the first time of a rare path (probe:raft.truncates_conflict)"
+                "{text:?} is no moment: the number of a line of the trace (1234), a time as in the \
+                 trace (12.345678), or the first time of a rare path \
+                 (probe:raft.truncates_conflict)"
             )
         };
         if let Some(name) = text.strip_prefix("probe:") {

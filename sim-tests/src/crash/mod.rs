@@ -1,4 +1,4 @@
-//! Crash points: every image that a power loss can leave, at every moment of a store's life.
+//! Crash points: the images that a power loss can leave, at every moment of a store's life.
 //!
 //! A *script* uses the store as a node does: log, tables and recovery, flushes,
 //! compactions, snapshots, restarts. The disk records every write, sync, creation, rename and

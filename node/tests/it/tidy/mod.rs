@@ -76,13 +76,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in a workspace")
 }
 
-/// Returns every text file of the workspace: those of the packages, and those at the root.
+/// Returns every text file of the workspace: those of the packages, of the root, and of the folders
+/// that belong to no package.
 fn sources() -> Vec<Source> {
     let mut paths = Vec::new();
     for package in PACKAGES.iter().map(|name| root().join(name)).filter(|path| path.is_dir()) {
         walk(&package, &mut paths);
     }
-    for folder in ["", ".cargo", ".ci"] {
+    for folder in ["", ".cargo", ".ci", "docs"] {
         let place = root().join(folder);
         paths.extend(entries(&place).into_iter().filter(|path| path.is_file()));
     }
@@ -203,6 +204,7 @@ fn walk_finds_this_file_and_no_build_output() {
     let paths: Vec<&str> = sources.iter().map(|source| source.path.as_str()).collect();
     assert!(paths.contains(&"node/tests/it/tidy/mod.rs"), "{paths:?}");
     assert!(paths.contains(&"Cargo.toml"), "{paths:?}");
+    assert!(paths.contains(&"docs/performance.md"), "{paths:?}");
     assert!(!paths.iter().any(|path| path.contains("target/")), "{paths:?}");
 }
 

@@ -16,12 +16,14 @@ use crate::{fresh_range, known_bug, one, proof, refuse, seeds};
 #[command(
     name = "sim",
     after_help = "Examples:\n  cargo sim run --seeds 1000\n  cargo sim replay 42 --trace \
-                  trace.txt\n  cargo sim shrink 42 --output small.json\n  \
-                  cargo sim branch 42 --out branch.html\n  \
+                  trace.txt\n  \
+                  cargo sim shrink SEED --output small.json    (of a run that fails)\n  \
+                  cargo sim branch SEED --out branch.html      (of a run that fails)\n  \
                   cargo sim bugs --only R3,W1\n  cargo sim run --mode masterless\n  \
                   cargo sim compare --seeds 20\n  cargo sim liveness --seeds 300\n\n\
-                  Exit codes: 0 no violation, 1 violation found, \
-                  vacuous run or too slow, 2 usage."
+                  Exit codes: 0 nothing wrong; 1 a promise was broken, a run was vacuous or too \
+                  slow, or (bugs) a planted bug was missed; 2 usage, or a file cannot be read or \
+                  written."
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -111,7 +113,7 @@ pub(crate) struct Which {
     /// The profile under which the seed was run.
     #[arg(long, value_enum, default_value_t = Profile::Standard)]
     profile: Profile,
-    /// Switch a planted bug on.
+    /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     pub(crate) planted: Option<String>,
     /// Let a client write from the moment of healing on, as `sim liveness` does.

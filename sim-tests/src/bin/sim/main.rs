@@ -40,7 +40,10 @@ fn refuse(what: &str) -> ! {
 
 fn known_bug(code: &str) -> &'static str {
     bugs::find(code).unwrap_or_else(|| {
-        refuse(&format!("there is no planted bug {code}; `cargo sim bugs` lists them"))
+        refuse(&format!(
+            "there is no planted bug {code}; docs/bugs-primary-backup.md and \
+             docs/bugs-masterless.md list them"
+        ))
     })
 }
 

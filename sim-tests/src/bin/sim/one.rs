@@ -111,7 +111,7 @@ impl ShrinkAll {
 pub(crate) struct Report {
     #[command(flatten)]
     which: Which,
-    /// Where to.
+    /// Write the page to this file.
     #[arg(long, default_value = "report.html")]
     out: PathBuf,
     /// Write its last moments as a picture to this file.
@@ -137,8 +137,9 @@ impl Report {
 pub(crate) struct Branch {
     #[command(flatten)]
     which: Which,
-    /// Only from this moment: the number of an event of the trace (1234), a time as the trace
-    /// prints it (12.345678), or the first time that a rare path is taken (probe:NAME).
+    /// Only from this moment, in place of a page (--out): the number of a line of the trace, from
+    /// 0 (1234), a time as the trace prints it (12.345678), or the first time that a rare path is
+    /// taken (probe:NAME).
     #[arg(long, value_name = "EVENT")]
     reseed_from: Option<Moment>,
     /// Continuations of each moment.
@@ -150,10 +151,10 @@ pub(crate) struct Branch {
     /// Runs at the same time; default: one per processor.
     #[arg(long)]
     jobs: Option<usize>,
-    /// Write the run as a page, with its odds, to this file.
+    /// Write the run as a page, with its odds, to this file; not with --reseed-from.
     #[arg(long, conflicts_with = "reseed_from")]
     out: Option<PathBuf>,
-    /// Write the first continuation that fails to this replay file.
+    /// Write the first continuation that fails to this replay file; needs --reseed-from.
     #[arg(long, requires = "reseed_from")]
     write: Option<PathBuf>,
     /// How to print it.
@@ -353,7 +354,8 @@ fn branch_at(
 ) -> bool {
     let run = run_case(case, Keep { log: true, ..Keep::default() });
     let Some(at) = moment.locate(&run) else {
-        refuse(&format!("there is no {moment} in this run of {} events", run.event_count))
+        let lines = run.log.iter().filter(|entry| entry.kind().is_some()).count();
+        refuse(&format!("there is no {moment} in this run, whose trace has {lines} lines"))
     };
     let failure = run.violation.as_ref().map(Failure::of);
     let bar = continuations_bar();

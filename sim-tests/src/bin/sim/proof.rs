@@ -63,7 +63,7 @@ impl Witness {
 /// Writes a data directory as this version does, for a fixture that later ones must read.
 #[derive(Args)]
 pub(crate) struct Golden {
-    /// Where to.
+    /// Directory to write to.
     directory: PathBuf,
 }
 

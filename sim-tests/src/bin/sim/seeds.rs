@@ -44,11 +44,12 @@ impl Run {
     }
 }
 
-/// Tries fresh seeds of every mode and profile for hours, and makes small what fails.
+/// Tries fresh seeds of both modes, standard, storage and forgetful, and makes small what fails.
 ///
-/// Most time goes where most is found. Of each kind of failure the seed that failed the soonest
-/// is kept, shrunk when the time is over, and written into the folder with its story, its page
-/// and a test. The same command goes on where the last one stopped.
+/// It goes on for as long as it is told to, and most time goes where most is found. Of each kind
+/// of failure the seed that failed the soonest is kept, shrunk when the time is over, and written
+/// into the folder with its story, its page and a test. The same command goes on where the last
+/// one stopped.
 #[derive(Args)]
 pub(crate) struct Hunt {
     /// How long, as 30s, 10m or 2h; making failures small comes on top.
@@ -60,7 +61,7 @@ pub(crate) struct Hunt {
     /// Runs at the same time; default: one per processor.
     #[arg(long)]
     jobs: Option<usize>,
-    /// Switch a planted bug on.
+    /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     planted: Option<String>,
     /// How to print the tables.
@@ -96,7 +97,7 @@ pub(crate) struct Explore {
     /// Continuations from each rare path.
     #[arg(long, default_value_t = 20)]
     branches: u64,
-    /// Switch a planted bug on.
+    /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     planted: Option<String>,
     /// Runs at the same time; default: one per processor.
@@ -134,7 +135,8 @@ pub(crate) struct Compare {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
-    /// Only these scenarios, separated by commas.
+    /// Only these scenarios, separated by commas: calm, leader-dies, minority, bridge, slow-disk,
+    /// clock-skew, clock-skew-cut, rolling-restart, power-loss.
     #[arg(long, value_delimiter = ',', value_parser = scenario)]
     only: Vec<&'static compare::Scenario>,
     /// Runs at the same time; default: one per processor.
@@ -185,6 +187,7 @@ pub(crate) struct Liveness {
     #[arg(long, default_value_t = 20)]
     curves: u64,
     /// Switch a planted bug on in the runs whose healing is timed: are they slower?
+    /// docs/bugs-primary-backup.md and docs/bugs-masterless.md list the bugs.
     #[arg(long)]
     planted: Option<String>,
     /// Runs at the same time; default: one per processor.
@@ -231,7 +234,8 @@ pub(crate) struct Bugs {
     /// Those of this replication mode.
     #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
     mode: Mode,
-    /// Only these, separated by commas.
+    /// Only these, separated by commas: docs/bugs-primary-backup.md and docs/bugs-masterless.md
+    /// list them.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Give a bug up after so many seeds.
@@ -280,7 +284,8 @@ pub(crate) struct CrashPoints {
     /// The seed of the script.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Switch a planted bug on, and stop at what it does.
+    /// Switch a planted bug on, and stop at what it does: docs/bugs-primary-backup.md and
+    /// docs/bugs-masterless.md list them.
     #[arg(long)]
     planted: Option<String>,
     /// How to print what it came to.
@@ -314,7 +319,7 @@ pub(crate) struct ClusterCrashPoints {
     /// Most moments that are tried; more are thinned out evenly.
     #[arg(long, default_value_t = 1000)]
     moments: usize,
-    /// Switch a planted bug on.
+    /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     planted: Option<String>,
     /// Runs at the same time; default: one per processor.
