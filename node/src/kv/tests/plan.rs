@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::limits::{MULTI_GET_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::{Column, Key, Rng, Value};
-use crate::dynamo::{Chunk, Found, Placement, Range, Record, StoreRead};
+use crate::dynamo::{Chunk, Found, Placement, READ_RANGES_MAX, Range, Record, StoreRead};
 use crate::kv::{Cell, Plan, Query, QueryError, QueryReply, Step, Version};
 
 type Place = (Vec<u8>, Vec<u8>);
@@ -76,6 +76,7 @@ impl Replica {
         for round in 1..2_000 {
             self.round_count = round;
             self.asked_count = ranges.len();
+            assert!(ranges.len() <= READ_RANGES_MAX, "{} ranges in one read", ranges.len());
             let chunks = self.read(ranges);
             match plan.on_chunks(chunks)? {
                 Step::Ask(more) => {
@@ -279,6 +280,20 @@ fn page_of_evenly_spread_keys_takes_few_rounds() {
         assert_eq!(keys.len(), 5_000.min(limit as usize));
         assert!(replica.round_count <= 3, "{} rounds for {limit}", replica.round_count);
     }
+}
+
+/// The accident: a query over all partitions asked for all of them at once, and a cluster of more
+/// than 10,000 never answered it.
+#[test]
+fn partitions_beyond_what_one_read_may_ask_are_asked_in_the_next() {
+    let mut replica = Replica::new(12_000, None);
+    let entries: Vec<Entry> = (0..100_u32)
+        .map(|n| set(replica.place(&n.to_be_bytes(), &[]), stamp(5, 1), b"value"))
+        .collect();
+    replica.write(entries);
+    let query = Query::Keys { start: None, stop: None, prefix: Key::default(), limit: 1_000 };
+    let Ok(QueryReply::Keys { keys, next }) = replica.answer(&query) else { panic!("{query:?}") };
+    assert_eq!((keys.len(), next), (100, None));
 }
 
 #[test]

@@ -80,10 +80,11 @@
 //! # Critical records
 //! A vote that one rotten sector can take back is a vote that may be given twice. Hard state is
 //! appended by [`Writer::append_critical`]: two copies, in different blocks of 4 KiB, for a disk
-//! loses as much at once, and a third one for the mark that tells of them. If one copy is
-//! bad and nothing tells why, it is restored from the other, torn or rotten. Every segment begins
-//! with the newest hard state as its *preamble*, so older segments can go. A start that finds the
-//! newest in one copy only has it said again ([`Recovery::is_newest_critical_whole`]).
+//! loses as much at once, and a third one for the mark that tells of them. (In a segment of less
+//! than 64 KiB, which only tests have, in different sectors.) If one copy is bad and nothing tells
+//! why, it is restored from the other, torn or rotten. Every segment begins with the newest hard
+//! state as its *preamble*, so older segments can go. A start that finds the newest in one copy
+//! only has it said again ([`Recovery::is_newest_critical_whole`]).
 //!
 //! A sector that cannot be read takes all of its records with it, and nobody knows what they were.
 //! So each record tells how many right before it are written once: where the next one says so of
