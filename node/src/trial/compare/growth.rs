@@ -16,20 +16,16 @@ use serde::Serialize;
 
 use super::page::{latencies, one, whole};
 use super::subject::Subject;
-use super::{Figures, SETTLE, measure, medians};
-use crate::env::Env;
+use super::{Figures, REST_MAX, come_to_rest, measure, medians};
 use crate::env::real::RealEnv;
 use crate::trial::chart::Chart;
 use crate::trial::load::{Load, float};
 use crate::trial::page::{self, escaped};
-use crate::trial::usage::{Usage, bytes_in, memory_bytes};
+use crate::trial::usage::{bytes_in, memory_bytes};
 use crate::wire::Level;
 
-/// Processor time that a cluster at rest may use in [`SETTLE`], in milliseconds.
-const CALM_MS: f64 = 100.0;
-
-/// How often it is asked whether a cluster is at rest, at most.
-const CALM_TRIES: u32 = 120;
+/// How long a cluster may take to merge what it was filled with.
+const FILL_REST_MAX: Duration = Duration::from_mins(2);
 
 /// What is measured, and how.
 #[derive(Debug, Clone)]
@@ -117,10 +113,15 @@ pub async fn grow(options: &GrowthOptions, mut on_step: impl FnMut(&str)) -> io:
             }
             clusters.push(cluster);
         }
+        let processes: Vec<u32> =
+            clusters.iter().flat_map(|cluster| cluster.subject.process_ids()).collect();
         for round in 0..options.rounds {
             for cluster in &mut clusters {
                 let step = format!("round {}: {}", round + 1, cluster.subject.name());
                 on_step(&step);
+                if !come_to_rest(&env, &processes, REST_MAX).await {
+                    notes.push(format!("others were still at work: {step}"));
+                }
                 cluster.measure(&env, options, round).await?;
             }
         }
@@ -150,15 +151,7 @@ impl Sized {
     /// Waits until compactions are done; false if they are not for long.
     async fn come_to_rest(&self, env: &RealEnv, on_step: &mut impl FnMut(&str)) -> bool {
         on_step(&format!("waiting for compactions of {}", self.subject.name()));
-        let processes = self.subject.process_ids();
-        for _ in 0..CALM_TRIES {
-            let before = Usage::of(&processes);
-            env.sleep(SETTLE).await;
-            if Usage::of(&processes).since(before).cpu_ms < CALM_MS {
-                return true;
-            }
-        }
-        false
+        come_to_rest(env, &self.subject.process_ids(), FILL_REST_MAX).await
     }
 
     async fn measure(

@@ -2,7 +2,9 @@
 //!
 //! Everything runs on one machine, so absolute figures are of that machine, and of what else it did
 //! meanwhile. Therefore the stores take turns: round by round each of them gets each load for some
-//! seconds, and medians over the rounds are compared. While one is measured the others are idle.
+//! seconds, and medians over the rounds are compared. While one is measured the others are idle:
+//! a load begins when all have done what the loads before it left them to do, such as merging
+//! tables, or has a note.
 //!
 //! # What is measured
 //! Writes and reads with one request in flight on each connection; writes with 16; writes of a
@@ -47,6 +49,16 @@ const FAULT_DOWN: Duration = Duration::from_secs(3);
 
 /// Time after a start, or a fault, until all is calm again.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// A process is at rest if it uses less of a processor than this: heartbeats, and whatever else is
+/// done without a load.
+const REST_SHARE: f64 = 0.03;
+
+/// For how long it is looked at.
+const REST_LOOK: Duration = Duration::from_millis(500);
+
+/// How long a load waits for the stores to come to rest.
+const REST_MAX: Duration = Duration::from_secs(20);
 
 /// What is compared, and how.
 #[derive(Debug, Clone)]
@@ -168,11 +180,17 @@ pub async fn run(options: &Options, mut on_step: impl FnMut(&str)) -> io::Result
             contestant.subject.fill(&env, options.fill, options.load.value_bytes).await?;
         }
     }
+    let processes: Vec<u32> =
+        contestants.iter().flat_map(|contestant| contestant.subject.process_ids()).collect();
     for round in 0..options.rounds {
         for (number, name) in LOADS.iter().enumerate() {
             for contestant in &mut contestants {
                 let subject = &contestant.subject;
-                on_step(&format!("round {}: {name}, {}", round + 1, subject.name()));
+                let step = format!("round {}: {name}, {}", round + 1, subject.name());
+                on_step(&step);
+                if !come_to_rest(&env, &processes, REST_MAX).await {
+                    notes.push(format!("others were still at work: {step}"));
+                }
                 let figures = measure(&env, subject, &load_of(options, number, round)).await?;
                 if let Some(rounds) = contestant.rounds.get_mut(number) {
                     rounds.push(figures);
@@ -206,6 +224,22 @@ fn load_of(options: &Options, number: usize, round: u32) -> Load {
         1 => Load { read_share: 1.0, ..load },
         2 => Load { in_flight: DEEP, ..load },
         _ => Load { connections: 1, ..load },
+    }
+}
+
+/// Waits until processes are at rest, all together; false if they are not for so long.
+async fn come_to_rest(env: &RealEnv, processes: &[u32], at_most: Duration) -> bool {
+    let share = REST_SHARE * super::load::float(processes.len() as u64);
+    let since = env.now();
+    loop {
+        let before = Usage::of(processes);
+        env.sleep(REST_LOOK).await;
+        if Usage::of(processes).since(before).cpu_ms < share * REST_LOOK.as_secs_f64() * 1e3 {
+            return true;
+        }
+        if env.now().since(since) > at_most {
+            return false;
+        }
     }
 }
 
