@@ -197,7 +197,9 @@ impl Watch {
     /// Judges why a node did not start, in the same way.
     pub fn judge_failed_start(&self, node: NodeId, error: &StartError) -> String {
         match error {
-            StartError::Foreign(error) | StartError::Storage(error) => {
+            StartError::Foreign(error)
+            | StartError::NamePlate(error)
+            | StartError::Storage(error) => {
                 self.judge_failure(node, error);
             }
             StartError::Damaged { what } => {

@@ -172,7 +172,8 @@ pub const NAME_PLATE: Target = Target {
     what: "NODE: whose data directory it is",
     run: snapshot::name_plate,
     seeds: snapshot::name_plate_seeds,
-    bytes_max: (32 << 10, 8),
+    // Two copies of 4 KiB, written, read and written again, once with one of them damaged.
+    bytes_max: (64 << 10, 8),
 };
 
 /// MANIFEST, blind.

@@ -186,11 +186,15 @@ pub(super) fn backup_seeds() -> Vec<Vec<u8>> {
     vec![blindly(|| encoded(&Cells::new(), &extra())), blindly(|| encoded(&cells(), &extra()))]
 }
 
+/// Bytes of one of the two copies in a name plate.
+const PLATE_COPY: usize = 4096;
+
 /// ```text
-/// blind u8 (bit 0) │ the file
+/// blind u8 (bit 0; all of it: what a lost copy is filled with) │ the file
 /// ```
 pub(super) fn name_plate(input: &[u8]) {
     let Some((&blind, bytes)) = input.split_first() else { return };
+    let is_blind = blind & 1 == 1;
     let read = || {
         let Ok(again) = reread_name_plate(&BytesFile::of(bytes)) else {
             assert!(!is_plate(bytes), "a whole name plate is not read");
@@ -198,16 +202,28 @@ pub(super) fn name_plate(input: &[u8]) {
         };
         let twice = reread_name_plate(&BytesFile::of(&again));
         assert_eq!(twice.as_ref(), Ok(&again), "what is read survives writing it");
-        let head = bytes.get(..12).unwrap_or_default();
-        let body = bytes.get(12..12 + again.len().saturating_sub(12)).unwrap_or_default();
-        let crc = mangrove::base::checksum::crc32(body);
-        let stored = head.get(8..).and_then(|crc| crc.try_into().ok()).map(u32::from_le_bytes);
-        // Numbers may be written longer than they need to be, and then the lengths differ.
-        if head.get(..4) == again.get(..4) {
-            assert_eq!(stored, Some(crc), "nothing is believed without its checksum");
+        let is_sealed = bytes.chunks(PLATE_COPY).take(2).any(has_its_checksum);
+        assert!(is_sealed, "nothing is believed without its checksum");
+        // What has no checksum cannot be told from what is damaged.
+        for lost in [0, PLATE_COPY].into_iter().filter(|_| !is_blind) {
+            let mut half = again.clone();
+            half.iter_mut().skip(lost).take(PLATE_COPY).for_each(|byte| *byte = blind);
+            let mended = reread_name_plate(&BytesFile::of(&half));
+            assert_eq!(mended.as_ref(), Ok(&again), "either copy says it all");
         }
     };
-    if blind & 1 == 1 { blindly(read) } else { read() }
+    if is_blind { blindly(read) } else { read() }
+}
+
+/// Tells whether bytes begin with a frame that has the checksum of its body.
+fn has_its_checksum(copy: &[u8]) -> bool {
+    let number = |at: usize| {
+        let bytes = copy.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u32::from_le_bytes)
+    };
+    let len = number(0).and_then(|len| usize::try_from(len).ok());
+    let body = len.and_then(|len| copy.get(12..12_usize.checked_add(len)?));
+    body.is_some_and(|body| number(8) == Some(mangrove::base::checksum::crc32(body)))
 }
 
 /// Tells whether a file is a name plate and nothing else.
@@ -233,6 +249,10 @@ pub(super) fn name_plate_seeds() -> Vec<Vec<u8>> {
         };
         seeds.push([vec![0], frame()].concat());
         seeds.push([vec![1], blindly(frame)].concat());
+        // As it is written today: twice.
+        let mut copy = frame();
+        copy.resize(PLATE_COPY, 0);
+        seeds.push([vec![2], copy.repeat(2)].concat());
     }
     seeds
 }

@@ -25,7 +25,8 @@ use crate::replica::{STATE_DIR, mode_of, partition_of_place, without_prefix};
 const ADVICE: &str = "\
 If the node is one of a cluster whose other nodes run, start it: it finds the damage by itself, when
 it reads there or when its scrubber comes by (soon with --scrub-rate 1GiB), leaves its state aside
-and gets that of the others. Remove nothing by hand.
+and gets that of the others. Remove nothing by hand. Only if both copies in the file NODE are
+damaged it does not start, and says what to do.
 If the node is alone, or the last one left: restore a backup (`mangrove snapshot restore`), or bring
 out what can be read with `mangrove store salvage`.";
 

@@ -61,6 +61,15 @@ pub enum StartError {
          --mode"
     )]
     Foreign(StorageError),
+    /// Both copies of the name plate are damaged, or they differ.
+    #[error(
+        "cannot tell whose data directory this is: {0}; nothing was changed. Put back the file \
+         NODE from any copy of this directory, however old. Without one: if the node has others, \
+         and all of them run, move the directory away and start on an empty one, which they fill; \
+         else restore a backup (`mangrove snapshot restore`), or bring out what can be read \
+         (`mangrove store salvage`)"
+    )]
+    NamePlate(StorageError),
     /// The files cannot be read.
     #[error("cannot read the data directory: {0}")]
     Storage(#[from] StorageError),
@@ -186,7 +195,8 @@ pub(super) fn explain_claim(error: StorageError) -> StartError {
     match &error {
         StorageError::Format { .. } => StartError::Foreign(error),
         StorageError::Disk(disk) if disk.kind == DiskErrorKind::Locked => StartError::InUse(error),
-        StorageError::Disk(_) | StorageError::Corrupt { .. } => StartError::Storage(error),
+        StorageError::Corrupt { .. } => StartError::NamePlate(error),
+        StorageError::Disk(_) => StartError::Storage(error),
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! | | reads | writes |
 //! |---|---|---|
-//! | [`verify_store`] | every byte of the tables | nothing |
+//! | [`verify_store`] | every byte of the tables, and the name plate | nothing |
 //! | [`salvage()`] | what is whole of tables and log | a scratch directory |
 //! | [`restore()`] | a saved snapshot | the data directory of a node that has never run |
 //!
@@ -22,14 +22,15 @@ mod tests;
 pub use restore::{RestoreError, restore};
 pub use salvage::{LogReport, SalvageReport, salvage};
 
+use super::identity;
 use super::start::STATE_DIR;
 use crate::env::Disk;
 use crate::storage::StorageError;
 pub use crate::storage::snapshot::{Summary as SnapshotSummary, verify as verify_snapshot};
 pub use crate::storage::tree::{Lost, PlaceRange, StoreReport, TableReport, Wound};
 
-/// Reads and verifies every byte of the tables of a node that does not run; `on_table` is told of
-/// each table when it has been read. Changes nothing.
+/// Reads and verifies every byte of the tables of a node that does not run, and its name plate, if
+/// it has one; `on_table` is told of each table when it has been read. Changes nothing.
 ///
 /// # Errors
 /// There are no tables, or another version of the program wrote them. Damage is no error.
@@ -37,5 +38,15 @@ pub async fn verify_store<D: Disk>(
     disk: &D,
     on_table: impl FnMut(&TableReport),
 ) -> Result<StoreReport, StorageError> {
-    crate::storage::tree::examine(disk, STATE_DIR, on_table).await
+    let mut report = crate::storage::tree::examine(disk, STATE_DIR, on_table).await?;
+    if let Some((error, is_mended)) = identity::damage(disk).await {
+        let mut wound = Wound::of(&error, identity::PATH);
+        wound.what.push_str(if is_mended {
+            "; the next start mends it from the other copy"
+        } else {
+            "; the node does not start, and says what to do"
+        });
+        report.wounds.push(wound);
+    }
+    Ok(report)
 }

@@ -276,8 +276,33 @@ fn salvage_of_a_masterless_node_has_tables_and_log_also_without_its_name_plate()
     assert_eq!((cells.len(), newer), (50, 20));
     let (key, column) = place(0);
     assert!(cells.contains_key(&keycode::encode_cell(key.as_bytes(), column.as_bytes())));
-    disk.damage("NODE", |bytes| bytes[13] ^= 1);
-    assert_eq!(salvaged(&disk).0, cells);
+    for copy in [0, 4096] {
+        disk.damage("NODE", |bytes| bytes[copy + 13] ^= 1);
+        assert_eq!(salvaged(&disk).0, cells, "damaged in copy {copy} and those before");
+    }
+    assert_eq!(run(identity::owner(&disk)), None);
+}
+
+#[test]
+fn damaged_name_plate_is_found_by_verifying_and_left_as_it_is() {
+    let disk = masterless();
+    let wounds = || {
+        let report = run(verify_store(&disk, |_| {})).unwrap();
+        assert_eq!(report.is_whole(), report.wounds.is_empty());
+        report.wounds
+    };
+    assert_eq!(wounds(), []);
+    for (copy, is_mended) in [(4096, true), (0, false)] {
+        disk.damage("NODE", |bytes| bytes[copy + 13] ^= 1);
+        let before = disk.contents("NODE");
+        let [wound]: [Wound; 1] = wounds().try_into().unwrap();
+        let offset = u64::try_from(copy).unwrap();
+        assert_eq!((wound.path.as_str(), wound.offset), ("NODE", offset));
+        assert_eq!(wound.what.contains("the next start mends it"), is_mended, "{}", wound.what);
+        assert_eq!(disk.contents("NODE"), before);
+    }
+    disk.lose("NODE");
+    assert_eq!(wounds(), []);
 }
 
 #[test]

@@ -76,7 +76,8 @@ pub struct Wound {
 }
 
 impl Wound {
-    fn of(error: &StorageError, path: &str) -> Self {
+    /// Says what an error that concerns no cells means for the file at `path`.
+    pub(crate) fn of(error: &StorageError, path: &str) -> Self {
         let (path, offset, what) = match error {
             StorageError::Corrupt { path, offset, what } => (path.clone(), *offset, what.clone()),
             StorageError::Disk(_) | StorageError::Format { .. } => {
