@@ -12,6 +12,7 @@ use sim_tests::run::{Scene, direct};
 use sim_tests::world::Record;
 
 use crate::scenarios::{MS, hits, holds, observable, shrink_tables};
+use crate::storage_scenarios::outlives_the_rot_of_its_name_plate;
 
 /// Only sets, gets and deletes; a scenario adds what it is about.
 const PLAIN: RequestMix = RequestMix {
@@ -272,6 +273,11 @@ fn tables_that_a_start_finds_damaged_are_got_back_from_the_others() {
         condemned += hits(&report, "replica.state_is_condemned_at_start");
     }
     assert!(condemned > 0, "no start has met a damaged table");
+}
+
+#[test]
+fn name_plate_that_rots_in_one_copy_is_mended_at_the_start() {
+    outlives_the_rot_of_its_name_plate(&busy(34, Mechanism::All));
 }
 
 /// Tables that do not keep up hold writes back; who has waited too long is told that its write was

@@ -10,6 +10,9 @@ use sim_tests::world::FileState;
 
 use crate::scenarios::{MS, busy, follower_of, hits, holds, observable, shrink_tables};
 
+/// Where the two copies begin in the name plate of a data directory.
+const PLATE_COPIES: [u64; 2] = [0, 4096];
+
 /// Pause between two looks at a disk: a sync takes longer.
 const LOOK: Duration = Duration::from_micros(100);
 
@@ -287,6 +290,45 @@ fn rot_in_one_copy_of_the_manifest_is_mended_from_the_other() {
         assert!(hits("tree.manifest_copy_is_damaged") > 0, "{decay:?}: nobody noticed");
         assert_eq!(hits("tree.state_is_lost"), 0, "{decay:?}: the other copy was whole");
     }
+}
+
+/// Lets one copy of a node's name plate rot while the node is down, then the other one.
+pub(crate) fn outlives_the_rot_of_its_name_plate(options: &Options) {
+    for decay in [Decay::Bit, Decay::Sector] {
+        let report = holds(options, async move |scene| {
+            let node = 2;
+            scene.pass(1500 * MS).await;
+            for copy in PLATE_COPIES {
+                crash(scene, node, 200 * MS).await;
+                let (host, plate) = (scene.cluster.server(node), file_of(scene, node, "NODE"));
+                // No checker is told: the run is held to all that it owes with whole disks.
+                match decay {
+                    Decay::Bit => scene.world.rot_at(host, &plate, copy + 13),
+                    Decay::Sector => scene.world.lose_sector_at(host, &plate, copy + 13),
+                }
+                scene.pass(2000 * MS).await;
+                assert!(scene.world.is_running(host), "{decay:?}: node {node} does not run");
+                let mended = file_of(scene, node, "NODE");
+                assert!(mended.id != plate.id && mended.is_name_durable, "{decay:?}: {mended:?}");
+                let [first, second] =
+                    PLATE_COPIES.map(|copy| scene.world.peek(host, &mended, copy, 4096));
+                assert!(first == second && first.len() == 4096, "{decay:?}: one copy is missing");
+            }
+            let before = scene.acknowledged();
+            scene.pass(1000 * MS).await;
+            assert!(scene.acknowledged() > before, "{decay:?}: nothing is answered");
+        });
+        assert_eq!(hits(&report, "replica.name_plate_copy_is_damaged"), 2, "{decay:?}");
+        assert!(observable(&report, decay.code()) >= 2, "{decay:?}: {:?}", report.faults);
+        assert_eq!(report.stop_count, 0, "{decay:?}: a node stopped by itself");
+    }
+}
+
+/// The accident: one flipped bit in the file that says whose directory it is kept a node with a
+/// sound log and sound tables away for ever.
+#[test]
+fn name_plate_that_rots_in_one_copy_is_mended_at_the_start() {
+    outlives_the_rot_of_its_name_plate(&busy(180));
 }
 
 #[test]
