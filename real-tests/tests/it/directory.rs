@@ -1,6 +1,6 @@
 //! A data directory belongs to one node, and to the cluster it was made for.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::time::Duration;
 
 use real_tests::{NodeProcess, RealCluster, block_on, free_address};
@@ -55,5 +55,37 @@ fn directory_of_another_node_or_cluster_is_refused() {
         }
         cluster.start_node(1);
         assert!(cluster.client().get("k").await.unwrap().is_some(), "nothing was touched");
+    });
+}
+
+#[test]
+fn directory_with_one_damaged_name_plate_is_used_and_with_two_says_what_to_do() {
+    block_on(async {
+        let mut cluster = RealCluster::start(1).await;
+        cluster.client().set("k", "v").await.unwrap();
+        let plate = cluster.data(1).join("NODE");
+        let whole = fs::read(&plate).unwrap();
+        let flip = |bytes: &mut Vec<u8>, copy: usize| bytes[copy + 13] ^= 1;
+        for copy in [0, 4096] {
+            cluster.kill(1);
+            let mut bytes = whole.clone();
+            flip(&mut bytes, copy);
+            fs::write(&plate, bytes).unwrap();
+            cluster.start_node(1);
+            assert!(cluster.client().get("k").await.unwrap().is_some());
+            assert_eq!(fs::read(&plate).unwrap(), whole, "copy {copy} is not mended");
+        }
+        cluster.kill(1);
+        let mut bytes = whole.clone();
+        flip(&mut bytes, 0);
+        flip(&mut bytes, 4096);
+        fs::write(&plate, &bytes).unwrap();
+        let said = refusal_of(&cluster, 1, "1", &cluster.id().to_string()).await;
+        assert!(said.contains("NODE is damaged") && said.contains("store salvage"), "{said}");
+        assert_eq!(fs::read(&plate).unwrap(), bytes, "it was changed");
+        // What it says helps.
+        fs::write(&plate, whole).unwrap();
+        cluster.start_node(1);
+        assert!(cluster.client().get("k").await.unwrap().is_some());
     });
 }
