@@ -72,6 +72,25 @@ impl<D: Disk> Tree<D> {
         self.frozen.len() < self.options.frozen_max.max(1)
     }
 
+    /// Tells whether another memtable may be frozen and become a table: not too many wait to be
+    /// flushed, and level 0 has room. Whoever asks this before each freezing keeps level 0 within
+    /// [`TreeOptions::level0_bound`].
+    pub fn may_flush(&self) -> bool {
+        self.may_freeze() && self.version.flushed_count() < self.options.level0_tables_max
+    }
+
+    /// Returns how many tables level 0 has once all that is frozen is flushed.
+    pub fn level0_count(&self) -> usize {
+        self.version.flushed_count() + self.frozen.len()
+    }
+
+    /// Asserts that level 0 is within its bound, right after a memtable was frozen because it
+    /// [might be flushed](Self::may_flush).
+    pub fn check_level0(&self) {
+        let (count, count_max) = (self.level0_count(), self.options.level0_bound());
+        assert!(count <= count_max, "level 0 grows to {count} tables, its bound is {count_max}");
+    }
+
     /// Returns the last position that is frozen, or on disk: what comes after it is in the memtable
     /// that takes the writes.
     pub fn frozen_through(&self) -> SnapshotPoint {

@@ -55,6 +55,10 @@
 //!    version that reads it is gone.
 //! 5. After a failed sync nothing is written any more, and the sync is not tried again.
 //! 6. The same calls make the same files.
+//! 7. Level 0 has at most [`TreeOptions::level0_bound`] tables, if whoever freezes memtables asks
+//!    [`Tree::may_flush`] before: so the tables that are open, with their indexes and filters in
+//!    memory, and those that a read asks, are bounded however slow compactions are. A store that
+//!    was left with more gets no further ones until they are fewer.
 //!
 //! # Versions
 //! An entry of a place counts by its version, and so does a row's tombstone against the cells of
@@ -148,6 +152,15 @@ impl Default for TreeOptions {
             cache_bytes: 64 << 20,
             table: TableOptions::default(),
         }
+    }
+}
+
+impl TreeOptions {
+    /// Returns how many tables level 0 has at most where memtables are frozen only when they
+    /// [may be flushed](Tree::may_flush): when it is one short of being full, those that wait for
+    /// the disk still come.
+    pub fn level0_bound(&self) -> usize {
+        self.level0_tables_max.saturating_sub(1) + self.frozen_max.max(1)
     }
 }
 
