@@ -472,6 +472,7 @@ impl Observer for NodeWatch {
             | Input::Propose { .. }
             | Input::Read { .. }
             | Input::Applied { .. }
+            | Input::Behind { .. }
             | Input::SnapshotData { .. }
             | Input::SnapshotStored { .. }
             | Input::SnapshotInstalled { .. }

@@ -177,6 +177,8 @@ pub struct Raft {
     pub(super) applied: Index,
     /// Next entry to hand to the state machine.
     pub(super) apply_next: Index,
+    /// As a follower it acknowledges nothing after this, however much it has.
+    pub(super) acknowledge_max: Option<Index>,
     pub(super) role: RoleState,
     pub(super) leader: Option<NodeId>,
     /// The latest leader heard of, with its term: there must never be two of one term.
@@ -238,6 +240,7 @@ impl Raft {
             commit: snapshot.index,
             applied: snapshot.index,
             apply_next: snapshot.index + 1,
+            acknowledge_max: None,
             role: RoleState::Follower(Follower::new(snapshot.index, now)),
             leader: None,
             leader_seen: None,
@@ -540,6 +543,7 @@ impl Core for Raft {
             Input::Read { token } => self.on_read(token),
             Input::Persisted { through } => self.on_persisted(through),
             Input::Applied { through } => self.on_applied(through),
+            Input::Behind { acknowledge_max } => self.acknowledge_max = acknowledge_max,
             Input::SnapshotTaken { meta } => self.on_snapshot_taken(meta),
             Input::SnapshotData { to, meta, offset, data, done } => {
                 self.on_snapshot_data(to, meta, offset, data, done);

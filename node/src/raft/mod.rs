@@ -82,7 +82,8 @@
 //! - *Leadership transfer.* An orderly stop costs one election time-out, as a crash does.
 //! - *Forwarding of proposals.* A follower answers who leads; the client's library goes there.
 //!   Forwarding makes duplicates and hides where time is spent.
-//! - *Keeping the log for a slow follower.* See `snapshot.rs`.
+//! - *Keeping the log for a slow follower.* See `snapshot.rs`. How such a follower has its leader
+//!   send less: see `replication.rs`.
 //!
 //! # Layout
 //! `core` (state, dispatch, proposals, what a `Ready` holds), `election`, `replication`, `read`,

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::log::Log;
-use super::message::SnapshotMeta;
+use super::message::{Entry, SnapshotMeta};
 use super::snapshot::Transfer;
 use crate::base::{Index, Instant, Term};
 use crate::{planted, probe};
@@ -112,7 +112,10 @@ impl Progress {
             self.in_flight_bytes -= bytes;
         }
         match self.state {
-            ProgressState::Probe => self.state = ProgressState::Replicate,
+            ProgressState::Probe => {
+                self.state = ProgressState::Replicate;
+                self.count_unacknowledged(log);
+            }
             ProgressState::Snapshot if self.match_index >= log.base().index => {
                 self.state = ProgressState::Replicate;
                 self.transfer = None;
@@ -120,6 +123,19 @@ impl Progress {
             }
             ProgressState::Replicate | ProgressState::Snapshot => {}
         }
+    }
+
+    /// Counts what the follower has and has not acknowledged yet as in flight. One that is
+    /// [behind](super::Input::Behind) would else get another window from each new leader.
+    fn count_unacknowledged(&mut self, log: &Log) {
+        let last = self.next_index - 1;
+        if last <= self.match_index {
+            return;
+        }
+        assert!(self.in_flight.is_empty(), "{} appends in flight in a probe", self.in_flight.len());
+        let held = log.entries_from(self.match_index + 1).take_while(|entry| entry.index <= last);
+        self.in_flight_bytes = held.map(Entry::weight).sum();
+        self.in_flight.push_back((last, self.in_flight_bytes));
     }
 
     /// Notes that the follower's log differs at `prev`, and that nothing after `hint` (an index

@@ -58,6 +58,12 @@ pub enum Input {
         /// The last of them.
         through: Index,
     },
+    /// The state machine is too far behind: acknowledge nothing after this entry, so that the leader
+    /// stops sending. `None`: it is not, any more.
+    Behind {
+        /// The last entry to be acknowledged.
+        acknowledge_max: Option<Index>,
+    },
     /// A snapshot of the own state is durable: the log may be cut up to it.
     SnapshotTaken {
         /// Which state.

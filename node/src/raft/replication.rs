@@ -9,6 +9,13 @@
 //! made when a ready value is taken: any number of appends and fsyncs between two calls is
 //! answered by one message. It is sent again with each heartbeat, so a lost one costs nothing.
 //!
+//! A follower whose state machine cannot keep up ([`Input::Behind`](super::Input::Behind))
+//! acknowledges nothing beyond what it has room for. It still takes what it is sent, answers
+//! heartbeats and read rounds, votes, and learns the commit index; but the window that its leader
+//! has for it fills, and no more is sent. A leader that has a majority without it goes on; one that
+//! has not waits. What the follower has yet to apply is committed, so that for its part it waits
+//! for nobody.
+//!
 //! Only an entry of the leader's own term is committed by counting; everything before it then is
 //! committed too. [Raft §5.4.2, Figure 8]
 
@@ -151,7 +158,7 @@ impl Raft {
         if !self.durable.hard_state_is_durable() {
             return;
         }
-        let (durable, now) = (self.durable.index(), self.now);
+        let (durable, now) = (self.acknowledgeable(), self.now);
         let RoleState::Follower(follower) = &mut self.role else { return };
         let verified = follower.verified;
         let index = if planted!("R3") { verified } else { verified.min(durable) };
@@ -164,6 +171,18 @@ impl Raft {
         let outcome = AppendOutcome::Matched { index };
         let reply = Message::AppendReply { term, round: follower.round, outcome };
         self.out.send.push((to, reply));
+    }
+
+    /// Returns up to where a follower may say that it has the log.
+    pub(super) fn acknowledgeable(&self) -> Index {
+        let durable = self.durable.index();
+        match self.acknowledge_max {
+            Some(last) if last < durable => {
+                probe!("raft.follower_is_behind");
+                last
+            }
+            Some(_) | None => durable,
+        }
     }
 
     /// Takes a follower's answer. [Raft Figure 2, "Rules for Servers: Leaders"]

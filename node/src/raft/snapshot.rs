@@ -196,7 +196,8 @@ impl Raft {
         if self.has_all_of(meta) && !planted!("R26") {
             probe!("raft.snapshot_not_needed");
             self.incoming = None;
-            if self.durable.index() >= meta.index {
+            // That it has all of it is an acknowledgement. Without one the leader asks again.
+            if self.acknowledgeable() >= meta.index {
                 self.reply_snapshot(from, meta, SnapshotOutcome::Installed);
             }
             return;

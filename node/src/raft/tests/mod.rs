@@ -1,5 +1,6 @@
 //! Directed tests: one core fed by hand, or a few nodes in a staged situation.
 
+mod behind;
 mod beyond;
 mod figure_2;
 mod snapshot;

@@ -1,0 +1,57 @@
+//! Followers whose state machine does not keep up.
+
+use super::*;
+
+fn carries_entries((_, message): &(NodeId, Message)) -> bool {
+    matches!(message, Message::Append { entries, .. } if !entries.is_empty())
+}
+
+#[test]
+fn follower_that_is_behind_acknowledges_no_more_and_takes_part_in_all_else() {
+    let mut lone = Lone::new(&[], 1);
+    lone.receive(N2, append(1, (0, 0), &[1, 1], 0));
+    lone.give(Input::Behind { acknowledge_max: Some(2) });
+    assert_eq!(lone.receive(N2, append(1, (2, 1), &[1, 1], 4)), []);
+    assert_eq!((lone.raft.durable_index(), lone.raft.commit_index()), (4, 4));
+    let heartbeat = || append(1, (4, 1), &[], 4);
+    assert_eq!(lone.receive(N2, heartbeat()), [(N2, matched(1, 2))], "it lives");
+    let vote = lone.receive(N3, Message::PreVote { term: 2, last_index: 9, last_term: 1 });
+    assert_eq!(vote.len(), 1, "it votes");
+    let sent = lone.give(Input::Behind { acknowledge_max: None }).send;
+    assert_eq!(sent, [(N2, matched(1, 4))]);
+    assert_eq!(lone.receive(N2, heartbeat()), [(N2, matched(1, 4))]);
+}
+
+/// A leader whose log begins later offers a snapshot of what such a follower has. That it has it is
+/// an acknowledgement like any other.
+#[test]
+fn follower_that_is_behind_does_not_say_that_it_needs_no_snapshot() {
+    let mut lone = Lone::new(&[1, 1, 1, 1], 1);
+    lone.receive(N2, append(1, (4, 1), &[], 4));
+    lone.give(Input::Behind { acknowledge_max: Some(2) });
+    let meta = SnapshotMeta { index: 3, term: 1 };
+    let offered = || {
+        let data = Payload::default();
+        Message::SnapshotChunk { term: 1, meta, offset: 0, data, done: true }
+    };
+    let ready = lone.give(Input::Peer { from: N2, message: offered() });
+    assert_eq!((ready.send, ready.snapshot_writes), (vec![], vec![]), "it has no use for it");
+    lone.give(Input::Behind { acknowledge_max: None });
+    let outcome = SnapshotOutcome::Installed;
+    let reply = Message::SnapshotReply { term: 1, meta, outcome };
+    assert_eq!(lone.receive(N2, offered()), [(N2, reply)]);
+}
+
+/// A follower that is behind has a window of entries that it has not acknowledged. Each new leader
+/// would else send it another one.
+#[test]
+fn new_leader_counts_what_a_follower_does_not_acknowledge_as_in_flight() {
+    let mut lone = Lone::leader(&[1, 1, 1], 2);
+    lone.raft.config.inflight_bytes_max = 1;
+    let sent = lone.receive(N2, matched(2, 1));
+    assert!(!sent.iter().any(carries_entries), "{sent:?}");
+    let sent = lone.receive(N2, matched(2, 2));
+    assert!(!sent.iter().any(carries_entries), "{sent:?}");
+    let sent = lone.receive(N2, matched(2, 3));
+    assert!(sent.iter().any(carries_entries), "{sent:?}");
+}
