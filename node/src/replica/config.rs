@@ -45,6 +45,10 @@ pub struct NodeConfig {
     /// Entries kept in memory after a flush, so that followers a little behind need no
     /// snapshot.
     pub log_entries_kept: u64,
+    /// Bytes of committed entries that wait for the tables at which a follower acknowledges no
+    /// more, so that its leader sends no more. Too small: a follower whose disk is slow for a
+    /// while needs a snapshot. Too large: memory, and a long wait if that follower is elected.
+    pub behind_bytes_max: usize,
     /// Most entries of one append message. Too small: one round trip for every few writes.
     pub append_entries_max: usize,
     /// Bytes of one piece of a snapshot that a follower is sent.
@@ -127,6 +131,7 @@ impl NodeConfig {
             tree: TreeOptions::default(),
             scrub_bytes_per_second: 4 << 20,
             log_entries_kept: 10_000,
+            behind_bytes_max: 64 << 20,
             append_entries_max: 4096,
             snapshot_chunk_bytes: 256 << 10,
             sessions_max: 10_000,

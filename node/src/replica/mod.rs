@@ -43,6 +43,9 @@ mod stalls;
 mod start;
 mod state;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::dynamo::placement::{PARTITION_COUNT_MAX, partition_of_place, without_prefix};
 pub use crate::storage::snapshot::DIRECTORY as TRANSFER_DIR;
 pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};

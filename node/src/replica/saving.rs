@@ -32,7 +32,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let tree = self.machine.engine();
         let at_least = tree.applied();
         let is_frozen = tree.frozen_through() >= at_least;
-        let may_freeze = tree.may_freeze() && self.flush.installing.is_none();
+        let may_freeze = tree.may_flush() && self.flush.installing.is_none();
         if self.is_saving_enough() || !(is_frozen || may_freeze) {
             crate::probe!("replica.save_is_refused");
             return self.fail(&request, RequestError::Overloaded);

@@ -35,6 +35,9 @@ use crate::wire::{
 const NANOS_PER_MS: u64 = 1_000_000;
 /// What an entry costs in the log besides its command, for the trigger of a flush.
 const ENTRY_OVERHEAD_BYTES: u64 = 48;
+/// Most that is applied in one turn when nobody waits for an answer: some tens of milliseconds.
+/// Too much: heartbeats are answered late. Too little: turns cost more than the work.
+const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// One member of the cluster: the core, the state machine, and what connects them to the world.
 pub struct Replica<E: Env, O: Observer> {
@@ -95,41 +98,49 @@ impl<E: Env, O: Observer> Replica<E, O> {
         loop {
             let now = self.env.now();
             self.inbox.take(&mut arrivals);
-            self.handle(now, &mut arrivals);
-            self.propose(now);
-            if now >= self.core.deadline() {
-                self.core.tick(now);
-            }
-            self.drive(now);
-            let leads = self.core.role() == Role::Leader;
-            let puts_off = self.applying.puts_off(leads, self.gathering.is_syncing());
-            if puts_off && self.stop.is_none() {
-                let_others_run().await;
-                continue;
-            }
-            self.apply_committed(now);
-            self.expire(now);
-            self.maybe_flush(now);
+            let deadline = self.turn(now, &mut arrivals);
             if let Some(reason) = self.stop.take() {
                 let ending = self.ending();
                 let is_over = self.flush.is_over;
                 let reason = ending.condemn_if_damaged(reason, is_over).await;
                 return ending.finish(reason);
             }
-            if self.gathering.wants_turn() && !self.is_held_back() {
+            let Some(deadline) = deadline else {
                 let_others_run().await;
                 continue;
-            }
-            // Writes that are held back wait for the tables, not for a time.
-            let gathered = self.gathering.deadline().filter(|_| !self.is_held_back());
-            let deadlines = [self.pending.next_deadline(), gathered];
-            let core_deadline = self.core.deadline();
-            let deadline = deadlines.into_iter().flatten().fold(core_deadline, Instant::min);
+            };
             alarm.until(&self.env, now, deadline);
             if self.inbox.wait(alarm.future.as_mut()).await {
                 alarm.over = true;
             }
         }
+    }
+
+    /// Does what can be done now. Returns when there is more to do if nothing happens before;
+    /// `None`: as soon as others had their turn.
+    pub(super) fn turn(&mut self, now: Instant, arrivals: &mut Arrivals) -> Option<Instant> {
+        self.handle(now, arrivals);
+        self.propose(now);
+        if now >= self.core.deadline() {
+            self.core.tick(now);
+        }
+        self.drive(now);
+        if self.puts_applying_off() {
+            return None;
+        }
+        self.apply_committed(now);
+        self.limit_acknowledgements(now);
+        self.expire(now);
+        self.maybe_flush(now);
+        let is_applying = self.applying.first().is_some() && !self.applying_waits();
+        if is_applying || self.gathering.wants_turn() && !self.is_held_back() {
+            return None;
+        }
+        // Writes that are held back wait for the tables, not for a time.
+        let gathered = self.gathering.deadline().filter(|_| !self.is_held_back());
+        let deadlines = [self.pending.next_deadline(), gathered];
+        let core_deadline = self.core.deadline();
+        Some(deadlines.into_iter().flatten().fold(core_deadline, Instant::min))
     }
 
     fn handle(&mut self, now: Instant, arrivals: &mut Arrivals) {
@@ -153,9 +164,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Proposes the writes that have gathered, unless more are worth waiting for.
     fn propose(&mut self, now: Instant) {
-        let is_held_back = self.is_held_back();
-        self.stalls.note(now, is_held_back, self.config.node);
-        if is_held_back {
+        self.stalls.note(now, self.is_behind(), self.config.node);
+        if self.is_held_back() {
             crate::probe!("replica.writes_wait_for_tables");
             return;
         }
@@ -168,9 +178,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    /// Tells whether the tables do not keep up with the writes.
+    /// Tells whether writes are not proposed, because the tables do not keep up.
     fn is_held_back(&self) -> bool {
-        self.core.role() == Role::Leader && self.machine.engine().is_stalled()
+        self.core.role() == Role::Leader && self.is_behind()
+    }
+
+    /// Tells whether the tables do not keep up with the writes, or have not until now.
+    fn is_behind(&self) -> bool {
+        self.machine.engine().is_stalled() || self.applying.lags()
     }
 
     fn step(&mut self, now: Instant, input: Input) {
@@ -293,16 +308,42 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    /// Applies all that is committed, and does what follows from it.
+    /// Tells whether what is committed is left to a later turn, which is to come at once.
+    fn puts_applying_off(&mut self) -> bool {
+        let leads = self.core.role() == Role::Leader;
+        !self.applying_waits()
+            && self.applying.puts_off(leads, self.gathering.is_syncing())
+            && self.stop.is_none()
+    }
+
+    /// Tells whether what comes next waits for the tables to keep up, or for another state.
+    fn applying_waits(&self) -> bool {
+        let Some(first) = self.applying.first() else { return false };
+        // What it has proposed before the tables fell behind.
+        let is_own = self.core.role() == Role::Leader && first.term == self.core.term();
+        let is_replaced = self.applying.lags() && self.flush.installing.is_some();
+        !is_own && (self.machine.engine().is_stalled() || is_replaced)
+    }
+
+    /// Applies what is committed, and does what follows from it, as far as the tables keep up.
     fn apply_committed(&mut self, now: Instant) {
-        while self.stop.is_none() && self.apply_all(now) {
+        while self.stop.is_none() && self.apply_piece(now) {
             self.drive(now);
+            if self.applying.lags() {
+                // Before the next piece there is time for everything else, and for a flush.
+                break;
+            }
         }
     }
 
-    /// Applies what is committed so far; tells whether that was anything.
-    fn apply_all(&mut self, now: Instant) -> bool {
-        let entries = self.applying.take();
+    /// Applies what is committed so far, or a piece of it; tells whether that was anything.
+    fn apply_piece(&mut self, now: Instant) -> bool {
+        if self.applying_waits() {
+            crate::probe!("replica.applying_waits_for_tables");
+            self.applying.hold();
+            return false;
+        }
+        let entries = self.applying.take(self.piece_bytes_max());
         let Some(through) = entries.last().map(|last| last.entry.index) else { return false };
         for committed in entries {
             self.apply(now, committed);
@@ -313,6 +354,25 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         self.step(now, Input::Applied { through });
         true
+    }
+
+    /// Returns how much is applied in one turn.
+    fn piece_bytes_max(&self) -> usize {
+        if self.applying.lags() {
+            // So that each is followed by the flush that it makes due.
+            let memtable = usize::try_from(self.config.tree.memtable_bytes).unwrap_or(usize::MAX);
+            return memtable.min(PIECE_BYTES_MAX);
+        }
+        if self.core.role() == Role::Leader { usize::MAX } else { PIECE_BYTES_MAX }
+    }
+
+    /// Has the core acknowledge no more than there is room for, or again all that is durable.
+    fn limit_acknowledgements(&mut self, now: Instant) {
+        if self.applying.limit(self.config.behind_bytes_max) {
+            let acknowledge_max = self.applying.acknowledge_max();
+            self.step(now, Input::Behind { acknowledge_max });
+            self.drive(now);
+        }
     }
 
     fn execute(&mut self, now: Instant, ready: Ready) {
@@ -330,9 +390,10 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.log.push(LogJob::Persist(persist));
         }
         self.applying.add(ready.apply);
-        if !ready.snapshot_writes.is_empty() {
-            // The last of them replaces the state that these belong to.
-            self.apply_all(now);
+        if !ready.snapshot_writes.is_empty() && !self.applying.lags() {
+            // The last of them replaces the state that these belong to. What waits for the tables
+            // goes on waiting, and is forgotten with that state.
+            self.apply_piece(now);
             if self.stop.is_some() {
                 return;
             }
@@ -452,7 +513,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             crate::probe!("replica.flush_waits_for_recovery");
             return;
         }
-        if is_due && tree.may_freeze() && self.flush.installing.is_none() {
+        if is_due && tree.may_flush() && self.flush.installing.is_none() {
             self.begin_flush(now);
         }
     }
@@ -463,6 +524,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let mut frozen = self.machine.engine_mut().freeze(extra);
         // Without tables it began with nothing, and has applied everything since the first entry.
         frozen.is_all = self.flush.is_lost;
+        self.machine.engine().check_level0();
         self.flush.log_bytes = 0;
         let meta = meta(frozen.point);
         self.state.push(StateJob::Flush(frozen));
@@ -543,6 +605,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             self.observer.on_installed(now, now_at, self.machine.trail());
             self.flush.log_bytes = 0;
         }
+        self.applying.forget_through(installed.index);
         self.flush.durable = meta(self.machine.engine().durable());
         info!(node = %self.config.node, index = installed.index, "snapshot installed");
         self.step(now, Input::SnapshotInstalled { meta: installed });
@@ -559,7 +622,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let role = match self.core.standing() {
             Standing::New | Standing::Founding => "new".to_owned(),
             Standing::Unsure => "recovering".to_owned(),

@@ -1,4 +1,5 @@
-//! How long writes wait for the tables: they are held back while compactions are too far behind.
+//! How long writes wait for the tables: while compactions are too far behind, they are not taken
+//! from clients, or, at a follower, not applied.
 
 use std::time::Duration;
 

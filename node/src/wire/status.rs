@@ -51,7 +51,8 @@ pub struct Status {
     pub sync_policy: String,
     /// Whether writes are refused because the disk is full.
     pub disk_full: bool,
-    /// Whether writes wait for compactions, which do not keep up with them.
+    /// Whether writes wait for compactions, which do not keep up with them: a leader or a node of
+    /// the masterless mode takes none meanwhile, a follower applies none.
     pub writes_wait: bool,
     /// How many milliseconds they have waited so since the node started.
     pub writes_waited_ms: u64,
