@@ -106,6 +106,21 @@ impl Message {
             | Self::Sync(_) => false,
         }
     }
+
+    /// Tells whether it brings what anti-entropy has found for the receiver, which may ignore it:
+    /// then the comparison is begun anew.
+    pub fn is_difference(&self) -> bool {
+        let Self::Sync(message) = self else { return false };
+        match message {
+            SyncMessage::Difference { entries, .. } => !entries.is_empty(),
+            SyncMessage::Roots { .. }
+            | SyncMessage::Leaves { .. }
+            | SyncMessage::Outline { .. }
+            | SyncMessage::Fence { .. }
+            | SyncMessage::Fenced { .. }
+            | SyncMessage::Floor { .. } => false,
+        }
+    }
 }
 
 /// "I live."

@@ -8,14 +8,39 @@
 //! Anti-entropy, hints and repairs are the core's; snapshots are not needed: a node that lost its
 //! state gets it like any write that it missed, a piece at a time.
 //!
+//! # When the tables do not keep up
+//! A node does not choose what others write to it. Where its disk is slower than theirs, level 0
+//! would grow without end. So while the store [is behind](Tree::is_stalled), the node
+//! 1. holds back the writes that it is to coordinate, and ignores what anti-entropy finds for it:
+//!    the comparison is begun anew later;
+//! 2. goes on with other nodes' writes, hints and repairs among them, and makes no tables of them:
+//!    they fill the memtable, up to the room of [`MEMTABLES_OVER`];
+//! 3. then ignores those, too, as if they were lost, until a compaction has made room. Whoever sent
+//!    one counts no acknowledgement, and sends it again or keeps a hint.
+//!
+//! To ignore is better here than to refuse. The coordinator need not know why: a write that reached
+//! too few replicas has an unknown outcome either way, and its hint keeps it for this node. And it
+//! is better than to keep the acknowledgement waiting, which would take memory for every write that
+//! somebody has given up.
+//!
 //! # Invariants
 //! 1. What the core says is carried out in the order persist, apply, send, reply, read: what a
 //!    message or an answer tells of is applied before.
+//! 2. Level 0 has no more tables than
+//!    [`level0_bound`](crate::storage::tree::TreeOptions::level0_bound) says, and the memtables take
+//!    no more than there is room for, and what arrives in one turn or is in the log already.
+//!
+//! # Left out
+//! What a node writes to itself while it is behind, such as a repair after a read of its own, is
+//! not bounded by this: reads go on.
 
 mod recovery;
 mod requests;
 mod start;
 mod status;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -113,36 +138,45 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         loop {
             let now = self.env.now();
             self.inbox.take(&mut arrivals);
-            self.step(now, Input::Wall { ms: self.wall_ms() });
-            self.handle(now, &mut arrivals);
-            self.release_held(now);
-            if now >= self.core.deadline() {
-                self.core.tick(now);
-            }
-            self.expire(now);
-            self.drive(now);
-            self.maybe_flush();
+            let deadline = self.turn(now, &mut arrivals);
             if let Some(reason) = self.stop.take() {
                 let ending = self.ending();
                 let is_over = self.flush.is_over;
                 let reason = ending.condemn_if_damaged(reason, is_over).await;
                 return ending.finish(reason);
             }
-            let is_stalled = self.store.engine().is_stalled();
-            if self.held.wants_turn() && !is_stalled {
+            let Some(deadline) = deadline else {
                 let_others_run().await;
                 continue;
-            }
-            // Writes that wait for the tables wait for no time.
-            let gathered = self.held.deadline().filter(|_| !is_stalled);
-            let deadlines = [self.pending.next_deadline(), gathered];
-            let core_deadline = self.core.deadline();
-            let deadline = deadlines.into_iter().flatten().fold(core_deadline, Instant::min);
+            };
             alarm.until(&self.env, now, deadline);
             if self.inbox.wait(alarm.future.as_mut()).await {
                 alarm.over = true;
             }
         }
+    }
+
+    /// Does what can be done now. Returns when there is more to do if nothing happens before;
+    /// `None`: as soon as others had their turn.
+    fn turn(&mut self, now: Instant, arrivals: &mut Arrivals) -> Option<Instant> {
+        self.step(now, Input::Wall { ms: self.wall_ms() });
+        self.handle(now, arrivals);
+        self.release_held(now);
+        if now >= self.core.deadline() {
+            self.core.tick(now);
+        }
+        self.expire(now);
+        self.drive(now);
+        self.maybe_flush();
+        let is_stalled = self.store.engine().is_stalled();
+        if self.held.wants_turn() && !is_stalled {
+            return None;
+        }
+        // Writes that wait for the tables wait for no time.
+        let gathered = self.held.deadline().filter(|_| !is_stalled);
+        let deadlines = [self.pending.next_deadline(), gathered];
+        let core_deadline = self.core.deadline();
+        Some(deadlines.into_iter().flatten().fold(core_deadline, Instant::min))
     }
 
     fn wall_ms(&self) -> u64 {
@@ -153,12 +187,16 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         for event in arrivals.events.drain(..) {
             self.on_event(now, event);
         }
-        let is_overfull = self.is_overfull();
+        let (is_behind, is_overfull) = (self.store.engine().is_stalled(), self.is_overfull());
         for (from, message) in arrivals.messages.drain(..) {
             // The handshake lets in peers of the own mode only.
             let PeerMessage::Dynamo(message) = message else { continue };
             if is_overfull && message.is_write() {
                 crate::probe!("replica.masterless_peer_write_waits_for_tables");
+                continue;
+            }
+            if is_behind && message.is_difference() {
+                crate::probe!("replica.masterless_sync_waits_for_tables");
                 continue;
             }
             self.step(now, Input::Peer { from, message });
@@ -169,8 +207,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     }
 
     /// Tells whether the tables are so far behind that not even other nodes' writes are taken in:
-    /// those are dropped as if they were lost, and their senders keep hints of them. Clients' own
-    /// writes wait much earlier, so that this is rare.
+    /// see the [module](self). Clients' own writes wait much earlier, so that this is rare.
     fn is_overfull(&self) -> bool {
         let tree = self.store.engine();
         let options = &self.config.tree;
@@ -276,8 +313,9 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     fn maybe_flush(&mut self) {
         let tree = self.store.engine();
         let is_due = tree.is_flush_due() || self.flush.log_bytes >= self.config.flush_log_bytes;
-        if is_due && tree.may_freeze() && tree.applied() > tree.frozen_through() {
+        if is_due && tree.may_flush() && tree.applied() > tree.frozen_through() {
             let frozen = self.store.engine_mut().freeze(Vec::new());
+            self.store.engine().check_level0();
             self.flush.log_bytes = 0;
             self.state.push(StateJob::Flush(frozen));
         }
