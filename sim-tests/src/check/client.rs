@@ -16,8 +16,9 @@
 //! **Why the obvious check is wrong.** "The final value is the last acknowledged one" accuses the
 //! store of the order of two concurrent writes, and of an unknown write that took effect late.
 //!
-//! **What is skipped.** Everything that needs two cells or two reads to be seen, listings of keys,
-//! and conditions that were refused.
+//! **What is skipped.** Everything that needs two cells or two reads to be seen, such as a key that
+//! is listed although none of its cells is there; and conditions that were refused, beyond the cell
+//! that the store named.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
             phantom(history, event, (*cell, *value), known)?;
             lost(history, event, (*cell, *value), known, *floor)?;
         }
-        if !matches!(answer, Answer::Tried { applied: false, .. }) {
+        if !answer.is_refusal() {
             for (cell, _) in writes(history, &op.call) {
                 let held = &mut newest[cell.0 as usize];
                 if held.is_none_or(|(began, _)| began < op.invoked) {
@@ -136,7 +137,7 @@ fn lost(
 fn writers(history: &History) -> BTreeMap<(CellId, ValueId), Writers> {
     let mut writers: BTreeMap<(CellId, ValueId), Writers> = BTreeMap::new();
     for (id, op) in (0..).map(OpId).zip(history.ops()) {
-        if matches!(op.outcome, Outcome::Ok(Answer::Tried { applied: false, .. })) {
+        if matches!(&op.outcome, Outcome::Ok(answer) if answer.is_refusal()) {
             continue;
         }
         for place in writes(history, &op.call) {
@@ -191,6 +192,7 @@ pub(super) fn reads(history: &History, call: &Call, answer: &Answer) -> Vec<(Cel
             };
             bulk.conditions.iter().filter_map(value).collect()
         }
+        (_, Answer::Refused { cell, current }) => vec![(*cell, *current)],
         (_, Answer::Values(cells)) => cells.to_vec(),
         (_, Answer::Page { cells, next }) => {
             let mut found: BTreeMap<CellId, ValueId> = cells.iter().copied().collect();
@@ -198,6 +200,13 @@ pub(super) fn reads(history: &History, call: &Call, answer: &Answer) -> Vec<(Cel
                 found.entry(cell).or_insert(ValueId::ABSENT);
             }
             found.into_iter().collect()
+        }
+        (Call::Keys(range), Answer::Rows { rows, next }) => {
+            // Of a key that is listed, any cell may be the one that is there.
+            let mut covered = history.covered_rows(range, next.as_deref());
+            covered.retain(|row| !rows.contains(row));
+            let cells = covered.iter().flat_map(|row| history.cells_of(*row));
+            cells.map(|cell| (*cell, ValueId::ABSENT)).collect()
         }
         _ => Vec::new(),
     }

@@ -30,7 +30,7 @@ use mangrove::kv::{Command, CommandReply, Mutation};
 use mangrove::raft::{Entry, EntryKind};
 
 use super::{Violation, broken};
-use crate::history::{Answer, Call, History, Operation, Outcome, ValueId, name_of};
+use crate::history::{Call, History, Operation, Outcome, ValueId, name_of};
 
 /// Remembers where values took effect, on any node.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +92,7 @@ fn flaw(outcome: &Outcome, places: &[Index]) -> Option<String> {
     let told = match outcome {
         Outcome::Open | Outcome::Info => None,
         Outcome::Fail => Some((false, "failed for certain")),
-        Outcome::Ok(Answer::Tried { applied: false, .. }) => Some((false, "was refused")),
+        Outcome::Ok(answer) if answer.is_refusal() => Some((false, "was refused")),
         Outcome::Ok(_) => Some((true, "was acknowledged")),
     };
     match (told, places) {
@@ -131,7 +131,7 @@ fn end_of(history: &History, operation: &Operation) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Bulk;
+    use crate::history::{Answer, Bulk, Expected};
     use mangrove::base::{Column, Key, Payload, RequestSeq, SessionId, Value};
     use mangrove::kv::{Batch, Version};
 
@@ -214,6 +214,22 @@ mod tests {
         assert!(check(&history, &effects).is_err(), "one is missing");
         effects.note("c1.2+2", 4);
         assert_eq!(check(&history, &effects), Ok(()));
+    }
+
+    #[test]
+    fn refused_bulk_that_took_effect_is_caught() {
+        let mut history = History::new();
+        let (cell, process) = (history.cell("k", ""), history.new_process());
+        let (value, _) = history.written_value("c1.2+1", 20);
+        let conditions = vec![(history.cell("l", ""), Expected::Present)];
+        let bulk = Bulk { conditions, cells: vec![(cell, value)], ..Bulk::default() };
+        let op = history.invoke(process, Call::Bulk(Box::new(bulk)), 1);
+        let refused = Answer::Refused { cell: history.cell("l", ""), current: ValueId::ABSENT };
+        history.ok(op, refused, 2);
+        let mut effects = Effects::default();
+        assert_eq!(check(&history, &effects), Ok(()));
+        effects.note("c1.2+1", 4);
+        assert!(check(&history, &effects).is_err());
     }
 
     /// Makes an entry that writes these bytes.

@@ -15,7 +15,7 @@
 //! | `set`, `delete` | `k/c` | the value, `null` | the same |
 //! | `cas` | `k/c` | `[old,new]` | the same, and `"applied"`; optionally `"current"` |
 //! | `bulk_set` | – | `{"k/c":value,"k/*":null}`, null deletes, `*` a row | the same |
-//! | `bulk_if` | – | `{"if":{"k/c":[value]},"set":{…}}` | the same, and `"applied"` |
+//! | `bulk_if` | – | `{"if":{"k/c":[value]},"set":{…}}` | the same, and `"applied"`; see below |
 //! | `multi_get` | – | `["k/c",…]` | `{"k/c":value,…}` |
 //! | `delete_row` | `k` | `null` | `null` |
 //! | `row`, `slice` | `k` | `{"start":c,"stop":c}` | `{"k/c":value,…}`, and `"next"` if cut |
@@ -26,8 +26,9 @@
 //! of a write, the `seen` of a read and the `stamps` of its cells, as numbers; reading a file
 //! skips them.
 //!
-//! In `bulk_if` a condition is `[value]`, `"present"` or `"opaque"`. `fail` and `info` repeat the
-//! invocation. Rows are emptied before cells are written.
+//! In `bulk_if` a condition is `[value]`, `"present"` or `"opaque"`. Where it was not applied, the
+//! `ok` may have the `"cell"` whose condition did not hold, and what is there as `"current"`.
+//! `fail` and `info` repeat the invocation. Rows are emptied before cells are written.
 
 use std::io::{self, BufRead, Write};
 
@@ -171,6 +172,11 @@ fn record(history: &History, event: &Event) -> Json {
                 record["current"] = value_json(history, *current);
             }
         }
+        Some(Answer::Refused { cell, current }) => {
+            record["applied"] = json!(false);
+            record["cell"] = json!(history.cell_text(*cell));
+            record["current"] = value_json(history, *current);
+        }
         Some(Answer::Page { next: Some(next), .. } | Answer::Rows { next: Some(next), .. }) => {
             record["next"] = json!(next);
         }
@@ -259,7 +265,7 @@ pub(super) fn asked(history: &History, call: &Call) -> Json {
 /// Returns the `value` of an `ok` in a file.
 pub(super) fn answered(history: &History, call: &Call, answer: &Answer) -> Json {
     match answer {
-        Answer::Done | Answer::Tried { .. } => asked(history, call),
+        Answer::Done | Answer::Tried { .. } | Answer::Refused { .. } => asked(history, call),
         Answer::Value(value) => value_json(history, *value),
         Answer::Values(cells) | Answer::Page { cells, .. } => cells_json(history, cells),
         Answer::Rows { rows, .. } => rows.iter().map(|row| json!(history.row_text(*row))).collect(),
@@ -339,13 +345,19 @@ fn read_answer(history: &mut History, call: &Call, json: &Json) -> Result<Answer
         Call::Get { .. } => Answer::Value(read_value(history, value)?),
         Call::Set { .. } | Call::Delete { .. } | Call::DeleteRow { .. } => Answer::Done,
         Call::Bulk(bulk) if bulk.conditions.is_empty() => Answer::Done,
-        Call::Cas { .. } | Call::Bulk(_) => Answer::Tried {
-            applied: json["applied"].as_bool().ok_or("no applied")?,
-            current: match json.get("current") {
+        Call::Cas { .. } | Call::Bulk(_) => {
+            let applied = json["applied"].as_bool().ok_or("no applied")?;
+            let current = match json.get("current") {
                 Some(current) => Some(read_value(history, current)?),
                 None => None,
-            },
-        },
+            };
+            match (json["cell"].as_str(), current) {
+                (Some(cell), Some(current)) if !applied => {
+                    Answer::Refused { cell: history.cell_named(cell), current }
+                }
+                _ => Answer::Tried { applied, current },
+            }
+        }
         Call::MultiGet(_) => Answer::Values(read_cells(history, value)?.into()),
         Call::Slice(_) | Call::Scan(_) => {
             Answer::Page { cells: read_cells(history, value)?.into(), next: text(&json["next"]) }

@@ -184,6 +184,13 @@ pub enum Answer {
         /// What was there instead, if the store said so (compare-and-set only).
         current: Option<ValueId>,
     },
+    /// To bulk with conditions: it was not applied, and the store said which one did not hold.
+    Refused {
+        /// The cell of that condition.
+        cell: CellId,
+        /// What was there instead.
+        current: ValueId,
+    },
 }
 
 /// How an operation ended.
@@ -591,6 +598,10 @@ impl History {
             Outcome::Ok(Answer::Done) => "ok".to_owned(),
             Outcome::Ok(Answer::Tried { applied: true, .. }) => "applied".to_owned(),
             Outcome::Ok(Answer::Tried { applied: false, .. }) => "not applied".to_owned(),
+            Outcome::Ok(Answer::Refused { cell, current }) => {
+                let (cell, value) = (self.cell_text(*cell), self.value_text(*current));
+                format!("not applied, {cell} = {}", value.unwrap_or("absent"))
+            }
             Outcome::Ok(answer) => {
                 format!("ok {}", jsonl::answered(self, &operation.call, answer))
             }
@@ -609,6 +620,11 @@ impl History {
 }
 
 impl Answer {
+    /// Tells whether it says that a condition did not hold, so that nothing took effect.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Tried { applied: false, .. } | Self::Refused { .. })
+    }
+
     /// Tells whether this is the shape of an answer to `call`.
     pub fn fits(&self, call: &Call) -> bool {
         match call {
@@ -618,7 +634,9 @@ impl Answer {
             }
             Call::Cas { .. } => matches!(self, Self::Tried { .. }),
             Call::Bulk(bulk) if bulk.conditions.is_empty() => matches!(self, Self::Done),
-            Call::Bulk(_) => matches!(self, Self::Tried { current: None, .. }),
+            Call::Bulk(_) => {
+                matches!(self, Self::Tried { current: None, .. } | Self::Refused { .. })
+            }
             Call::MultiGet(_) => matches!(self, Self::Values(_)),
             Call::Slice(_) | Call::Scan(_) => matches!(self, Self::Page { .. }),
             Call::Keys(_) => matches!(self, Self::Rows { .. }),

@@ -3,6 +3,7 @@
 //! A history is written as events `process:what`, separated by semicolons; `x`, `y` are cells, `-`
 //! is absent, a bare `ok`, `info` or `fail` ends what the process had in flight.
 
+use sim_tests::check::client;
 use sim_tests::check::linearizable::{self, Options, Rules, Verdict};
 use sim_tests::history::{
     Answer, Bulk, Call, CellId, Expected, History, OpId, Process, Range, Slice, ValueId, jsonl,
@@ -92,11 +93,20 @@ fn call(history: &mut History, verb: &str, rest: &[&str]) -> Call {
             start: Some(Box::from(*start)),
             stop: Some(Box::from(*stop)),
         })),
-        ("keys", []) => Call::Keys(Box::default()),
-        ("scan", [prefix]) => {
-            Call::Scan(Box::new(Range { prefix: Box::from(*prefix), ..Range::default() }))
-        }
+        ("keys", _) => Call::Keys(Box::new(range(rest))),
+        ("scan", _) => Call::Scan(Box::new(range(rest))),
         _ => panic!("no such call: {verb} {rest:?}"),
+    }
+}
+
+/// Reads a prefix, `start:` and `stop:`.
+fn range(words: &[&str]) -> Range {
+    let bound = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)).map(Box::from);
+    let prefix = words.iter().find(|word| !word.contains(':'));
+    Range {
+        prefix: prefix.copied().unwrap_or_default().into(),
+        start: bound("start:"),
+        stop: bound("stop:"),
     }
 }
 
@@ -114,6 +124,10 @@ fn answer(history: &mut History, op: OpId, rest: &[&str]) -> Answer {
         }
         (_, ["yes"]) => Answer::Tried { applied: true, current: None },
         (_, ["no"]) => Answer::Tried { applied: false, current: None },
+        (Call::Bulk(_), ["no", pair]) => {
+            let (cell, current) = pairs(history, &[*pair])[0];
+            Answer::Refused { cell, current }
+        }
         (_, ["no", current]) => {
             Answer::Tried { applied: false, current: Some(value(history, current)) }
         }
@@ -269,6 +283,58 @@ fn bulks_and_multi_gets_are_judged_rightly() {
     bad("condition refused wrongly", 3, "1:set x a; 1:ok; 1:if x=a then y=b; 1:ok no");
 }
 
+#[test]
+fn bulks_with_conditions_are_judged_rightly() {
+    good(
+        "all of it, because its condition holds",
+        "1:set x a; 1:ok; 1:if x=a then y=b z=c; 1:ok yes; 1:mget y z; 1:ok y=b z=c",
+    );
+    good(
+        "refused because of one",
+        "1:set x a; 1:ok; 1:if y=- x=b then z=c; 1:ok no x=a; 1:get z; 1:ok -",
+    );
+    good(
+        "refused because of a write in between",
+        "1:set x a; 1:ok; 1:if x=a then z=c; 2:set x b; 1:ok no x=b; 2:ok",
+    );
+    good("there is none", "1:if x=+ then y=b; 1:ok no x=-");
+    good("one of two wins", "1:if x=- then x=a y=a; 2:if x=- then x=b y=b; 1:ok yes; 2:ok no x=a");
+    bad("condition failed", 3, "1:set x a; 1:ok; 1:if x=b then y=c; 1:ok yes");
+    bad(
+        "one of its conditions failed",
+        5,
+        "1:set x a; 1:ok; 1:set y b; 1:ok; 1:if x=a y=- then z=c; 1:ok yes",
+    );
+    bad(
+        "refused and took effect",
+        5,
+        "1:set x a; 1:ok; 1:if x=b then y=c; 1:ok no x=a; 1:get y; 1:ok c",
+    );
+    bad(
+        "half of it",
+        5,
+        "1:set x a; 1:ok; 1:if x=a then y=b z=c; 1:ok yes; 1:mget y z; 1:ok y=b z=-",
+    );
+    bad(
+        "half of one in doubt",
+        7,
+        "1:set x a; 1:ok; 1:if x=a then y=b z=c; 1:info; 2:get y; 2:ok b; 2:get z; 2:ok -",
+    );
+    bad(
+        "in doubt, without its condition",
+        5,
+        "1:set x a; 1:ok; 1:if x=b then y=c; 1:info; 2:get y; 2:ok c",
+    );
+    bad(
+        "judged when they were sent",
+        3,
+        "1:if x=- then x=a y=a; 2:if x=- then x=b y=b; 1:ok yes; 2:ok yes",
+    );
+    bad("names a condition that holds", 3, "1:set x a; 1:ok; 1:if x=a y=+ then z=c; 1:ok no x=a");
+    bad("names what is not there", 3, "1:set x a; 1:ok; 1:if x=b then z=c; 1:ok no x=c");
+    bad("names a cell of no condition", 3, "1:set x a; 1:ok; 1:if x=b then y=c; 1:ok no z=-");
+}
+
 /// Right histories that an earlier version of a rule rejected; chance needs millions to meet them.
 pub(crate) const ONCE_REJECTED: [&str; 1] = [
     // The unknown write of x must come before the unknown write of y that it must not see, though
@@ -306,11 +372,69 @@ fn rows_slices_and_listings_are_judged_rightly() {
 }
 
 #[test]
+fn pages_are_judged_up_to_where_the_next_one_starts() {
+    let three = |rest: &str| format!("1:bulk k=1 l=1 m=1; 1:ok; {rest}");
+    good("two pages", &three("1:keys; 1:ok k next:l; 1:keys start:l; 1:ok l m"));
+    good("keys of a range", &three("1:keys start:l stop:l; 1:ok l"));
+    good("keys that begin so", &three("1:keys l; 1:ok l"));
+    good("range of nothing", &three("1:keys start:m stop:k; 1:ok"));
+    good("where the next page starts need not be a key", &three("1:keys; 1:ok k l next:lz"));
+    good(
+        "each page is a state of its own",
+        &three("1:keys; 1:ok k next:l; 2:bulk k=- m=-; 2:ok; 1:keys start:l; 1:ok l"),
+    );
+    bad("page misses a key", 3, &three("1:keys; 1:ok k next:m"));
+    bad("last page misses a key", 3, &three("1:keys start:l; 1:ok l"));
+    bad("page shows a deleted key", 5, &three("1:del k; 1:ok; 1:keys; 1:ok k next:l"));
+    for (name, is_state, shown) in
+        [("before", true, "k"), ("after", true, "l"), ("both", false, "k l"), ("none", false, "")]
+    {
+        let moved = format!("1:set k 1; 1:ok; 1:bulk k=- l=1; 2:keys; 1:ok; 2:ok {shown}");
+        if is_state { good(name, &moved) } else { bad(name, 5, &moved) }
+    }
+    let cells = |rest: &str| format!("1:bulk k1=1 k2=1 k2/a=1; 1:ok; {rest}");
+    good(
+        "pages of cells",
+        &cells("1:scan k; 1:ok k1=1 next:k2; 1:scan k start:k2; 1:ok k2=1 k2/a=1"),
+    );
+    good("page that starts in a row", &cells("1:scan k start:k2/a; 1:ok k2/a=1"));
+    bad("page misses a cell", 3, &cells("1:scan k; 1:ok k1=1 next:k2/a"));
+    bad("last page misses a cell", 3, &cells("1:scan k start:k2; 1:ok k2=1"));
+    bad("page shows a deleted cell", 5, &cells("1:del k1; 1:ok; 1:scan k; 1:ok k1=1 next:k2"));
+    let over = "1:bulk k1=2 k2=2; 2:scan k; 1:ok; 2:ok";
+    good("cells of the state before", &cells(&format!("{over} k1=1 k2=1 k2/a=1")));
+    good("cells of the state after", &cells(&format!("{over} k1=2 k2=2 k2/a=1")));
+    bad("cells of two states", 5, &cells(&format!("{over} k1=1 k2=2 k2/a=1")));
+}
+
+/// What needs no search to be seen has a message that says where to look.
+#[test]
+fn plain_words_are_found_for_listings_and_refusals() {
+    let verdict = |script: &str| client::check(&history(script)).err().map(|found| found.checker);
+    assert_eq!(verdict("1:set k 1; 1:ok; 1:keys; 1:ok k"), None);
+    assert_eq!(verdict("1:set k 1; 1:ok; 1:keys; 1:ok next:k"), None);
+    assert_eq!(verdict("1:set k 1; 1:ok; 1:keys; 1:ok"), Some("no_lost_write"));
+    assert_eq!(verdict("1:set k 1; 1:ok; 1:del k; 1:ok; 1:keys; 1:ok"), None);
+    assert_eq!(verdict("1:set k 1; 1:ok; 1:keys; 2:del k; 1:ok; 2:ok"), None);
+    assert_eq!(verdict("1:if x=+ then y=b; 1:ok no x=-"), None);
+    assert_eq!(verdict("1:if x=+ then y=b; 1:ok no x=a"), Some("no_phantom"));
+    let refused = "1:set y a; 1:ok; 1:if x=+ then y=b; 1:ok no x=-; 1:get y; 1:ok";
+    assert_eq!(verdict(&format!("{refused} a")), None, "it overwrote nothing");
+    assert_eq!(verdict(&format!("{refused} b")), Some("no_phantom"));
+    let applied = "1:set y a; 1:ok; 1:if x=- then y=b; 1:ok yes; 1:get y; 1:ok a";
+    assert_eq!(verdict(applied), Some("no_lost_write"));
+    let failed = "1:if x=- then y=b; 1:fail; 1:get y; 1:ok b";
+    assert_eq!(verdict(failed), Some("failed_is_invisible"));
+}
+
+#[test]
 fn history_written_and_read_again_is_the_same() {
     let script = "1:set x a; 1:ok; 2:cas x a -; 2:ok no b; 3:bulk x=a y/1=-; 3:info; 4:mget x y/1; \
                   4:ok x=a y/1=-; 1:if x=+ y/1=- then z=q; 1:ok yes; 2:row y; 2:ok y/1=1 next:2; \
                   2:keys; 2:ok x y next:z; 1:scan y; 1:fail; 1:delrow x; 1:ok; 1:slice y 1 2; \
-                  1:ok y/1=1; 5:get x; 6:del x; 6:ok";
+                  1:ok y/1=1; 5:get x; 6:del x; 6:ok; 6:if x=+ then z=r; 6:ok no; \
+                  6:if x=+ then z=r; 6:ok no x=-; 6:keys x start:x stop:y; 6:ok x next:y; \
+                  6:scan x start:x/1; 6:ok x/2=a next:y/1";
     let mut first = Vec::new();
     jsonl::write(&history(script), &mut first).unwrap();
     let again = jsonl::read(&mut first.as_slice()).unwrap();

@@ -341,6 +341,10 @@ fn change(rng: &mut Rng, answer: &mut Answer, values: &[ValueId]) {
             *applied = !*applied;
             *current = None;
         }
-        Answer::Done | Answer::Values(_) | Answer::Page { .. } | Answer::Rows { .. } => {}
+        Answer::Done
+        | Answer::Values(_)
+        | Answer::Page { .. }
+        | Answer::Rows { .. }
+        | Answer::Refused { .. } => {}
     }
 }

@@ -7,7 +7,8 @@
 //!   applied compare-and-set, a cell of a multi get, a cell missing from a slice);
 //! - a **clause** is a list of comparisons of which at least one must hold (a compare-and-set that
 //!   was not applied: the cell differs from the old value; a key that was listed: one of its
-//!   columns is there; a conditional bulk that was refused: one condition does not hold);
+//!   columns is there; a conditional bulk that was refused: one condition does not hold, or the
+//!   one of the cell that the store named);
 //! - **writes** are the cells that get a value. Deleting is writing *absent*.
 //!
 //! An operation that failed never happened and is dropped. One with an unknown outcome is *pending*
@@ -222,6 +223,12 @@ fn lower(history: &History, op: &Operation) -> Option<Raw> {
         Outcome::Ok(Answer::Tried { applied: false, current }) => {
             lower_refused(&op.call, *current, &mut raw);
         }
+        Outcome::Ok(Answer::Refused { cell, current }) => {
+            raw.reads.push((*cell, *current));
+            if let Call::Bulk(bulk) = &op.call {
+                lower_unmet(bulk, Some(*cell), &mut raw);
+            }
+        }
         Outcome::Ok(answer) => {
             lower_applied(history, &op.call, &mut raw);
             lower_answer(history, &op.call, answer, &mut raw);
@@ -274,21 +281,7 @@ fn lower_refused(call: &Call, current: Option<ValueId>, raw: &mut Raw) {
             raw.reads.extend(current.map(|current| (*cell, current)));
             raw.clauses.push(vec![Literal { cell: *cell, value: *old, equal: false }]);
         }
-        Call::Bulk(bulk) => {
-            let mut clause = Vec::new();
-            for (cell, expected) in &bulk.conditions {
-                match expected {
-                    Expected::Value(value) => {
-                        clause.push(Literal { cell: *cell, value: *value, equal: false });
-                    }
-                    Expected::Present => clause.push(Literal { equal: true, ..present(*cell) }),
-                    // It may be this one that did not hold: nothing follows.
-                    Expected::Opaque => return,
-                }
-            }
-            clause.sort_unstable();
-            raw.clauses.push(clause);
-        }
+        Call::Bulk(bulk) => lower_unmet(bulk, None, raw),
         Call::Get { .. }
         | Call::Set { .. }
         | Call::Delete { .. }
@@ -300,10 +293,31 @@ fn lower_refused(call: &Call, current: Option<ValueId>, raw: &mut Raw) {
     }
 }
 
+/// Adds that one of the conditions of a bulk does not hold, or of those on one cell. There may be
+/// none on that cell: then nothing explains the answer.
+fn lower_unmet(bulk: &Bulk, on: Option<CellId>, raw: &mut Raw) {
+    let mut clause = Vec::new();
+    for (cell, expected) in &bulk.conditions {
+        if on.is_some_and(|on| on != *cell) {
+            continue;
+        }
+        match expected {
+            Expected::Value(value) => {
+                clause.push(Literal { cell: *cell, value: *value, equal: false });
+            }
+            Expected::Present => clause.push(Literal { equal: true, ..present(*cell) }),
+            // It may be this one that did not hold: nothing follows.
+            Expected::Opaque => return,
+        }
+    }
+    clause.sort_unstable();
+    raw.clauses.push(clause);
+}
+
 /// Adds what the answer of a read says about the state.
 fn lower_answer(history: &History, call: &Call, answer: &Answer, raw: &mut Raw) {
     match answer {
-        Answer::Done | Answer::Tried { .. } => {}
+        Answer::Done | Answer::Tried { .. } | Answer::Refused { .. } => {}
         Answer::Value(value) => {
             raw.reads.extend(history.covered(call, None).into_iter().map(|cell| (cell, *value)));
         }

@@ -16,8 +16,9 @@
 //! cell; `engine` walks through a group and `search` finds what must have happened before a return;
 //! [`rules`] says what makes it quick and why that is right.
 //!
-//! **What is skipped.** Conditions on versions ([`Expected::Opaque`](crate::history::Expected)).
-//! The number of results in a page, and whether a page could have been longer.
+//! **What is skipped.** Conditions on versions ([`Expected::Opaque`](crate::history::Expected)),
+//! unless whoever records them names the value that had the version. The number of results in a
+//! page, and whether a page could have been longer.
 //!
 //! # Invariants
 //! A run that could not be decided is never a pass: [`Verdict::Undecided`] is its own verdict.
