@@ -179,6 +179,14 @@ impl Script {
         self.end_get(op, found);
     }
 
+    /// A listing of all keys that shows these, up to where its page was cut.
+    pub(super) fn keys(&mut self, found: &[&str], next: Option<&str>, level: Level) {
+        let op = self.begin(Call::Keys(Box::default()), level);
+        let rows = found.iter().map(|key| self.history.row(key)).collect();
+        let now = self.tick();
+        self.history.ok(op, Answer::Rows { rows, next: next.map(Box::from) }, now);
+    }
+
     /// A get that finds a tombstone.
     pub(super) fn get_deleted(&mut self, name: &str, at_ms: u64, level: Level) {
         let op = self.begin_get(name, level);

@@ -12,7 +12,9 @@ use mangrove::dynamo::Level;
 use super::bounds::Bound;
 use super::stores::Stores;
 use crate::check::client::{reads, writes};
-use crate::history::{Answer, Call, CellId, History, OpId, Operation, Outcome, Terms, ValueId};
+use crate::history::{
+    Answer, Call, CellId, History, OpId, Operation, Outcome, RowId, Terms, ValueId,
+};
 
 /// Whether a replica's disk lost what the replica had acknowledged. Only one replica's ever does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -217,6 +219,14 @@ impl<'a> Ledger<'a> {
         reads(self.history, &operation.call, answer).into_iter().map(seen).collect()
     }
 
+    /// Returns the cells of each key that a listing showed; nothing if `op` is none.
+    pub fn listed_by(&self, op: OpId) -> Vec<(RowId, &'a [CellId])> {
+        let Outcome::Ok(Answer::Rows { rows, .. }) = &self.history.op(op).outcome else {
+            return Vec::new();
+        };
+        rows.iter().map(|row| (*row, self.history.cells_of(*row))).collect()
+    }
+
     /// Returns how many replicas an answered read asked.
     pub fn read_count(&self, op: OpId) -> u32 {
         self.history.terms(op).map_or(0, |terms| self.setting.count(terms.level))
@@ -227,7 +237,7 @@ impl<'a> Ledger<'a> {
         let operation = self.history.op(op);
         let reads = matches!(
             operation.call,
-            Call::Get { .. } | Call::MultiGet(_) | Call::Slice(_) | Call::Scan(_)
+            Call::Get { .. } | Call::MultiGet(_) | Call::Slice(_) | Call::Scan(_) | Call::Keys(_)
         );
         reads && matches!(&operation.outcome, Outcome::Ok(answer) if *answer != Answer::Done)
     }
@@ -237,6 +247,19 @@ impl<'a> Ledger<'a> {
     pub fn may_be_deleted(&self, cell: CellId, floor: Stamp, before: u32) -> bool {
         self.deletions[cell.0 as usize].iter().any(|deletion| {
             deletion.invoked < before && deletion.stamp.is_none_or(|stamp| stamp > floor)
+        })
+    }
+
+    /// Tells whether some operation that began before event `before` and did not fail may have
+    /// written a value to the cell that counts in spite of `bound`.
+    pub fn may_be_there(&self, cell: CellId, bound: Option<Bound>, before: u32) -> bool {
+        let values = (cell, ValueId(0))..=(cell, ValueId(u32::MAX));
+        self.writers.range(values).any(|(_, writer)| {
+            let operation = self.history.op(*writer);
+            let stamp = self.stamp_of(*writer);
+            operation.outcome != Outcome::Fail
+                && operation.invoked < before
+                && bound.is_none_or(|bound| stamp.is_none_or(|stamp| bound.admits(stamp)))
         })
     }
 

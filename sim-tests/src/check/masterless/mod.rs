@@ -18,6 +18,7 @@
 //! | what is read was written, once, with one stamp | [`origin`] |
 //! | no stamp lies far in the future, whatever one clock shows | [`stamp_lead`] |
 //! | deleted stays deleted | [`no_resurrection`] |
+//! | a key that is listed has a cell | [`listed_keys`] |
 //! | acknowledged at W is on W disks | [`durability`] |
 //! | replicas become equal | [`convergence`] |
 //! | a bulk write takes effect as a whole, in the end | [`batch_atomicity`] |
@@ -32,6 +33,7 @@ pub mod durability;
 mod fixture;
 pub mod hint_accounting;
 pub mod ledger;
+pub mod listed_keys;
 pub mod monotonic_reads;
 pub mod no_resurrection;
 pub mod origin;
@@ -52,6 +54,7 @@ pub fn check_history(ledger: &Ledger<'_>) -> Result<(), Violation> {
     origin::check(ledger)?;
     stamp_lead::check(ledger)?;
     no_resurrection::check_reads(ledger)?;
+    listed_keys::check(ledger)?;
     session_order::check(ledger)?;
     acknowledged_floor::check(ledger)?;
     monotonic_reads::check(ledger)

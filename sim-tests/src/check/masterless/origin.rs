@@ -5,6 +5,8 @@
 //! that it failed. One operation has one stamp, in all cells and for ever; one stamp belongs to one
 //! operation. A stamp was given by a node of the cluster.
 //!
+//! Nobody decides between two writes in this mode, so one with conditions never takes effect.
+//!
 //! So the columns of a bulk write never mix across stamps in a way nobody wrote: a stamp that is
 //! seen in two cells is of one operation, and both values are of that operation.
 //!
@@ -28,7 +30,7 @@ use mangrove::base::Stamp;
 use super::ledger::{Ledger, Seen};
 use super::stores::Stores;
 use crate::check::{Violation, broken};
-use crate::history::{EventKind, OpId, Outcome, ValueId};
+use crate::history::{Call, EventKind, OpId, Outcome, ValueId};
 
 const CHECKER: &str = "origin";
 
@@ -51,7 +53,8 @@ pub fn check(ledger: &Ledger<'_>) -> Result<(), Violation> {
         let fault = ledger
             .acknowledged(op)
             .and_then(|(_, stamp, _)| stamps.note(ledger, op, stamp, op))
-            .or_else(|| check_read(ledger, op, &mut stamps));
+            .or_else(|| check_read(ledger, op, &mut stamps))
+            .or_else(|| check_conditions(ledger, op));
         if let Some(what) = fault {
             return broken(CHECKER, event.time_ns, format!("{}: {what}", history.describe(op)));
         }
@@ -77,6 +80,25 @@ pub fn check_stores(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(),
         return broken(CHECKER, at, what);
     }
     Ok(())
+}
+
+/// Returns what is wrong if a write with conditions was answered as one that was tried.
+fn check_conditions(ledger: &Ledger<'_>, op: OpId) -> Option<String> {
+    let operation = ledger.history.op(op);
+    let is_answered = matches!(operation.outcome, Outcome::Ok(_));
+    let has_conditions = match &operation.call {
+        Call::Bulk(bulk) => !bulk.conditions.is_empty(),
+        Call::Cas { .. } => true,
+        Call::Get { .. }
+        | Call::Set { .. }
+        | Call::Delete { .. }
+        | Call::MultiGet(_)
+        | Call::DeleteRow { .. }
+        | Call::Slice(_)
+        | Call::Keys(_)
+        | Call::Scan(_) => false,
+    };
+    (is_answered && has_conditions).then(|| "this mode has no conditions".to_owned())
 }
 
 fn check_read(ledger: &Ledger<'_>, op: OpId, stamps: &mut Stamps) -> Option<String> {
@@ -147,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::check::masterless::fixture::{Script, stamp};
+    use crate::history::{Answer, Bulk, Expected};
 
     #[test]
     fn value_of_nobody_or_of_another_cell_is_refused() {
@@ -204,6 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn bulk_with_conditions_neither_answers_nor_takes_effect() {
+        let bulk = |script: &mut Script| {
+            let conditions = vec![(script.cell("k"), Expected::Present)];
+            let cells = vec![(script.cell("l"), script.history.value("never"))];
+            let bulk = Bulk { conditions, cells, ..Bulk::default() };
+            script.begin(Call::Bulk(Box::new(bulk)), Quorum)
+        };
+        for applied in [true, false] {
+            let mut script = Script::new();
+            let op = bulk(&mut script);
+            assert_eq!(check(&script.ledger()), Ok(()));
+            script.history.ok(op, Answer::Tried { applied, current: None }, 9);
+            assert!(check(&script.ledger()).is_err(), "applied: {applied}");
+        }
+        let mut script = Script::new();
+        let op = bulk(&mut script);
+        script.history.fail(op, 9);
+        assert_eq!(check(&script.ledger()), Ok(()));
+        script.get("l", Some(("never", 10)), Quorum);
+        assert!(check(&script.ledger()).is_err());
+    }
+
+    #[test]
     fn read_that_ends_before_the_write_begins_cannot_see_it() {
         let mut script = Script::new();
         script.get("k", Some(("later", 10)), Quorum);
@@ -216,7 +262,7 @@ mod tests {
         let mut script = Script::new();
         let cell = script.cell("k");
         let value = script.history.value("value");
-        let op = script.begin(crate::history::Call::Set { cell, value }, Quorum);
+        let op = script.begin(Call::Set { cell, value }, Quorum);
         script.acknowledge_at(op, Stamp::from_version(stamp(10).version() - 1));
         assert!(check(&script.ledger()).is_err());
     }
