@@ -33,13 +33,15 @@ use crate::shrink::{self, Budget, Failure};
 use crate::swarm::float;
 
 /// What can be hunted in, in the order of [`State::lanes`].
-const LANES: [Plan; 6] = [
+const LANES: [Plan; 8] = [
     Plan { mode: Mode::PrimaryBackup, profile: Profile::Standard },
     Plan { mode: Mode::Masterless, profile: Profile::Standard },
     Plan { mode: Mode::PrimaryBackup, profile: Profile::Storage },
     Plan { mode: Mode::Masterless, profile: Profile::Storage },
     Plan { mode: Mode::PrimaryBackup, profile: Profile::Forgetful },
     Plan { mode: Mode::Masterless, profile: Profile::Forgetful },
+    Plan { mode: Mode::PrimaryBackup, profile: Profile::Requests },
+    Plan { mode: Mode::Masterless, profile: Profile::Requests },
 ];
 
 /// Chance of a run to go to the lane that had the least time.

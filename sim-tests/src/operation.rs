@@ -25,6 +25,9 @@ const WINDOW_OPERATIONS: u64 = 250;
 /// Columns that cells of one key are spread over; the first is plain key-value data.
 const COLUMNS: [&str; 3] = ["", "a", "b"];
 
+/// Most keys or cells that a client asks for on one page, so few that most pages are cut.
+const PAGE_LIMIT_MAX: u64 = 6;
+
 /// Shortest value, in bytes.
 const VALUE_BYTES_MIN: u64 = 8;
 
@@ -89,6 +92,20 @@ impl Cell {
     }
 }
 
+/// What a condition demands of a cell, next to what was read there just before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// It has the value that was read, or still none.
+    Unchanged,
+    /// It has the version that was read, or still none.
+    SameVersion,
+    /// There is one.
+    Present,
+    /// There is none.
+    Absent,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,6 +138,36 @@ pub enum Request {
     DeleteRow(String),
     /// Asks one node how it is.
     Status(u64),
+    /// Reads some cells, and writes and deletes several, all or none, if those are as demanded.
+    BulkIf {
+        /// What is demanded of which cells; none is named twice.
+        conditions: Vec<(Cell, Demand)>,
+        /// What is written, and deleted.
+        cells: Vec<(Cell, Option<u64>)>,
+    },
+    /// Lists keys page by page.
+    Keys {
+        /// Only keys that begin so.
+        prefix: String,
+        /// The first, inclusive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<String>,
+        /// The last, inclusive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stop: Option<String>,
+        /// Most keys of a page.
+        limit: u32,
+    },
+    /// Reads cells of several keys page by page.
+    Scan {
+        /// Only keys that begin so.
+        prefix: String,
+        /// The first, inclusive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<Cell>,
+        /// Most cells of a page.
+        limit: u32,
+    },
 }
 
 /// One operation of one client.
@@ -212,9 +259,10 @@ type DrawRequest<'a> = fn(&mut Draw<'a>) -> Request;
 
 impl<'a> Draw<'a> {
     fn request(&mut self) -> Request {
-        let RequestMix { get, set, delete, delete_row, cas, bulk_set, multi_get, status } =
+        let RequestMix { get, set, delete, delete_row, cas, bulk_set, multi_get, status, .. } =
             self.options.mix;
-        let weights: [(u64, DrawRequest<'a>); 9] = [
+        let RequestMix { bulk_if, keys, scan, .. } = self.options.mix;
+        let weights: [(u64, DrawRequest<'a>); 12] = [
             (get, |draw| Request::Get(draw.cell())),
             (set, |draw| Request::Set { cell: draw.cell(), bytes: draw.bytes() }),
             (delete, |draw| Request::Delete(draw.cell())),
@@ -227,6 +275,9 @@ impl<'a> Draw<'a> {
             (multi_get.min(1), |draw| Request::Row(draw.key())),
             (delete_row, |draw| Request::DeleteRow(draw.key())),
             (status, |draw| Request::Status(draw.rng.range(1, draw.options.node_count + 1))),
+            (bulk_if, Draw::bulk_if),
+            (keys, Draw::keys),
+            (scan, Draw::scan),
         ];
         let total: u64 = weights.iter().map(|(weight, _)| weight).sum();
         let mut drawn = self.rng.range(0, total.max(1));
@@ -239,8 +290,13 @@ impl<'a> Draw<'a> {
         Request::Get(self.cell())
     }
 
+    /// Returns how all keys of the window begin, and no others.
+    fn prefix(&self) -> String {
+        format!("k{}-", self.window)
+    }
+
     fn key(&mut self) -> String {
-        format!("k{}-{}", self.window, self.rng.range(0, self.options.key_count))
+        format!("{}{}", self.prefix(), self.rng.range(0, self.options.key_count))
     }
 
     fn cell(&mut self) -> Cell {
@@ -256,13 +312,80 @@ impl<'a> Draw<'a> {
     }
 
     fn bulk(&mut self) -> Request {
+        Request::BulkSet(self.writes())
+    }
+
+    fn writes(&mut self) -> Vec<(Cell, Option<u64>)> {
         let count = self.rng.range(2, 6);
         let cells = (0..count).map(|_| {
             let cell = self.cell();
             let is_set = self.rng.chance(0.8);
             (cell, is_set.then(|| self.bytes()))
         });
-        Request::BulkSet(cells.collect())
+        cells.collect()
+    }
+
+    fn bulk_if(&mut self) -> Request {
+        let mut conditions: Vec<(Cell, Demand)> = Vec::new();
+        for _ in 0..self.rng.range(1, 4) {
+            let (cell, demand) = (self.cell(), self.demand());
+            if conditions.iter().all(|(held, _)| *held != cell) {
+                conditions.push((cell, demand));
+            }
+        }
+        Request::BulkIf { conditions, cells: self.writes() }
+    }
+
+    /// Draws mostly what holds unless somebody comes in between: the others hold by chance.
+    fn demand(&mut self) -> Demand {
+        match self.rng.range(0, 8) {
+            0..=3 => Demand::Unchanged,
+            4 | 5 => Demand::SameVersion,
+            6 => Demand::Present,
+            _ => Demand::Absent,
+        }
+    }
+
+    fn keys(&mut self) -> Request {
+        let start = self.rng.chance(0.3).then(|| self.key());
+        let stop = self.rng.chance(0.3).then(|| self.key());
+        Request::Keys { prefix: self.prefix(), start, stop, limit: self.limit() }
+    }
+
+    fn scan(&mut self) -> Request {
+        let start = self.rng.chance(0.3).then(|| self.cell());
+        Request::Scan { prefix: self.prefix(), start, limit: self.limit() }
+    }
+
+    fn limit(&mut self) -> u32 {
+        u32::try_from(self.rng.range(1, PAGE_LIMIT_MAX + 1)).unwrap_or(1)
+    }
+}
+
+/// Names the cells of a batch.
+fn written(cells: &[(Cell, Option<u64>)]) -> String {
+    let names = cells.iter().map(|(cell, bytes)| match bytes {
+        Some(_) => cell.0.clone(),
+        None => format!("{} (deleted)", cell.0),
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Says between which bounds something is listed, where it has any.
+fn bounds(start: Option<&str>, stop: Option<&str>) -> String {
+    let start = start.map_or(String::new(), |start| format!(" from {start}"));
+    let stop = stop.map_or(String::new(), |stop| format!(" to {stop}"));
+    start + &stop
+}
+
+impl fmt::Display for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unchanged => "is unchanged",
+            Self::SameVersion => "has the same version",
+            Self::Present => "is there",
+            Self::Absent => "is not there",
+        })
     }
 }
 
@@ -277,17 +400,25 @@ impl fmt::Display for Request {
             Self::Set { cell, .. } => write!(f, "writes {}", cell.0),
             Self::Delete(cell) => write!(f, "deletes {}", cell.0),
             Self::CompareAndSet { cell, .. } => write!(f, "compares and sets {}", cell.0),
-            Self::BulkSet(cells) => {
-                let names = cells.iter().map(|(cell, bytes)| match bytes {
-                    Some(_) => cell.0.clone(),
-                    None => format!("{} (deleted)", cell.0),
-                });
-                write!(f, "writes in one batch {}", names.collect::<Vec<_>>().join(", "))
-            }
+            Self::BulkSet(cells) => write!(f, "writes in one batch {}", written(cells)),
             Self::MultiGet(cells) => write!(f, "reads together {}", list(cells)),
             Self::Row(key) => write!(f, "reads the row {key}"),
             Self::DeleteRow(key) => write!(f, "deletes the row {key}"),
             Self::Status(node) => write!(f, "asks node {node} how it is"),
+            Self::BulkIf { conditions, cells } => {
+                let demands =
+                    conditions.iter().map(|(cell, demand)| format!("{} {demand}", cell.0));
+                let demands = demands.collect::<Vec<_>>().join(" and ");
+                write!(f, "writes in one batch {}, if {demands}", written(cells))
+            }
+            Self::Keys { prefix, start, stop, limit } => {
+                let bounds = bounds(start.as_deref(), stop.as_deref());
+                write!(f, "lists the keys {prefix}…{bounds}, {limit} a page")
+            }
+            Self::Scan { prefix, start, limit } => {
+                let bounds = bounds(start.as_ref().map(|cell| cell.0.as_str()), None);
+                write!(f, "reads the cells of {prefix}…{bounds}, {limit} a page")
+            }
         }
     }
 }
@@ -305,11 +436,49 @@ mod tests {
         assert!(all.windows(2).all(|pair| pair[0].at <= pair[1].at));
     }
 
+    /// A listing that reached beyond its window would tie all cells of a run into one object.
+    #[test]
+    fn listing_stays_in_its_window() {
+        let mut options = Options::draw(7);
+        (options.mix.keys, options.mix.scan) = (50, 50);
+        let mut listings = 0;
+        let mut check = |prefix: &str, bounds: &[Option<&str>]| {
+            listings += 1;
+            assert!(prefix.ends_with('-'), "{prefix} is also that of other windows");
+            let mut bounds = bounds.iter().flatten();
+            assert!(bounds.all(|bound| bound.starts_with(prefix)), "a bound is not of {prefix}");
+        };
+        for operation in Drawn::new(&options, 1).take(500) {
+            if let Request::Keys { prefix, start, stop, .. } = &operation.request {
+                check(prefix, &[start.as_deref(), stop.as_deref()]);
+            }
+            if let Request::Scan { prefix, start, .. } = &operation.request {
+                check(prefix, &[start.as_ref().map(Cell::key)]);
+            }
+        }
+        assert!(listings > 300, "{listings} of 500");
+    }
+
+    #[test]
+    fn conditions_name_no_cell_twice() {
+        let mut options = Options::draw(7);
+        (options.mix.bulk_if, options.key_count) = (100, 2);
+        for operation in Drawn::new(&options, 1).take(300) {
+            if let Request::BulkIf { conditions, .. } = operation.request {
+                let mut cells: Vec<&Cell> = conditions.iter().map(|(cell, _)| cell).collect();
+                cells.sort();
+                cells.dedup();
+                assert_eq!(cells.len(), conditions.len(), "{conditions:?}");
+            }
+        }
+    }
+
     #[test]
     fn operation_is_itself_again_from_json() {
         let mut options = Options::draw(5);
         options.mix.bulk_set = 5;
         options.mix.status = 3;
+        (options.mix.bulk_if, options.mix.keys, options.mix.scan) = (4, 4, 4);
         for operation in Drawn::new(&options, 1).take(200) {
             let json = serde_json::to_string(&operation).unwrap();
             let again: Operation = serde_json::from_str(&json).unwrap();

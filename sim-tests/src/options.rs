@@ -62,6 +62,9 @@ pub enum Profile {
     /// many writes are batches and deletes of few keys and floors rise as fast as they may. What it
     /// takes to lose something then comes together once in ten thousand runs of the others.
     Forgetful,
+    /// The standard one with every request that there is: besides those of the others, batches with
+    /// conditions, and keys and cells listed page by page.
+    Requests,
 }
 
 impl Profile {
@@ -72,6 +75,7 @@ impl Profile {
             Self::Storage => "storage",
             Self::Beyond => "beyond",
             Self::Forgetful => "forgetful",
+            Self::Requests => "requests",
         }
     }
 
@@ -83,6 +87,7 @@ impl Profile {
             Self::Storage => standard.for_storage(),
             Self::Beyond => standard.for_beyond(),
             Self::Forgetful => standard.for_forgetful(),
+            Self::Requests => standard.for_requests(),
         }
     }
 }
@@ -125,7 +130,7 @@ impl Plan {
             Mode::Masterless => masterless::options::draw(options),
         };
         match self.profile {
-            Profile::Standard => options.maybe_with_relaxed_sync(),
+            Profile::Standard | Profile::Requests => options.maybe_with_relaxed_sync(),
             Profile::Storage | Profile::Beyond | Profile::Forgetful => options,
         }
     }
@@ -432,6 +437,12 @@ pub struct RequestMix {
     pub multi_get: u64,
     /// Questions to single nodes about how they are.
     pub status: u64,
+    /// Atomic batches with conditions.
+    pub bulk_if: u64,
+    /// Keys, page by page.
+    pub keys: u64,
+    /// Cells of several keys, page by page.
+    pub scan: u64,
 }
 
 impl Options {
@@ -597,6 +608,26 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Makes of them what [`Profile::Requests`] says. Deletes come along: a listing that shows what
+    /// is gone, or a batch whose cell is gone, takes one.
+    fn for_requests(self) -> Self {
+        let mut load = Rng::new(self.seed).split("options.requests").split("load");
+        Self {
+            profile: Profile::Requests,
+            mix: RequestMix {
+                delete: load.range(1, 4),
+                delete_row: load.range(0, 2),
+                bulk_if: load.range(1, 6),
+                keys: load.range(1, 4),
+                scan: load.range(1, 4),
+                ..self.mix
+            },
+            ..self
+        }
+    }
+}
+
 impl FaultClasses {
     /// Returns each class with its name.
     pub fn named(&self) -> [(&'static str, bool); 17] {
@@ -717,6 +748,50 @@ impl RequestMix {
             bulk_set: rng.range(0, 4),
             multi_get: rng.range(0, 4),
             status: rng.range(0, 2),
+            bulk_if: 0,
+            keys: 0,
+            scan: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a seed means under the others must not change with what only this one asks for.
+    #[test]
+    fn one_profile_alone_asks_for_batches_with_conditions_and_listings() {
+        for mode in [Mode::PrimaryBackup, Mode::Masterless] {
+            for seed in 1..20 {
+                let mix = |profile| {
+                    let RequestMix { bulk_if, keys, scan, .. } =
+                        Plan { mode, profile }.draw(seed).mix;
+                    [bulk_if, keys, scan]
+                };
+                for profile in
+                    [Profile::Standard, Profile::Storage, Profile::Beyond, Profile::Forgetful]
+                {
+                    assert_eq!(mix(profile), [0; 3], "{mode:?}, {profile:?}, seed {seed}");
+                }
+                let all = mix(Profile::Requests);
+                assert!(all.iter().all(|weight| *weight > 0), "{mode:?}, seed {seed}: {all:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn requests_profile_has_the_faults_of_the_standard_one() {
+        for mode in [Mode::PrimaryBackup, Mode::Masterless] {
+            for seed in 1..20 {
+                let drawn = |profile| Plan { mode, profile }.draw(seed);
+                let (standard, requests) = (drawn(Profile::Standard), drawn(Profile::Requests));
+                assert_eq!(
+                    crate::nemesis::faults(&standard, None),
+                    crate::nemesis::faults(&requests, None),
+                    "{mode:?}, seed {seed}"
+                );
+            }
         }
     }
 }

@@ -251,7 +251,7 @@ impl Summary {
     /// Returns the demanded faults that nobody could observe.
     pub fn unobserved(&self) -> Vec<&'static str> {
         let demanded = match self.plan.profile {
-            Profile::Standard => DEMANDED_FAULTS,
+            Profile::Standard | Profile::Requests => DEMANDED_FAULTS,
             Profile::Storage => DEMANDED_STORAGE_FAULTS,
             Profile::Beyond => &[Fault::D9, Fault::D10],
             Profile::Forgetful => {

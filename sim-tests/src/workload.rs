@@ -13,14 +13,18 @@ use mangrove::base::{Column, Index, Key, Rng, Stamp, Value};
 use mangrove::client::{BatchBuilder, CasResult, Client, ClientError, ClientOptions};
 use mangrove::dynamo::Level;
 use mangrove::env::Env;
-use mangrove::kv::{Cell as FoundCell, Expectation, Version};
+use mangrove::kv::{Cell as FoundCell, Expectation, Query, QueryReply, Version};
 use mangrove::wire::Outcome;
 
 use crate::history::{
-    Answer, Bulk, Call, CellId, History, OpId, Process, RowId, Session, Slice, Terms, ValueId, text,
+    Answer, Bulk, Call, CellId, Expected, History, OpId, Process, Range, RowId, Session, Slice,
+    Terms, ValueId, text,
 };
-use crate::operation::{Cell, Drawn, Operation, OperationId, Request};
+use crate::operation::{Cell, Demand, Drawn, Operation, OperationId, Request};
 use crate::options::Options;
+
+/// Most pages of one listing that a client asks for. Each is a request of its own.
+const PAGES_MAX: usize = 4;
 
 /// What all client processes of a run share.
 #[derive(Debug)]
@@ -135,6 +139,38 @@ impl State {
             self.told.found.insert(id, Stamp::from_version(cell.version.0));
         }
         self.read(cell)
+    }
+
+    /// Takes in what became of a batch with conditions on these cells.
+    fn tried(&mut self, conditions: &[(CellId, Expected)], result: CasResult) -> Answer {
+        match result {
+            CasResult::Applied(version) => {
+                self.written(version);
+                Answer::Tried { applied: true, current: None }
+            }
+            CasResult::Conflict { position, current } => {
+                let failed = usize::try_from(position).ok().and_then(|at| conditions.get(at));
+                let Some((cell, _)) = failed else {
+                    panic!("condition {position} of {conditions:?} does not hold, it is said")
+                };
+                Answer::Refused { cell: *cell, current: self.read(current.as_ref()) }
+            }
+        }
+    }
+
+    /// Returns what is to be demanded of a cell, for the store and for the history, if this was
+    /// just read.
+    ///
+    /// A version stands for the value that had it: each is written by one operation alone.
+    fn demanded(&mut self, demand: Demand, seen: Option<FoundCell>) -> (Expectation, Expected) {
+        let value = Expected::Value(self.read(seen.as_ref()));
+        match (demand, seen) {
+            (Demand::Present, _) => (Expectation::Present, Expected::Present),
+            (Demand::Absent, _) => (Expectation::Absent, Expected::Value(ValueId::ABSENT)),
+            (Demand::Unchanged | Demand::SameVersion, None) => (Expectation::Absent, value),
+            (Demand::Unchanged, Some(cell)) => (Expectation::Value(cell.value), value),
+            (Demand::SameVersion, Some(cell)) => (Expectation::Version(cell.version), value),
+        }
     }
 
     fn read(&mut self, cell: Option<&FoundCell>) -> ValueId {
@@ -296,7 +332,7 @@ impl<E: Env> ClientProcess<E> {
         };
         for chunk in cells.chunks(16) {
             let mut left = attempts;
-            while !self.multi_get(chunk.to_vec()).await {
+            while self.multi_get(chunk.to_vec()).await.is_none() {
                 left -= 1;
                 if left == 0 {
                     return false;
@@ -367,6 +403,24 @@ impl<E: Env> ClientProcess<E> {
             }
             Request::DeleteRow(key) => self.delete_row(key).await,
             Request::Status(node) => self.status(*node).await,
+            Request::BulkIf { conditions, cells } => self.bulk_if(conditions, cells).await,
+            Request::Keys { prefix, start, stop, limit } => {
+                let mut start = start.clone();
+                for _ in 0..PAGES_MAX {
+                    let page = self.keys(prefix, start.as_deref(), stop.as_deref(), *limit).await;
+                    let Some(next) = page else { return };
+                    start = Some(next);
+                }
+            }
+            Request::Scan { prefix, start, limit } => {
+                let mut start = start.clone();
+                for _ in 0..PAGES_MAX {
+                    let Some(next) = self.scan(prefix, start.as_ref(), *limit).await else {
+                        return;
+                    };
+                    start = Some(next);
+                }
+            }
         }
     }
 
@@ -429,7 +483,40 @@ impl<E: Env> ClientProcess<E> {
     }
 
     async fn bulk_set(&mut self, cells: &[(Cell, Option<u64>)]) {
+        let (builder, bulk) = self.add_writes(BatchBuilder::new(), cells);
+        let Ok(batch) = builder.build() else { return };
+        let op = self.invoke(Call::Bulk(Box::new(bulk)));
+        let result = self.client.bulk_set(batch).await;
+        self.end(op, result, State::written);
+    }
+
+    async fn bulk_if(&mut self, conditions: &[(Cell, Demand)], cells: &[(Cell, Option<u64>)]) {
+        // Reads first, so that the expectations have a chance to hold.
+        let places = conditions.iter().map(|(cell, _)| self.id_of(cell)).collect();
+        let Some(mut found) = self.multi_get(places).await else { return };
         let mut builder = BatchBuilder::new();
+        let mut expected = Vec::with_capacity(conditions.len());
+        for (cell, demand) in conditions {
+            let id = self.id_of(cell);
+            let seen = found.remove(&id).flatten();
+            let (demanded, known) = self.shared.lock().demanded(*demand, seen);
+            expected.push((id, known));
+            builder = builder.expect(cell.key().to_owned(), cell.column().to_owned(), demanded);
+        }
+        let (builder, mut bulk) = self.add_writes(builder, cells);
+        bulk.conditions.clone_from(&expected);
+        let Ok(batch) = builder.build() else { return };
+        let op = self.invoke(Call::Bulk(Box::new(bulk)));
+        let result = self.client.conditional_bulk(batch).await;
+        self.end(op, result, |state, result| state.tried(&expected, result));
+    }
+
+    /// Adds writes with fresh values to a batch; returns them for the history, too.
+    fn add_writes(
+        &self,
+        mut builder: BatchBuilder,
+        cells: &[(Cell, Option<u64>)],
+    ) -> (BatchBuilder, Bulk) {
         let mut bulk = Bulk::default();
         for (position, (cell, bytes)) in (1..).zip(cells) {
             let id = self.id_of(cell);
@@ -443,26 +530,99 @@ impl<E: Env> ClientProcess<E> {
                 builder = builder.delete_cell(key, column);
             }
         }
-        let Ok(batch) = builder.build() else { return };
-        let op = self.invoke(Call::Bulk(Box::new(bulk)));
-        let result = self.client.bulk_set(batch).await;
-        self.end(op, result, State::written);
+        (builder, bulk)
     }
 
-    /// Reads several cells; returns whether that was answered.
-    async fn multi_get(&mut self, mut cells: Vec<CellId>) -> bool {
+    /// Reads several cells; returns what was answered.
+    async fn multi_get(
+        &mut self,
+        mut cells: Vec<CellId>,
+    ) -> Option<BTreeMap<CellId, Option<FoundCell>>> {
         cells.sort_unstable();
         cells.dedup();
         let places = cells.iter().map(|cell| self.place_of(*cell)).collect();
         let op = self.invoke(Call::MultiGet(cells.clone().into_boxed_slice()));
         let result = self.client.multi_get(places).await;
-        let answered = result.is_ok();
+        let answered = result.as_ref().ok();
+        let answered = answered.map(|found| cells.iter().copied().zip(found.clone()).collect());
         self.end(op, result, |state, found| {
             let values = cells.iter().zip(&found);
             let values = values.map(|(cell, found)| (*cell, state.found(*cell, found.as_ref())));
             Answer::Values(values.collect())
         });
         answered
+    }
+
+    /// Asks for a page of keys; returns where the next one begins.
+    async fn keys(
+        &mut self,
+        prefix: &str,
+        start: Option<&str>,
+        stop: Option<&str>,
+        limit: u32,
+    ) -> Option<String> {
+        let named = |key: &str| Box::from(text(key.as_bytes()));
+        let range = Range { prefix: named(prefix), start: start.map(named), stop: stop.map(named) };
+        let op = self.invoke(Call::Keys(Box::new(range)));
+        let (prefix, start, stop) = (key(prefix), start.map(key), stop.map(key));
+        let query =
+            Query::Keys { start: start.clone(), stop: stop.clone(), prefix: prefix.clone(), limit };
+        let mut following = None;
+        let result = self.client.query(query).await;
+        self.end(op, result, |state, reply| {
+            let QueryReply::Keys { keys, next } = reply else {
+                unreachable!("the client library takes {reply:?} for a page of keys")
+            };
+            let is_inside = |key: &Key| {
+                key.as_bytes().starts_with(prefix.as_bytes())
+                    && start.as_ref().is_none_or(|start| start <= key)
+                    && stop.as_ref().is_none_or(|stop| key <= stop)
+            };
+            assert_page(&keys, next.as_ref(), limit, is_inside);
+            following = next.as_ref().and_then(|next| readable(next.as_bytes()));
+            let rows = keys.iter().map(|key| state.history.row(&text(key.as_bytes())));
+            let next = next.map(|next| Box::from(text(next.as_bytes())));
+            Answer::Rows { rows: rows.collect(), next }
+        });
+        following
+    }
+
+    /// Asks for a page of cells; returns where the next one begins.
+    async fn scan(&mut self, prefix: &str, start: Option<&Cell>, limit: u32) -> Option<Cell> {
+        let range = Range {
+            prefix: text(prefix.as_bytes()).into(),
+            start: start.map(|cell| place_text(cell.key().as_bytes(), cell.column().as_bytes())),
+            stop: None,
+        };
+        let op = self.invoke(Call::Scan(Box::new(range)));
+        let prefix = key(prefix);
+        let start = start.map(|cell| (key(cell.key()), column(cell.column())));
+        let query = Query::Scan { start: start.clone(), prefix: prefix.clone(), limit };
+        let mut following = None;
+        let result = self.client.query(query).await;
+        self.end(op, result, |state, reply| {
+            let QueryReply::Scanned { cells, next } = reply else {
+                unreachable!("the client library takes {reply:?} for a page of cells")
+            };
+            let places: Vec<(Key, Column)> =
+                cells.iter().map(|(key, column, _)| (key.clone(), column.clone())).collect();
+            let is_inside = |place: &(Key, Column)| {
+                place.0.as_bytes().starts_with(prefix.as_bytes())
+                    && start.as_ref().is_none_or(|start| start <= place)
+            };
+            assert_page(&places, next.as_ref(), limit, is_inside);
+            following = next.as_ref().and_then(|(key, column)| {
+                Some(Cell::new(&readable(key.as_bytes())?, &readable(column.as_bytes())?))
+            });
+            let found = cells.iter().map(|(key, column, cell)| {
+                let id = state.history.cell(&text(key.as_bytes()), &text(column.as_bytes()));
+                (id, state.found(id, Some(cell)))
+            });
+            let cells = found.collect();
+            let next = next.map(|(key, column)| place_text(key.as_bytes(), column.as_bytes()));
+            Answer::Page { cells, next }
+        });
+        following
     }
 
     /// Reads a row; returns whether that was answered.
@@ -496,8 +656,7 @@ impl<E: Env> ClientProcess<E> {
         let state = self.shared.lock();
         let name = state.history.cell_text(cell);
         let (key, column) = name.split_once('/').unwrap_or((name, ""));
-        let key = Key::new(key.to_owned()).unwrap_or_default();
-        (key, Column::new(column.to_owned()).unwrap_or_default())
+        (self::key(key), self::column(column))
     }
 
     fn id_of(&self, cell: &Cell) -> CellId {
@@ -553,6 +712,60 @@ impl<E: Env> ClientProcess<E> {
     }
 }
 
+/// Makes a key of its text; one that is over the limit would be nobody's.
+fn key(text: &str) -> Key {
+    Key::new(text.to_owned()).unwrap_or_default()
+}
+
+/// Makes a column of its text.
+fn column(text: &str) -> Column {
+    Column::new(text.to_owned()).unwrap_or_default()
+}
+
+/// Returns bytes as the text that they were made of, if they were.
+fn readable(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+/// Names a place as a history does.
+fn place_text(key: &[u8], column: &[u8]) -> Box<str> {
+    format!("{}/{}", text(key), text(column)).into()
+}
+
+/// Demands of a page what no state of the store excuses: what is on it stands for itself and needs
+/// no history to be judged.
+fn assert_page<T: Ord + std::fmt::Debug>(
+    items: &[T],
+    next: Option<&T>,
+    limit: u32,
+    is_inside: impl Fn(&T) -> bool,
+) {
+    let what = flaw_of_page(items, next, limit, is_inside);
+    assert!(what.is_none(), "a page {what:?}: {items:?}, and then {next:?}, at most {limit}");
+}
+
+/// Says what is wrong with a page, if anything is.
+fn flaw_of_page<T: Ord>(
+    items: &[T],
+    next: Option<&T>,
+    limit: u32,
+    is_inside: impl Fn(&T) -> bool,
+) -> Option<&'static str> {
+    if !items.is_sorted_by(|one, other| one < other) {
+        return Some("is not sorted, or has something twice");
+    }
+    if items.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
+        return Some("has more than was asked for");
+    }
+    if !items.iter().all(is_inside) {
+        return Some("has something outside of what was asked for");
+    }
+    if items.last().zip(next).is_some_and(|(last, next)| next <= last) {
+        return Some("is followed by one that begins on it");
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -583,5 +796,64 @@ mod tests {
         let longer = verdict_on(|bytes| format!("{bytes}{}", &bytes[19..]));
         assert_eq!(longer, Some("no_phantom"));
         assert_eq!(verdict_on(|bytes| bytes.replace("c1.2", "c1.3")), Some("no_phantom"));
+    }
+
+    #[test]
+    fn page_is_judged_by_itself() {
+        let flaw = |items: &[u32], next: Option<u32>| {
+            flaw_of_page(items, next.as_ref(), 3, |item| (10..20).contains(item))
+        };
+        assert_eq!(flaw(&[], None), None);
+        assert_eq!(flaw(&[], Some(12)), None, "the masterless mode may find nothing so far");
+        assert_eq!(flaw(&[10, 11, 13], Some(14)), None);
+        assert_eq!(flaw(&[10, 12, 11], None), Some("is not sorted, or has something twice"));
+        assert_eq!(flaw(&[10, 10], None), Some("is not sorted, or has something twice"));
+        assert_eq!(flaw(&[10, 11, 12, 13], None), Some("has more than was asked for"));
+        let outside = Some("has something outside of what was asked for");
+        assert_eq!([flaw(&[9, 11], None), flaw(&[11, 20], None)], [outside, outside]);
+        assert_eq!(flaw(&[10, 11], Some(11)), Some("is followed by one that begins on it"));
+    }
+
+    #[test]
+    fn demand_that_was_met_by_what_was_read_is_what_the_history_expects() {
+        let shared = Shared::new();
+        let mut state = shared.lock();
+        let (value, bytes) = state.history.written_value("c1.2", 20);
+        let cell = FoundCell { value: Value::new(bytes).unwrap(), version: Version(7) };
+        let absent = Expected::Value(ValueId::ABSENT);
+        for (demand, seen, expectation, expected) in [
+            (
+                Demand::Unchanged,
+                Some(&cell),
+                Expectation::Value(cell.value.clone()),
+                Expected::Value(value),
+            ),
+            (
+                Demand::SameVersion,
+                Some(&cell),
+                Expectation::Version(Version(7)),
+                Expected::Value(value),
+            ),
+            (Demand::Unchanged, None, Expectation::Absent, absent),
+            (Demand::SameVersion, None, Expectation::Absent, absent),
+            (Demand::Present, None, Expectation::Present, Expected::Present),
+            (Demand::Absent, Some(&cell), Expectation::Absent, absent),
+        ] {
+            let demanded = state.demanded(demand, seen.cloned());
+            assert_eq!(demanded, (expectation, expected), "{demand:?} of {seen:?}");
+        }
+    }
+
+    #[test]
+    fn refusal_names_the_cell_of_its_condition() {
+        let shared = Shared::new();
+        let mut state = shared.lock();
+        let conditions = ["k", "l"].map(|key| (state.history.cell(key, ""), Expected::Present));
+        let conflict = CasResult::Conflict { position: 1, current: None };
+        let refused = Answer::Refused { cell: conditions[1].0, current: ValueId::ABSENT };
+        assert_eq!(state.tried(&conditions, conflict), refused);
+        let applied = Answer::Tried { applied: true, current: None };
+        assert_eq!(state.tried(&conditions, CasResult::Applied(Version(5))), applied);
+        assert_eq!(state.versions, [5]);
     }
 }

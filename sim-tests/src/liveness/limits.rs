@@ -72,7 +72,7 @@ pub fn limit(runs: Plan, step: Step) -> Limit {
         (Mode::Masterless, Step::Write) => MASTERLESS_WRITE,
         (_, Step::Convergence(None)) => match runs.profile {
             // Runs that may halt are not timed.
-            Profile::Standard | Profile::Beyond => CONVERGENCE,
+            Profile::Standard | Profile::Beyond | Profile::Requests => CONVERGENCE,
             Profile::Storage | Profile::Forgetful => STORAGE_CONVERGENCE,
         },
         (_, Step::Convergence(Some(Mechanism::All))) => BY_ALL,

@@ -155,13 +155,17 @@ pub fn draw(run: RunOptions) -> RunOptions {
     };
     let mut mix = run.mix;
     mix.cas = 0;
+    // Those with conditions are refused here; that they have no effect takes few to be seen.
+    mix.bulk_if = mix.bulk_if.min(1);
     // Deletes are half of what can go wrong here.
     mix.delete = load.range(1, 5);
     mix.delete_row = load.range(0, 3);
     mix.bulk_set = if forgets { run.mix.bulk_set } else { load.range(1, 5) };
     let rng = root.split("faults");
     let faults = match run.profile {
-        Profile::Standard | Profile::Storage => faults(run.faults, mechanism, node_count, &rng),
+        Profile::Standard | Profile::Storage | Profile::Requests => {
+            faults(run.faults, mechanism, node_count, &rng)
+        }
         Profile::Beyond => run.faults,
         Profile::Forgetful => FaultClasses {
             old_disk: true,

@@ -149,12 +149,14 @@ impl Nemesis {
             node_count: options.node_count,
             faults: options.faults,
             table_rot_chance: match options.profile {
-                Profile::Standard | Profile::Beyond | Profile::Forgetful => TABLE_ROT_CHANCE.0,
+                Profile::Standard | Profile::Beyond | Profile::Forgetful | Profile::Requests => {
+                    TABLE_ROT_CHANCE.0
+                }
                 Profile::Storage => TABLE_ROT_CHANCE.1,
             },
             rots_anywhere: options.profile == Profile::Beyond,
             new_disk_chance: match options.profile {
-                Profile::Standard | Profile::Storage | Profile::Beyond => 0.0,
+                Profile::Standard | Profile::Storage | Profile::Beyond | Profile::Requests => 0.0,
                 Profile::Forgetful if options.masterless.is_none() => 1.0,
                 Profile::Forgetful => NEW_DISK_CHANCE,
             },

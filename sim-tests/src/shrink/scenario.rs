@@ -48,7 +48,7 @@ fn imports(body: &str) -> String {
         ("mangrove::dynamo", used(&[("Level", "Level::")])),
         ("sim_tests::case::directed", used(&helpers)),
         ("sim_tests::nemesis", used(&nemesis)),
-        ("sim_tests::operation", used(&[("Request", "Request::")])),
+        ("sim_tests::operation", used(&[("Demand", "Demand::"), ("Request", "Request::")])),
         ("sim_tests::options", vec!["Mode"]),
     ] {
         match names.as_slice() {
@@ -96,10 +96,10 @@ fn body(case: &Case, failure: &Failure) -> String {
 
 /// Makes Rust of a `Debug` text.
 fn mended(debug: &str) -> String {
-    let mut text = debug.replace('[', "vec![").replace("Cell(", "cell(");
-    for row in ["Row(\"", "DeleteRow(\""] {
-        if text.starts_with(row) {
-            text = text.replace("\")", "\".to_owned())");
+    let mut text = owned(&debug.replace('[', "vec![").replace("Cell(", "cell("));
+    if text.starts_with("BulkIf") {
+        for demand in ["Unchanged", "SameVersion", "Present", "Absent"] {
+            text = text.replace(&format!(", {demand})"), &format!(", Demand::{demand})"));
         }
     }
     let mut mended = String::new();
@@ -114,6 +114,19 @@ fn mended(debug: &str) -> String {
         mended.push(letter);
     }
     mended.trim_end().to_owned()
+}
+
+/// Makes each string an owned one, but where it names a cell.
+fn owned(text: &str) -> String {
+    let mut parts = text.split('"');
+    let mut before = parts.next().unwrap_or_default();
+    let mut owned = before.to_owned();
+    while let Some(quoted) = parts.next() {
+        let end = if before.ends_with("cell(") { "" } else { ".to_owned()" };
+        before = parts.next().unwrap_or_default();
+        write!(owned, "\"{quoted}\"{end}{before}").ok();
+    }
+    owned
 }
 
 /// Makes a call of a duration such as `1.5s`; `None` for any other word.
@@ -198,5 +211,19 @@ mod tests {
         assert_eq!(mended(jump), "ClockJump { node: 1, by_ms: -1_234_567 }");
         assert_eq!(grouped("12345.123456"), "12_345.123_456");
         assert_eq!(mended("Row(\"k0-1\")"), "Row(\"k0-1\".to_owned())");
+        assert_eq!(
+            mended("BulkIf { conditions: [(Cell(\"k\"), Absent)], cells: [(Cell(\"l\"), None)] }"),
+            "BulkIf { conditions: vec![(cell(\"k\"), Demand::Absent)], \
+             cells: vec![(cell(\"l\"), None)] }"
+        );
+        assert_eq!(
+            mended("Keys { prefix: \"k0-\", start: None, stop: Some(\"k0-3\"), limit: 4 }"),
+            "Keys { prefix: \"k0-\".to_owned(), start: None, stop: Some(\"k0-3\".to_owned()), \
+             limit: 4 }"
+        );
+        assert_eq!(
+            mended("Scan { prefix: \"k0-\", start: Some(Cell(\"k0-1/a\")), limit: 4 }"),
+            "Scan { prefix: \"k0-\".to_owned(), start: Some(cell(\"k0-1/a\")), limit: 4 }"
+        );
     }
 }

@@ -7,12 +7,14 @@ use sim_tests::world::Record;
 
 const LOG: Keep = Keep { trace: Record::Nothing, log: true };
 
-fn plans() -> [Plan; 4] {
+fn plans() -> [Plan; 6] {
     [
         Plan::default(),
         Plan { mode: Mode::Masterless, profile: Profile::Standard },
         Plan { mode: Mode::PrimaryBackup, profile: Profile::Storage },
         Plan { mode: Mode::Masterless, profile: Profile::Forgetful },
+        Plan { mode: Mode::PrimaryBackup, profile: Profile::Requests },
+        Plan { mode: Mode::Masterless, profile: Profile::Requests },
     ]
 }
 

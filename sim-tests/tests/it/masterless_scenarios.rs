@@ -24,6 +24,9 @@ const PLAIN: RequestMix = RequestMix {
     bulk_set: 0,
     multi_get: 0,
     status: 0,
+    bulk_if: 0,
+    keys: 0,
+    scan: 0,
 };
 
 /// Options of a busy cluster of three in which nothing goes wrong by chance.

@@ -1,8 +1,12 @@
 //! The standing seeds: a small swarm on every change, with all that it must have reached.
 
 use sim_tests::bugs::{self, BUGS, MASTERLESS_BUGS};
+use sim_tests::check::linearizable;
+use sim_tests::history::{Answer, Call, History, Operation, Outcome};
 use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile};
+use sim_tests::run::run;
 use sim_tests::swarm::{Swarm, run_all, run_seeds};
+use sim_tests::world::Record;
 
 const JOBS: usize = 2;
 
@@ -143,6 +147,82 @@ fn bugs_of_disks_that_forget_are_found_within_few_forgetful_seeds() {
         let draw = |seed| Options { planted: Some(code), ..plan.draw(seed) };
         assert_ne!(run_all(&swarm, draw, true).failed(), [], "{code} was not found");
     }
+}
+
+/// How often each request that only the requests profile asks for was answered.
+#[derive(Debug, Default)]
+struct Answered {
+    applied: u32,
+    refused: u32,
+    pages_of_keys: u32,
+    cut_pages_of_keys: u32,
+    pages_of_cells: u32,
+    cut_pages_of_cells: u32,
+    steps: u64,
+}
+
+impl Answered {
+    fn add(&mut self, history: &History) {
+        for operation in history.ops() {
+            let Outcome::Ok(answer) = &operation.outcome else { continue };
+            match (&operation.call, answer) {
+                (Call::Bulk(_), Answer::Tried { applied: true, .. }) => self.applied += 1,
+                (Call::Bulk(_), Answer::Refused { .. }) => self.refused += 1,
+                (Call::Keys(_), Answer::Rows { next, .. }) => {
+                    self.pages_of_keys += 1;
+                    self.cut_pages_of_keys += u32::from(next.is_some());
+                }
+                (Call::Scan(_), Answer::Page { next, .. }) => {
+                    self.pages_of_cells += 1;
+                    self.cut_pages_of_cells += u32::from(next.is_some());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn pages(&self) -> [u32; 4] {
+        let Self { pages_of_keys, cut_pages_of_keys, .. } = *self;
+        [pages_of_keys, cut_pages_of_keys, self.pages_of_cells, self.cut_pages_of_cells]
+    }
+}
+
+#[test]
+fn requests_seeds_are_answered_and_cost_the_checker_little() {
+    let plan = Plan { profile: Profile::Requests, ..Plan::default() };
+    let mut answered = Answered::default();
+    for seed in 1..4 {
+        let report = run(&plan.draw(seed), Record::Nothing);
+        assert_eq!(report.violation, None, "{}", plan.replay_command(seed));
+        answered.add(&report.history);
+        let checked = linearizable::check(&report.history, &linearizable::Options::default());
+        assert_eq!(checked.verdict, linearizable::Verdict::Valid, "seed {seed}");
+        answered.steps = answered.steps.max(checked.steps);
+    }
+    let outcomes = [answered.applied, answered.refused];
+    assert!(outcomes.iter().chain(&answered.pages()).all(|count| *count > 0), "{answered:?}");
+    // An order of magnitude below the budget, so that fresh seeds are decided, too.
+    let steps_max = linearizable::Options::default().steps_max / 10;
+    assert!(answered.steps < steps_max, "{answered:?}");
+}
+
+#[test]
+fn masterless_requests_seeds_list_and_refuse_conditions() {
+    let plan = Plan { mode: Mode::Masterless, profile: Profile::Requests };
+    let (mut answered, mut refused) = (Answered::default(), 0);
+    for seed in 1..4 {
+        let report = run(&plan.draw(seed), Record::Nothing);
+        assert_eq!(report.violation, None, "{}", plan.replay_command(seed));
+        answered.add(&report.history);
+        let is_refused = |operation: &&Operation| {
+            matches!(&operation.call, Call::Bulk(bulk) if !bulk.conditions.is_empty())
+                && operation.outcome == Outcome::Fail
+        };
+        refused += report.history.ops().iter().filter(is_refused).count();
+    }
+    assert!(answered.pages().iter().all(|count| *count > 0), "{answered:?}");
+    assert!(refused > 0, "nobody asked for a batch with conditions");
+    assert_eq!([answered.applied, answered.refused], [0, 0], "this mode has no conditions");
 }
 
 #[test]

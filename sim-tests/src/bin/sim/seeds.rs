@@ -44,7 +44,7 @@ impl Run {
     }
 }
 
-/// Tries fresh seeds of both modes, standard, storage and forgetful, and makes small what fails.
+/// Tries fresh seeds of both modes, of all profiles but beyond, and makes small what fails.
 ///
 /// It goes on for as long as it is told to, and most time goes where most is found. Of each kind
 /// of failure the seed that failed the soonest is kept, shrunk when the time is over, and written
