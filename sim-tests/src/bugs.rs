@@ -78,7 +78,12 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R53", what: "a new disk may vote in the term it finds the others in" },
     Bug { code: "R54", what: "a leader tells no follower what its disk has forgotten" },
     Bug { code: "R55", what: "a node that has lost its last vote asks nobody for it" },
+    Bug { code: "R56", what: "a batch judges the first of its conditions alone" },
+    Bug { code: "R57", what: "a page of keys that is full says that it is the last" },
 ];
+
+/// Those of requests that only the requests profile asks for.
+const OF_REQUESTS: [&str; 2] = ["R56", "R57"];
 
 /// Every planted bug of the masterless mode.
 pub const MASTERLESS_BUGS: &[Bug] = &[
@@ -163,6 +168,10 @@ const NOTES: &[(&[&str], &str)] = &[
          With R55\nsomebody must ask for a vote in the very term of the vote that was lost, after \
          the node has come\nback; its test does that.",
     ),
+    (
+        &OF_REQUESTS,
+        "R56 and R57 were hunted in the requests profile alone: no other asks for what they spoil.",
+    ),
 ];
 
 /// Returns the planted bugs of a mode.
@@ -211,7 +220,7 @@ fn hunt_where(
 ) -> Hunt {
     let (end, plan) = (first_seed + seeds_max, Plan { mode, ..Plan::default() });
     let swarm = Swarm { first: first_seed, end, jobs, progress: false, plan };
-    let plan_of = |seed| plan_of(mode, seed - first_seed);
+    let plan_of = |seed| plan_of(bug, mode, seed - first_seed);
     let draw = |seed| {
         let mut options = Options { planted: Some(bug.code), ..plan_of(seed).draw(seed) };
         change(&mut options);
@@ -230,9 +239,11 @@ fn hunt_where(
 
 /// Returns what the n-th run of a hunt is: bugs of the disk show in the storage profile, and those
 /// that need a disk which has forgotten something in the forgetful one. The masterless mode had
-/// many of these; Raft bears no old disk, and few bugs need a new one.
-fn plan_of(mode: Mode, position: u64) -> Plan {
+/// many of these; Raft bears no old disk, and few bugs need a new one. What only the requests
+/// profile asks for is hunted there alone.
+fn plan_of(bug: Bug, mode: Mode, position: u64) -> Plan {
     let profile = match (mode, position % 8) {
+        _ if OF_REQUESTS.contains(&bug.code) => Profile::Requests,
         (_, 3 | 7) => Profile::Storage,
         (Mode::Masterless, 0 | 2 | 4 | 6) | (Mode::PrimaryBackup, 1) => Profile::Forgetful,
         (Mode::PrimaryBackup | Mode::Masterless, _) => Profile::Standard,
@@ -684,6 +695,19 @@ mod tests {
         let page = to_markdown(&hunting, &[hunt("R55", None)], &[]);
         assert!(page.contains("\n\nR54 and R55 (") && !page.contains("R26"), "{page}");
         assert!(page.lines().all(|line| line.starts_with('|') || line.len() <= 100), "{page}");
+    }
+
+    #[test]
+    fn bug_of_a_request_is_hunted_where_that_is_asked_for() {
+        let profiles = |code| -> BTreeSet<&str> {
+            let plan = |position| plan_of(bug(code), Mode::PrimaryBackup, position);
+            (0..8).map(|position| plan(position).profile.name()).collect()
+        };
+        assert_eq!(profiles("R2"), BTreeSet::from(["forgetful", "standard", "storage"]));
+        for code in OF_REQUESTS {
+            assert!(find(code).is_some(), "{code} is planted nowhere");
+            assert_eq!(profiles(code), BTreeSet::from(["requests"]));
+        }
     }
 
     #[test]

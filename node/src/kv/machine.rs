@@ -261,6 +261,9 @@ impl<S: Engine> Machine<S> {
         conditions: &[Condition],
     ) -> Result<Option<CommandReply>, StorageError> {
         for (position, condition) in (0..).zip(conditions) {
+            if planted!("R56") && position > 0 {
+                break;
+            }
             let current = read::get(&self.engine, &condition.key, &condition.column)?;
             let holds = match (&condition.expected, &current) {
                 (Expectation::Absent, current) => current.is_none(),

@@ -15,6 +15,7 @@ use super::query::{Cell, Query, QueryReply, Version};
 use crate::base::limits::{MULTI_GET_BYTES_MAX, PAGE_BYTES_MAX, PAGE_COUNT_MAX};
 use crate::base::{Column, Key, Value};
 use crate::codec::{DecodeError, keycode};
+use crate::planted;
 use crate::storage::{Engine, StorageError, Stored};
 
 /// Bytes that an item of an answer counts besides its key, column and value.
@@ -133,7 +134,7 @@ fn keys(
                 return Ok(ControlFlow::Break(()));
             }
             if page.is_full() {
-                next = Some(key);
+                next = (!planted!("R57")).then_some(key);
                 return Ok(ControlFlow::Break(()));
             }
             passed_columns = 0;
