@@ -86,7 +86,7 @@ pub(super) struct Context {
     floors: ByPartition,
     /// The latest floor noted of each partition, durable or not. Kept by `floor`.
     noted_floors: ByPartition,
-    /// Up to which stamp only repairs are taken. Kept by `floor`.
+    /// Up to which stamp only repairs and replayed batches are taken. Kept by `floor`.
     pub(super) fence: Stamp,
     /// The latest tombstone that was applied in each partition since the start.
     tombstones: ByPartition,
@@ -223,7 +223,8 @@ impl Context {
     }
 
     /// Tells whether an entry must not be stored: it was everywhere once, or its coordinator
-    /// gave it up; see `floor`. A repair passes the fence.
+    /// gave it up; see `floor`. A repair, or the share of a batch that is replayed, passes the
+    /// fence.
     pub(super) fn refuses(&self, entry: &Entry, is_repair: bool) -> bool {
         let floor = partition_of_place(entry.place.as_bytes()).map(|of| self.noted_floor(of));
         let is_late = !is_repair && entry.stamp <= self.fence;
@@ -265,7 +266,9 @@ impl Context {
     pub(super) fn write(&mut self, owner: Owner, to: NodeId, entries: Vec<Entry>) -> RequestId {
         let id = self.next_id();
         self.waiting.insert(id.number, (owner, to));
-        let is_repair = matches!(owner, Owner::Reads | Owner::Sync);
+        // Who replays a batch keeps it until all have it: no fence may tear it. See `floor`.
+        let is_replay = owner == Owner::Batches && !planted!("D70");
+        let is_repair = matches!(owner, Owner::Reads | Owner::Sync) || is_replay;
         if to == self.id() {
             self.write_here(owner, id, entries, is_repair);
         } else if is_repair {

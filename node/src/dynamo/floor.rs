@@ -19,9 +19,9 @@
 //! - *Not yet stamped.* Every node gives stamps larger than all it has given or seen, over
 //!   restarts too; so its **low water** is a stamp that it will not go below.
 //! - *With its coordinator*: in flight to replicas whose answer is waited for, kept as a hint, or
-//!   part of a batch. The low water is not larger than any of these, either. For a write that
-//!   somebody still wants delivered, F must wait; a batch, above all, would be torn in two if one
-//!   partition's floor refused what another partition's replicas have.
+//!   part of a batch, as with the batch's holders. The low water is not larger than any of these,
+//!   either. For a write that somebody still wants delivered, F must wait; a batch, above all,
+//!   would be torn in two if one partition's floor refused what another partition's replicas have.
 //! - *In the network*: a message sent long ago by a coordinator that has given the write up, held
 //!   up by a connection that hung. Nobody knows of it, so no low water can tell.
 //!
@@ -34,7 +34,10 @@
 //! A fence refuses only writes that nobody waits for; their clients were told that the outcome
 //! is unknown, or that it is done because enough *other* replicas had it. It holds for the whole
 //! node, and if the floor is never raised after it nothing is lost. Repairs and exchanges pass
-//! it: they carry what a replica *has*.
+//! it: they carry what a replica *has*. So do the shares of a batch that is replayed: who replays
+//! it keeps it, so that the attempt fails for want of his promise, or has kept it until replicas
+//! had it ([`super::batch`]). Without that, an attempt that is given up would leave fences at some
+//! nodes only, and these would tear the batch.
 //!
 //! # Then: gather, and spread
 //! Now the writes up to F that exist are those that some replica has, and only exchange between

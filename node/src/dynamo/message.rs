@@ -31,8 +31,9 @@ pub enum Message {
         /// All of partitions that the receiver holds; one log record there, so all or nothing.
         entries: Vec<Entry>,
     },
-    /// Like [`Write`](Self::Write), of entries that were read from a replica: a repair or a part
-    /// of anti-entropy. A fence does not bar it, only a floor does; see `floor`.
+    /// Like [`Write`](Self::Write), of entries that were read from a replica, as a repair or a part
+    /// of anti-entropy; or of a batch that somebody keeps until all replicas have it. A fence does
+    /// not bar it, only a floor does; see `floor`.
     Repair {
         /// Names it.
         id: RequestId,
@@ -83,7 +84,8 @@ pub enum Message {
     },
     /// Anti-entropy; see `sync`.
     Sync(SyncMessage),
-    /// The batch is not held here, and never will be: a fence has passed it. See `floor`.
+    /// The batch is not held here for its coordinator, and never will be: a fence has passed it.
+    /// See `floor`.
     BatchLate {
         /// Which.
         batch: Stamp,

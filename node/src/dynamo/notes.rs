@@ -46,7 +46,7 @@ pub(super) enum Kind {
     Batch(Stamp),
     /// The disk lost something that has not been got back from the others.
     Damaged,
-    /// The stamp up to which only repairs are taken; see `floor`.
+    /// The stamp up to which only repairs and replayed batches are taken; see `floor`.
     Fence,
 }
 

@@ -316,6 +316,85 @@ fn old_batch_resurrects_nothing() {
     assert!(!old_batch_resurrects());
 }
 
+/// The accident: a coordinator asked for a holder and crashed before it had its own note. The
+/// question was held up; an attempt to raise floors began, and it arrived when all but the holder
+/// had promised to take nothing so old. Returns the holder.
+fn batch_meets_fences(cluster: &mut Cluster) -> NodeId {
+    cluster.run(SECOND * 3, |_, _| false);
+    cluster.slow_disks.insert(N1);
+    cluster.put(N1, Level::Quorum, &["a", "d"]);
+    let batch = cluster.core(N1).context.clock.given();
+    let is_question = |e: &Envelope| matches!(e.message, Message::BatchStore { .. });
+    let at = cluster.network.iter().position(is_question).unwrap();
+    let question = cluster.network.remove(at).unwrap();
+    let holder = question.to;
+    cluster.crash(N1, 0);
+    cluster.slow_disks.clear();
+    cluster.start(N1);
+    let is_fence = |e: &Envelope| {
+        let sync = |message: &SyncMessage| matches!(message, SyncMessage::Fence { stamp, .. } if *stamp >= batch);
+        e.to == holder && matches!(&e.message, Message::Sync(message) if sync(message))
+    };
+    for _ in 0..1_000 {
+        while !cluster.network.is_empty() && !cluster.network.iter().any(is_fence) {
+            cluster.flow(1);
+        }
+        if cluster.network.iter().any(is_fence) {
+            break;
+        }
+        cluster.pass(Duration::from_millis(10));
+    }
+    cluster.deliver(question);
+    cluster.settle(|_, _| false);
+    for id in cluster.ids() {
+        let has_promised = cluster.core(id).context.fence >= batch;
+        assert_eq!(has_promised, id != holder, "{id}");
+    }
+    holder
+}
+
+/// Tells whether half of that batch is left.
+fn fences_tear_a_batch() -> bool {
+    let shape = Shape { nodes: 4, factor: 2, partitions: 8 };
+    let mut cluster = Cluster::new(shape, 1, raising);
+    let holder = batch_meets_fences(&mut cluster);
+    assert_eq!(cluster.core(holder).status().batches, 1);
+    cluster.run(SECOND * 30, |_, _| false);
+    assert!(cluster.ids().iter().all(|id| cluster.core(*id).status().batches == 0));
+    let count =
+        |key| cluster.ids().iter().filter(|id| stored(&cluster, **id, key).is_some()).count();
+    let counts = [count("a"), count("d")];
+    assert!(counts.contains(&2), "the holder had it: {counts:?}");
+    counts.contains(&0)
+}
+
+#[test]
+fn batch_that_some_fences_have_passed_is_stored_as_a_whole() {
+    assert!(!fences_tear_a_batch());
+}
+
+/// Fences fail attempts, and go on for ever: floors must rise all the same when the batch is over.
+#[test]
+fn floor_rises_over_a_batch_that_fences_had_passed_when_it_is_over() {
+    let shape = Shape { nodes: 4, factor: 2, partitions: 8 };
+    let mut cluster = Cluster::new(shape, 1, raising);
+    let holder = batch_meets_fences(&mut cluster);
+    cluster.run(SECOND * 5, |_, _| false);
+    let batch = cluster.core(holder).status().low_water;
+    for id in cluster.ids() {
+        let floors = (0..shape.partitions).map(|partition| cluster.core(id).floor(partition));
+        assert!(floors.max() < Some(batch), "{id} passes what {holder} keeps");
+    }
+    cluster.run(SECOND * 20, |_, _| false);
+    cluster.delete(N1, Level::All, &["a", "d"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    for (id, key) in [(N1, "d"), (N2, "d"), (N3, "a"), (NodeId(4), "a")] {
+        assert!(floor(&cluster, id, key) > batch, "{id}");
+    }
+    assert!(cluster.purge() > 0);
+    assert!(!is_value_anywhere(&cluster));
+}
+
 /// Tells whether a ghost stays that arrives while an old disk compares itself with the others.
 fn ghost_that_arrives_meanwhile_stays() -> bool {
     let mut cluster = raising_cluster();
@@ -398,6 +477,11 @@ mod planted_bugs {
     #[test]
     fn batch_below_the_own_floor_is_caught() {
         loses_only_with("D56", old_batch_resurrects);
+    }
+
+    #[test]
+    fn fence_that_bars_a_replayed_batch_is_caught() {
+        loses_only_with("D70", fences_tear_a_batch);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn hintless(config: &mut Config, seed: u64) {
 }
 
 fn is_share(message: &Message) -> bool {
-    matches!(message, Message::Write { .. })
+    matches!(message, Message::Write { .. } | Message::Repair { .. })
 }
 
 /// Returns a cluster in which the shares of a batch of N1 are on their way.
@@ -284,8 +284,9 @@ fn batch_damaged_on_the_disk_is_left_to_the_other_holder() {
 
 /// The accident: a coordinator lost its note, and its holder took over when it reached one replica
 /// alone. Then the holder's disk came back as it had been before, unnoticed, and nobody knew of the
-/// rest. Tells whether half of the batch is left.
-fn half_of_a_batch_is_left() -> bool {
+/// rest. Tells whether half of the batch is left; with `is_fenced`, if the fences of all but the
+/// holder have passed the batch.
+fn half_of_a_batch_is_left(is_fenced: bool) -> bool {
     let mut cluster = cluster(FOUR);
     let old: Vec<_> = cluster.nodes.iter().map(|(id, node)| (*id, node.disk.clone())).collect();
     cluster.slow_disks.insert(N1);
@@ -295,6 +296,10 @@ fn half_of_a_batch_is_left() -> bool {
     cluster.network.clear();
     cluster.crash(N1, 0);
     let reached = [N2, N3, N4].into_iter().find(|id| *id != holder).unwrap();
+    for id in [N2, N3, N4].into_iter().filter(|id| is_fenced && *id != holder) {
+        let fence = Stamp::new(10_000, 9, N1);
+        cluster.node_mut(id).core.as_mut().unwrap().context.fence = fence;
+    }
     cluster.run(millis(11_000), |from, to| {
         ![from, to].iter().all(|id| [holder, reached].contains(id))
     });
@@ -310,11 +315,22 @@ fn half_of_a_batch_is_left() -> bool {
 
 #[test]
 fn batch_of_a_lone_holder_is_not_left_by_half() {
-    assert!(!half_of_a_batch_is_left());
+    assert!(!half_of_a_batch_is_left(false));
+}
+
+#[test]
+fn batch_that_the_fences_of_all_others_have_passed_has_two_holders() {
+    assert!(!half_of_a_batch_is_left(true));
 }
 
 #[cfg(feature = "testing")]
 #[test]
 fn batch_of_a_lone_holder_is_caught() {
-    crate::base::planted::loses_only_with("D59", half_of_a_batch_is_left);
+    crate::base::planted::loses_only_with("D59", || half_of_a_batch_is_left(false));
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn fence_that_leaves_a_holder_alone_is_caught() {
+    crate::base::planted::loses_only_with("D71", || half_of_a_batch_is_left(true));
 }
