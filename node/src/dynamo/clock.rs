@@ -12,8 +12,19 @@
 //! which stamps it has seen, and until it has been up for somewhat more than a
 //! [`ceiling_step`](Config::ceiling_step): by then the wall clock has passed any ceiling that it
 //! can have had. What it gave last may have reached nobody yet, or somebody who was not heard; it
-//! is smaller than what it gives now all the same. Only a wall clock that is set back while the
-//! disk is lost, by more than that, can have it give a stamp twice.
+//! is smaller than what it gives now all the same.
+//!
+//! Not so if stamps were ahead of all clocks, because clocks were set back: then they came from
+//! the latest stamp, one by one, and no wait passes them. A node that is set up with what others
+//! know would give the next of these again. So it goes on a step beyond what the majority knew
+//! when it was first heard ([`STEP_AT_CEILING_MS`]): a million stamps later. While stamps come from
+//! the clocks, the wait has passed that.
+//!
+//! A stamp can then be given twice only if somebody who is not heard until then has it, or the
+//! network, and if besides: the node gave a million that nobody of the majority heard of; or the
+//! majority had been away since before stamps got ahead, and the node comes to the very
+//! millisecond again; or the wall clock is set back while the disk is lost, by more than the wait,
+//! and comes to it again; or a client said that it had seen a stamp which no node had given.
 //!
 //! # A wall clock that is far ahead
 //! Ten hours ahead, say, and set right an hour later. A stamp from that future would win over
@@ -57,7 +68,7 @@ const SEEN_MS_MAX: u64 = Stamp::MS_MAX - (1 << 35);
 
 /// Milliseconds by which the ceiling is raised while stamps come from it and not from a clock:
 /// room for a million stamps. A larger step would put the node, at each restart, that much further
-/// into the future.
+/// into the future. A node whose ceiling is lost begins so far beyond what others know.
 const STEP_AT_CEILING_MS: u64 = 16;
 
 /// What a restart must know, in milliseconds.
@@ -94,6 +105,8 @@ pub(super) struct Clock {
     ahead_ms_max: u64,
     /// No stamps until others have told what time it was: the own ceiling is lost.
     is_held: bool,
+    /// Then stamps go on from there: what a majority knew when it was first heard, and a step.
+    resume_ms: Option<u64>,
 }
 
 impl Clock {
@@ -115,6 +128,7 @@ impl Clock {
             step_ms: millis(config.ceiling_step).max(2),
             ahead_ms_max: millis(config.clock_ahead_max),
             is_held: false,
+            resume_ms: None,
         }
     }
 
@@ -165,6 +179,15 @@ impl Clock {
     /// Gives no stamps until [`release`](Self::release).
     pub(super) fn hold(&mut self) {
         self.is_held = true;
+        self.resume_ms = None;
+    }
+
+    /// A majority has told which stamps it has seen: what the own lost disk knew of is not far
+    /// beyond, or long past when the clock is released.
+    pub(super) fn hear_majority(&mut self) {
+        if self.is_held && !planted!("D73") {
+            self.resume_ms = self.resume_ms.or(Some(self.last.ms() + STEP_AT_CEILING_MS));
+        }
     }
 
     /// Tells whether it is between [`hold`](Self::hold) and [`release`](Self::release).
@@ -172,9 +195,12 @@ impl Clock {
         self.is_held
     }
 
-    /// Ends [`hold`](Self::hold).
-    pub(super) fn release(&mut self) {
+    /// Ends [`hold`](Self::hold); if `is_first`, no stamp was ever given.
+    pub(super) fn release(&mut self, is_first: bool) {
         self.is_held = false;
+        if let Some(ms) = self.resume_ms.take().filter(|_| !is_first) {
+            self.last = self.last.max(Stamp::new(ms, 0, NodeId(0)));
+        }
     }
 
     /// Takes note of a stamp that a node has given; false if it cannot be one.

@@ -245,8 +245,11 @@ impl Dynamo {
         let heartbeat = |peer| context.detector.heartbeat(peer);
         let begins = !context.is_whole
             && context.config.peers().all(|peer| heartbeat(peer).is_some_and(|h| !h.is_whole));
+        if has_majority {
+            context.clock.hear_majority();
+        }
         if has_majority && (is_late || begins) {
-            context.clock.release();
+            context.clock.release(begins);
         }
     }
 }

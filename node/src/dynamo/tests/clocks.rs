@@ -153,3 +153,62 @@ fn start_that_the_disk_forgot_is_learned_from_others() {
     cluster.settle(nothing_cut);
     assert!(is_written(&cluster, token));
 }
+
+/// The accident: clocks were set back, so stamps came from the latest one and not from a clock; a
+/// node gave some that were still on their way when its disk was lost. Tells whether it gives one
+/// of them again.
+fn stamp_ahead_of_all_clocks_is_given_again() -> bool {
+    let mut cluster = Cluster::new(THREE, 1, short);
+    cluster.nodes.values_mut().for_each(|node| node.skew_ms = 60_000);
+    cluster.run(millis(1_000), nothing_cut);
+    cluster.nodes.values_mut().for_each(|node| node.skew_ms = 0);
+    cluster.run(millis(1_000), nothing_cut);
+    for _ in 0..3 {
+        cluster.put(N1, Level::One, &["k"]);
+    }
+    let late = std::mem::take(&mut cluster.network);
+    assert!(late.iter().any(|envelope| matches!(envelope.message, Message::Write { .. })));
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.run(millis(4_000), nothing_cut);
+    // The oracle ends the run when it sees a stamp of two writes.
+    let see = || {
+        let tokens = [(); 3].map(|()| cluster.put(N1, Level::One, &["k"]));
+        for envelope in late {
+            cluster.deliver(envelope);
+        }
+        cluster.settle(nothing_cut);
+        tokens
+    };
+    let Ok(tokens) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(see)) else {
+        return true;
+    };
+    for token in tokens {
+        assert!(stamp(&cluster, token).ms() > 60_000, "stamps are still ahead of the clocks");
+    }
+    false
+}
+
+#[test]
+fn stamp_ahead_of_all_clocks_that_the_lost_disk_knew_of_is_not_given_again() {
+    assert!(!stamp_ahead_of_all_clocks_is_given_again());
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn stamps_that_go_on_from_what_others_know_are_caught() {
+    crate::base::planted::loses_only_with("D73", stamp_ahead_of_all_clocks_is_given_again);
+}
+
+/// Where stamps come from clocks the wait is long enough, and nothing is to be skipped.
+#[test]
+fn lost_disk_among_right_clocks_puts_no_stamp_into_the_future() {
+    let mut cluster = Cluster::new(THREE, 1, short);
+    cluster.run(millis(500), nothing_cut);
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.run(millis(4_000), nothing_cut);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(nothing_cut);
+    assert_eq!(stamp(&cluster, token).ms(), 14_500);
+}
