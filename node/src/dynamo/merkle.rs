@@ -10,6 +10,11 @@
 //! old floor and the new one: then the tree is unknown until the store has read the partition
 //! again. A partition that nobody deletes in is read once, when the node starts.
 //!
+//! How late a tombstone there is, applying tells since the start, and building of what was there
+//! before. The clock would not do: a node that has just started knows no time but its own ceiling,
+//! and may have been given a later tombstone right before it stopped. Its leaves would keep the
+//! tombstone when the floor passes it, and never be like those of others, who leave it out.
+//!
 //! A partition is read in pages, with pauses, while writes go on. What a write changes behind the
 //! pages that were read is found by a later one, so the store reports only what it changes before.
 //!
@@ -25,6 +30,7 @@ use super::ready::{Found, ReadId, StoreRead};
 use crate::base::hash::{hash64, mix64};
 use crate::base::{Instant, Payload, Stamp};
 use crate::codec::keycode;
+use crate::planted;
 
 /// Leaves of a partition: a difference of one row costs reading a sixty-fourth of it.
 pub const LEAF_COUNT: u16 = 64;
@@ -71,6 +77,8 @@ struct Building {
     read: Option<ReadId>,
     /// Of the pages so far; none before the first.
     leaves: Vec<u64>,
+    /// The latest tombstone of the pages so far.
+    tombstone: Stamp,
     /// Where the next page begins.
     next: Payload,
 }
@@ -150,7 +158,7 @@ impl Trees {
     /// The own store answers.
     pub(super) fn on_store_read(&mut self, id: ReadId, found: Found) {
         let Some(building) = self.building.as_mut().filter(|b| b.read == Some(id)) else { return };
-        let Found::Leaves { leaves, next } = found else { return };
+        let Found::Leaves { leaves, next, tombstone } = found else { return };
         let partition = building.partition;
         assert!(
             leaves.len() == usize::from(LEAF_COUNT),
@@ -158,6 +166,7 @@ impl Trees {
             leaves.len()
         );
         building.read = None;
+        building.tombstone = tombstone.max(building.tombstone);
         if building.leaves.is_empty() {
             building.leaves = leaves;
         } else {
@@ -171,6 +180,10 @@ impl Trees {
         let Some(tree) = self.partitions.get_mut(&partition) else { return };
         if tree.leaves.is_empty() {
             tree.tombstones = built.begun;
+        }
+        // After a restart the clock may be behind what the disk has from others.
+        if !planted!("D72") {
+            tree.tombstones = built.tombstone.max(tree.tombstones);
         }
         (tree.leaves, tree.floor) = (built.leaves, built.floor);
     }
@@ -213,6 +226,7 @@ impl Trees {
             begun: context.clock.last(),
             read: None,
             leaves: Vec::new(),
+            tombstone: Stamp::ZERO,
             next: place_in(partition, &[]),
         });
     }

@@ -221,6 +221,8 @@ pub enum Found {
         leaves: Vec<u64>,
         /// Where the next page begins; `None` after the last one.
         next: Option<Payload>,
+        /// The latest tombstone of the page.
+        tombstone: Stamp,
     },
 }
 

@@ -42,10 +42,11 @@ impl<E: Engine> CellStore<E> {
                 self.notes(prefix.as_bytes(), start.as_bytes(), *bytes_max)
             }
             StoreRead::Leaves { partition, floor, start, bytes_max } => {
-                let (leaves, next) =
-                    self.leaves(*partition, *floor, start.as_bytes(), *bytes_max)?;
-                self.unread = next.as_ref().map(|next| (*partition, next.as_bytes().to_vec()));
-                Ok(Found::Leaves { leaves, next })
+                let page = self.leaves(*partition, *floor, start.as_bytes(), *bytes_max)?;
+                let next = page.next.as_ref();
+                self.unread = next.map(|next| (*partition, next.as_bytes().to_vec()));
+                let LeavesPage { leaves, next, tombstone } = page;
+                Ok(Found::Leaves { leaves, next, tombstone })
             }
             StoreRead::LeafEntries { partition, leaves, start, bytes_max } => {
                 let limit = Limit { count: usize::MAX, bytes: *bytes_max };
@@ -184,11 +185,12 @@ impl<E: Engine> CellStore<E> {
         floor: Stamp,
         start: &[u8],
         bytes_max: usize,
-    ) -> Result<(Vec<u64>, Option<Payload>), StorageError> {
+    ) -> Result<LeavesPage, StorageError> {
         let mut hashes = vec![0; usize::from(merkle::LEAF_COUNT)];
         let prefix = placement::prefix(partition);
         let end = after_prefix(&prefix);
         let (mut bytes, mut last, mut next) = (0_usize, Vec::new(), None);
+        let mut tombstone = Stamp::ZERO;
         self.engine().scan_raw(start.max(&prefix), end.as_deref(), &mut |cell| {
             if bytes >= bytes_max && last != cell.place {
                 next = Some(payload(cell.place));
@@ -201,6 +203,9 @@ impl<E: Engine> CellStore<E> {
             let stamp = Stamp::from_version(cell.version);
             let is_tombstone = !matches!(cell.content, Content::Value(_));
             let is_row = cell.content == Content::RowDeleted;
+            if is_tombstone {
+                tombstone = stamp.max(tombstone);
+            }
             if !(is_tombstone && stamp <= floor)
                 && let Some(leaf) = hashes.get_mut(usize::from(merkle::leaf_of(cell.place)))
             {
@@ -208,8 +213,15 @@ impl<E: Engine> CellStore<E> {
             }
             ControlFlow::Continue(())
         })?;
-        Ok((hashes, next.transpose()?))
+        Ok(LeavesPage { leaves: hashes, next: next.transpose()?, tombstone })
     }
+}
+
+/// What a [`Found::Leaves`] is made of.
+struct LeavesPage {
+    leaves: Vec<u64>,
+    next: Option<Payload>,
+    tombstone: Stamp,
 }
 
 /// The entries of a chunk so far.

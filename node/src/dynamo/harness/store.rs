@@ -147,12 +147,14 @@ impl Store {
                 let mut leaves = vec![0; usize::from(LEAF_COUNT)];
                 let mut deltas = Deltas::new();
                 let entries = self.partition(*partition);
+                let tombstones = self.partition(*partition).filter(|entry| entry.is_tombstone());
+                let tombstone = tombstones.map(|entry| entry.stamp).max().unwrap_or_default();
                 let kept = entries.filter(|entry| !entry.is_tombstone() || entry.stamp > *floor);
                 kept.for_each(|entry| toggle(&mut deltas, entry));
                 for ((_, leaf), hash) in deltas {
                     leaves[usize::from(leaf)] = hash;
                 }
-                Found::Leaves { leaves, next: None }
+                Found::Leaves { leaves, next: None, tombstone }
             }
             StoreRead::LeafEntries { partition, leaves, start, bytes_max } => {
                 let mut wanted = self.partition(*partition).filter(|entry| {

@@ -279,3 +279,47 @@ fn anti_entropy_without_tombstones_is_caught() {
         !are_equal(&cluster)
     });
 }
+
+/// The accident: a node had a tombstone later than its own ceiling on its disk when it started, and
+/// took the ceiling for the latest that there was. When the second floor after that passed it, the
+/// tree was still taken for known, with the tombstone in it. Tells whether it is.
+fn tree_keeps_what_the_floor_covers() -> bool {
+    let mut cluster = Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, raising);
+    let partition_of = |key: &String| partition_of_place(cluster.place(key).as_bytes()).unwrap();
+    let keys = keys(100);
+    let steward = |key| cluster.placement.replicas(partition_of(key)).first();
+    let key = keys.iter().find(|key| steward(key) == Some(&N1)).unwrap();
+    let partition = partition_of(key);
+    cluster.run(SECOND, |_, _| false);
+    cluster.crash(N3, 0);
+    cluster.node_mut(N1).skew_ms = 6_000;
+    cluster.delete(N1, Level::Quorum, &[key]);
+    cluster.settle(|_, _| false);
+    let deleted = stored(&cluster, N1, key).unwrap();
+    cluster.node_mut(N1).skew_ms = 0;
+    // The share arrived, and the node died before it raised its ceiling.
+    cluster.plant(N3, deleted.clone());
+    cluster.start(N3);
+    cluster.run(Duration::from_millis(150), |from, to| from == N3 || to == N3);
+    let root = |cluster: &Cluster, id| {
+        let core = cluster.core(id);
+        core.trees.root(&core.context, partition)
+    };
+    assert!(root(&cluster, N3).is_some() && cluster.core(N3).context.clock.last() < deleted.stamp);
+    cluster.run(SECOND * 12, |_, _| false);
+    assert!(cluster.core(N3).floor(partition) >= deleted.stamp);
+    let roots = [N1, N2, N3].map(|id| root(&cluster, id));
+    assert!(roots[0].is_some() && roots[0] == roots[1], "{roots:?}");
+    roots[0] != roots[2]
+}
+
+#[test]
+fn tree_leaves_out_a_tombstone_that_was_ahead_of_the_clock() {
+    assert!(!tree_keeps_what_the_floor_covers());
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn tree_that_trusts_the_clock_of_a_start_is_caught() {
+    crate::base::planted::loses_only_with("D72", tree_keeps_what_the_floor_covers);
+}

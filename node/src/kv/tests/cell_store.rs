@@ -81,8 +81,23 @@ impl Node {
         bytes_max: usize,
     ) -> (Vec<u64>, Option<Payload>) {
         match self.store.read(&StoreRead::Leaves { partition, floor, start, bytes_max }) {
-            Ok(Found::Leaves { leaves, next }) => (leaves, next),
+            Ok(Found::Leaves { leaves, next, .. }) => (leaves, next),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Returns the latest tombstone of a partition, as reading its leaves in small pages tells it.
+    fn read_tombstone(&mut self, partition: Partition) -> Stamp {
+        let (mut start, mut latest) = (place_in(partition, &[]), Stamp::ZERO);
+        loop {
+            let floor = Stamp::from_version(u64::MAX);
+            let read = StoreRead::Leaves { partition, floor, start, bytes_max: 30 };
+            let Ok(Found::Leaves { next, tombstone, .. }) = self.store.read(&read) else {
+                panic!("partition {partition} is unreadable")
+            };
+            latest = tombstone.max(latest);
+            let Some(next) = next else { return latest };
+            start = next;
         }
     }
 
@@ -206,6 +221,9 @@ proptest! {
             let expected = model_of(&applied(&steps[..count]));
             prop_assert_eq!(visible(&life.node.store), &expected[..]);
             prop_assert_eq!(&life.leaves, &leaves_of(&expected, Stamp::ZERO));
+            let first = expected.iter().filter(|e| partition_of_place(e.place.as_bytes()) == Some(0));
+            let tombstones = first.filter(|e| e.is_tombstone()).map(|e| e.stamp);
+            prop_assert_eq!(life.node.read_tombstone(0), tombstones.max().unwrap_or_default());
         }
         prop_assert_eq!(&life.leaves, &read_leaves(&mut life.node, Stamp::ZERO));
     }
