@@ -120,6 +120,10 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D63", what: "gives stamps again that it gave before its disk was lost" },
     Bug { code: "D64", what: "gives nobody what all but an older disk have lost" },
     Bug { code: "D65", what: "a node with a new disk answers as if it had everything" },
+    Bug { code: "D70", what: "a fence at some replicas bars what is replayed of a batch" },
+    Bug { code: "D71", what: "a holder that takes over a batch behind all fences stays alone" },
+    Bug { code: "D72", what: "a tree keeps tombstones that were ahead of the clock at the start" },
+    Bug { code: "D73", what: "gives stamps again that were ahead of all clocks" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -150,6 +154,10 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D63", "dynamo::tests::start::stamp_given_again_is_caught"),
     ("D64", "dynamo::healing_tests::floors::stray_that_nobody_takes_is_caught"),
     ("D65", "sim-tests masterless_scenarios::new_disk_that_answers_at_once_is_noticed"),
+    ("D70", "dynamo::healing_tests::floors::fence_that_bars_a_replayed_batch_is_caught"),
+    ("D71", "dynamo::tests::batches::fence_that_leaves_a_holder_alone_is_caught"),
+    ("D72", "dynamo::healing_tests::sync::tree_that_trusts_the_clock_of_a_start_is_caught"),
+    ("D73", "dynamo::tests::clocks::stamps_that_go_on_from_what_others_know_are_caught"),
 ];
 
 /// What a page says besides of bugs that are found in some ranges only, or in none.
