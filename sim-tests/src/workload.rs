@@ -377,9 +377,7 @@ impl<E: Env> ClientProcess<E> {
     /// Sets one fresh cell; returns whether it was acknowledged.
     pub async fn set_one(&mut self) -> bool {
         self.doing.number += 1;
-        let before = self.shared.acknowledged();
-        self.set(&Cell::new("served", ""), 8).await;
-        self.shared.acknowledged() > before
+        self.set(&Cell::new("served", ""), 8).await
     }
 
     /// Does one operation of the timetable.
@@ -390,7 +388,9 @@ impl<E: Env> ClientProcess<E> {
         }
         match &operation.request {
             Request::Get(cell) => self.get(cell).await,
-            Request::Set { cell, bytes } => self.set(cell, *bytes).await,
+            Request::Set { cell, bytes } => {
+                self.set(cell, *bytes).await;
+            }
             Request::Delete(cell) => self.delete(cell).await,
             Request::CompareAndSet { cell, bytes } => self.compare_and_set(cell, *bytes).await,
             Request::BulkSet(cells) => self.bulk_set(cells).await,
@@ -431,12 +431,15 @@ impl<E: Env> ClientProcess<E> {
         self.end(op, result, |state, cell| Answer::Value(state.found(id, cell.as_ref())));
     }
 
-    async fn set(&mut self, cell: &Cell, bytes: u64) {
+    /// Sets a cell; returns whether that was acknowledged.
+    async fn set(&mut self, cell: &Cell, bytes: u64) -> bool {
         let (id, (value, bytes)) = (self.id_of(cell), self.value(0, bytes));
         let op = self.invoke(Call::Set { cell: id, value });
         let (key, column) = (cell.key().to_owned(), cell.column().to_owned());
         let result = self.client.set_cell(key, column, bytes).await;
+        let is_acknowledged = result.is_ok();
         self.end(op, result, State::written);
+        is_acknowledged
     }
 
     async fn delete(&mut self, cell: &Cell) {
