@@ -7,7 +7,7 @@
 //! [`bugs`] proves that planted bugs are found; [`compare`] shows both modes the same accidents;
 //! [`liveness`] measures how fast a cluster is back. A run that failed is written down as a
 //! [`case`], made small by [`shrink`], shown by [`report`], and continued in many ways by
-//! [`branch`]. What a run is held to is said by [`atlas`].
+//! [`branch`]. What a run is held to is said by [`atlas`], who is healed first by [`healing`].
 #![expect(
     clippy::disallowed_macros,
     reason = "the panic hook of `world::run_seed` knows nothing but its thread"
@@ -53,6 +53,7 @@ pub mod compare;
 pub mod determinism;
 #[cfg(madsim)]
 pub mod golden;
+pub mod healing;
 #[cfg(madsim)]
 pub mod hunt;
 #[cfg(madsim)]

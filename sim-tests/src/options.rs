@@ -14,6 +14,7 @@ use mangrove::base::Rng;
 use mangrove::storage::table::{Compression, TableOptions};
 use mangrove::storage::tree::TreeOptions;
 
+use crate::healing::Healing;
 use crate::masterless;
 use crate::world::{ClockOptions, DiskOptions, Latency, NetOptions};
 
@@ -129,10 +130,12 @@ impl Plan {
             Mode::PrimaryBackup => options,
             Mode::Masterless => masterless::options::draw(options),
         };
-        match self.profile {
+        let options = match self.profile {
             Profile::Standard | Profile::Requests => options.maybe_with_relaxed_sync(),
             Profile::Storage | Profile::Beyond | Profile::Forgetful => options,
-        }
+        };
+        let may_crash = options.faults.crash || options.faults.power;
+        Options { healing: Healing::draw(seed, may_crash), ..options }
     }
 
     /// Returns the command that runs a seed again.
@@ -387,6 +390,8 @@ pub struct Options {
     pub leak: Option<Leak>,
     /// The nodes acknowledge before they sync, every so often (a weaker promise).
     pub relaxed_sync: bool,
+    /// Who is healed when the faults are over; scenarios heal everything at once.
+    pub healing: Healing,
     /// What the masterless mode has of its own; `None` in the primary-backup mode.
     pub masterless: Option<masterless::options::Options>,
 }
@@ -510,6 +515,7 @@ impl Options {
             mute: None,
             leak: None,
             relaxed_sync: false,
+            healing: Healing::AtOnce,
             masterless: None,
         }
     }
@@ -676,6 +682,9 @@ impl fmt::Display for Options {
         }
         if self.relaxed_sync {
             f.write_str("; acknowledges before it syncs")?;
+        }
+        if self.healing != Healing::AtOnce {
+            write!(f, "; in the end {}", self.healing.what())?;
         }
         if let Some(masterless) = &self.masterless {
             write!(f, "; masterless: {masterless}")?;

@@ -1,14 +1,15 @@
 //! One run: a cluster, a load and a nemesis; then healing, and the judgement.
 //!
 //! ```text
-//! faults ──► heal everything ──► converge ──► serve ──► read everything ──► power off, look at
-//!   load ──────────────────────►                                            the disks ──► check
-//!                                                                           ──► compare states
+//! faults ──► (heal a quorum ──► it serves) ──► heal everything ──► converge ──► serve
+//!   load ──►     ──► read everything ──► look at the disks ──► check ──► compare states
 //! ```
+//! What is in brackets happens in some runs ([`healing`](crate::healing)).
 //! Runs of the masterless mode end in [`masterless::phases`](crate::masterless::phases).
 //!
 //! *Safety* is checked at every step and at the end; *liveness* only after healing: a leader, an
-//! acknowledged write and equal replicas must come within a bounded time.
+//! acknowledged write and an answer for every cell must come within a bounded time, from a quorum
+//! alone where one was healed first; then equal replicas, and the same again, from all.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -25,6 +26,8 @@ use crate::case::Case;
 use crate::check::liveness::Recovery;
 use crate::check::{Violation, broken, client, exactly_once, linearizable, mute};
 use crate::cluster::Cluster;
+use crate::healing::alone::serve_alone;
+use crate::healing::{Alone, Healing};
 use crate::history::{History, OpId};
 use crate::liveness::Asker;
 use crate::masterless::options::Mechanism;
@@ -93,6 +96,8 @@ pub struct Report {
     pub contract: Contract,
     /// Whether it did not serve in the end, where it may halt.
     pub is_halted: bool,
+    /// What came of it that a quorum was healed first, if one was.
+    pub alone: Alone,
     /// What was wrong.
     pub violation: Option<Violation>,
     /// The trace, if it was recorded.
@@ -256,6 +261,7 @@ impl Report {
             mechanism: None,
             contract: Contract::MustSurvive,
             is_halted: false,
+            alone: Alone::NotTried,
             violation: None,
             trace: Vec::new(),
             history: History::new(),
@@ -280,6 +286,8 @@ pub struct Scene {
     violation: Option<Violation>,
     /// Whether it did not serve in the end.
     is_halted: bool,
+    /// What came of a quorum that was healed first.
+    alone: Alone,
     /// Whether a client asks from the moment of healing on.
     is_timed: bool,
     /// How long each step after healing took, if somebody asked.
@@ -310,6 +318,7 @@ impl Scene {
             done,
             violation: None,
             is_halted: false,
+            alone: Alone::NotTried,
             is_timed: false,
             recovery: Recovery::default(),
             performed: 0,
@@ -449,6 +458,7 @@ impl Scene {
         if self.violation.is_none() {
             self.violation = self.phases().check_hints().await.err();
         }
+        self.try_quorum_alone().await;
         if self.violation.is_none() {
             let asker = self.heal().await;
             match self.phases().finish(asker.as_ref()).await {
@@ -472,6 +482,7 @@ impl Scene {
 
     async fn finish_primary_backup(mut self) -> Report {
         let mut time_to_converge = Duration::ZERO;
+        self.try_quorum_alone().await;
         if self.violation.is_none() {
             let asker = self.heal().await;
             match self.liveness_phase(asker.as_ref()).await {
@@ -509,11 +520,12 @@ impl Scene {
         violation: Option<Violation>,
         time_to_converge: Duration,
     ) -> Report {
-        let (contract, is_halted) = (self.contract(), self.is_halted);
+        let (contract, is_halted, alone) = (self.contract(), self.is_halted, self.alone);
         let Self { world, cluster, options, shared, recovery, .. } = self;
         Report {
             contract,
             is_halted,
+            alone,
             simulated: world.now(),
             hash: world.trace_hash(),
             event_count: world.event_count(),
@@ -587,6 +599,21 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
 }
 
 impl Scene {
+    /// Ends the load, and lets a quorum serve alone, in runs in which one is healed first. What is
+    /// timed is how a whole cluster comes back.
+    async fn try_quorum_alone(&mut self) {
+        let is_first = self.options.healing != Healing::AtOnce && !self.is_timed;
+        if self.violation.is_some() || !is_first {
+            return;
+        }
+        self.shared.stop();
+        let outcome = serve_alone(&mut self.phases()).await;
+        match outcome {
+            Ok(alone) => self.alone = alone,
+            Err(found) => self.violation = Some(found),
+        }
+    }
+
     /// Ends the load and all faults; in a run that is timed somebody asks from then on.
     async fn heal(&mut self) -> Option<Asker> {
         self.shared.stop();

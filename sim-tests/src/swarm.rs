@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::atlas::Contract;
 use crate::check::Violation;
+use crate::healing::Tally;
 use crate::masterless::options::Mechanism;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::run::{Report, run};
@@ -125,6 +126,8 @@ pub struct Summary {
     failed: Vec<(u64, Violation)>,
     /// Runs that were held to each contract, and how many of them did not serve in the end.
     contracts: BTreeMap<Contract, (u64, u64)>,
+    /// How often a quorum had to serve alone.
+    alone: Tally,
 }
 
 /// Runs all seeds of a range.
@@ -218,6 +221,7 @@ impl Summary {
         let (runs, halted) = self.contracts.entry(report.contract).or_default();
         *runs += 1;
         *halted += u64::from(report.is_halted);
+        self.alone.add(report.alone);
         for (probe, hits) in &report.probes {
             *self.probes.entry(probe).or_default() += hits;
         }
@@ -268,9 +272,21 @@ impl Summary {
         codes.filter(|code| !seen(code)).collect()
     }
 
-    /// Tells whether there were enough seeds for every demanded fault, and one is missing.
+    /// Tells whether there were enough seeds for every demanded fault, and one is missing, or no
+    /// quorum ever had to serve alone.
     pub fn is_vacuous(&self) -> bool {
-        self.runs >= VACUITY_SEEDS && !self.unobserved().is_empty()
+        let lacks = !self.unobserved().is_empty() || self.lacks_quorum_alone();
+        self.runs >= VACUITY_SEEDS && lacks
+    }
+
+    /// Tells whether no quorum ever had to serve alone. Runs that lose too much have none.
+    fn lacks_quorum_alone(&self) -> bool {
+        self.plan.profile != Profile::Beyond && self.alone.served_count() == 0
+    }
+
+    /// Returns how often a quorum had to serve alone.
+    pub fn alone(&self) -> &Tally {
+        &self.alone
     }
 
     /// Returns how many runs were held to each contract, and how many of them did not serve in the
@@ -413,6 +429,7 @@ impl Summary {
             speeds.collect::<Vec<_>>().join(", ")
         )
         .ok();
+        writeln!(text, "{}", self.alone.to_line()).ok();
         for (contract, (runs, halted)) in &self.contracts {
             if *contract != Contract::MustSurvive {
                 writeln!(text, "{runs} runs {contract}: {halted} of them did not serve in the end")
@@ -430,7 +447,9 @@ impl Summary {
         }
         writeln!(text, "{faults}\n{probes}").ok();
         if self.is_vacuous() {
-            writeln!(text, "VACUOUS: never observable: {}", self.unobserved().join(", ")).ok();
+            let alone = self.lacks_quorum_alone().then_some("a quorum alone");
+            let missing: Vec<&str> = self.unobserved().into_iter().chain(alone).collect();
+            writeln!(text, "VACUOUS: never observable: {}", missing.join(", ")).ok();
         }
         for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
             let replay = self.plan.replay_command(*seed);
@@ -469,7 +488,7 @@ impl Summary {
             "events_per_cpu_second": self.events_per_cpu_second(),
             "events_per_simulated_second": self.per_simulated_second(self.events),
             "acknowledged_per_simulated_second": self.per_simulated_second(self.acknowledged),
-            "contracts": contracts,
+            "contracts": contracts, "quorum_alone": self.alone.to_json(),
             "memory_kib": { "after_a_tenth": self.memory_kib[0], "at_the_end": self.memory_kib[1],
             "at_most": self.memory_kib[2] },
             "acknowledged": self.acknowledged, "elections": self.elections,

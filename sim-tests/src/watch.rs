@@ -73,6 +73,8 @@ struct NodeState {
     damaged: bool,
     /// The others have told the node what it has forgotten, and its disk says so.
     knows_lack: bool,
+    /// It has been whole, with the disk that it has; masterless mode.
+    was_whole: bool,
     /// Hints that the node has dropped in this life, as it says; masterless mode.
     hints_dropped: u64,
     /// How often disks had refused something before this life.
@@ -104,6 +106,15 @@ impl Watch {
         let state = self.lock();
         let leaders = state.nodes.iter().filter(|(_, node)| node.role == Some(Role::Leader));
         leaders.max_by_key(|(_, node)| node.term).map(|(id, _)| *id)
+    }
+
+    /// Returns who leads among these nodes, if it does so in a term that none of them has left.
+    pub fn leader_among(&self, nodes: &BTreeSet<u64>) -> Option<NodeId> {
+        let state = self.lock();
+        let among = state.nodes.iter().filter(|(id, _)| nodes.contains(&id.0));
+        let is_leader = |node: &NodeState| node.role == Some(Role::Leader);
+        let (id, latest) = among.max_by_key(|(_, node)| (node.term, is_leader(node)))?;
+        is_leader(latest).then_some(*id)
     }
 
     /// Returns the reign of the highest term; it may be over.
@@ -152,6 +163,11 @@ impl Watch {
         self.lock().nodes.get(&node).is_some_and(|state| state.knows_lack)
     }
 
+    /// Tells whether a masterless node has been whole, with the disk that it has.
+    pub fn was_whole(&self, node: NodeId) -> bool {
+        self.lock().nodes.get(&node).is_some_and(|state| state.was_whole)
+    }
+
     /// Returns how many hints a node says that it has dropped.
     pub fn hints_dropped(&self, node: NodeId) -> u64 {
         self.lock().nodes.get(&node).map_or(0, |state| state.hints_dropped)
@@ -172,7 +188,7 @@ impl Watch {
     /// Notes that a node has lost what it was told to be durable, so it cannot keep its promises.
     pub fn set_amnesic(&self, node: NodeId) {
         if let Some(state) = self.lock().nodes.get_mut(&node) {
-            (state.commit, state.knows_lack) = (0, false);
+            (state.commit, state.knows_lack, state.was_whole) = (0, false, false);
         }
         self.observe(node, &Observation::Wiped);
     }
@@ -592,8 +608,8 @@ impl Observer for NodeWatch {
             },
         );
         self.with(|node| {
-            let NodeState { damaged, refused, .. } = *node;
-            *node = NodeState { damaged, refused, ..NodeState::default() };
+            let NodeState { damaged, was_whole, refused, .. } = *node;
+            *node = NodeState { damaged, was_whole, refused, ..NodeState::default() };
         });
         let (persisted, is_damaged) = (*persisted, *is_damaged);
         self.observe(&Observation::Disk(DiskNews::Started { persisted, is_damaged }));
@@ -626,6 +642,7 @@ impl Observer for NodeWatch {
         let (is_whole, hints_dropped) = (core.is_whole(), core.hints_dropped());
         self.with(|node| {
             node.damaged &= !is_whole;
+            node.was_whole |= is_whole;
             node.hints_dropped = hints_dropped;
         });
     }

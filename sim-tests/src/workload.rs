@@ -210,6 +210,8 @@ pub enum Helper {
     Repairer,
     /// Writes from the moment of healing on, in a run that is timed.
     Asker,
+    /// Writes and reads while a quorum is alone.
+    OfQuorum,
 }
 
 impl Helper {
@@ -219,6 +221,7 @@ impl Helper {
             Self::Reader => 901,
             Self::Repairer => 902,
             Self::Asker => 903,
+            Self::OfQuorum => 904,
         }
     }
 }

@@ -209,8 +209,18 @@ fn only_what_matters(options: &Options) -> Options {
 }
 
 /// Kinds of events that a person needs to know what a run was.
-const MAIN_EVENTS: &[&str] =
-    &["nemesis", "start", "crash", "power_off", "exit", "ended", "pause", "resume", "role"];
+const MAIN_EVENTS: &[&str] = &[
+    "nemesis",
+    "quorum",
+    "start",
+    "crash",
+    "power_off",
+    "exit",
+    "ended",
+    "pause",
+    "resume",
+    "role",
+];
 
 impl Expected {
     /// Takes down what came of a run.

@@ -12,6 +12,7 @@ use mangrove::storage::tree::TreeOptions;
 use serde_json::{Map, Value as Json, json};
 
 use super::ms;
+use crate::healing::Healing;
 use crate::masterless::options::{self as masterless, LevelMix, Mechanism};
 use crate::options::{FaultClasses, Mode, Options, Profile, RequestMix, Tuning};
 
@@ -81,6 +82,16 @@ impl Value for Mechanism {
     }
 }
 
+impl Value for Healing {
+    fn to_json(&self) -> Json {
+        json!(self.name())
+    }
+
+    fn from_json(json: &Json) -> Option<Self> {
+        Self::ALL.into_iter().find(|healing| Some(healing.name()) == json.as_str())
+    }
+}
+
 macro_rules! settings {
     ($($name:literal: $($field:ident).+),* $(,)?) => {
         [$(Setting {
@@ -108,7 +119,7 @@ macro_rules! masterless_settings {
 }
 
 /// Every option.
-const SETTINGS: [Setting; 49] = settings! {
+const SETTINGS: [Setting; 50] = settings! {
     "nodes": node_count,
     "clients": client_count,
     "keys": key_count,
@@ -118,6 +129,7 @@ const SETTINGS: [Setting; 49] = settings! {
     "torn": torn,
     "relaxed_sync": relaxed_sync,
     "lockstep": lockstep,
+    "healing": healing,
     "faults.crash": faults.crash,
     "faults.power": faults.power,
     "faults.pause": faults.pause,
@@ -257,6 +269,7 @@ pub fn plain(mode: Mode, seed: u64) -> Options {
         mute: None,
         leak: None,
         relaxed_sync: false,
+        healing: Healing::AtOnce,
         masterless: (mode == Mode::Masterless).then(plain_masterless),
     }
 }

@@ -6,11 +6,11 @@
 //!
 //! **Why the obvious check is wrong.** "In the end everything works" holds of every cluster if one
 //! waits long enough, and of none if one does not stop breaking it. So there is a definite moment
-//! of healing, after which the harness injects nothing and may even freeze the nodes that are not
-//! part of the healed majority, and definite deadlines. A deadline that merely passes or fails
-//! hides a cluster that gets slower: the times are kept, so that they can be compared over many
-//! runs. And any new fault resets the phase, so that a run cannot be accused for what happened
-//! under faults.
+//! of healing, after which the harness injects nothing and, in some runs, keeps away the nodes that
+//! are not part of the healed majority (`healing`), and definite deadlines. A deadline that merely
+//! passes or fails hides a cluster that gets slower: the times are kept, so that they can be
+//! compared over many runs. And any new fault resets the phase, so that a run cannot be accused for
+//! what happened under faults.
 //!
 //! **What is skipped.** Availability under faults: it is measured elsewhere, not promised.
 

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use mangrove::base::{Index, NodeId};
 use mangrove::env::Env as _;
 use mangrove::kv::Machine;
-use mangrove::raft::{Entry, EntryKind, Recovered, SnapshotMeta};
+use mangrove::raft::{Entry, EntryKind, Recovered, SnapshotMeta, Standing};
 use mangrove::replica::recovery::replay;
 use mangrove::replica::{STATE_DIR, WAL_DIR};
 use mangrove::storage::tree::{self, Tree, TreeOptions};
@@ -86,6 +86,19 @@ impl Cluster {
         })
     }
 
+    /// Returns the nodes that could vote, and lack nothing that they acknowledged, if the worst
+    /// came to all disks now.
+    pub async fn voters(&self) -> BTreeSet<u64> {
+        let mut voters = BTreeSet::new();
+        for node in self.nodes().filter(|node| !self.atlas.has_lost(*node)) {
+            let recovered = recover(&self.disk_at_worst(node)).await;
+            if recovered.is_ok_and(|(recovered, _, _)| has_a_vote(&recovered)) {
+                voters.insert(node);
+            }
+        }
+        voters
+    }
+
     fn now_ns(&self) -> u64 {
         u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -157,6 +170,16 @@ impl Stored {
         }
         Ok(states)
     }
+}
+
+/// Tells whether a node that starts so takes part without being told anything by others. One whose
+/// founding is not over waits for all of them, unless it has got a term meanwhile.
+fn has_a_vote(recovered: &Recovered) -> bool {
+    let knows_its_past = match recovered.standing {
+        Standing::Whole | Standing::New | Standing::Founding => true,
+        Standing::Filling(_) | Standing::Unsure => false,
+    };
+    knows_its_past && recovered.damaged_last.is_none() && recovered.hard_state.term > 0
 }
 
 fn carry_out(machine: &mut Machine<Tree<SimDisk>>, entry: &Entry) -> Result<(), StorageError> {

@@ -168,14 +168,10 @@ impl Cluster {
         self.world.transit_left() < SETTLED_TRANSIT && self.world.stall_left().is_zero()
     }
 
-    /// Tells whether a node leads that is another one, runs, and has recovered: what was last seen
-    /// of one that does not may be long ago.
+    /// Tells whether a node leads that is another one and [at work](Self::is_at_work).
     fn is_led_by_another(&self, node: u64) -> bool {
         let leader = self.watch.leader().map(|leader| leader.0).filter(|leader| *leader != node);
-        leader.is_some_and(|leader| {
-            self.world.is_running(self.server(leader))
-                && !self.lock().recovering.contains_key(&leader)
-        })
+        leader.is_some_and(|leader| self.is_at_work(leader))
     }
 
     fn swizzle(&mut self, clogs: &[Held]) {

@@ -4,12 +4,13 @@
 //! stops by itself (its disk failed) is started again after a while, as an operator's supervisor
 //! would do it.
 //!
-//! `faults` does what goes wrong, `topple` what happens to leaders, and `disks` looks at what they
-//! leave behind. What is to be undone is kept with its time, and whoever lets time pass calls
-//! [`Cluster::undo_due`] when the next is due.
+//! `faults` does what goes wrong, `topple` what happens to leaders, `disks` looks at what they
+//! leave behind, and `quorum` heals some nodes without the others. What is to be undone is kept
+//! with its time, and whoever lets time pass calls [`Cluster::undo_due`] when the next is due.
 
 mod disks;
 mod faults;
+mod quorum;
 mod topple;
 
 use std::collections::BTreeMap;
@@ -460,6 +461,14 @@ impl Cluster {
     /// Ends all faults and starts every node. A clock that is far away stays there: what is to be
     /// well again after healing is so with one such clock, too.
     pub async fn heal(&mut self) {
+        self.end_faults().await;
+        for node in self.nodes() {
+            self.heal_node(node).await;
+        }
+    }
+
+    /// Ends all faults of the world, and forgets what was to be undone.
+    async fn end_faults(&mut self) {
         // A disk that has lied must have lost what it lied about: nothing else makes it honest.
         let lying = self.undo.values().find(|undo| matches!(undo, Undo::PowerAfterLie(_)));
         let lying = lying.filter(|_| self.options.masterless.is_some()).cloned();
@@ -474,14 +483,16 @@ impl Cluster {
         self.world.calm();
         self.fair_weather();
         self.world.heal_all();
-        for node in self.nodes() {
-            let host = self.server(node);
-            if self.paused.remove(&node).is_some() {
-                self.world.resume(host);
-            }
-            self.world.change_disk(host, |disk| disk.quota_bytes = None);
-            self.start_node(node).await;
+    }
+
+    /// Lets a node run, with space on its disk.
+    async fn heal_node(&mut self, node: u64) {
+        let host = self.server(node);
+        if self.paused.remove(&node).is_some() {
+            self.world.resume(host);
         }
+        self.world.change_disk(host, |disk| disk.quota_bytes = None);
+        self.start_node(node).await;
     }
 }
 

@@ -2,9 +2,11 @@
 //! the end of it.
 //!
 //! ```text
-//! faults, with looks at the disks ──► hints accounted for? ──► heal ──► equal, by one mechanism
-//!   ──► serve ──► read everything ──► look at the disks ──► judge
+//! faults, with looks at the disks ──► hints accounted for? ──► (heal a quorum ──► it serves)
+//!   ──► heal ──► equal, by one mechanism ──► serve ──► read everything ──► look at the disks
+//!   ──► judge
 //! ```
+//! What is in brackets is told in [`healing`](crate::healing), and happens in some runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -116,6 +118,17 @@ impl Phases<'_> {
             let what = format!("the disk of node {node} cannot be recovered: {what}");
             Violation { checker: "durability", what, at: self.now_ns() }
         })
+    }
+
+    /// Returns the nodes that lack nothing, and would not if the worst came to all disks now.
+    pub async fn whole_nodes(&self) -> Result<BTreeSet<u64>, Violation> {
+        let look = self.look().await?;
+        let is_whole = |node: &u64| {
+            let id = NodeId(*node);
+            let has_lost = self.cluster.atlas().has_lost(*node) || look.damaged.contains(&id);
+            !has_lost && self.cluster.watch().was_whole(id)
+        };
+        Ok(self.cluster.nodes().filter(is_whole).collect())
     }
 
     /// Compares the disks with what was acknowledged so far.

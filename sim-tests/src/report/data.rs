@@ -435,6 +435,7 @@ fn lane_of_client(client: u32) -> String {
     match client {
         901 => "reader".to_owned(),
         902 => "repairer".to_owned(),
+        904 => "asker of a quorum".to_owned(),
         client => format!("c{client}"),
     }
 }

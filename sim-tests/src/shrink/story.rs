@@ -72,7 +72,7 @@ fn beginning(case: &Case) -> String {
         write!(text, " with the planted bug {code}").ok();
     }
     let mut odd = settings::unlike_plain(options);
-    for name in ["nodes", "clients", "fault_phase_ms"] {
+    for name in ["nodes", "clients", "fault_phase_ms", "healing"] {
         odd.remove(name);
     }
     if !odd.is_empty() {
@@ -80,7 +80,7 @@ fn beginning(case: &Case) -> String {
         write!(text, " ({})", odd.join(", ")).ok();
     }
     let seconds = options.fault_phase.as_secs_f64();
-    write!(text, ". After {seconds:.3} s everything heals.").ok();
+    write!(text, ". After {seconds:.3} s {}.", options.healing.what()).ok();
     text
 }
 

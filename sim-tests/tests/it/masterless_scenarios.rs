@@ -5,6 +5,7 @@
 use mangrove::dynamo::Level;
 use mangrove::replica::Repair;
 use sim_tests::bugs::{self, MASTERLESS_BUGS};
+use sim_tests::healing::Healing;
 use sim_tests::masterless::options::{self, LevelMix, Mechanism, NEVER};
 use sim_tests::nemesis::Action;
 use sim_tests::options::{FaultClasses, Mode, Options, Plan, Profile, RequestMix};
@@ -37,6 +38,7 @@ fn busy(seed: u64, mechanism: Mechanism) -> Options {
     run.client_count = 4;
     run.faults = FaultClasses::NONE;
     run.relaxed_sync = false;
+    run.healing = Healing::AtOnce;
     run.think_time = 20 * MS;
     run.tuning.value_bytes_max = 24;
     run.mix = PLAIN;

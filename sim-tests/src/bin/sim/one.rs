@@ -9,6 +9,7 @@ use sim_tests::atlas::Contract;
 use sim_tests::branch::{self, Effort, Moment};
 use sim_tests::case::{Case, Expected};
 use sim_tests::check::liveness::Recovery;
+use sim_tests::healing::Alone;
 use sim_tests::history::jsonl;
 use sim_tests::report;
 use sim_tests::run::{self, Keep, run_case};
@@ -235,6 +236,13 @@ fn print_verdict(report: &run::Report) {
     if report.contract != Contract::MustSurvive {
         let end = if report.is_halted { "it did not serve in the end" } else { "it served" };
         println!("its disks lost so much that it is held to this: {}; {end}", report.contract);
+    }
+    match report.alone {
+        Alone::NotTried => {}
+        Alone::Skipped => println!("no quorum had to serve alone"),
+        Alone::Served { healing, after, .. } => {
+            println!("a quorum alone served after {after:?} ({})", healing.name());
+        }
     }
     print_recovery(&report.recovery);
     println!(
