@@ -80,6 +80,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R55", what: "a node that has lost its last vote asks nobody for it" },
     Bug { code: "R56", what: "a batch judges the first of its conditions alone" },
     Bug { code: "R57", what: "a page of keys that is full says that it is the last" },
+    Bug { code: "R58", what: "commits only what every node has" },
 ];
 
 /// Those of requests that only the requests profile asks for.
@@ -120,10 +121,11 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D63", what: "gives stamps again that it gave before its disk was lost" },
     Bug { code: "D64", what: "gives nobody what all but an older disk have lost" },
     Bug { code: "D65", what: "a node with a new disk answers as if it had everything" },
-    Bug { code: "D70", what: "a fence at some replicas bars what is replayed of a batch" },
-    Bug { code: "D71", what: "a holder that takes over a batch behind all fences stays alone" },
-    Bug { code: "D72", what: "a tree keeps tombstones that were ahead of the clock at the start" },
-    Bug { code: "D73", what: "gives stamps again that were ahead of all clocks" },
+    Bug { code: "D66", what: "QUORUM waits for every replica" },
+    Bug { code: "D67", what: "a fence at some replicas bars what is replayed of a batch" },
+    Bug { code: "D68", what: "a holder that takes over a batch behind all fences stays alone" },
+    Bug { code: "D69", what: "a tree keeps tombstones that were ahead of the clock at the start" },
+    Bug { code: "D70", what: "gives stamps again that were ahead of all clocks" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -138,6 +140,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("R53", "raft::tests::standing::vote_given_before_the_disk_was_lost_is_not_given_again"),
     ("R54", "raft::tests::standing::leader_tells_a_follower_what_its_disk_has_forgotten"),
     ("R55", "raft::tests::standing::vote_whose_record_was_lost_is_not_given_again"),
+    ("R58", "sim-tests quorum_alone::cluster_that_needs_all_its_nodes_is_found_by_a_quorum_alone"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
     ("D54", "sim-tests regress::batch_on_one_disk"),
     ("D55", "client::token::first_mutation_that_counts_is_caught"),
@@ -154,10 +157,11 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D63", "dynamo::tests::start::stamp_given_again_is_caught"),
     ("D64", "dynamo::healing_tests::floors::stray_that_nobody_takes_is_caught"),
     ("D65", "sim-tests masterless_scenarios::new_disk_that_answers_at_once_is_noticed"),
-    ("D70", "dynamo::healing_tests::floors::fence_that_bars_a_replayed_batch_is_caught"),
-    ("D71", "dynamo::tests::batches::fence_that_leaves_a_holder_alone_is_caught"),
-    ("D72", "dynamo::healing_tests::sync::tree_that_trusts_the_clock_of_a_start_is_caught"),
-    ("D73", "dynamo::tests::clocks::stamps_that_go_on_from_what_others_know_are_caught"),
+    ("D66", "sim-tests quorum_alone::cluster_that_needs_all_its_nodes_is_found_by_a_quorum_alone"),
+    ("D67", "dynamo::healing_tests::floors::fence_that_bars_a_replayed_batch_is_caught"),
+    ("D68", "dynamo::tests::batches::fence_that_leaves_a_holder_alone_is_caught"),
+    ("D69", "dynamo::healing_tests::sync::tree_that_trusts_the_clock_of_a_start_is_caught"),
+    ("D70", "dynamo::tests::clocks::stamps_that_go_on_from_what_others_know_are_caught"),
 ];
 
 /// What a page says besides of bugs that are found in some ranges only, or in none.

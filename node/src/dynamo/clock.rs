@@ -185,7 +185,7 @@ impl Clock {
     /// A majority has told which stamps it has seen: what the own lost disk knew of is not far
     /// beyond, or long past when the clock is released.
     pub(super) fn hear_majority(&mut self) {
-        if self.is_held && !planted!("D73") {
+        if self.is_held && !planted!("D70") {
             self.resume_ms = self.resume_ms.or(Some(self.last.ms() + STEP_AT_CEILING_MS));
         }
     }

@@ -261,6 +261,7 @@ impl Level {
             Self::Two => 2,
             Self::Three => 3,
             Self::Quorum if planted!("D2") => (replica_count / 2).max(1),
+            Self::Quorum if planted!("D66") => replica_count,
             Self::Quorum => replica_count / 2 + 1,
             Self::All => replica_count,
         };

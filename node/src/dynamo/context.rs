@@ -267,7 +267,7 @@ impl Context {
         let id = self.next_id();
         self.waiting.insert(id.number, (owner, to));
         // Who replays a batch keeps it until all have it: no fence may tear it. See `floor`.
-        let is_replay = owner == Owner::Batches && !planted!("D70");
+        let is_replay = owner == Owner::Batches && !planted!("D67");
         let is_repair = matches!(owner, Owner::Reads | Owner::Sync) || is_replay;
         if to == self.id() {
             self.write_here(owner, id, entries, is_repair);

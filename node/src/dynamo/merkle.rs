@@ -182,7 +182,7 @@ impl Trees {
             tree.tombstones = built.begun;
         }
         // After a restart the clock may be behind what the disk has from others.
-        if !planted!("D72") {
+        if !planted!("D69") {
             tree.tombstones = built.tombstone.max(tree.tombstones);
         }
         (tree.leaves, tree.floor) = (built.leaves, built.floor);

@@ -221,6 +221,8 @@ impl Raft {
         matches.extend(leader.progress.values().map(|progress| progress.match_index));
         let reached = if planted!("R9") {
             quorum::majority_value_sorted(&matches)
+        } else if planted!("R58") {
+            matches.iter().min().copied()
         } else {
             quorum::majority_value(&mut matches)
         };

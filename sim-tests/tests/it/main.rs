@@ -35,6 +35,8 @@ mod liveness;
 #[cfg(all(test, madsim))]
 mod masterless_scenarios;
 #[cfg(all(test, madsim))]
+mod quorum_alone;
+#[cfg(all(test, madsim))]
 mod regress;
 #[cfg(all(test, madsim))]
 mod report;

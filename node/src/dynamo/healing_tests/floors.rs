@@ -481,7 +481,7 @@ mod planted_bugs {
 
     #[test]
     fn fence_that_bars_a_replayed_batch_is_caught() {
-        loses_only_with("D70", fences_tear_a_batch);
+        loses_only_with("D67", fences_tear_a_batch);
     }
 
     #[test]

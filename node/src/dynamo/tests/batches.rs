@@ -332,5 +332,5 @@ fn batch_of_a_lone_holder_is_caught() {
 #[cfg(feature = "testing")]
 #[test]
 fn fence_that_leaves_a_holder_alone_is_caught() {
-    crate::base::planted::loses_only_with("D71", || half_of_a_batch_is_left(true));
+    crate::base::planted::loses_only_with("D68", || half_of_a_batch_is_left(true));
 }
