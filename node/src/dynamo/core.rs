@@ -18,10 +18,9 @@ use super::merkle::Trees;
 use super::message::{Chunk, Heartbeat, Message, Range, RequestId, SyncMessage, WriteOutcome};
 use super::notes::{self, Kind};
 use super::read::Reads;
-use super::ready::{
-    Change, Found, Input, Level, PersistId, ReadId, Ready, Recovered, Reply, Token,
-};
+use super::ready::{Found, Input, Level, PersistId, ReadId, Ready, Recovered, Token};
 use super::sync::Sync;
+use super::waiting::Waiting;
 use super::write::{ClientWrite, Writes};
 use crate::base::{Core, Instant, NodeId, Payload, Rng, Stamp};
 use crate::{planted, probe};
@@ -125,13 +124,6 @@ pub(super) enum Startup {
     Silent,
     /// The node takes part.
     Started,
-}
-
-/// A client's request that waits.
-#[derive(Debug)]
-pub(super) enum Waiting {
-    Write(ClientWrite),
-    Read(Token, Input),
 }
 
 /// Starting.
@@ -391,32 +383,6 @@ impl Dynamo {
 
 /// What clients say.
 impl Dynamo {
-    fn on_client_write(&mut self, write: ClientWrite) {
-        let is_first = !self.waiting.iter().any(|(_, w)| matches!(w, Waiting::Write(_)));
-        if self.can_serve() && is_first {
-            self.serve_write(write);
-        } else {
-            self.wait(Waiting::Write(write));
-        }
-    }
-
-    /// Tells whether a write can be done or refused now. A clock that seems too far ahead is given
-    /// time to hear from a majority of the nodes.
-    fn can_serve(&self) -> bool {
-        let clock = &self.context.clock;
-        let is_ahead = clock.too_far_ahead_ms().is_some() && clock.common_ms().is_some();
-        self.startup == Startup::Started && (is_ahead || clock.can_give())
-    }
-
-    fn serve_write(&mut self, write: ClientWrite) {
-        if let Some(ahead_ms) = self.context.clock.too_far_ahead_ms() {
-            probe!("dynamo.own_clock_too_far_ahead");
-            return self.context.reply(write.token, Reply::ClockSkew { ahead_ms });
-        }
-        let Self { context, writes, hints, batches, .. } = self;
-        writes.on_client_write(context, hints, batches, write);
-    }
-
     /// Tells whether a read at that level is answered by what this node's own store has in these
     /// ranges, and by nothing else: then [`own_answer`](Self::own_answer) makes the answer of it,
     /// and [`Input::Read`] is not needed.
@@ -426,65 +392,12 @@ impl Dynamo {
     }
 
     /// Makes the answer to a read of what the own store has in its ranges: the chunks of a
-    /// [`Reply::Read`] and the largest stamp that was met.
+    /// [`Reply::Read`](super::Reply::Read) and the largest stamp that was met.
     pub fn own_answer(mut chunks: Vec<Chunk>) -> (Vec<Chunk>, Stamp) {
         probe!("dynamo.read_answered_alone");
         let seen = chunks.iter().map(merge::largest_stamp).max().unwrap_or_default();
         chunks.iter_mut().for_each(merge::strip);
         (chunks, seen)
-    }
-
-    fn on_client_read(&mut self, input: Input) {
-        let Input::Read { token, .. } = &input else { return };
-        if self.startup != Startup::Started {
-            return self.wait(Waiting::Read(*token, input));
-        }
-        if let Input::Read { token, level, ranges } = input {
-            self.reads.on_client_read(&mut self.context, token, level, ranges);
-        }
-    }
-
-    fn wait(&mut self, waiting: Waiting) {
-        let (bytes, config) = (waiting.bytes(), &self.context.config);
-        if self.waiting.len() >= config.waiting_count_max
-            || self.waiting_bytes + bytes > config.waiting_bytes_max
-        {
-            probe!("dynamo.too_many_wait_for_the_clock");
-            self.context.reply(waiting.token(), Reply::Overloaded);
-            return;
-        }
-        probe!("dynamo.request_waits_for_the_clock");
-        self.waiting_bytes += bytes;
-        self.waiting.push_back((self.context.now, waiting));
-    }
-
-    /// Serves what waited, as far as it can be.
-    fn serve_waiting(&mut self) {
-        while self.can_serve() {
-            let Some((_, waiting)) = self.waiting.pop_front() else { return };
-            self.waiting_bytes -= waiting.bytes();
-            match waiting {
-                Waiting::Write(write) => self.serve_write(write),
-                Waiting::Read(_, input) => self.on_client_read(input),
-            }
-        }
-    }
-
-    /// Ends what has waited too long.
-    fn end_waiting(&mut self) {
-        let timeout = self.context.config.write_timeout;
-        let now = self.context.now;
-        while let Some((_, waiting)) =
-            self.waiting.pop_front_if(|(since, _)| *since + timeout <= now)
-        {
-            probe!("dynamo.waited_too_long_for_the_clock");
-            self.waiting_bytes -= waiting.bytes();
-            let ahead_ms = self.context.clock.too_far_ahead_ms();
-            let is_write = matches!(waiting, Waiting::Write(_));
-            let reply = ahead_ms.filter(|_| is_write && self.startup == Startup::Started);
-            let reply = reply.map_or(Reply::Overloaded, |ahead_ms| Reply::ClockSkew { ahead_ms });
-            self.context.reply(waiting.token(), reply);
-        }
     }
 
     fn on_forget(&mut self, token: Token) {
@@ -746,24 +659,5 @@ impl Core for Dynamo {
             Some(self.floors.deadline()),
         ];
         deadlines.into_iter().flatten().fold(self.heartbeat_at, Instant::min)
-    }
-}
-
-impl Waiting {
-    fn token(&self) -> Token {
-        match self {
-            Self::Write(write) => write.token,
-            Self::Read(token, _) => *token,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Write(write) => write.changes.iter().map(Change::bytes).sum(),
-            Self::Read(_, Input::Read { ranges, .. }) => {
-                ranges.iter().map(|range| range.start.len()).sum()
-            }
-            Self::Read(..) => 0,
-        }
     }
 }

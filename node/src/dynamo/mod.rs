@@ -93,9 +93,10 @@
 //!   much.
 //!
 //! # Layout
-//! `core` (state and dispatch), `context` (what the parts share), `config`. The parts: `write`,
-//! `hint`, `batch`, `read` with `group` and `merge`, `merkle`, `sync` with `outline`, `floor`,
-//! `clock`, `detector`. `message`, `ready`, `placement`, `notes`: the types at the edges.
+//! `core` (state and dispatch), `waiting` (requests before the node can do them), `context` (what
+//! the parts share), `config`. The parts: `write`, `hint`, `batch`, `read` with `group` and
+//! `merge`, `merkle`, `sync` with `outline`, `floor`, `clock`, `detector`. `message`, `ready`,
+//! `placement`, `notes`: the types at the edges.
 //! `invariants`; `tests` and `healing_tests` (rule by rule), `goldens` (traces to read),
 //! `properties` (arbitrary schedules), on a common `harness`.
 //!
@@ -124,6 +125,7 @@ pub mod placement;
 mod read;
 pub mod ready;
 mod sync;
+mod waiting;
 mod write;
 
 #[cfg(test)]
