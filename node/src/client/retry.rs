@@ -12,6 +12,9 @@
 //! there a second try would be another write with a later stamp, which may undo what somebody else
 //! wrote in between. So a write in doubt is over at once: its outcome is unknown.
 //!
+//! Each further try waits first, with two exceptions: a hint is followed at once, and a node that
+//! is not ready is passed over for the next one, until every node has been asked.
+//!
 //! # Invariants
 //! 1. A write of which a try is in doubt never fails with [`Outcome::NotApplied`].
 //! 2. No try starts, and no wait lasts, beyond the deadline.
@@ -60,6 +63,8 @@ pub(super) struct Tries {
     was_taken: bool,
     /// Refusals in a row that will not pass by themselves.
     refused_count: usize,
+    /// Nodes in a row that were not ready.
+    passed_count: usize,
     hint_count: u32,
     backoff: Duration,
     last: Option<TryFailure>,
@@ -70,6 +75,8 @@ pub(super) struct Tries {
 enum Next {
     /// Another node leads: ask it at once.
     Follow(String),
+    /// Ask another node at once: this one has nothing to do with how the others are.
+    PassOver,
     /// Ask another node, after a wait.
     Elsewhere,
     /// Ask the same node again, after a wait.
@@ -91,6 +98,7 @@ impl Tries {
             in_doubt: false,
             was_taken: false,
             refused_count: 0,
+            passed_count: 0,
             hint_count: 0,
             backoff,
             last: None,
@@ -164,7 +172,7 @@ impl Tries {
     /// `sent` tells whether the try was handed over, `nodes_count` how many nodes there are.
     fn on_failure(&mut self, failure: TryFailure, sent: bool, nodes_count: usize) -> Next {
         let next = match &failure {
-            TryFailure::Answered(error) => self.on_error(error),
+            TryFailure::Answered(error) => self.on_error(error, nodes_count),
             TryFailure::Refused(refusal) => self.on_refused(refusal, nodes_count),
             TryFailure::Connect { .. }
             | TryFailure::ConnectionLost { .. }
@@ -177,6 +185,9 @@ impl Tries {
         };
         if !matches!(failure, TryFailure::Refused(_)) {
             self.refused_count = 0;
+        }
+        if !matches!(failure, TryFailure::Answered(RequestError::NotReady)) {
+            self.passed_count = 0;
         }
         if !matches!(next, Next::Follow(_)) {
             self.hint_count = 0;
@@ -201,17 +212,18 @@ impl Tries {
         match self.on_failure(failure, sent, nodes_count) {
             Next::Fail(error) => Some(self.fail(now, error)),
             Next::GiveUp => Some(self.give_up(now)),
-            Next::Follow(_) | Next::Elsewhere | Next::Again => None,
+            Next::Follow(_) | Next::PassOver | Next::Elsewhere | Next::Again => None,
         }
     }
 
-    fn on_error(&mut self, error: &RequestError) -> Next {
+    fn on_error(&mut self, error: &RequestError, nodes_count: usize) -> Next {
         self.in_doubt |= error.outcome() == Outcome::Unknown;
         self.was_taken |= !matches!(
             error,
             RequestError::NotLeader { .. }
                 | RequestError::Unavailable { .. }
                 | RequestError::ClockSkew { .. }
+                | RequestError::NotReady
         );
         match error {
             RequestError::NotLeader { leader: Some((_, address)) }
@@ -219,6 +231,14 @@ impl Tries {
             {
                 self.hint_count += 1;
                 Next::Follow(address.clone())
+            }
+            RequestError::NotReady if self.passed_count + 1 < nodes_count => {
+                self.passed_count += 1;
+                Next::PassOver
+            }
+            RequestError::NotReady => {
+                self.passed_count = 0;
+                Next::Elsewhere
             }
             RequestError::NotLeader { .. }
             | RequestError::Unavailable { .. }
@@ -277,7 +297,7 @@ impl<E: Env> Inner<E> {
                 Err(failure) => failure,
             };
             match tries.on_failure(failure, sent, self.addresses_count) {
-                Next::Follow(_) | Next::Elsewhere | Next::Again => {}
+                Next::Follow(_) | Next::PassOver | Next::Elsewhere | Next::Again => {}
                 Next::Fail(error) => return Err(tries.fail(self.env.now(), error)),
                 Next::GiveUp => return Err(tries.give_up(self.env.now())),
             }
@@ -314,7 +334,7 @@ impl<E: Env> Inner<E> {
             match route.connection(&self.env, &self.routing, limit).await {
                 Ok(connection) => return Ok(connection.mode()),
                 Err(failure) => match tries.on_failure(failure, false, self.addresses_count) {
-                    Next::Follow(_) | Next::Elsewhere | Next::Again => {
+                    Next::Follow(_) | Next::PassOver | Next::Elsewhere | Next::Again => {
                         self.routing.on_failure(&route);
                     }
                     Next::Fail(error) => return Err(tries.fail(self.env.now(), error)),
@@ -370,6 +390,11 @@ impl<E: Env> Inner<E> {
                     if self.routing.on_hint(&route, &address) {
                         continue;
                     }
+                }
+                Next::PassOver => {
+                    probe!("client.passes_over_a_node_that_is_not_ready");
+                    self.routing.on_failure(&route);
+                    continue;
                 }
                 Next::Elsewhere => self.routing.on_failure(&route),
                 Next::Again => {}

@@ -106,6 +106,10 @@ pub enum RequestError {
     /// The node is shutting down.
     #[error("the node is shutting down")]
     ShuttingDown,
+    /// The node has not started yet, or its disk was exchanged and it takes no writes for the first
+    /// seconds. Others do.
+    #[error("the node is not ready: it starts, or its disk was exchanged; ask another one")]
+    NotReady,
 }
 
 impl RequestError {
@@ -118,7 +122,8 @@ impl RequestError {
             | Self::Invalid(_)
             | Self::Unsupported(_)
             | Self::Unavailable { .. }
-            | Self::ClockSkew { .. } => Outcome::NotApplied,
+            | Self::ClockSkew { .. }
+            | Self::NotReady => Outcome::NotApplied,
             Self::LeadershipLost | Self::Timeout | Self::ShuttingDown => Outcome::Unknown,
         }
     }

@@ -130,6 +130,44 @@ fn write_that_surely_had_no_effect_is_tried_elsewhere() {
 }
 
 #[test]
+fn write_passes_over_nodes_that_are_not_ready_without_a_wait() {
+    run(async {
+        let env = masterless(|address, _| match address {
+            "c" => written(7),
+            _ => error(RequestError::NotReady),
+        });
+        let client = client(&env);
+        assert_eq!(client.set("k", "v").await, Ok(Version(stamp(7).version())));
+        assert_eq!(env.now().as_nanos(), 0, "the next node was asked at once");
+        client.set("k", "v").await.unwrap();
+        assert_eq!(env.asked(), ["a", "b", "c", "c"]);
+    });
+}
+
+#[test]
+fn write_that_no_node_is_ready_for_is_tried_with_waits_until_one_is_or_time_is_over() {
+    run(async {
+        let mut count = 0;
+        let env = masterless(move |_, _| {
+            count += 1;
+            if count <= 7 { error(RequestError::NotReady) } else { written(7) }
+        });
+        assert_eq!(client(&env).set("k", "v").await, Ok(Version(stamp(7).version())));
+        assert_eq!(env.asked(), ["a", "b", "c", "a", "b", "c", "a", "b"]);
+        // After each round there was a wait: at least half of 5 ms, then half of 10.
+        assert!(env.now().as_nanos() >= 7_500_000, "{:?}", env.now());
+    });
+    run(async {
+        let env = masterless(|_, _| error(RequestError::NotReady));
+        let error = client(&env).set("k", "v").await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::NotApplied);
+        assert!(error.to_string().contains("not ready"), "{error}");
+        assert!(env.now().as_nanos() > 9_000_000_000, "gave up at {:?}", env.now());
+        assert!(env.asked().len() < 500, "asked {} times in 10 s", env.asked().len());
+    });
+}
+
+#[test]
 fn write_that_stays_unavailable_is_not_applied_and_says_why() {
     run(async {
         let env = masterless(|_, _| error(RequestError::Unavailable { needed: 2, alive: 1 }));

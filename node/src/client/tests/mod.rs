@@ -120,6 +120,7 @@ fn write_never_answered_is_unknown_after_the_deadline() {
 fn refusal_of_a_retry_does_not_settle_an_earlier_try() {
     let refusals = [
         RequestError::NotLeader { leader: None },
+        RequestError::NotReady,
         RequestError::Overloaded,
         RequestError::DiskFull,
         RequestError::Invalid("no".to_owned()),
@@ -146,6 +147,7 @@ fn refusal_of_a_retry_does_not_settle_an_earlier_try() {
 fn write_refused_by_everyone_is_not_applied() {
     let refusals = [
         (RequestError::NotLeader { leader: None }, "no node took"),
+        (RequestError::NotReady, "no node took"),
         (RequestError::Overloaded, "overloaded"),
         (RequestError::DiskFull, "disk"),
         (RequestError::Invalid("no".to_owned()), "not valid"),
@@ -467,6 +469,7 @@ fn failures() -> impl Strategy<Value = (TryFailure, bool)> {
     let answered = prop::sample::select(vec![
         RequestError::NotLeader { leader: None },
         RequestError::NotLeader { leader: Some((NodeId(2), "b".to_owned())) },
+        RequestError::NotReady,
         RequestError::LeadershipLost,
         RequestError::Overloaded,
         RequestError::Timeout,
