@@ -214,6 +214,11 @@ fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), C
                  others",
                 status.node
             ))?;
+        } else if status.role == "recovering" {
+            output.line(&format!(
+                "{}: its disk lost which stamps it gave; it takes no writes for some seconds",
+                status.node
+            ))?;
         }
     }
     Ok(())

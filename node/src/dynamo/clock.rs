@@ -12,7 +12,8 @@
 //! which stamps it has seen, and until it has been up for somewhat more than a
 //! [`ceiling_step`](Config::ceiling_step): by then the wall clock has passed any ceiling that it
 //! can have had. What it gave last may have reached nobody yet, or somebody who was not heard; it
-//! is smaller than what it gives now all the same.
+//! is smaller than what it gives now all the same. Clients are not kept waiting for so long: see
+//! `waiting.rs`.
 //!
 //! Not so if stamps were ahead of all clocks, because clocks were set back: then they came from
 //! the latest stamp, one by one, and no wait passes them. A node that is set up with what others

@@ -41,6 +41,8 @@ pub struct DynamoStatus {
     pub is_whole: bool,
     /// Whether there is no space on its disk.
     pub is_disk_full: bool,
+    /// Whether it refuses clients' writes because its disk may have lost which stamps it gave.
+    pub refuses_writes: bool,
     /// Client requests that wait for the start or the clock.
     pub waiting: usize,
     /// Bytes of changes in them.
@@ -107,6 +109,8 @@ pub struct Dynamo {
     heartbeat_at: Instant,
     /// No stamps before this: see [`wait_out_the_ceiling`](Self::wait_out_the_ceiling).
     stamps_at: Instant,
+    /// Whoever is up has been heard of by then: see [`refuses_writes`](Self::refuses_writes).
+    others_by: Instant,
     placement_hash: u64,
     pub(super) seen: super::invariants::Seen,
 }
@@ -169,6 +173,7 @@ impl Dynamo {
             waiting_bytes: 0,
             heartbeat_at: now,
             stamps_at: now,
+            others_by: now,
             placement_hash,
             seen: super::invariants::Seen::default(),
         };
@@ -212,6 +217,7 @@ impl Dynamo {
         }
         if !self.context.is_whole && self.context.config.nodes.len() > 1 {
             self.wait_out_the_ceiling();
+            self.others_by = self.context.now + self.context.detector.first_patience();
         }
         let note = notes::keep_number(Kind::Generation, generation);
         self.context.persist(note, Then::Generation);
@@ -225,6 +231,20 @@ impl Dynamo {
         let step = self.context.config.ceiling_step;
         self.stamps_at = self.context.now + step + step / 4;
         self.context.clock.hold();
+    }
+
+    /// Tells whether clients' writes are refused, each at once, because the disk may have lost the
+    /// ceiling: there is no stamp for them before a long time, and other nodes have some. A new
+    /// cluster is over that as soon as its nodes have heard of each other, so while this may be
+    /// one, writes wait.
+    pub fn refuses_writes(&self) -> bool {
+        let context = &self.context;
+        if !context.clock.is_held() {
+            return false;
+        }
+        let is_whole = |peer| context.detector.heartbeat(peer).is_some_and(|h| h.is_whole);
+        let may_begin = !context.is_whole && !context.config.peers().any(is_whole);
+        !may_begin || context.now >= self.others_by
     }
 
     fn release_clock(&mut self) {
@@ -322,6 +342,7 @@ impl Dynamo {
         self.context.persist(note, Then::Generation);
         self.startup = Startup::Silent;
         self.wait_out_the_ceiling();
+        self.others_by = self.context.now;
     }
 
     fn heartbeat(&self, to: NodeId) -> Heartbeat {
@@ -566,6 +587,7 @@ impl Dynamo {
             too_far_ahead_ms: context.clock.too_far_ahead_ms(),
             is_whole: context.is_whole,
             is_disk_full: context.is_disk_full,
+            refuses_writes: self.refuses_writes(),
             waiting: self.waiting.len(),
             waiting_bytes: self.waiting_bytes,
             records_waiting,

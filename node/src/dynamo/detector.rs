@@ -126,6 +126,11 @@ impl Detector {
         }
     }
 
+    /// Returns how long after the start a peer that is up may be silent.
+    pub(super) fn first_patience(&self) -> Duration {
+        self.patience(&VecDeque::new())
+    }
+
     /// Returns the longest silence that is not suspicious.
     fn patience(&self, intervals: &VecDeque<u64>) -> Duration {
         let Ok(count @ 1..) = u64::try_from(intervals.len()) else {

@@ -262,6 +262,9 @@ pub enum Reply {
         /// Milliseconds.
         ahead_ms: u64,
     },
+    /// The node has not started yet, or its disk may have lost which stamps it gave, and it gives
+    /// none for some time; nothing was done, and other nodes are not concerned.
+    NotReady,
 }
 
 /// What a node finds on its disk when it starts.

@@ -2,10 +2,17 @@
 //!
 //! Called by the core with each request, after each step, and as time passes. What waits is served
 //! in the order in which it came, and no longer than a write may take.
+//!
+//! A start takes an fsync, and so does a ceiling: that is worth waiting for. A node whose disk may
+//! have lost the ceiling gives no stamps for seconds (`clock.rs`), and others would take the write
+//! meanwhile. So it [refuses](Dynamo::refuses_writes) writes at once, those that wait included,
+//! and says that nothing was done. Reads need no stamp, and what other nodes have it store is
+//! none of this.
 
 use super::core::{Dynamo, Startup};
 use super::ready::{Change, Input, Reply, Token};
 use super::write::ClientWrite;
+use crate::base::Instant;
 use crate::probe;
 
 /// A client's request that waits.
@@ -21,6 +28,8 @@ impl Dynamo {
         let is_first = !self.waiting.iter().any(|(_, w)| matches!(w, Waiting::Write(_)));
         if self.can_serve() && is_first {
             self.serve_write(write);
+        } else if self.refuses_writes() {
+            self.refuse_write(&write);
         } else {
             self.wait(Waiting::Write(write));
         }
@@ -41,6 +50,11 @@ impl Dynamo {
         }
         let Self { context, writes, hints, batches, .. } = self;
         writes.on_client_write(context, hints, batches, write);
+    }
+
+    fn refuse_write(&mut self, write: &ClientWrite) {
+        probe!("dynamo.write_refused_before_ready");
+        self.context.reply(write.token, Reply::NotReady);
     }
 
     /// Reads what a client wants to know, or has it wait for the start.
@@ -78,6 +92,24 @@ impl Dynamo {
                 Waiting::Read(_, input) => self.on_client_read(input),
             }
         }
+        if self.refuses_writes() {
+            for (since, waiting) in std::mem::take(&mut self.waiting) {
+                self.end_or_keep(since, waiting);
+            }
+        }
+    }
+
+    /// Refuses a write that waits for a stamp, and serves a read, which waits for the start alone.
+    fn end_or_keep(&mut self, since: Instant, waiting: Waiting) {
+        if matches!(waiting, Waiting::Read(..)) && self.startup != Startup::Started {
+            self.waiting.push_back((since, waiting));
+            return;
+        }
+        self.waiting_bytes -= waiting.bytes();
+        match waiting {
+            Waiting::Write(write) => self.refuse_write(&write),
+            Waiting::Read(_, input) => self.on_client_read(input),
+        }
     }
 
     /// Ends what has waited too long.
@@ -89,10 +121,14 @@ impl Dynamo {
         {
             probe!("dynamo.waited_too_long_for_the_clock");
             self.waiting_bytes -= waiting.bytes();
-            let ahead_ms = self.context.clock.too_far_ahead_ms();
+            let clock = &self.context.clock;
+            let has_started = self.startup == Startup::Started;
             let is_write = matches!(waiting, Waiting::Write(_));
-            let reply = ahead_ms.filter(|_| is_write && self.startup == Startup::Started);
-            let reply = reply.map_or(Reply::Overloaded, |ahead_ms| Reply::ClockSkew { ahead_ms });
+            let reply = match clock.too_far_ahead_ms() {
+                Some(ahead_ms) if is_write && has_started => Reply::ClockSkew { ahead_ms },
+                _ if !has_started || clock.is_held() => Reply::NotReady,
+                _ => Reply::Overloaded,
+            };
             self.context.reply(waiting.token(), reply);
         }
     }

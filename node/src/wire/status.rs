@@ -18,7 +18,8 @@ pub struct Status {
     pub mode: String,
     /// "leader", "follower", "candidate", "pre-candidate", "recovering", or "new" while it waits
     /// for the word of all others because its disk is empty; in the masterless mode "replica", or
-    /// "recovering" while it gets back what its disk lost.
+    /// "recovering" while it gets back what its disk lost, or takes no writes because its disk may
+    /// have lost which stamps it gave.
     pub role: String,
     /// What a node waits for that does not take part yet: a new one, or a recovering one that does
     /// not know what it has promised.

@@ -140,7 +140,8 @@ pub(super) fn reply(reply: &Reply) -> String {
         | Reply::Overloaded
         | Reply::DiskFull
         | Reply::Invalid(_)
-        | Reply::ClockSkew { .. } => format!("{reply:?}"),
+        | Reply::ClockSkew { .. }
+        | Reply::NotReady => format!("{reply:?}"),
     }
 }
 

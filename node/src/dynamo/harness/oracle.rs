@@ -183,7 +183,8 @@ impl Oracle {
             | Reply::Overloaded
             | Reply::DiskFull
             | Reply::Invalid(_)
-            | Reply::ClockSkew { .. } => {
+            | Reply::ClockSkew { .. }
+            | Reply::NotReady => {
                 for (_, written) in &asked.changes {
                     if let Written::Value(value) = written {
                         let was_met = self.stamps.contains_key(value);

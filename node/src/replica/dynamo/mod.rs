@@ -168,12 +168,12 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         self.expire(now);
         self.drive(now);
         self.maybe_flush();
-        let is_stalled = self.store.engine().is_stalled();
-        if self.held.wants_turn() && !is_stalled {
+        let is_held_back = self.is_held_back();
+        if self.held.wants_turn() && !is_held_back {
             return None;
         }
         // Writes that wait for the tables wait for no time.
-        let gathered = self.held.deadline().filter(|_| !is_stalled);
+        let gathered = self.held.deadline().filter(|_| !is_held_back);
         let deadlines = [self.pending.next_deadline(), gathered];
         let core_deadline = self.core.deadline();
         Some(deadlines.into_iter().flatten().fold(core_deadline, Instant::min))

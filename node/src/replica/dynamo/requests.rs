@@ -74,15 +74,19 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         self.held.add(now, HeldWrite { token, consistency, changes });
     }
 
+    /// Tells whether writes wait for the tables. Those that are refused anyway wait for nothing.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.store.engine().is_stalled() && !self.core.refuses_writes()
+    }
+
     /// Gives the core the writes that have gathered, unless more are worth waiting for or the
     /// tables do not keep up with them.
     pub(super) fn release_held(&mut self, now: Instant) {
-        let is_held_back = self.store.engine().is_stalled();
-        self.stalls.note(now, is_held_back, self.config.node);
+        self.stalls.note(now, self.store.engine().is_stalled(), self.config.node);
         if self.held.deadline().is_none() {
             return;
         }
-        if is_held_back {
+        if self.is_held_back() {
             crate::probe!("replica.masterless_writes_wait_for_tables");
             return;
         }
@@ -154,6 +158,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             Reply::DiskFull => RequestError::DiskFull,
             Reply::Invalid(what) => RequestError::Invalid(what.to_owned()),
             Reply::ClockSkew { ahead_ms } => RequestError::ClockSkew { ahead_ms },
+            Reply::NotReady => RequestError::NotReady,
         };
         if let Some(request) = self.pending.remove(token) {
             self.fail(&request, error);

@@ -16,11 +16,12 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         let core = self.core.status();
         let tree = self.store.engine();
         let last: PersistId = self.persists.last;
+        let is_ready = core.is_whole && !core.refuses_writes;
         Status {
             node: self.config.node,
             cluster: self.config.cluster,
             mode: Mode::Masterless { placement: 0 }.name().to_owned(),
-            role: if core.is_whole { "replica" } else { "recovering" }.to_owned(),
+            role: if is_ready { "replica" } else { "recovering" }.to_owned(),
             awaited: None,
             term: 0,
             leader: None,
