@@ -46,9 +46,10 @@ const CONVERGENCE: Limit = Limit::above(3.9, 5.3);
 /// disks that were the worst, and a node whose tables are damaged gets everything anew.
 const STORAGE_CONVERGENCE: Limit = Limit::above(7.1, 24.4);
 
-/// A first acknowledged write at QUORUM: at worst the first node that is asked has an exchanged
-/// disk, and gives no stamps for five seconds; so it is asked for as many time-outs as they have.
-const MASTERLESS_WRITE: Limit = Limit::above(3.5, 7.5);
+/// A first acknowledged write at QUORUM: at worst the first node that is asked waits for a replica
+/// that recovers, for one request time-out, and so does the second. One that gives no stamps yet,
+/// because its disk was exchanged, says so at once.
+const MASTERLESS_WRITE: Limit = Limit::above(1.3, 2.1);
 
 /// Equal replicas by everything: rounds alone take few. The longest waited for a batch to end,
 /// which takes a takeover after 2 to 6 s. Another holder that has settled it does not answer, and

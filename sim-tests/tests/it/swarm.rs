@@ -114,7 +114,7 @@ fn masterless_seeds_break_no_promise_and_reach_the_rare_paths() {
 }
 
 /// Rare paths that the standing seeds of the forgetful profile must reach.
-const FORGETFUL_PROBES: [&str; 8] = [
+const FORGETFUL_PROBES: [&str; 9] = [
     "dynamo.batch_asks_another_holder",
     "dynamo.batch_given_up_is_replayed",
     "dynamo.batch_needs_a_holder_again",
@@ -123,6 +123,7 @@ const FORGETFUL_PROBES: [&str; 8] = [
     "dynamo.heartbeat_of_an_earlier_start",
     "dynamo.sync_erases_ghost",
     "dynamo.sync_finds_own_ghost",
+    "dynamo.write_refused_before_ready",
 ];
 
 #[test]
