@@ -91,6 +91,16 @@ pub enum Change<'a> {
     },
 }
 
+/// How far a scan got that may pass only so much; see [`Engine::scan_some`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// Bytes of all entries that it passed, whether anybody saw them or not.
+    pub bytes: usize,
+    /// The first place that it did not come to because that was enough. What goes on there sees
+    /// what this one would have seen.
+    pub next: Option<Vec<u8>>,
+}
+
 /// Called for each cell of a scan with place, value and version, until it breaks.
 pub type Visitor<'v> = dyn FnMut(&[u8], &[u8], u64) -> ControlFlow<()> + 'v;
 
@@ -107,6 +117,9 @@ pub trait Engine {
 
     /// Visits the cells of `start..end` in order (`None`: to the end) until `visit` breaks.
     ///
+    /// However few cells there are, it may pass any number of tombstones, of overwritten cells and
+    /// of cells that a row's tombstone hides.
+    ///
     /// # Errors
     /// Some cell of the range cannot be read; those before it may have been visited.
     fn scan(
@@ -114,7 +127,23 @@ pub trait Engine {
         start: &[u8],
         end: Option<&[u8]>,
         visit: &mut Visitor<'_>,
-    ) -> Result<(), StorageError>;
+    ) -> Result<(), StorageError> {
+        self.scan_some(start, end, usize::MAX, visit).map(drop)
+    }
+
+    /// As [`scan`](Self::scan), but stops when it has passed `bytes_max` bytes of entries of any
+    /// kind, each with an overhead, and as many more as the last place has. It passes one place at
+    /// least, so who goes on where it stopped comes to the end.
+    ///
+    /// # Errors
+    /// As of [`scan`](Self::scan).
+    fn scan_some(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        bytes_max: usize,
+        visit: &mut Visitor<'_>,
+    ) -> Result<Passed, StorageError>;
 
     /// Makes the changes of the log entry `at`, in order, with its index as their version.
     ///
@@ -143,7 +172,22 @@ pub trait Engine {
         start: &[u8],
         end: Option<&[u8]>,
         visit: &mut RawVisitor<'_>,
-    ) -> Result<(), StorageError>;
+    ) -> Result<(), StorageError> {
+        self.scan_raw_some(start, end, usize::MAX, visit).map(drop)
+    }
+
+    /// As [`scan_raw`](Self::scan_raw), but stops as [`scan_some`](Self::scan_some) does: never
+    /// between two entries of one place.
+    ///
+    /// # Errors
+    /// As of [`scan_raw`](Self::scan_raw).
+    fn scan_raw_some(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        bytes_max: usize,
+        visit: &mut RawVisitor<'_>,
+    ) -> Result<Passed, StorageError>;
 
     /// Writes entries, each with its own version, in order, and moves the position to `at`.
     ///

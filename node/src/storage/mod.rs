@@ -20,7 +20,7 @@ pub mod wal;
 pub mod test_disk;
 
 pub use cell::{Cell, Content};
-pub use engine::{Change, Engine, Raw, SnapshotPoint, Stored};
+pub use engine::{Change, Engine, Passed, Raw, SnapshotPoint, Stored};
 pub use error::StorageError;
 pub use purge::PurgeFloors;
 pub use tree::Tree;

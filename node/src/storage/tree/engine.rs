@@ -13,7 +13,9 @@ use super::version::{LevelCursor, Version};
 use crate::codec::keycode;
 use crate::env::{Disk, File};
 use crate::planted;
-use crate::storage::engine::{Change, Engine, Raw, RawVisitor, SnapshotPoint, Stored, Visitor};
+use crate::storage::engine::{
+    Change, Engine, Passed, Raw, RawVisitor, SnapshotPoint, Stored, Visitor,
+};
 use crate::storage::table::Found;
 use crate::storage::{Cell, Content, PurgeFloors, StorageError};
 
@@ -223,22 +225,24 @@ impl<D: Disk> Engine for Tree<D> {
         Ok((!is_hidden).then_some(Stored { value, version }))
     }
 
-    fn scan(
+    fn scan_some(
         &self,
         start: &[u8],
         end: Option<&[u8]>,
+        bytes_max: usize,
         visit: &mut Visitor<'_>,
-    ) -> Result<(), StorageError> {
-        let mut cells = Visible::new(self.sources(start)?, end, self.tombstone_over(start)?)?;
+    ) -> Result<Passed, StorageError> {
+        let above = self.tombstone_over(start)?;
+        let mut cells = Visible::new(self.sources(start)?, end, above, bytes_max)?;
         while let Some(cell) = cells.current() {
             if let Content::Value(value) = cell.content
                 && visit(cell.place, value, cell.version) == ControlFlow::Break(())
             {
-                break;
+                return Ok(Passed { next: None, ..cells.passed() });
             }
             cells.advance()?;
         }
-        Ok(())
+        Ok(cells.passed())
     }
 
     fn write(&mut self, at: SnapshotPoint, changes: &[Change<'_>]) {
@@ -264,22 +268,23 @@ impl<D: Disk> Engine for Tree<D> {
         Ok(Raw { newest, row_deleted })
     }
 
-    fn scan_raw(
+    fn scan_raw_some(
         &self,
         start: &[u8],
         end: Option<&[u8]>,
+        bytes_max: usize,
         visit: &mut RawVisitor<'_>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Passed, StorageError> {
         // The tombstone of a row that begins at `start` is in the range: the scan comes upon it.
         let above = self.tombstone_over(start)?.filter(|(row, _)| *row < start);
-        let mut cells = Visible::raw(self.sources(start)?, end, above)?;
+        let mut cells = Visible::raw(self.sources(start)?, end, above, bytes_max)?;
         while let Some(cell) = cells.current() {
             if visit(cell) == ControlFlow::Break(()) {
-                break;
+                return Ok(Passed { next: None, ..cells.passed() });
             }
             cells.advance()?;
         }
-        Ok(())
+        Ok(cells.passed())
     }
 
     fn write_stamped(&mut self, at: SnapshotPoint, entries: &[Cell<'_>]) {

@@ -7,6 +7,11 @@
 //! tombstone hides many cells, whatever is wholly older than it jumps to the end of the row. Who
 //! compares stores sees the tombstones that count as well.
 //!
+//! What nobody sees has to be passed all the same, and there may be any amount of it: a queue whose
+//! items are written and deleted leaves nothing but tombstones. So [`Visible`] counts what it
+//! passes, and stops after so much, before the next place; a place has one or two entries for each
+//! source.
+//!
 //! A row tombstone is compared by version with *every* cell of its row, whichever source that
 //! lies in. So nothing depends on compactions moving a row as a whole: a row may be longer than
 //! a table, and its tombstone may lie below the cells that it hides.
@@ -16,10 +21,17 @@ use std::cmp::{Ordering, Reverse};
 use crate::codec::keycode;
 use crate::probe;
 use crate::storage::cell::head_of;
-use crate::storage::{Cell, Content, StorageError};
+use crate::storage::{Cell, Content, Passed, StorageError};
 
 /// Hidden cells of a row that are passed one by one before the rest of the row is jumped over.
 const HIDDEN_CELLS_MAX: u32 = 8;
+
+/// Bytes that an entry counts as passed besides its place and its value: that it has to be looked
+/// for at all costs about as much as copying so many.
+pub(super) const PASSED_OVERHEAD_BYTES: usize = 64;
+
+/// Bytes that a source counts as passed when it jumps over the rest of a row: it searches a block.
+const JUMP_BYTES: usize = 4 << 10;
 
 /// A sorted sequence of entries, with a current one.
 pub(super) trait Source {
@@ -82,16 +94,18 @@ impl<S: Source> Merge<S> {
     }
 
     /// Moves the sources whose entries are all older than `version` on to `place`, unless they
-    /// are past it.
-    fn skip_older(&mut self, place: &[u8], version: u64) -> Result<(), StorageError> {
+    /// are past it; returns how many were moved.
+    fn skip_older(&mut self, place: &[u8], version: u64) -> Result<usize, StorageError> {
+        let mut moved_count = 0;
         for source in &mut self.sources {
             let is_before = source.current().is_some_and(|cell| cell.place < place);
             if is_before && source.version_max() < version {
                 source.seek(place)?;
+                moved_count += 1;
             }
         }
         self.order();
-        Ok(())
+        Ok(moved_count)
     }
 
     /// Builds the heap anew.
@@ -193,17 +207,24 @@ pub(super) struct Visible<S> {
     end: Option<Vec<u8>>,
     /// Whether tombstones that count are visible, too.
     is_raw: bool,
+    /// Bytes of entries that it may pass.
+    bytes_max: usize,
+    passed_bytes: usize,
+    /// The place at which they were spent: the last one that it comes to.
+    last_place: Option<Vec<u8>>,
 }
 
 impl<S: Source> Visible<S> {
     /// Shows what is visible of sources, the newest first, before `end`. Each of them stands at
     /// the same place; if that is within a row, `tombstone` is the row's newest in any of them.
+    /// It ends early when it has passed `bytes_max` bytes.
     pub(super) fn new(
         sources: Vec<S>,
         end: Option<&[u8]>,
         tombstone: Option<(&[u8], u64)>,
+        bytes_max: usize,
     ) -> Result<Self, StorageError> {
-        Self::begin(sources, end, tombstone, false)
+        Self::begin(sources, end, tombstone, (false, bytes_max))
     }
 
     /// Shows the same, and the newest tombstones of places and rows.
@@ -211,15 +232,16 @@ impl<S: Source> Visible<S> {
         sources: Vec<S>,
         end: Option<&[u8]>,
         tombstone: Option<(&[u8], u64)>,
+        bytes_max: usize,
     ) -> Result<Self, StorageError> {
-        Self::begin(sources, end, tombstone, true)
+        Self::begin(sources, end, tombstone, (true, bytes_max))
     }
 
     fn begin(
         sources: Vec<S>,
         end: Option<&[u8]>,
         tombstone: Option<(&[u8], u64)>,
-        is_raw: bool,
+        (is_raw, bytes_max): (bool, usize),
     ) -> Result<Self, StorageError> {
         let mut visible = Self {
             merge: Merge::new(sources),
@@ -227,6 +249,9 @@ impl<S: Source> Visible<S> {
             last: LastPlace::default(),
             end: end.map(<[u8]>::to_vec),
             is_raw,
+            bytes_max,
+            passed_bytes: 0,
+            last_place: None,
         };
         if let Some((row, version)) = tombstone {
             visible.tombstone.note(row, version);
@@ -240,16 +265,40 @@ impl<S: Source> Visible<S> {
         self.merge.current().filter(|cell| self.is_within(cell))
     }
 
-    /// Tells whether an entry is before the end. What comes after it is not even looked at, for
-    /// there may be any number of tombstones.
+    /// Tells how far it got, and whether it ended before everything was shown.
+    pub(super) fn passed(&self) -> Passed {
+        let rest = self.merge.current().filter(|cell| self.is_before_end(cell));
+        let next = rest.filter(|cell| !self.is_within(cell)).map(|cell| cell.place.to_vec());
+        Passed { bytes: self.passed_bytes, next }
+    }
+
+    /// Tells whether an entry is before the end, and it may be come to. What comes after that is
+    /// not even looked at, for there may be any number of tombstones.
     fn is_within(&self, cell: &Cell<'_>) -> bool {
+        self.is_before_end(cell) && self.last_place.as_deref().is_none_or(|last| cell.place == last)
+    }
+
+    fn is_before_end(&self, cell: &Cell<'_>) -> bool {
         self.end.as_deref().is_none_or(|end| cell.place < end)
     }
 
     /// Goes on to the next cell.
     pub(super) fn advance(&mut self) -> Result<(), StorageError> {
-        self.merge.advance()?;
+        self.pass()?;
         self.settle()
+    }
+
+    /// Goes on to the next entry, and counts the one at hand.
+    fn pass(&mut self) -> Result<(), StorageError> {
+        if let Some(cell) = self.merge.current() {
+            let value = if let Content::Value(value) = cell.content { value.len() } else { 0 };
+            let bytes = PASSED_OVERHEAD_BYTES + cell.place.len() + value;
+            self.passed_bytes = self.passed_bytes.saturating_add(bytes);
+            if self.passed_bytes >= self.bytes_max && self.last_place.is_none() {
+                self.last_place = Some(cell.place.to_vec());
+            }
+        }
+        self.merge.advance()
     }
 
     /// Passes over what is not visible.
@@ -276,9 +325,10 @@ impl<S: Source> Visible<S> {
                 hidden_count = 0;
                 let end = keycode::row_end(&self.tombstone.row);
                 let version = self.tombstone.version.unwrap_or_default();
-                self.merge.skip_older(&end, version)?;
+                let moved_count = self.merge.skip_older(&end, version)?;
+                self.passed_bytes = self.passed_bytes.saturating_add(moved_count * JUMP_BYTES);
             } else {
-                self.merge.advance()?;
+                self.pass()?;
             }
         }
         Ok(())

@@ -86,7 +86,7 @@ pub async fn salvage<D: Disk>(
         sources.push(SalvageCursor::new(walk, table.meta.version_max));
     }
     let lost = report.tables.iter().flat_map(Lost::of).collect();
-    Ok(Salvage { cells: Visible::new(sources, None, None)?, lost })
+    Ok(Salvage { cells: Visible::new(sources, None, None, usize::MAX)?, lost })
 }
 
 impl<F: File> Salvage<F> {

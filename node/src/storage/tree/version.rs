@@ -140,7 +140,7 @@ impl<D: Disk> Version<D> {
         for source in &mut sources {
             source.seek(&[])?;
         }
-        let cells = Visible::new(sources, None, None)?;
+        let cells = Visible::new(sources, None, None, usize::MAX)?;
         Ok(VersionCursor { version: Arc::clone(self), cells })
     }
 

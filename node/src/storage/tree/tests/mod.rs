@@ -8,6 +8,7 @@ mod model;
 #[cfg(feature = "testing")]
 mod planted;
 mod power;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
