@@ -4,6 +4,10 @@
 //! goes on where a chunk ends comes to the end. All ranges of one read share a budget, so that the
 //! answer fits a message. Each range may take an equal part of what the ones before it have left;
 //! when nothing is left, the chunks that follow cover nothing, and are asked for again.
+//!
+//! Tombstones are entries like any other here, for the others must hear of them. What a page does
+//! not want, or what a row's tombstone hides, is passed over, and there may be any amount of it: so
+//! a page is closed by what it has passed over, too, perhaps before it has any entry.
 
 use std::ops::ControlFlow;
 
@@ -14,13 +18,14 @@ use crate::base::{Entry, Payload, Stamp, TooLarge, Written};
 use crate::codec::{DecodeError, keycode};
 use crate::dynamo::placement::{self, PREFIX_BYTES};
 use crate::dynamo::{Chunk, Found, Partition, Range, StoreRead, merkle};
+use crate::probe;
 use crate::storage::{Cell, Content, Engine, StorageError};
 
 /// Bytes of entries after which the chunks of one read are closed; one entry more may exceed it.
 const CHUNKS_BYTES_MAX: usize = MULTI_GET_BYTES_MAX;
 
-/// Bytes that are passed over for each byte that a chunk of some leaves may have, before it is
-/// closed all the same. Too small: many short pages; too large: the loop stands still meanwhile.
+/// Bytes that a page passes for each byte that it may have, before it is closed all the same.
+/// Too small: many short pages; too large: the loop stands still meanwhile.
 const PASSED_PER_WANTED: usize = 4;
 
 /// Where a chunk is closed.
@@ -116,17 +121,10 @@ impl<E: Engine> CellStore<E> {
             let above = Cell { place: row, version, content: Content::RowDeleted };
             growing.above(entry_of(above)?);
         }
-        let (mut outcome, mut passed_bytes) = (Ok(()), 0_usize);
+        let mut outcome = Ok(());
         let passed_bytes_max = limit.bytes.saturating_mul(PASSED_PER_WANTED);
-        self.engine().scan_raw(start, end, &mut |cell| {
-            if passed_bytes >= passed_bytes_max && cell.place > start {
-                // The rest of it in the next page: the loop has others to serve.
-                outcome = payload(cell.place).map(|place| growing.covered = Some(place));
-                return ControlFlow::Break(());
-            }
+        let passed = self.engine().scan_raw_some(start, end, passed_bytes_max, &mut |cell| {
             if !rows.is_wanted(cell.place) {
-                let value = if let Content::Value(value) = cell.content { value.len() } else { 0 };
-                passed_bytes = passed_bytes.saturating_add(cell.place.len() + value);
                 return ControlFlow::Continue(());
             }
             let taken = growing.take(cell);
@@ -136,6 +134,11 @@ impl<E: Engine> CellStore<E> {
             })
         })?;
         outcome?;
+        if let Some(place) = &passed.next {
+            // The rest of it in the next page: the loop has others to serve.
+            probe!("store_read.chunk_ends_with_what_it_passed");
+            growing.covered = Some(payload(place)?);
+        }
         (chunk.entries, chunk.covered) = (growing.entries, growing.covered);
         Ok(chunk)
     }
@@ -191,7 +194,9 @@ impl<E: Engine> CellStore<E> {
         let end = after_prefix(&prefix);
         let (mut bytes, mut last, mut next) = (0_usize, Vec::new(), None);
         let mut tombstone = Stamp::ZERO;
-        self.engine().scan_raw(start.max(&prefix), end.as_deref(), &mut |cell| {
+        let (start, passed_bytes_max) =
+            (start.max(&prefix), bytes_max.saturating_mul(PASSED_PER_WANTED));
+        let visit = &mut |cell: Cell<'_>| {
             if bytes >= bytes_max && last != cell.place {
                 next = Some(payload(cell.place));
                 return ControlFlow::Break(());
@@ -212,7 +217,9 @@ impl<E: Engine> CellStore<E> {
                 *leaf ^= merkle::entry_hash(cell.place, is_row, stamp, is_tombstone);
             }
             ControlFlow::Continue(())
-        })?;
+        };
+        let passed = self.engine().scan_raw_some(start, end.as_deref(), passed_bytes_max, visit)?;
+        let next = next.or_else(|| passed.next.map(|place| payload(&place)));
         Ok(LeavesPage { leaves: hashes, next: next.transpose()?, tombstone })
     }
 }

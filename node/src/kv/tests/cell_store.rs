@@ -424,6 +424,35 @@ fn one_chunk(node: &mut Node, range: Range) -> Chunk {
 }
 
 #[test]
+fn page_is_closed_by_what_a_rows_tombstone_hides() {
+    let mut node = Node::new();
+    let row = place(2, 1, 0);
+    let cell = |n: u32| {
+        let column = [&[9], &n.to_be_bytes()[..]].concat();
+        place_in(2, &keycode::encode_cell(&[1], &column))
+    };
+    let hidden: Vec<Entry> = (0..2_000).map(|n| set(cell(n), stamp(5, 1), b"gone")).collect();
+    node.apply(&hidden, &mut no_leaves());
+    let tombstone = delete_row(row.clone(), stamp(6, 1));
+    let alive = set(cell(2_000), stamp(7, 1), b"alive");
+    node.apply(&[tombstone.clone(), alive.clone()], &mut no_leaves());
+    let leaves = vec![merkle::leaf_of(row.as_bytes())];
+    let (mut found, mut start, mut page_count) = (Vec::new(), Payload::default(), 0);
+    loop {
+        let (partition, leaves, start_at) = (2, leaves.clone(), start.clone());
+        let read = StoreRead::LeafEntries { partition, leaves, start: start_at, bytes_max: 2_000 };
+        let chunk = only(node.store.read(&read).unwrap());
+        found.extend(chunk.entries.into_iter().filter(|entry| entry.place >= start));
+        page_count += 1;
+        let Some(covered) = chunk.covered else { break };
+        assert!(covered > start, "{covered:?} after {start:?}");
+        start = covered;
+    }
+    assert_eq!(found, [tombstone, alive]);
+    assert!(page_count > 10, "{page_count} pages for 2000 hidden cells");
+}
+
+#[test]
 fn late_older_cell_stays_under_its_rows_tombstone_and_a_newer_one_stays() {
     let mut node = Node::new();
     let (row, cell, other) = (place(0, 1, 0), place(0, 1, 3), place(0, 1, 4));
