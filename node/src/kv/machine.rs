@@ -14,6 +14,7 @@
 //! 2. A batch changes all of its cells, all with its log index as their version, or none.
 //! 3. A write of a session takes effect at most once; every further time it gets the answer that
 //!    it got then. [Thesis §6.3]
+//! 4. An answer is of a single state, however many turns it takes: see [`super::read`].
 //!
 //! # Left out
 //! Checking the size of commands: an entry that is in the log is carried out whatever its size;
@@ -23,8 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
-use super::query::{Query, QueryReply, Version};
-use super::read::{self, QueryError};
+use super::query::{Query, Version};
+use super::read::{self, Progress, QueryError, Turn};
+use super::row_read::RowRead;
 use super::session::{Admission, Sessions};
 use crate::base::checksum::crc32;
 use crate::base::{Index, Term};
@@ -38,6 +40,8 @@ pub struct Machine<S: Engine> {
     engine: S,
     sessions: Sessions,
     trail: u64,
+    /// The read that goes on in the next turn.
+    reading: Option<Box<RowRead>>,
 }
 
 /// What a batch makes of the rows and places that it touches, in their order.
@@ -58,7 +62,8 @@ impl<S: Engine> Machine<S> {
     /// # Errors
     /// `extra` is not what [`extra`](Self::extra) returns.
     pub fn restore(engine: S, extra: &[u8], sessions_max: usize) -> Result<Self, StorageError> {
-        let mut machine = Self { engine, sessions: Sessions::new(sessions_max), trail: 0 };
+        let sessions = Sessions::new(sessions_max);
+        let mut machine = Self { engine, sessions, trail: 0, reading: None };
         if machine.applied().index > 0 || !extra.is_empty() {
             machine.reload(extra, sessions_max)?;
         }
@@ -70,6 +75,7 @@ impl<S: Engine> Machine<S> {
     /// # Errors
     /// As of [`restore`](Self::restore).
     pub fn reload(&mut self, extra: &[u8], sessions_max: usize) -> Result<(), StorageError> {
+        self.reading = None;
         let decoded = decode_extra(extra, sessions_max);
         (self.trail, self.sessions) = decoded.map_err(|error| StorageError::Corrupt {
             path: format!("sessions of the state at {:?}", self.applied()),
@@ -164,12 +170,43 @@ impl<S: Engine> Machine<S> {
         self.trail = mix(self.trail, index ^ term.rotate_left(32));
     }
 
-    /// Answers a query from the state as it is.
+    /// Answers a query from the state as it is, unless it has to be read past more than
+    /// `bytes_max` bytes: then it is one to [`read_on`](Self::read_on) with.
     ///
     /// # Errors
     /// The answer is too large, or the own storage failed.
-    pub fn query(&self, query: &Query) -> Result<QueryReply, QueryError> {
-        read::answer(&self.engine, query)
+    pub fn query(&self, query: &Query, bytes_max: usize) -> Result<Turn, QueryError> {
+        let (progress, passed_bytes) = read::answer(&self.engine, query, bytes_max)?;
+        Ok(match progress {
+            Progress::Done(reply) => Turn { reply: Some(reply), passed_bytes },
+            Progress::Row(_) => Turn { reply: None, passed_bytes },
+        })
+    }
+
+    /// Reads on for one turn, past `bytes_max` bytes at most. Entries may be applied between two
+    /// turns; the answer is of the state at the last one. One query is read at a time: with
+    /// another one this begins anew.
+    ///
+    /// # Errors
+    /// As of [`query`](Self::query).
+    pub fn read_on(&mut self, query: &Query, bytes_max: usize) -> Result<Turn, QueryError> {
+        let begun = self.reading.take().filter(|row| row.query() == query);
+        let (progress, passed_bytes) = match begun {
+            Some(row) => read::go_on(&self.engine, row, bytes_max)?,
+            None => read::answer(&self.engine, query, bytes_max)?,
+        };
+        Ok(match progress {
+            Progress::Done(reply) => Turn { reply: Some(reply), passed_bytes },
+            Progress::Row(row) => {
+                self.reading = Some(row);
+                Turn { reply: None, passed_bytes }
+            }
+        })
+    }
+
+    /// Forgets what was read so far: nobody waits for it.
+    pub fn stop_reading(&mut self) {
+        self.reading = None;
     }
 
     /// Returns the last log entry that was carried out or passed over.
@@ -200,7 +237,7 @@ impl<S: Engine> Machine<S> {
 
     /// Returns the store of the cells for what concerns it alone, such as making it durable.
     ///
-    /// Whoever writes to it breaks invariant 2.
+    /// Whoever writes to it breaks invariants 2 and 4.
     pub fn engine_mut(&mut self) -> &mut S {
         &mut self.engine
     }
@@ -248,11 +285,19 @@ impl<S: Engine> Machine<S> {
         }
         if let [Mutation::Set { key, column, value }] = batch.mutations.as_slice() {
             let place = keycode::encode_cell(key.as_bytes(), column.as_bytes());
-            self.engine.write(at, &[Change::Set { place: &place, value: value.as_bytes() }]);
+            self.write(at, &[Change::Set { place: &place, value: value.as_bytes() }]);
         } else {
-            self.engine.write(at, &Overlay::of(&batch.mutations).changes());
+            self.write(at, &Overlay::of(&batch.mutations).changes());
         }
         Ok(CommandReply::Applied(Version(at.index)))
+    }
+
+    /// Makes the changes of an entry, of which a read that goes on must know.
+    fn write(&mut self, at: SnapshotPoint, changes: &[Change<'_>]) {
+        self.engine.write(at, changes);
+        if let Some(row) = &mut self.reading {
+            row.on_write(at.index, changes);
+        }
     }
 
     /// Returns the answer for the first condition that does not hold.

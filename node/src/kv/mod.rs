@@ -22,6 +22,7 @@ pub mod machine;
 pub mod plan;
 pub mod query;
 pub mod read;
+mod row_read;
 pub mod session;
 mod store_read;
 pub mod validate;
@@ -35,5 +36,5 @@ pub use command::{Batch, Command, CommandReply, Condition, Expectation, Mutation
 pub use machine::Machine;
 pub use plan::{Plan, Step};
 pub use query::{Cell, Query, QueryReply, Version};
-pub use read::QueryError;
+pub use read::{QueryError, Turn};
 pub use validate::{InvalidRequest, validate, validate_batch, validate_query};

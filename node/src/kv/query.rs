@@ -65,7 +65,18 @@ pub enum Query {
     },
 }
 
-/// The answer to a query.
+impl Query {
+    /// Tells whether it reads a range, in which there may be any number of cells and tombstones.
+    pub fn is_range(&self) -> bool {
+        match self {
+            Self::Get { .. } | Self::MultiGet { .. } => false,
+            Self::Slice { .. } | Self::Keys { .. } | Self::Scan { .. } => true,
+        }
+    }
+}
+
+/// The answer to a query. A page may be empty and yet not be the last one: only if there is no
+/// `next`, there is nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum QueryReply {
     /// To `Get`.
@@ -76,21 +87,24 @@ pub enum QueryReply {
     Columns {
         /// The columns.
         columns: Vec<(Column, Cell)>,
-        /// Where the next page starts, if the page was closed before the end.
+        /// Where the next page starts, if the page was closed before the end. There need be no such
+        /// column.
         next: Option<Column>,
     },
     /// To `Keys`.
     Keys {
         /// The keys.
         keys: Vec<Key>,
-        /// Where the next page starts, if the page was closed before the end.
+        /// Where the next page starts, if the page was closed before the end. There need be no such
+        /// key.
         next: Option<Key>,
     },
     /// To `Scan`.
     Scanned {
         /// The cells.
         cells: Vec<(Key, Column, Cell)>,
-        /// Where the next page starts, if the page was closed before the end.
+        /// Where the next page starts, if the page was closed before the end. There need be no such
+        /// cell.
         next: Option<(Key, Column)>,
     },
 }

@@ -1,8 +1,22 @@
-//! Answers queries from an engine, page by page.
+//! Answers queries from an engine, page by page, and turn by turn.
 //!
 //! A page is closed by its count or its bytes, whichever is reached first, and says where the
 //! next one starts: at the very item that did not fit. So a reader that follows `next` sees every
 //! item once, if nothing is written in between; and no `next` means that there is nothing more.
+//!
+//! The loop has others to serve, and what a page has passed over counts as much as what it has
+//! found: a queue that was emptied is tombstones by the million, and one that reads it must not
+//! keep the node from its heartbeats. So a turn passes so many bytes of entries, of any kind, and
+//! no more. What becomes of the query then depends on what it promises:
+//!
+//! - `scan` names a cell where it goes on, so its page is closed there, perhaps without any cell.
+//! - `keys` names a key, so its page is closed between two rows. In the first row of a page
+//!   that would be no step forward: there it reads on in a later turn ([`RowRead`]).
+//! - `slice` is a page of columns as they are at one moment, and whoever reads a row expects no
+//!   less as long as its cells fit a page, whatever lies between them. It reads on in later turns
+//!   until its page is full or the row ends.
+//!
+//! The masterless mode goes on in more rounds of small reads instead: see [`super::plan`].
 //!
 //! # Left out
 //! One state over several pages: each page sees the state of its moment.
@@ -12,17 +26,21 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::query::{Cell, Query, QueryReply, Version};
+use super::row_read::RowRead;
 use crate::base::limits::{MULTI_GET_BYTES_MAX, PAGE_BYTES_MAX, PAGE_COUNT_MAX};
 use crate::base::{Column, Key, Value};
 use crate::codec::{DecodeError, keycode};
-use crate::planted;
-use crate::storage::{Engine, StorageError, Stored};
+use crate::storage::{Engine, Passed, StorageError, Stored};
+use crate::{planted, probe};
 
 /// Bytes that an item of an answer counts besides its key, column and value.
 pub(super) const ITEM_OVERHEAD_BYTES: usize = 32;
 
 /// Columns of a key that are passed over one by one before the rest of them is jumped over.
 const PASSED_COLUMNS_MAX: usize = 8;
+
+/// Bytes that jumping over the rest of a key counts as passed: the scan begins anew.
+const JUMP_BYTES: usize = 4 << 10;
 
 /// A query was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,11 +56,35 @@ pub enum QueryError {
     Storage(#[from] StorageError),
 }
 
-/// Answers a query from the state of `engine`.
-pub(super) fn answer(engine: &impl Engine, query: &Query) -> Result<QueryReply, QueryError> {
+/// What one turn has made of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// The answer; `None` if it takes more turns.
+    pub reply: Option<QueryReply>,
+    /// Bytes of entries that a range was read past. Single cells count nothing.
+    pub passed_bytes: usize,
+}
+
+/// What a query has come to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Done(QueryReply),
+    /// It is to go on in a later turn.
+    Row(Box<RowRead>),
+}
+
+/// Answers a query from the state of `engine`, or begins to: past `bytes_max` bytes in this turn.
+/// Returns how many there were.
+pub(super) fn answer(
+    engine: &impl Engine,
+    query: &Query,
+    bytes_max: usize,
+) -> Result<(Progress, usize), QueryError> {
     match query {
-        Query::Get { key, column } => Ok(QueryReply::Cell(get(engine, key, column)?)),
-        Query::MultiGet { cells } => multi_get(engine, cells),
+        Query::Get { key, column } => {
+            Ok((Progress::Done(QueryReply::Cell(get(engine, key, column)?)), 0))
+        }
+        Query::MultiGet { cells } => Ok((Progress::Done(multi_get(engine, cells)?), 0)),
         Query::Slice { key, start, stop, limit } => {
             let first = start.as_ref().map_or(&[][..], Column::as_bytes);
             let end = match stop {
@@ -50,22 +92,48 @@ pub(super) fn answer(engine: &impl Engine, query: &Query) -> Result<QueryReply, 
                 None => keycode::encode_key_end(key.as_bytes()),
             };
             let start = keycode::encode_cell(key.as_bytes(), first);
-            slice(engine, &start, &end, Page::new(*limit))
+            let row = RowRead::of_slice(query, key, (start, end), *limit);
+            go_on(engine, Box::new(row), bytes_max)
         }
         Query::Keys { start, stop, prefix, limit } => {
             let start = start.as_ref().map(|key| keycode::encode_key(key.as_bytes()));
             let stop = stop.as_ref().map(|key| keycode::encode_key_end(key.as_bytes()));
             let (start, end) = within_prefix(prefix, start, stop);
-            keys(engine, start, end.as_deref(), Page::new(*limit))
+            let keys = Keys { query, end, page: Page::new(*limit), next: None };
+            keys.read(engine, start, bytes_max.max(1))
         }
         Query::Scan { start, prefix, limit } => {
             let start = start
                 .as_ref()
                 .map(|(key, column)| keycode::encode_cell(key.as_bytes(), column.as_bytes()));
             let (start, end) = within_prefix(prefix, start, None);
-            scan(engine, &start, end.as_deref(), Page::new(*limit))
+            scan(engine, (&start, end.as_deref()), Page::new(*limit), bytes_max)
         }
     }
+}
+
+/// Goes on with a query that has come to read within a row.
+pub(super) fn go_on(
+    engine: &impl Engine,
+    mut row: Box<RowRead>,
+    bytes_max: usize,
+) -> Result<(Progress, usize), QueryError> {
+    let passed_bytes = row.read_some(engine, bytes_max)?;
+    if !row.is_whole() {
+        return Ok((Progress::Row(row), passed_bytes));
+    }
+    let Query::Keys { stop, prefix, limit, .. } = row.query() else {
+        return Ok((Progress::Done(row.into_columns()), passed_bytes));
+    };
+    let stop = stop.as_ref().map(|key| keycode::encode_key_end(key.as_bytes()));
+    let (start, end) = within_prefix(prefix, Some(row.end().to_vec()), stop);
+    let mut keys = Keys { query: row.query(), end, page: Page::new(*limit), next: None };
+    if row.is_any() {
+        keys.page.push(row.key().clone(), row.key().len());
+    }
+    let rest_bytes = bytes_max.saturating_sub(passed_bytes);
+    let (progress, more_bytes) = keys.read(engine, start, rest_bytes)?;
+    Ok((progress, passed_bytes + more_bytes))
 }
 
 /// Returns the cell at (`key`, `column`).
@@ -93,101 +161,136 @@ fn multi_get(engine: &impl Engine, places: &[(Key, Column)]) -> Result<QueryRepl
     Ok(QueryReply::Cells(cells))
 }
 
-fn slice(
-    engine: &impl Engine,
-    start: &[u8],
-    end: &[u8],
-    mut page: Page<(Column, Cell)>,
-) -> Result<QueryReply, QueryError> {
-    let mut next = None;
-    visit(engine, start, Some(end), &mut |place, value, version| {
-        let (_, column) = keycode::decode_place(place).map_err(|error| unreadable(&error))?;
-        if page.is_full() {
-            next = Some(column);
-            return Ok(ControlFlow::Break(()));
-        }
-        let bytes = column.len() + value.len();
-        page.push((column, cell(Bytes::copy_from_slice(value), version)?), bytes);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(QueryReply::Columns { columns: page.items, next })
+/// A page of keys on its way.
+struct Keys<'q> {
+    query: &'q Query,
+    end: Option<Vec<u8>>,
+    page: Page<Key>,
+    /// Where the next page starts.
+    next: Option<Key>,
 }
 
-fn keys(
-    engine: &impl Engine,
-    mut start: Vec<u8>,
-    end: Option<&[u8]>,
-    mut page: Page<Key>,
-) -> Result<QueryReply, QueryError> {
-    let mut next = None;
-    loop {
-        let mut jump = None;
-        let mut passed_columns = 0;
-        visit(engine, &start, end, &mut |place, _, _| {
+impl Keys<'_> {
+    /// Lists the keys from the place `start` on, the start of a row.
+    fn read(
+        mut self,
+        engine: &impl Engine,
+        mut start: Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<(Progress, usize), QueryError> {
+        let mut passed_bytes = 0;
+        loop {
+            let rest_bytes = bytes_max.saturating_sub(passed_bytes);
+            let passed = self.read_until_jump(engine, &start, rest_bytes)?;
+            passed_bytes += passed.bytes;
+            let Some(place) = passed.next.filter(|_| self.next.is_none()) else {
+                return Ok((self.close(), passed_bytes));
+            };
+            let (key, _) = keycode::decode_place(&place).map_err(|error| unreadable(&error))?;
+            if self.page.items.last() == Some(&key) {
+                start = keycode::encode_key_end(key.as_bytes());
+                passed_bytes += JUMP_BYTES;
+            } else if self.is_step_forward(&key) {
+                probe!("read.page_of_keys_ends_with_its_turn");
+                self.next = Some(key);
+                return Ok((self.close(), passed_bytes));
+            } else {
+                probe!("read.key_takes_more_turns");
+                let row = RowRead::of_keys(self.query, &key, place);
+                return Ok((Progress::Row(Box::new(row)), passed_bytes));
+            }
+        }
+    }
+
+    /// Lists keys until a row is to be left early. If there is no `next` in the page then, that of
+    /// the scan is where it has stopped: in a row that is to be left, or because its turn is over.
+    fn read_until_jump(
+        &mut self,
+        engine: &impl Engine,
+        start: &[u8],
+        bytes_max: usize,
+    ) -> Result<Passed, StorageError> {
+        let (mut jump, mut passed_columns) = (None, 0);
+        let end = self.end.clone();
+        let passed = visit(engine, start, end.as_deref(), bytes_max, &mut |place, _, _| {
             let (key, _) = keycode::decode_place(place).map_err(|error| unreadable(&error))?;
-            if page.items.last() == Some(&key) {
+            if self.page.items.last() == Some(&key) {
                 passed_columns += 1;
                 if passed_columns < PASSED_COLUMNS_MAX {
                     return Ok(ControlFlow::Continue(()));
                 }
-                jump = Some(keycode::encode_key_end(key.as_bytes()));
+                jump = Some(place.to_vec());
                 return Ok(ControlFlow::Break(()));
             }
-            if page.is_full() {
-                next = (!planted!("R57")).then_some(key);
+            // Without this, a turn that is over would go on key by key.
+            if self.page.is_full() || bytes_max == 0 {
+                self.next = (!planted!("R57")).then_some(key);
                 return Ok(ControlFlow::Break(()));
             }
             passed_columns = 0;
             let bytes = key.len();
-            page.push(key, bytes);
+            self.page.push(key, bytes);
             Ok(ControlFlow::Continue(()))
         })?;
-        match jump {
-            Some(after) => start = after,
-            None => return Ok(QueryReply::Keys { keys: page.items, next }),
-        }
+        Ok(Passed { next: jump.or(passed.next), ..passed })
+    }
+
+    /// Tells whether a next page that starts at `key` would be another one than this.
+    fn is_step_forward(&self, key: &Key) -> bool {
+        let Query::Keys { start: Some(start), .. } = self.query else { return true };
+        key > start
+    }
+
+    fn close(self) -> Progress {
+        Progress::Done(QueryReply::Keys { keys: self.page.items, next: self.next })
     }
 }
 
 fn scan(
     engine: &impl Engine,
-    start: &[u8],
-    end: Option<&[u8]>,
+    (start, end): (&[u8], Option<&[u8]>),
     mut page: Page<(Key, Column, Cell)>,
-) -> Result<QueryReply, QueryError> {
+    bytes_max: usize,
+) -> Result<(Progress, usize), QueryError> {
+    let decoded = |place: &[u8]| keycode::decode_place(place).map_err(|error| unreadable(&error));
     let mut next = None;
-    visit(engine, start, end, &mut |place, value, version| {
-        let (key, column) = keycode::decode_place(place).map_err(|error| unreadable(&error))?;
+    let passed = visit(engine, start, end, bytes_max, &mut |place, value, version| {
+        let (key, column) = decoded(place)?;
         if page.is_full() {
             next = Some((key, column));
             return Ok(ControlFlow::Break(()));
         }
         let bytes = key.len() + column.len() + value.len();
-        page.push((key, column, cell(Bytes::copy_from_slice(value), version)?), bytes);
+        page.push((key, column, cell(copied(value), version)?), bytes);
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(QueryReply::Scanned { cells: page.items, next })
+    if let Some(place) = passed.next {
+        probe!("read.page_of_cells_ends_with_its_turn");
+        next = Some(decoded(&place)?);
+    }
+    Ok((Progress::Done(QueryReply::Scanned { cells: page.items, next }), passed.bytes))
 }
 
 /// Called for each cell of a scan with place, value and version, until it breaks or fails.
-type FallibleVisitor<'v> =
+pub(super) type FallibleVisitor<'v> =
     dyn FnMut(&[u8], &[u8], u64) -> Result<ControlFlow<()>, StorageError> + 'v;
 
-/// Scans with a visitor that may fail.
-fn visit(
+/// Scans past `bytes_max` bytes at most, with a visitor that may fail.
+pub(super) fn visit(
     engine: &impl Engine,
     start: &[u8],
     end: Option<&[u8]>,
+    bytes_max: usize,
     visitor: &mut FallibleVisitor<'_>,
-) -> Result<(), StorageError> {
+) -> Result<Passed, StorageError> {
     let mut outcome = Ok(());
-    engine.scan(start, end, &mut |place, value, version| {
+    let passed = engine.scan_some(start, end, bytes_max, &mut |place, value, version| {
         visitor(place, value, version).unwrap_or_else(|error| {
             outcome = Err(error);
             ControlFlow::Break(())
         })
     })?;
-    outcome
+    outcome.map(|()| passed)
 }
 
 /// Narrows a range of places to the keys that begin with `prefix`.
@@ -209,7 +312,12 @@ pub(super) fn place_after(key: &Key, column: &Column) -> Vec<u8> {
     place
 }
 
-fn cell(value: Bytes, version: u64) -> Result<Cell, StorageError> {
+/// Returns a value that keeps nothing else in memory.
+pub(super) fn copied(value: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(value)
+}
+
+pub(super) fn cell(value: Bytes, version: u64) -> Result<Cell, StorageError> {
     let value = Value::new(value).map_err(|error| DecodeError::TooLarge(error.what));
     Ok(Cell { value: value.map_err(|error| unreadable(&error))?, version: Version(version) })
 }

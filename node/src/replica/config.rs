@@ -56,6 +56,11 @@ pub struct NodeConfig {
     /// Most client sessions that are remembered; the least recently used are pushed out. The same
     /// on all nodes of a primary-backup cluster, for ever.
     pub sessions_max: usize,
+    /// Bytes of entries that one read of a range passes in a turn of the loop, in the
+    /// primary-backup mode; tombstones and overwritten cells count like any. Too small: pages of
+    /// few items, and reads of rows that take many turns. Too large: elections, for the loop sends
+    /// no heartbeats meanwhile.
+    pub read_turn_bytes: usize,
     /// Most connections at a time.
     pub connections_max: usize,
     /// Most requests that wait for an answer, over all connections.
@@ -135,6 +140,8 @@ impl NodeConfig {
             append_entries_max: 4096,
             snapshot_chunk_bytes: 256 << 10,
             sessions_max: 10_000,
+            // More than a full page has, so that a page without tombstones takes one turn.
+            read_turn_bytes: 4 << 20,
             connections_max: 4_096,
             requests_max: 16_384,
             request_timeout: Duration::from_secs(5),

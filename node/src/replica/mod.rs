@@ -36,6 +36,7 @@ pub mod offline;
 mod outbox;
 mod pending;
 pub mod persist;
+mod reading;
 pub mod recovery;
 mod saving;
 mod shell;

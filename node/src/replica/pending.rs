@@ -71,6 +71,11 @@ impl PendingRequests {
         self.requests.remove(&token)
     }
 
+    /// Lets a request that was taken out wait on, until the same time.
+    pub(super) fn put_back(&mut self, token: Token, request: PendingRequest) {
+        self.requests.insert(token, request);
+    }
+
     /// Returns a request that still waits.
     pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut PendingRequest> {
         self.requests.get_mut(&token)

@@ -15,12 +15,13 @@ use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::{Asks, PendingRequest, PendingRequests};
 use super::persist::{LogJob, LogQueue, PersistEvent};
+use super::reading::Reading;
 use super::saving::Saving;
 use super::stalls::Stalls;
 use super::state::{StateEvent, StateJob, StateQueue, meta};
 use crate::base::{Core as _, Index, Instant, NodeId, Payload};
 use crate::env::Env;
-use crate::kv::{Machine, QueryError};
+use crate::kv::Machine;
 use crate::planted;
 use crate::raft::{
     Awaited, Committed, EntryKind, Input, Message, Raft, Ready, Reply, Role, SnapshotMeta,
@@ -54,6 +55,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) observer: O,
     pub(super) flush: FlushProgress,
     pub(super) saving: Saving,
+    pub(super) reading: Reading,
     /// There is no space for the log, or for tables.
     pub(super) disk_full: DiskFull,
     pub(super) stalls: Stalls,
@@ -130,10 +132,12 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         self.apply_committed(now);
         self.limit_acknowledgements(now);
+        self.read_on();
         self.expire(now);
         self.maybe_flush(now);
-        let is_applying = self.applying.first().is_some() && !self.applying_waits();
-        if is_applying || self.gathering.wants_turn() && !self.is_held_back() {
+        let applies_on = self.applying.first().is_some() && !self.applying_waits();
+        let gathers_on = self.gathering.wants_turn() && !self.is_held_back();
+        if applies_on || gathers_on || self.reading.wants_turn() {
             return None;
         }
         // Writes that are held back wait for the tables, not for a time.
@@ -228,7 +232,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         self.disk_full.set(full, self.config.node);
     }
 
-    fn fail_storage(&mut self, error: StorageError) {
+    pub(super) fn fail_storage(&mut self, error: StorageError) {
         error!(node = %self.config.node, %error, "storage failed: the node stops");
         self.stop = Some(StopReason::Storage(error));
     }
@@ -445,7 +449,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         // Without an entry the request has run out of time already.
         let Some(request) = self.pending.remove(token) else { return };
         match reply {
-            Reply::ReadReady => self.on_read_ready(request),
+            Reply::ReadReady => self.on_read_ready(token, request),
             Reply::NotLeader { leader } => {
                 let leader = leader.and_then(|leader| {
                     let member = self.config.members.iter().find(|(node, _)| *node == leader);
@@ -459,25 +463,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 
     /// Answers a read: everything that it must see is applied.
-    fn on_read_ready(&mut self, request: PendingRequest) {
+    fn on_read_ready(&mut self, token: Token, request: PendingRequest) {
         match &request.asks {
             Asks::Outcome | Asks::Piece | Asks::Reads(_) => {}
             Asks::Snapshot(bytes_max) => {
                 let bytes_max = *bytes_max;
                 self.begin_save(request, bytes_max);
             }
-            Asks::Answer(_) if request.outbox.is_full() => {
-                crate::probe!("replica.answers_wait_for_their_reader");
-                self.fail(&request, RequestError::Overloaded);
-            }
-            Asks::Answer(query) => match self.machine.query(query) {
-                Ok(answer) => self.answer(&request, ResponseBody::Query(answer)),
-                Err(QueryError::Storage(error)) => {
-                    self.fail(&request, RequestError::ShuttingDown);
-                    self.fail_storage(error);
-                }
-                Err(error) => self.fail(&request, RequestError::Invalid(error.to_string())),
-            },
+            Asks::Answer(_) => self.begin_read(token, request),
         }
     }
 

@@ -13,6 +13,7 @@ use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
 use super::persist::{KIND_RECOVERED, LogQueue, LogTask, vote_record};
+use super::reading::Reading;
 use super::recovery;
 use super::saving::Saving;
 use super::shell::{FlushProgress, Replica};
@@ -120,8 +121,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let core = Raft::new(core_config(&config), recovered, env.rng("raft"), now);
         let inbox = Inbox::new(config.requests_max);
         let wal_bytes = writer.wal_bytes();
-        let log = Arc::new(LogQueue::default());
-        let state = Arc::new(StateQueue::default());
+        let (log, state) = (Arc::new(LogQueue::default()), Arc::new(StateQueue::default()));
         let log_task = LogTask::new(
             env.clone(),
             writer,
@@ -151,6 +151,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             gathering: Gathering::default(),
             observer,
             saving: Saving::default(),
+            reading: Reading::default(),
             flush: FlushProgress {
                 durable,
                 is_lost: tables.damage.is_some(),

@@ -291,6 +291,14 @@ proptest! {
     }
 }
 
+/// Answers a query in one turn, however long that takes.
+fn whole(machine: &Machine<Store>, query: &Query) -> Result<QueryReply, QueryError> {
+    let Turn { reply: Some(reply), .. } = machine.query(query, usize::MAX)? else {
+        panic!("{query:?} takes a second turn")
+    };
+    Ok(reply)
+}
+
 /// Returns all cells, read in large pages.
 fn everything(machine: &Machine<Store>) -> Vec<(Key, Column, Cell)> {
     scan_pages(machine, None, &key(b""), 10_000)
@@ -305,7 +313,7 @@ fn scan_pages(
     let mut all = Vec::new();
     loop {
         let query = Query::Scan { start, prefix: prefix.clone(), limit };
-        let Ok(QueryReply::Scanned { cells, next }) = machine.query(&query) else {
+        let Ok(QueryReply::Scanned { cells, next }) = whole(machine, &query) else {
             panic!("{query:?} has another answer")
         };
         assert!(!cells.is_empty() || next.is_none(), "a page of nothing before {next:?}");
@@ -327,7 +335,7 @@ fn key_pages(
     let mut all = Vec::new();
     loop {
         let query = Query::Keys { start, stop: stop.cloned(), prefix: prefix.clone(), limit };
-        let Ok(QueryReply::Keys { keys, next }) = machine.query(&query) else {
+        let Ok(QueryReply::Keys { keys, next }) = whole(machine, &query) else {
             panic!("{query:?} has another answer")
         };
         assert!(!keys.is_empty() || next.is_none(), "a page of nothing before {next:?}");
@@ -349,7 +357,7 @@ fn column_pages(
     let mut all = Vec::new();
     loop {
         let query = Query::Slice { key: key.clone(), start, stop: stop.cloned(), limit };
-        let Ok(QueryReply::Columns { columns, next }) = machine.query(&query) else {
+        let Ok(QueryReply::Columns { columns, next }) = whole(machine, &query) else {
             panic!("{query:?} has another answer")
         };
         assert!(!columns.is_empty() || next.is_none(), "a page of nothing before {next:?}");
@@ -449,15 +457,15 @@ fn page_of_large_values_is_closed_by_its_bytes() {
         apply(&mut machine, &write(1, u64::from(n) + 1, 0, batch));
     }
     let query = Query::Slice { key: key(b"k"), start: None, stop: None, limit: 100 };
-    let Ok(QueryReply::Columns { columns, next }) = machine.query(&query) else {
+    let Ok(QueryReply::Columns { columns, next }) = whole(&machine, &query) else {
         panic!("a slice has columns")
     };
     assert_eq!((columns.len(), next), (2, Some(column(&[2]))));
     assert_eq!(column_pages(&machine, &key(b"k"), None, None, 100).len(), 5);
     let cells = |count: u8| (0..count).map(|n| (key(b"k"), column(&[n]))).collect();
-    let three = machine.query(&Query::MultiGet { cells: cells(3) });
+    let three = whole(&machine, &Query::MultiGet { cells: cells(3) });
     assert!(matches!(three, Ok(QueryReply::Cells(cells)) if cells.len() == 3));
-    let refused = machine.query(&Query::MultiGet { cells: cells(5) }).unwrap_err();
+    let refused = whole(&machine, &Query::MultiGet { cells: cells(5) }).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the answer is over the limit of 4194304 bytes: ask for fewer cells"
@@ -469,7 +477,7 @@ fn multi_get_answers_in_the_order_asked() {
     let (machine, _) = filled(&[(b"a".to_vec(), vec![]), (b"b".to_vec(), vec![1])]);
     let absent = (key(b"b"), column(b""));
     let cells = vec![(key(b"b"), column(&[1])), absent, (key(b"a"), column(b""))];
-    let Ok(QueryReply::Cells(cells)) = machine.query(&Query::MultiGet { cells }) else {
+    let Ok(QueryReply::Cells(cells)) = whole(&machine, &Query::MultiGet { cells }) else {
         panic!("a multi_get has cells")
     };
     let found: Vec<_> = cells.iter().map(Option::is_some).collect();

@@ -4,6 +4,7 @@
 mod cell_store;
 mod machine;
 mod plan;
+mod turns;
 
 use crate::base::{Entry, NodeId, Payload, Stamp, Written};
 use crate::codec::keycode;
