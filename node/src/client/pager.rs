@@ -1,7 +1,9 @@
 //! Reading long ranges page by page.
 //!
 //! Every page is one state of the store, but not the same as the page before: what is written
-//! between two pages may be seen or missed, what is not written is seen exactly once.
+//! between two pages may be seen or missed, what is not written is seen exactly once. A page may
+//! be empty and yet not be the last one: a node that has to pass over many tombstones answers with
+//! what it has, and where to go on.
 
 use bytes::Bytes;
 
@@ -50,8 +52,8 @@ impl<E: Env> KeysPager<E> {
         self
     }
 
-    /// Returns the next page, sorted by bytes, or `None` after the last one. After an error the
-    /// same page can be asked for again.
+    /// Returns the next page, sorted by bytes and perhaps empty, or `None` after the last one.
+    /// After an error the same page can be asked for again.
     ///
     /// # Errors
     /// As any read; see [`ClientError`].
@@ -99,8 +101,8 @@ impl<E: Env> ScanPager<E> {
         self
     }
 
-    /// Returns the next page in order of (key, column), or `None` after the last one. After an
-    /// error the same page can be asked for again.
+    /// Returns the next page in order of (key, column), perhaps empty, or `None` after the last
+    /// one. After an error the same page can be asked for again.
     ///
     /// # Errors
     /// As any read; see [`ClientError`].

@@ -463,6 +463,51 @@ fn pages_are_put_together() {
     });
 }
 
+#[test]
+fn empty_page_with_a_next_one_is_followed() {
+    run(async {
+        let env = FakeEnv::new(|_, body| {
+            let key = |name: &'static str| Key::new(name).unwrap();
+            let column = |name: &'static str| Column::new(name).unwrap();
+            let cell = Cell { value: Value::new("v").unwrap(), version: Version(1) };
+            let RequestBody::Query(query) = body else { return Reaction::HangUp };
+            Reaction::Answer(ResponseBody::Query(match query {
+                Query::Keys { start: None, .. } => {
+                    QueryReply::Keys { keys: Vec::new(), next: Some(key("b")) }
+                }
+                Query::Keys { .. } => QueryReply::Keys { keys: vec![key("c")], next: None },
+                Query::Scan { start: None, .. } => {
+                    let next = Some((key("b"), column("x")));
+                    QueryReply::Scanned { cells: Vec::new(), next }
+                }
+                Query::Scan { .. } => {
+                    QueryReply::Scanned { cells: vec![(key("c"), column("y"), cell)], next: None }
+                }
+                Query::Slice { start: None, .. } => {
+                    QueryReply::Columns { columns: Vec::new(), next: Some(column("x")) }
+                }
+                Query::Slice { .. } | Query::Get { .. } | Query::MultiGet { .. } => {
+                    QueryReply::Columns { columns: vec![(column("y"), cell)], next: None }
+                }
+            }))
+        });
+        let client = client(&env);
+        let mut pager = client.keys(KeyRange::default());
+        let mut keys = Vec::new();
+        while let Some(page) = pager.next_page().await.unwrap() {
+            keys.extend(page);
+        }
+        assert_eq!(keys, [Key::new("c").unwrap()]);
+        let mut pager = client.scan(Key::default());
+        let mut cells = Vec::new();
+        while let Some(page) = pager.next_page().await.unwrap() {
+            cells.extend(page);
+        }
+        assert_eq!(cells.len(), 1);
+        assert_eq!(client.row("k").await.unwrap().len(), 1);
+    });
+}
+
 /// Any way in which a try can fail, and whether the request was handed over.
 fn failures() -> impl Strategy<Value = (TryFailure, bool)> {
     let what = || "gone".to_owned();
