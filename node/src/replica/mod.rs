@@ -43,6 +43,8 @@ mod shell;
 mod stalls;
 mod start;
 mod state;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 mod tests;

@@ -577,63 +577,13 @@ pub(super) fn meta(point: SnapshotPoint) -> SnapshotMeta {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::super::inbox::Arrivals;
+    use super::super::tests::TestEnv;
     use super::*;
-    use crate::base::{Rng, WallTime};
-    use crate::env::real::RealEnv;
     use crate::storage::snapshot::DIRECTORY;
     use crate::storage::test_disk::{Faults, TestDisk, run};
     use crate::storage::tree::{self, TreeOptions};
     use crate::storage::{Change, Engine, Tree};
-
-    /// A world with a disk and without a network, in which time passes when somebody sleeps.
-    #[derive(Clone, Default)]
-    struct TestEnv {
-        disk: TestDisk,
-        nanos: Arc<AtomicU64>,
-    }
-
-    impl TestEnv {
-        fn pass(&self, duration: Duration) {
-            let nanos = u64::try_from(duration.as_nanos()).unwrap();
-            self.nanos.fetch_add(nanos, Ordering::Relaxed);
-        }
-    }
-
-    impl Env for TestEnv {
-        type Disk = TestDisk;
-        type Net = <RealEnv as Env>::Net;
-
-        fn now(&self) -> Instant {
-            Instant::from_nanos(self.nanos.load(Ordering::Relaxed))
-        }
-
-        fn wall(&self) -> WallTime {
-            WallTime(0)
-        }
-
-        async fn sleep(&self, duration: Duration) {
-            self.pass(duration);
-        }
-
-        fn spawn(&self, name: &'static str, _task: impl Future<Output = ()> + Send + 'static) {
-            unreachable!("the state task starts no {name}")
-        }
-
-        fn rng(&self, purpose: &str) -> Rng {
-            Rng::new(1).split(purpose)
-        }
-
-        fn disk(&self) -> &TestDisk {
-            &self.disk
-        }
-
-        fn net(&self) -> &Self::Net {
-            unreachable!("the state task has no peers")
-        }
-    }
 
     /// A state task that does one thing at a time, and what the loop has of the tables.
     struct Scene {

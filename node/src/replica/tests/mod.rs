@@ -1,51 +1,35 @@
-//! Tests of a whole replica without a network and without an executor: a test gives the loop, the
-//! log task and the state task their turns, and so says how slow each of them is.
+//! What the tests of the shell and its helpers share: a world that is a disk and a clock, and one in
+//! which a test gives every task its turns. And those tests that need several modules.
 
 mod behind;
+mod by_hand;
 
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+pub(super) use self::by_hand::HandEnv;
 use crate::base::{Instant, Rng, WallTime};
 use crate::env::Env;
 use crate::env::real::RealEnv;
-use crate::storage::test_disk::TestDisk;
+use crate::storage::let_others_run;
+use crate::storage::test_disk::{TestDisk, run};
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A world with a disk and without a network, in which time passes when the test says so, and
-/// tasks go on when the test lets them.
+/// A world with a disk and without a network, in which time passes when somebody sleeps.
 #[derive(Clone, Default)]
-pub(super) struct HandEnv {
-    disk: TestDisk,
+pub(super) struct TestEnv {
+    pub(super) disk: TestDisk,
     nanos: Arc<AtomicU64>,
-    tasks: Arc<Mutex<Vec<(&'static str, Task)>>>,
 }
 
-impl HandEnv {
+impl TestEnv {
     pub(super) fn pass(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap();
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
-
-    /// Gives the tasks a turn whose names begin so.
-    pub(super) fn give_turn(&self, prefix: &str) {
-        let lock = || self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let tasks = std::mem::take(&mut *lock());
-        let mut context = Context::from_waker(Waker::noop());
-        for (name, mut task) in tasks {
-            let is_meant = name.starts_with(prefix);
-            if !is_meant || task.as_mut().poll(&mut context) == Poll::Pending {
-                lock().push((name, task));
-            }
-        }
-    }
 }
 
-impl Env for HandEnv {
+impl Env for TestEnv {
     type Disk = TestDisk;
     type Net = <RealEnv as Env>::Net;
 
@@ -54,18 +38,18 @@ impl Env for HandEnv {
     }
 
     fn wall(&self) -> WallTime {
-        WallTime(self.nanos.load(Ordering::Relaxed))
+        WallTime(0)
     }
 
+    /// Ends with the next turn, so that a test can do something between two tries of a task.
     async fn sleep(&self, duration: Duration) {
-        let until = self.now() + duration;
-        std::future::poll_fn(|_| if self.now() < until { Poll::Pending } else { Poll::Ready(()) })
-            .await;
+        self.pass(duration);
+        let_others_run().await;
     }
 
-    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.push((name, Box::pin(task)));
+    /// Carries the task out at once: it waits for nothing but the disk, which is never late.
+    fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        run(task);
     }
 
     fn rng(&self, purpose: &str) -> Rng {
@@ -77,6 +61,6 @@ impl Env for HandEnv {
     }
 
     fn net(&self) -> &Self::Net {
-        unreachable!("the replica has no sockets")
+        unreachable!("nobody here has peers")
     }
 }

@@ -1,0 +1,80 @@
+//! A world for a whole replica without a network and without an executor: a test gives the loop, the
+//! log task and the state task their turns, and so says how slow each of them is.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::base::{Instant, Rng, WallTime};
+use crate::env::Env;
+use crate::env::real::RealEnv;
+use crate::storage::test_disk::TestDisk;
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A world with a disk and without a network, in which time passes when the test says so, and
+/// tasks go on when the test lets them.
+#[derive(Clone, Default)]
+pub(in crate::replica) struct HandEnv {
+    disk: TestDisk,
+    nanos: Arc<AtomicU64>,
+    tasks: Arc<Mutex<Vec<(&'static str, Task)>>>,
+}
+
+impl HandEnv {
+    pub(in crate::replica) fn pass(&self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Gives the tasks a turn whose names begin so.
+    pub(in crate::replica) fn give_turn(&self, prefix: &str) {
+        let lock = || self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let tasks = std::mem::take(&mut *lock());
+        let mut context = Context::from_waker(Waker::noop());
+        for (name, mut task) in tasks {
+            let is_meant = name.starts_with(prefix);
+            if !is_meant || task.as_mut().poll(&mut context) == Poll::Pending {
+                lock().push((name, task));
+            }
+        }
+    }
+}
+
+impl Env for HandEnv {
+    type Disk = TestDisk;
+    type Net = <RealEnv as Env>::Net;
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(self.nanos.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now() + duration;
+        std::future::poll_fn(|_| if self.now() < until { Poll::Pending } else { Poll::Ready(()) })
+            .await;
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push((name, Box::pin(task)));
+    }
+
+    fn rng(&self, purpose: &str) -> Rng {
+        Rng::new(1).split(purpose)
+    }
+
+    fn disk(&self) -> &TestDisk {
+        &self.disk
+    }
+
+    fn net(&self) -> &Self::Net {
+        unreachable!("the replica has no sockets")
+    }
+}
