@@ -4,6 +4,8 @@
 mod behind;
 mod by_hand;
 
+mod persist;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
