@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inbox::{Arrivals, Inbox};
+use super::inbox::{Arrivals, Inbox, Over};
 use super::outbox::PeerOutbox;
 use super::persist::{LogJob, LogQueue};
 use super::state::{StateJob, StateQueue};
@@ -41,13 +41,9 @@ pub(super) struct Ending<'a, E: Env> {
 
 impl<E: Env> Ending<'_, E> {
     /// Has a damaged state condemned before the node stops because of it, and waits until nobody
-    /// works on the files any more, so that it may be started again. `is_state_over` tells whether
-    /// the state task has ended by itself.
-    pub(super) async fn condemn_if_damaged(
-        &self,
-        reason: StopReason,
-        is_state_over: bool,
-    ) -> StopReason {
+    /// works on the files any more, so that it may be started again. `over` tells who has ended
+    /// already: the state task by itself, the log task because the node was told to stop.
+    pub(super) async fn condemn_if_damaged(&self, reason: StopReason, over: Over) -> StopReason {
         let StopReason::Storage(error @ StorageError::Corrupt { .. }) = reason else {
             return reason;
         };
@@ -62,7 +58,7 @@ impl<E: Env> Ending<'_, E> {
             async move { env.sleep(CONDEMN_MAX).await }
         });
         let mut is_late = false;
-        while !self.inbox.has_ended(&mut arrivals, is_state_over) && !is_late {
+        while !self.inbox.has_ended(&mut arrivals, over) && !is_late {
             is_late = self.inbox.wait(sleep.as_mut()).await;
         }
         self.refuse(arrivals);

@@ -72,6 +72,13 @@ impl Arrivals {
     }
 }
 
+/// Which of a replica's tasks have said that they ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Over {
+    pub(super) log: bool,
+    pub(super) state: bool,
+}
+
 /// How many requests are not answered yet, and how many bytes they have: two numbers in one, so
 /// that admitting a request costs one addition. A request that is refused is in it for a moment.
 ///
@@ -207,8 +214,8 @@ impl Inbox {
     }
 
     /// Adds what has arrived to `arrivals`, and tells whether both the log task and the state task
-    /// have ended; the latter may have before.
-    pub(super) fn has_ended(&self, arrivals: &mut Arrivals, is_state_over: bool) -> bool {
+    /// have ended, be it before.
+    pub(super) fn has_ended(&self, arrivals: &mut Arrivals, over: Over) -> bool {
         let mut state = self.lock();
         let arrived = std::mem::take(&mut state.arrivals);
         drop(state);
@@ -219,7 +226,7 @@ impl Inbox {
             matches!(event, Event::Persist(PersistEvent::Stopped | PersistEvent::Failed(_)))
         };
         let mut events = arrivals.events.iter();
-        events.clone().any(is_log) && (is_state_over || events.any(is_state))
+        (over.log || events.clone().any(is_log)) && (over.state || events.any(is_state))
     }
 
     /// Tells whether the replica has stopped.

@@ -10,7 +10,7 @@ use super::config::NodeConfig;
 use super::disk_full::DiskFull;
 use super::ending::{Ending, StopReason};
 use super::gathering::Gathering;
-use super::inbox::{Arrivals, Event, Inbox, Submitted};
+use super::inbox::{Arrivals, Event, Inbox, Over, Submitted};
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::{Asks, PendingRequest, PendingRequests};
@@ -61,6 +61,7 @@ pub struct Replica<E: Env, O: Observer> {
     pub(super) stalls: Stalls,
     pub(super) wal_bytes: u64,
     pub(super) stop: Option<StopReason>,
+    pub(super) over: Over,
     pub(super) role: Role,
     /// What the core waits for before it takes part, as it was last told to the log.
     pub(super) awaited: Option<Awaited>,
@@ -76,8 +77,6 @@ pub(super) struct FlushProgress {
     pub(super) log_bytes: u64,
     /// A received snapshot waits for its installation.
     pub(super) installing: Option<SnapshotMeta>,
-    /// The state task has ended by itself.
-    pub(super) is_over: bool,
     /// The tables are lost, and no others have taken their place.
     pub(super) is_lost: bool,
 }
@@ -103,8 +102,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             let deadline = self.turn(now, &mut arrivals);
             if let Some(reason) = self.stop.take() {
                 let ending = self.ending();
-                let is_over = self.flush.is_over;
-                let reason = ending.condemn_if_damaged(reason, is_over).await;
+                let reason = ending.condemn_if_damaged(reason, self.over).await;
                 return ending.finish(reason);
             }
             let Some(deadline) = deadline else {
@@ -223,8 +221,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 self.set_disk_full(DiskFull { log: full, ..self.disk_full });
             }
             PersistEvent::Size(bytes) => self.wal_bytes = bytes,
-            PersistEvent::Failed(error) => self.fail_storage(error),
-            PersistEvent::Stopped => self.stop = Some(StopReason::Requested),
+            PersistEvent::Failed(error) => {
+                self.over.log = true;
+                self.fail_storage(error);
+            }
+            PersistEvent::Stopped => {
+                self.over.log = true;
+                self.stop = Some(StopReason::Requested);
+            }
         }
     }
 
@@ -556,7 +560,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 self.step(now, Input::SnapshotFailed { meta });
             }
             StateEvent::Fatal(error) => {
-                self.flush.is_over = true;
+                self.over.state = true;
                 self.fail_storage(error);
             }
         }

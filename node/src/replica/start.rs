@@ -8,7 +8,7 @@ use super::config::NodeConfig;
 use super::disk_full::DiskFull;
 use super::gathering::Gathering;
 use super::identity::{self, Identity};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Over};
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
@@ -161,6 +161,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             stalls: Stalls::default(),
             wal_bytes,
             stop: None,
+            over: Over::default(),
             env,
             config,
         })

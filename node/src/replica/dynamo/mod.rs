@@ -54,7 +54,7 @@ use super::config::NodeConfig;
 use super::disk_full::DiskFull;
 use super::ending::{Ending, StopReason};
 use super::gathering::Gathering;
-use super::inbox::{Arrivals, Event, Inbox};
+use super::inbox::{Arrivals, Event, Inbox, Over};
 use super::observer::Observer;
 use super::outbox::PeerOutbox;
 use super::pending::PendingRequests;
@@ -98,6 +98,7 @@ pub struct MasterlessReplica<E: Env, O: Observer> {
     stalls: Stalls,
     wal_bytes: u64,
     stop: Option<StopReason>,
+    over: Over,
 }
 
 /// How far the cells are on disk.
@@ -107,8 +108,6 @@ struct FlushProgress {
     durable: PersistId,
     /// Bytes of log applied since a memtable was last frozen.
     log_bytes: u64,
-    /// The state task has ended by itself.
-    is_over: bool,
 }
 
 /// How far the log is.
@@ -141,8 +140,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             let deadline = self.turn(now, &mut arrivals);
             if let Some(reason) = self.stop.take() {
                 let ending = self.ending();
-                let is_over = self.flush.is_over;
-                let reason = ending.condemn_if_damaged(reason, is_over).await;
+                let reason = ending.condemn_if_damaged(reason, self.over).await;
                 return ending.finish(reason);
             }
             let Some(deadline) = deadline else {
@@ -249,8 +247,14 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
                 self.set_disk_full(now, DiskFull { log: full, ..self.disk_full });
             }
             PersistEvent::Size(bytes) => self.wal_bytes = bytes,
-            PersistEvent::Failed(error) => self.fail_storage(error),
-            PersistEvent::Stopped => self.stop = Some(StopReason::Requested),
+            PersistEvent::Failed(error) => {
+                self.over.log = true;
+                self.fail_storage(error);
+            }
+            PersistEvent::Stopped => {
+                self.over.log = true;
+                self.stop = Some(StopReason::Requested);
+            }
             PersistEvent::InstallLogged(meta) => unreachable!("nobody installs {meta:?}"),
         }
     }
@@ -333,7 +337,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
                 self.set_disk_full(now, DiskFull { tables: full, ..self.disk_full });
             }
             StateEvent::Fatal(error) => {
-                self.flush.is_over = true;
+                self.over.state = true;
                 self.fail_storage(error);
             }
             StateEvent::Data { .. }

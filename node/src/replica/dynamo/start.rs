@@ -9,7 +9,7 @@ use super::super::config::{NodeConfig, Replication};
 use super::super::disk_full::DiskFull;
 use super::super::gathering::Gathering;
 use super::super::identity::{self, Identity};
-use super::super::inbox::Inbox;
+use super::super::inbox::{Inbox, Over};
 use super::super::observer::Observer;
 use super::super::pending::PendingRequests;
 use super::super::persist::{KIND_DAMAGED, KIND_RECORDS, LogQueue, LogTask};
@@ -103,12 +103,13 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             pending: PendingRequests::new(config.request_timeout),
             held: Gathering::default(),
             observer,
-            flush: FlushProgress { durable, log_bytes, ..FlushProgress::default() },
+            flush: FlushProgress { durable, log_bytes },
             persists: PersistProgress { last: judged.persisted, durable: judged.persisted },
             disk_full: DiskFull::default(),
             stalls: Stalls::default(),
             wal_bytes,
             stop: None,
+            over: Over::default(),
             env,
             config,
         })
