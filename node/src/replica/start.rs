@@ -351,9 +351,12 @@ fn core_config(config: &NodeConfig) -> raft::Config {
 
 #[cfg(test)]
 mod tests {
+    use super::super::persist::KIND_ENTRY;
     use super::*;
+    use crate::base::Payload;
     use crate::raft::{Entry, EntryKind, HardState};
     use crate::storage::SnapshotPoint;
+    use crate::storage::test_disk::{TestDisk, run};
 
     /// What a start knows that finds the state lost, which tells so much of how far it reached,
     /// and has this besides.
@@ -403,5 +406,69 @@ mod tests {
         recovered.standing = Standing::Unsure;
         assert!(!note_lack(&mut recovered));
         assert_eq!(recovered.standing, Standing::Unsure, "it asks the others first");
+    }
+
+    /// Where the tables are that hold all entries of [`log_with_a_vote`].
+    const TABLES: SnapshotMeta = SnapshotMeta { index: 4, term: 2 };
+
+    const VOTE: HardState = HardState { term: 2, vote: Some(NodeId(2)) };
+
+    /// Returns a disk with the log of a vote and four entries, each of which has its own sector.
+    fn log_with_a_vote() -> TestDisk {
+        let disk = TestDisk::default();
+        let opened = run(wal::open(&disk, WAL_DIR, wal::Options::default()));
+        let (mut writer, _) = opened.unwrap();
+        let vote = vote_record(&VOTE, None);
+        writer.append_critical(vote.kind, vote.tag, |buffer| buffer.extend(&vote.payload));
+        for index in 1..=TABLES.index {
+            let kind = EntryKind::Command(Payload::new(command(index)).unwrap());
+            let entry = Entry { term: TABLES.term, index, kind };
+            writer.append(KIND_ENTRY, index, |buffer| codec::encode_into(&entry, buffer));
+            run(writer.write()).unwrap();
+            run(writer.sync()).unwrap();
+        }
+        disk
+    }
+
+    fn command(index: u64) -> Vec<u8> {
+        format!("command {index}").into_bytes()
+    }
+
+    /// Has the sector of an entry rot.
+    fn lose_entry(disk: &TestDisk, index: u64) {
+        let command = command(index);
+        for (path, bytes) in disk.files(WAL_DIR) {
+            let found = bytes.windows(command.len()).position(|window| window == command);
+            let Some(at) = found else { continue };
+            let sector = at / 512 * 512;
+            disk.damage(&path, |content| content[sector..sector + 512].fill(0xFF));
+        }
+    }
+
+    /// Starts a node whose tables hold everything, writes what its log must say, and returns what
+    /// it knows.
+    fn started(disk: &TestDisk) -> Recovered {
+        let opened = run(wal::open(disk, WAL_DIR, wal::Options::default()));
+        let (mut writer, found) = opened.unwrap();
+        let mut recovered = recovery::replay(&found, TABLES).unwrap();
+        run(prepare_log(&mut writer, &found, &mut recovered)).unwrap();
+        run(writer.write()).unwrap();
+        run(writer.sync()).unwrap();
+        run(writer.mark()).unwrap();
+        recovered
+    }
+
+    /// The accident: a start knew by the record after them that the lost ones were no votes. It
+    /// copied that record elsewhere, where it tells nothing of what was before; and the next start
+    /// took the vote for lost, and asked all other nodes what it had promised.
+    #[test]
+    fn vote_is_said_again_while_it_is_known_that_none_is_lost() {
+        let disk = log_with_a_vote();
+        lose_entry(&disk, 2);
+        lose_entry(&disk, 3);
+        // Nothing is lacked that the tables have, so nothing else has the vote said again.
+        let whole = Recovered { hard_state: VOTE, snapshot: TABLES, ..Recovered::default() };
+        assert_eq!(started(&disk), whole);
+        assert_eq!(started(&disk), whole, "at the next start");
     }
 }
