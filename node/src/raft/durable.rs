@@ -19,7 +19,7 @@ use crate::{planted, probe};
 
 /// Most messages that wait for the disk. Too small: what a slow disk delays is lost as well, and
 /// sent again later. Too large: a full disk fills the memory.
-const HELD_MAX: usize = 4096;
+pub(super) const HELD_MAX: usize = 4096;
 
 /// One persist request that is not durable yet.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! What goes beyond Figure 2: durability, pre-vote, reads, limits, damage, isolation.
 
 use super::*;
+use crate::raft::durable::HELD_MAX;
 
 #[test]
 fn vote_and_term_wait_for_the_disk() {
@@ -20,6 +21,44 @@ fn vote_superseded_before_it_was_durable_is_never_sent() {
     lone.step(Input::Peer { from: N3, message: vote(3, (1, 1)) });
     let ready = lone.step(Input::Persisted { through: 2 });
     assert_eq!(ready.send, [(N3, vote_reply(3, true))]);
+}
+
+/// The accident: while a disk was full, for days, the answers that waited for it filled the memory.
+#[test]
+fn answers_beyond_those_that_may_wait_for_the_disk_are_given_when_they_are_asked_for_again() {
+    let mut lone = Lone::new(&[1], 1);
+    let ask = |from| Input::Peer { from, message: vote(2, (1, 1)) };
+    let persist = lone.step(ask(N2)).persist.map(|persist| persist.hard_state);
+    assert_eq!(persist, Some(Some(HardState { term: 2, vote: Some(N2) })));
+    for _ in 1..HELD_MAX {
+        assert_eq!(lone.step(ask(N2)), Ready::default());
+    }
+    for from in [N2, N3, N2, N3] {
+        assert_eq!(lone.step(ask(from)), Ready::default());
+    }
+    let released = lone.step(Input::Persisted { through: 1 }).send;
+    assert!(released.iter().all(|sent| *sent == (N2, vote_reply(2, true))), "{released:?}");
+    assert_eq!(released.len(), HELD_MAX);
+    assert_eq!(lone.step(ask(N3)).send, [(N3, vote_reply(2, false))], "the vote is given");
+    assert_eq!(lone.step(ask(N2)).send, [(N2, vote_reply(2, true))]);
+}
+
+#[test]
+fn acknowledgement_and_what_is_sent_afterwards_outlast_too_many_answers_that_wait() {
+    let mut lone = Lone::new(&[1], 1);
+    let beyond = || Input::Peer { from: N2, message: append(2, (9, 2), &[], 0) };
+    for _ in 0..HELD_MAX + 10 {
+        lone.step(beyond());
+    }
+    let entry = Input::Peer { from: N2, message: append(2, (1, 1), &[2], 0) };
+    let persist = lone.step(entry).persist.map(|persist| (persist.id, persist.entries.len()));
+    assert_eq!(persist, Some((2, 1)), "the entry goes to the disk");
+    let released = lone.step(Input::Persisted { through: 2 }).send;
+    let (answers, others): (Vec<_>, Vec<_>) =
+        released.into_iter().partition(|sent| *sent == (N2, rejected(2, 9, (1, 1))));
+    assert_eq!(answers.len(), HELD_MAX);
+    assert_eq!(others, [(N2, matched(2, 2))]);
+    assert_eq!(lone.step(beyond()).send, [(N2, rejected(2, 9, (2, 2)))], "nothing waits now");
 }
 
 #[test]
