@@ -526,7 +526,10 @@ impl Dynamo {
             while let Some(then) = self.context.take_done() {
                 self.follow(then);
             }
-            if let Some(ceiling) = self.context.clock.take_wanted_ceiling() {
+            // Without space they would gather: the next one is as good.
+            if !self.context.is_disk_full
+                && let Some(ceiling) = self.context.clock.take_wanted_ceiling()
+            {
                 self.context.persist(notes::keep_ceiling(ceiling), Then::Ceiling(ceiling.ms));
             }
             self.serve_waiting();

@@ -324,6 +324,10 @@ impl Floors {
         if !is_settled(low_water, stamp) || self.fenced >= stamp {
             return self.answer_fence(context, from, id, low_water);
         }
+        if context.is_disk_full {
+            // It would wait with all that come after it: the steward asks again.
+            return;
+        }
         context.fence = context.fence.max(stamp);
         let note = notes::keep_number(Kind::Fence, context.fence.version());
         let noted = Noted::Fence { stamp: context.fence, asker: from, id, low_water };

@@ -1,7 +1,7 @@
 //! Floors and ghosts.
 
 use super::super::harness::Envelope;
-use super::super::{Level, Message, Partition, RequestId, SyncMessage, WriteOutcome};
+use super::super::{Level, Message, Partition, Reply, RequestId, SyncMessage, WriteOutcome};
 use super::*;
 
 fn raising_cluster() -> Cluster {
@@ -154,6 +154,60 @@ fn quorum_read_with_an_old_disk_drops_the_ghost() {
     }
     cluster.run(SECOND * 5, |_, _| false);
     assert!(are_equal(&cluster));
+}
+
+/// Returns how many more records wait for the full disk of n3 after a while than before.
+fn records_that_gather(cluster: &mut Cluster) -> usize {
+    let mut waiting = || {
+        // What comes once, such as a floor of each partition, has come by then.
+        cluster.run(SECOND * 20, |_, _| false);
+        cluster.core(N3).status().records_waiting
+    };
+    let before = waiting();
+    waiting() - before
+}
+
+/// The accident: every session of anti-entropy found the ghosts of a node without space again, and
+/// had it erase them once more, when there would be space.
+#[test]
+fn ghosts_on_a_full_disk_are_erased_once_there_is_space() {
+    let mut cluster = with_an_old_disk();
+    // It starts, and compares nothing yet.
+    for _ in 0..200 {
+        cluster.network.retain(|envelope| !matches!(envelope.message, Message::Sync(_)));
+        cluster.flow(cluster.network.len());
+        cluster.pass(Duration::from_millis(10));
+    }
+    assert!(cluster.core(N1).is_up(N3));
+    cluster.fill(N3, true);
+    let ghost = stored(&cluster, N3, "k");
+    assert!(ghost.as_ref().is_some_and(|ghost| !ghost.is_tombstone()), "{ghost:?}");
+    let sessions = cluster.core(N1).status().sync_sessions;
+    assert_eq!(records_that_gather(&mut cluster), 0);
+    assert!(cluster.core(N1).status().sync_sessions > sessions, "nobody compares");
+    assert_eq!(stored(&cluster, N3, "k"), ghost);
+    cluster.fill(N3, false);
+    cluster.run(SECOND * 5, |_, _| false);
+    assert!(!is_value_anywhere(&cluster) && are_equal(&cluster));
+}
+
+/// The accident: each attempt to raise floors asked a node without space for one more promise, and
+/// each two seconds it wanted one more ceiling for its stamps.
+#[test]
+fn promises_and_ceilings_do_not_gather_on_a_full_disk() {
+    let mut cluster = raising_cluster();
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.settle(|_, _| false);
+    let deleted = stored(&cluster, N1, "k").unwrap();
+    cluster.fill(N3, true);
+    assert_eq!(records_that_gather(&mut cluster), 0);
+    assert!(floor(&cluster, N1, "k") < deleted.stamp, "n3 has promised nothing");
+    cluster.fill(N3, false);
+    cluster.run(SECOND * 10, |_, _| false);
+    assert!(floor(&cluster, N1, "k") >= deleted.stamp);
+    let token = cluster.put(N3, Level::Quorum, &["k"]);
+    cluster.settle(|_, _| false);
+    assert!(matches!(cluster.oracle.reply(token), Some(Reply::Written { .. })), "it has a ceiling");
 }
 
 #[test]
