@@ -174,6 +174,24 @@ fn read_of_a_replica_that_went_silent_asks_another() {
     assert_eq!(cluster.values(token), [""; 0]);
 }
 
+/// The accident: each time that a connection broke, the time until a question is asked again was
+/// doubled, until it overflowed and the node panicked.
+#[test]
+fn read_of_a_replica_whose_connection_breaks_again_and_again_asks_it_each_time() {
+    let mut cluster = cluster();
+    let token = cluster.read(N1, Level::All, &["k"]);
+    for _ in 0..200 {
+        cluster.network.clear();
+        cluster.step(N1, Input::PeerLost { peer: N2 });
+        cluster.tick(N1);
+        let is_question = |message: &Message| matches!(message, Message::Read { .. });
+        assert!(cluster.network.iter().any(|e| e.to == N2 && is_question(&e.message)));
+    }
+    assert_eq!(cluster.readers.waiting(), 1);
+    cluster.settle(|_, _| false);
+    assert_eq!(cluster.values(token), [""; 0]);
+}
+
 #[test]
 fn read_without_answers_times_out() {
     let mut cluster = cluster();

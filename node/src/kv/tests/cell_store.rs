@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::limits::{KEY_BYTES_MAX, MULTI_GET_BYTES_MAX};
 #[cfg(feature = "testing")]
 use crate::base::planted::loses_only_with;
+use crate::codec;
 use crate::dynamo::placement::{NOTE_PREFIX, partition_of_place, place_in};
 use crate::dynamo::{Chunk, Found, Partition, Range, Record, StoreRead, merkle};
 
@@ -512,6 +514,29 @@ fn entry_that_no_client_could_have_written_is_passed_over() {
     let read =
         StoreRead::Notes { prefix: payload(&NOTE_PREFIX), start: payload(b""), bytes_max: 99 };
     assert_eq!(node.store.read(&read), Ok(Found::Notes { notes: vec![], is_more: false }));
+}
+
+/// The accident: where a chunk ends did not count. With short entries before long keys that was
+/// nearly all of an answer, and no frame took it.
+#[test]
+fn answer_to_many_ranges_fits_a_frame_also_if_long_keys_end_its_chunks() {
+    let mut node = Node::new();
+    let long = place_in(0, &keycode::encode_cell(&[9; KEY_BYTES_MAX], &[]));
+    let short = set(place(0, 1, 0), stamp(5, 1), b"value");
+    let entries = [short.clone(), set(long.clone(), stamp(5, 1), b"value")];
+    node.apply(&entries, &mut no_leaves());
+    let start = place_in(0, &[]);
+    let range = Range { partition: 0, start: start.clone(), end: None, limit: 1 };
+    let found = node.store.read(&StoreRead::Ranges(vec![range; 3_000])).unwrap();
+    let Found::Chunks(chunks) = found else { panic!("{found:?}") };
+    let bytes = codec::encode(&chunks).len();
+    assert!(bytes < MULTI_GET_BYTES_MAX + (512 << 10), "{bytes} bytes");
+    let floor = Stamp::ZERO;
+    let full = Chunk { entries: vec![short], covered: Some(long), floor };
+    let empty = Chunk { entries: Vec::new(), covered: Some(start), floor };
+    let count = chunks.iter().filter(|chunk| **chunk == full).count();
+    assert!(count >= MULTI_GET_BYTES_MAX / (2 * KEY_BYTES_MAX), "{count} chunks with entries");
+    assert!(chunks[count..].iter().all(|chunk| *chunk == empty), "they are asked for again");
 }
 
 fn note(name: &str, content: Option<&str>) -> Record {
