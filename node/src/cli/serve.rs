@@ -66,17 +66,16 @@ fn raise_file_limit() -> usize {
 async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<(), CliError> {
     let mut told = std::pin::pin!(told_to_stop(stop_with_input));
     loop {
-        let (reason, was_told) = run_once(&env, &config, told.as_mut()).await?;
-        match reason {
-            // What it forgets it gets back from the others at its next start.
-            StopReason::Condemned(_) if was_told => break,
-            StopReason::Condemned(error) => {
+        let ended = run_once(&env, &config, told.as_mut()).await?;
+        let starts_again = ended.starts_again();
+        match ended.reason {
+            StopReason::Condemned(error) if starts_again => {
                 tracing::warn!(%error, "starting again, to get the state from the other nodes");
                 // The old listener goes when its task gets its turn.
                 env.sleep(RESTART_PAUSE).await;
             }
-            StopReason::Requested => break,
-            StopReason::Storage(_) => {
+            StopReason::Requested | StopReason::Condemned(_) => break,
+            reason @ StopReason::Storage(_) => {
                 return Err(CliError::Failed(format!("node {} {reason}", config.node)));
             }
         }
@@ -85,31 +84,56 @@ async fn run(env: RealEnv, config: NodeConfig, stop_with_input: bool) -> Result<
     Ok(())
 }
 
-/// Runs a node until it is told to stop, or has to; returns why, and whether it was told.
+/// How a node has ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Ended {
+    reason: StopReason,
+    /// Somebody wanted it to stop.
+    was_told: bool,
+}
+
+impl Ended {
+    /// Tells whether the node is to start again at once, to get its state from the others. One that
+    /// was told to stop does that at its next start.
+    fn starts_again(&self) -> bool {
+        matches!(self.reason, StopReason::Condemned(_)) && !self.was_told
+    }
+}
+
+/// Runs a node until it is told to stop, or has to.
 async fn run_once(
     env: &RealEnv,
     config: &NodeConfig,
-    mut told: Pin<&mut impl Future<Output = Result<(), CliError>>>,
-) -> Result<(StopReason, bool), CliError> {
+    told: Pin<&mut impl Future<Output = Result<(), CliError>>>,
+) -> Result<Ended, CliError> {
     let node = server::start(env.clone(), config.clone())
         .await
         .map_err(|error| CliError::Failed(format!("node {} cannot start: {error}", config.node)))?;
+    end_of(node.stopped(), told, || node.shutdown(), stop_signal()).await
+}
+
+/// Waits until a node has ended: by itself, or because it is `told` to, which `shut_down` passes
+/// on; then it need not end in good order any more once it is told `again`.
+async fn end_of(
+    stopped: impl Future<Output = StopReason>,
+    told: Pin<&mut impl Future<Output = Result<(), CliError>>>,
+    shut_down: impl FnOnce(),
+    again: impl Future<Output = Result<(), CliError>>,
+) -> Result<Ended, CliError> {
     // One wait for both phases: only the first one is told the reason.
-    let mut stopped = std::pin::pin!(node.stopped());
-    let reason = match race(&mut stopped, told.as_mut()).await {
-        First::A(reason) => return Ok((reason, false)),
-        First::B(told) => {
-            told?;
-            tracing::info!("the node stops; a second signal stops it at once");
-            node.shutdown();
-            match race(&mut stopped, stop_signal()).await {
-                First::A(reason) => reason,
-                // What is acknowledged is durable: to stop at once loses nothing.
-                First::B(again) => again.map(|()| StopReason::Requested)?,
-            }
-        }
+    let mut stopped = std::pin::pin!(stopped);
+    match race(&mut stopped, told).await {
+        First::A(reason) => return Ok(Ended { reason, was_told: false }),
+        First::B(told) => told?,
+    }
+    tracing::info!("the node stops; a second signal stops it at once");
+    shut_down();
+    let reason = match race(&mut stopped, again).await {
+        First::A(reason) => reason,
+        // What is acknowledged is durable: to stop at once loses nothing.
+        First::B(again) => again.map(|()| StopReason::Requested)?,
     };
-    Ok((reason, true))
+    Ok(Ended { reason, was_told: true })
 }
 
 /// Waits until somebody wants the node to stop.
@@ -170,9 +194,16 @@ fn explain(error: &DiskError) -> CliError {
 
 #[cfg(test)]
 mod tests {
-    use crate::base::{ClusterId, NodeId};
+    use std::cell::Cell;
+    use std::future::{pending, ready};
+    use std::pin::pin;
 
-    use super::{FILES_PER_CONNECTION, NodeConfig, limit_connections, raise_file_limit};
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::base::{ClusterId, NodeId};
+    use crate::storage::StorageError;
 
     fn config(connections_max: usize) -> NodeConfig {
         let (listen, node) = ("127.0.0.1:0", NodeId(1));
@@ -201,5 +232,51 @@ mod tests {
         let limit = getrlimit(Resource::Nofile);
         let most = limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap());
         assert_eq!(files, most, "the limit now: {limit:?}");
+    }
+
+    fn damage() -> StorageError {
+        let (path, what) = ("tables/1.table".to_owned(), "a block".to_owned());
+        StorageError::Corrupt { path, offset: 0, what }
+    }
+
+    fn condemned() -> StopReason {
+        StopReason::Condemned(damage())
+    }
+
+    #[test]
+    fn node_whose_state_is_condemned_starts_again_by_itself() {
+        let told = pin!(pending());
+        let ended = end_of(ready(condemned()), told, || unreachable!("nobody told it"), pending());
+        let ended = ended.now_or_never().unwrap().unwrap();
+        assert_eq!(ended, Ended { reason: condemned(), was_told: false });
+        assert!(ended.starts_again());
+        for reason in [StopReason::Requested, StopReason::Storage(damage())] {
+            assert!(!Ended { reason, was_told: false }.starts_again());
+        }
+    }
+
+    /// The accident: a node that was told to stop, and found its tables damaged on the way, was
+    /// started again, and panicked as it waited once more for what it had been told already.
+    #[test]
+    fn node_that_is_told_to_stop_while_its_state_is_condemned_does_not_start_again() {
+        let (end, ended) = oneshot::channel();
+        let was_shut_down = Cell::new(false);
+        // It must not be asked again once it has been told.
+        let told = pin!(async { Ok(()) });
+        let shut_down = || was_shut_down.set(true);
+        let mut ending = pin!(end_of(ended.map(Result::unwrap), told, shut_down, pending()));
+        assert!(ending.as_mut().now_or_never().is_none(), "it waits for the end");
+        assert!(was_shut_down.get());
+        end.send(condemned()).unwrap();
+        let ended = ending.now_or_never().unwrap().unwrap();
+        assert_eq!(ended, Ended { reason: condemned(), was_told: true });
+        assert!(!ended.starts_again());
+    }
+
+    #[test]
+    fn node_that_is_told_twice_is_not_waited_for() {
+        let told = pin!(ready(Ok(())));
+        let ended = end_of(pending(), told, || {}, ready(Ok(()))).now_or_never().unwrap().unwrap();
+        assert_eq!(ended, Ended { reason: StopReason::Requested, was_told: true });
     }
 }
