@@ -34,7 +34,7 @@ use crate::base::limits::{COLUMN_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::{ClusterId, Column, Key};
 use crate::client::{Client, ClientError};
 use crate::env::real::RealEnv;
-use crate::env::{Env, First, race};
+use crate::env::{First, race};
 use crate::kv::{Batch, Mutation};
 use crate::planted;
 
@@ -87,7 +87,8 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
         }
         let mut import = Import::new(&args, None, Progress::default());
         let input = BufReader::new(std::io::stdin());
-        import.all(read_aside(input, Progress::default(), &args), &client).await?;
+        let pieces = read_aside(input, Progress::default(), &args);
+        import.all(pieces, |batch| client.bulk_set(batch)).await?;
         import.say_done();
         return Ok(());
     }
@@ -104,7 +105,8 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
     kept.bind(cluster_of(&client).await?)?;
     kept.write(start)?;
     let mut import = Import::new(&args, Some(kept), start);
-    let imported = import.all(read_aside(BufReader::new(file), start, &args), &client).await;
+    let pieces = read_aside(BufReader::new(file), start, &args);
+    let imported = import.all(pieces, |batch| client.bulk_set(batch)).await;
     import.bar.finish_and_clear();
     match imported {
         Ok(()) => {
@@ -170,11 +172,14 @@ impl Import {
 
     /// Sends everything, at most so many batches at a time, in an order that lets the last
     /// writer of each cell win.
-    async fn all<E: Env>(
+    async fn all<F, T>(
         &mut self,
         mut input: mpsc::Receiver<Piece>,
-        client: &Client<E>,
-    ) -> Result<(), CliError> {
+        send: impl Fn(Batch) -> F,
+    ) -> Result<(), CliError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         let mut under_way = FuturesOrdered::new();
         // In the order of `under_way`, which yields in the order of the input.
         let mut waiting: VecDeque<(Cells, Progress)> = VecDeque::new();
@@ -187,7 +192,7 @@ impl Import {
             }
             if !is_empty {
                 let batch = Batch { conditions: Vec::new(), mutations: next.mutations };
-                under_way.push_back(client.bulk_set(batch));
+                under_way.push_back(send(batch));
                 waiting.push_back((next.cells, next.after));
             }
             if is_empty || read.is_err() {
@@ -425,10 +430,15 @@ fn progress_bar(start: Progress) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::io::Cursor;
+    use std::path::PathBuf;
+    use std::pin::pin;
 
     use clap::Parser;
+    use futures_util::FutureExt;
     use proptest::prelude::*;
+    use tokio::sync::oneshot;
 
     use super::super::args::{Cli, Command};
     use super::*;
@@ -580,6 +590,130 @@ mod tests {
             sizes.push(batch.mutations.len());
         }
         assert_eq!(sizes, [2, 1, 0]);
+    }
+
+    /// A cluster that takes the batches of an import, and answers each when it is told to.
+    #[derive(Default)]
+    struct Answering(RefCell<Vec<oneshot::Sender<Result<(), ClientError>>>>);
+
+    impl Answering {
+        fn take(&self) -> impl Future<Output = Result<(), ClientError>> + use<> {
+            let (answer, answered) = oneshot::channel();
+            self.0.borrow_mut().push(answer);
+            answered.map(Result::unwrap)
+        }
+
+        fn count(&self) -> usize {
+            self.0.borrow().len()
+        }
+
+        /// Answers the first batch that has no answer yet.
+        fn answer(&self, result: Result<(), ClientError>) {
+            self.0.borrow_mut().remove(0).send(result).unwrap();
+        }
+    }
+
+    /// An import of a file, its pieces handed over by hand.
+    struct Scene {
+        _dir: tempfile::TempDir,
+        path: PathBuf,
+        import: Import,
+        pieces: mpsc::Sender<Piece>,
+    }
+
+    impl Scene {
+        fn new() -> (Self, mpsc::Receiver<Piece>) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("cells.jsonl");
+            let kept = ProgressFile::begin(&path, 100, 0);
+            let import = Import::new(&args(&["-"]), Some(kept), Progress::default());
+            let (pieces, input) = mpsc::channel(10);
+            (Self { _dir: dir, path, import, pieces }, input)
+        }
+    }
+
+    /// Returns how many cells a file says that are done.
+    fn written_down(path: &Path) -> u64 {
+        ProgressFile::resume(path, 100, 0).map_or(0, |kept| kept.progress().done_cells)
+    }
+
+    /// Returns the piece with one cell, the first of which is number 1.
+    fn piece(number: u64) -> Piece {
+        let (key, column) = cell(&number.to_string());
+        let after = Progress { total_bytes: 100, done_cells: number, ..Progress::default() };
+        let mutation = Mutation::Delete { key: key.clone(), column: column.clone() };
+        let cells = [(key, column)].into();
+        (Pending { mutations: vec![mutation], cells, after }, Ok(()))
+    }
+
+    /// Returns the end of an input of so many cells.
+    fn end(number: u64) -> Piece {
+        let after = piece(number).0.after;
+        (Pending { after, ..Pending::default() }, Ok(()))
+    }
+
+    #[test]
+    fn batches_under_way_end_and_are_written_down_while_the_input_waits() {
+        let ((mut scene, input), cluster) = (Scene::new(), Answering::default());
+        let mut all = pin!(scene.import.all(input, |_| cluster.take()));
+        scene.pieces.try_send(piece(1)).unwrap();
+        scene.pieces.try_send(piece(2)).unwrap();
+        assert!(all.as_mut().now_or_never().is_none());
+        assert_eq!(cluster.count(), 2);
+        cluster.answer(Ok(()));
+        assert!(all.as_mut().now_or_never().is_none());
+        assert_eq!(written_down(&scene.path), 1);
+        cluster.answer(Err(ClientError::DiskFull));
+        let error = all.now_or_never().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), CliError::from(ClientError::DiskFull).to_string());
+        assert_eq!(written_down(&scene.path), 1, "the second is not done");
+    }
+
+    #[test]
+    fn import_is_over_when_its_input_has_ended_and_every_batch_is_done() {
+        for ends_first in [true, false] {
+            let ((mut scene, input), cluster) = (Scene::new(), Answering::default());
+            let mut all = pin!(scene.import.all(input, |_| cluster.take()));
+            scene.pieces.try_send(piece(1)).unwrap();
+            scene.pieces.try_send(piece(2)).unwrap();
+            if ends_first {
+                scene.pieces.try_send(end(2)).unwrap();
+            }
+            assert!(all.as_mut().now_or_never().is_none());
+            assert_eq!((cluster.count(), written_down(&scene.path)), (2, 0));
+            // The first batch and the input end between two looks.
+            cluster.answer(Ok(()));
+            if !ends_first {
+                scene.pieces.try_send(end(2)).unwrap();
+            }
+            assert!(all.as_mut().now_or_never().is_none(), "the second is under way");
+            assert_eq!(written_down(&scene.path), 1);
+            cluster.answer(Ok(()));
+            all.now_or_never().unwrap().unwrap();
+            assert_eq!(written_down(&scene.path), 2);
+        }
+    }
+
+    #[test]
+    fn batch_that_fails_as_the_input_ends_fails_the_import() {
+        let ((mut scene, input), cluster) = (Scene::new(), Answering::default());
+        let mut all = pin!(scene.import.all(input, |_| cluster.take()));
+        scene.pieces.try_send(piece(1)).unwrap();
+        assert!(all.as_mut().now_or_never().is_none());
+        scene.pieces.try_send(end(1)).unwrap();
+        cluster.answer(Err(ClientError::DiskFull));
+        assert!(all.now_or_never().unwrap().is_err());
+        assert_eq!(written_down(&scene.path), 0);
+    }
+
+    #[test]
+    fn input_that_breaks_off_is_an_error_also_with_a_batch_under_way() {
+        let ((mut scene, input), cluster) = (Scene::new(), Answering::default());
+        let mut all = pin!(scene.import.all(input, |_| cluster.take()));
+        scene.pieces.try_send(piece(1)).unwrap();
+        drop(scene.pieces);
+        let error = all.as_mut().now_or_never().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), unread().to_string());
     }
 
     proptest! {
