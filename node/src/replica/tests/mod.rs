@@ -3,7 +3,6 @@
 
 mod behind;
 mod by_hand;
-
 mod ending;
 mod persist;
 
