@@ -43,8 +43,6 @@ mod shell;
 mod stalls;
 mod start;
 mod state;
-#[cfg(test)]
-mod tests;
 
 #[cfg(test)]
 mod tests;

@@ -107,12 +107,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         if let Some(damage) = &tables.damage {
             lack_state(&mut recovered, damage, recovery::last_install(&log_recovery));
         }
-        let has_past = !log_recovery.records.is_empty() || !log_recovery.damage.is_empty();
-        if !has_past && recovered == Recovered::default() {
-            // Nothing tells a disk that is new from one that was exchanged, or wiped.
-            info!(node = %config.node, "new: asking all other nodes before taking part");
-            recovered.standing = Standing::New;
-        }
+        be_new_without_a_past(&config, &log_recovery, &mut recovered);
         report_damage(&config, &log_recovery, tables.damage.as_ref(), &recovered)?;
         prepare_log(&mut writer, &log_recovery, &mut recovered).await?;
         let machine = Machine::restore(tree, &tables.extra, config.sessions_max)?;
@@ -165,6 +160,16 @@ impl<E: Env, O: Observer> Replica<E, O> {
             env,
             config,
         })
+    }
+}
+
+/// Has a node ask all others what it can have promised if it remembers nothing: nothing tells a disk
+/// that is new from one that was exchanged, or wiped.
+fn be_new_without_a_past(config: &NodeConfig, found: &wal::Recovery, recovered: &mut Recovered) {
+    let has_past = !found.records.is_empty() || !found.damage.is_empty();
+    if !has_past && *recovered == Recovered::default() {
+        info!(node = %config.node, "new: asking all other nodes before taking part");
+        recovered.standing = Standing::New;
     }
 }
 

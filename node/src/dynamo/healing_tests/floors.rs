@@ -386,8 +386,8 @@ fn batch_meets_fences(cluster: &mut Cluster) -> NodeId {
     cluster.slow_disks.clear();
     cluster.start(N1);
     let is_fence = |e: &Envelope| {
-        let sync = |message: &SyncMessage| matches!(message, SyncMessage::Fence { stamp, .. } if *stamp >= batch);
-        e.to == holder && matches!(&e.message, Message::Sync(message) if sync(message))
+        let Message::Sync(SyncMessage::Fence { stamp, .. }) = &e.message else { return false };
+        e.to == holder && *stamp >= batch
     };
     for _ in 0..1_000 {
         while !cluster.network.is_empty() && !cluster.network.iter().any(is_fence) {
