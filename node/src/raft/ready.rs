@@ -58,8 +58,8 @@ pub enum Input {
         /// The last of them.
         through: Index,
     },
-    /// The state machine is too far behind: acknowledge nothing after this entry, so that the leader
-    /// stops sending. `None`: it is not, any more.
+    /// The state machine is too far behind: acknowledge nothing after this entry, so that the
+    /// leader stops sending. `None`: it is not, any more.
     Behind {
         /// The last entry to be acknowledged.
         acknowledge_max: Option<Index>,

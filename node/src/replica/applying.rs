@@ -9,15 +9,15 @@
 //! sent, and if it applied everything, a slow disk would let level 0 or the memtables grow without
 //! end. So it applies nothing while its store [is behind](crate::storage::Tree::is_stalled); the
 //! entries are in its log, and wait here. They are of the leader's pace, so they are bounded, too:
-//! from some number of bytes on the follower [acknowledges](crate::raft::Input::Behind) no more, and
-//! its leader sends none. Heartbeats, votes and reads of others go on. Then the entries are applied
-//! in pieces, a piece each turn of the loop, so that it has time for everything else, and for a
+//! from some number of bytes on the follower [acknowledges](crate::raft::Input::Behind) no more,
+//! and its leader sends none. Heartbeats, votes and reads of others go on. Then the entries are
+//! applied in pieces, a piece each turn of the loop, so that it has time for everything else, and a
 //! flush after each.
 //!
-//! A follower that becomes the leader meanwhile takes no writes, and answers no reads, before it has
-//! applied what waits: a read waits for what was committed before it. What a leader has proposed
-//! itself in its term it applies at once, also while its store is behind: that is no more than it
-//! lets wait to be committed.
+//! A follower that becomes the leader meanwhile takes no writes, and answers no reads, before it
+//! has applied what waits: a read waits for what was committed before it. What a leader has
+//! proposed itself in its term it applies at once, also while its store is behind: that is no more
+//! than it lets wait to be committed.
 //!
 //! # Invariants
 //! 1. A leader applies at once what it has proposed: its clients wait for it.
@@ -28,9 +28,9 @@
 //!    leader has for a follower.
 //!
 //! # Left out
-//! Telling the leader why: to it the follower is slow. A leader that has cut its log meanwhile sends
-//! a snapshot, which takes the place of what waits; its tables need no compaction. Such a follower
-//! is not kept from being elected: its log is as good as the others'.
+//! Telling the leader why: to it the follower is slow. A leader that has cut its log meanwhile
+//! sends a snapshot, which takes the place of what waits; its tables need no compaction. Such a
+//! follower is not kept from being elected: its log is as good as the others'.
 
 use crate::base::Index;
 use crate::raft::{Committed, Entry};
@@ -119,8 +119,8 @@ impl Applying {
         self.lags &= !self.entries.is_empty();
     }
 
-    /// Decides anew up to where may be acknowledged: no further for now, if so many bytes wait. Tells
-    /// whether that is news.
+    /// Decides anew up to where may be acknowledged: no further for now, if so many bytes wait.
+    /// Tells whether that is news.
     pub(super) fn limit(&mut self, bytes_max: usize) -> bool {
         let last = self.entries.last().map(|last| last.entry.index);
         let is_full = self.bytes >= bytes_max && last.is_some();

@@ -163,8 +163,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
     }
 }
 
-/// Has a node ask all others what it can have promised if it remembers nothing: nothing tells a disk
-/// that is new from one that was exchanged, or wiped.
+/// Has a node ask all others what it can have promised if it remembers nothing: nothing tells a
+/// disk that is new from one that was exchanged, or wiped.
 fn be_new_without_a_past(config: &NodeConfig, found: &wal::Recovery, recovered: &mut Recovered) {
     let has_past = !found.records.is_empty() || !found.damage.is_empty();
     if !has_past && *recovered == Recovered::default() {

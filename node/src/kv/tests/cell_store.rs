@@ -223,7 +223,8 @@ proptest! {
             let expected = model_of(&applied(&steps[..count]));
             prop_assert_eq!(visible(&life.node.store), &expected[..]);
             prop_assert_eq!(&life.leaves, &leaves_of(&expected, Stamp::ZERO));
-            let first = expected.iter().filter(|e| partition_of_place(e.place.as_bytes()) == Some(0));
+            let is_first = |e: &&Entry| partition_of_place(e.place.as_bytes()) == Some(0);
+            let first = expected.iter().filter(is_first);
             let tombstones = first.filter(|e| e.is_tombstone()).map(|e| e.stamp);
             prop_assert_eq!(life.node.read_tombstone(0), tombstones.max().unwrap_or_default());
         }

@@ -27,8 +27,8 @@
 //! 1. What the core says is carried out in the order persist, apply, send, reply, read: what a
 //!    message or an answer tells of is applied before.
 //! 2. Level 0 has no more tables than
-//!    [`level0_bound`](crate::storage::tree::TreeOptions::level0_bound) says, and the memtables take
-//!    no more than there is room for, and what arrives in one turn or is in the log already.
+//!    [`level0_bound`](crate::storage::tree::TreeOptions::level0_bound) says, and the memtables
+//!    take no more than there is room for, and what arrives in one turn or is in the log already.
 //!
 //! # Left out
 //! What a node writes to itself while it is behind, such as a repair after a read of its own, is

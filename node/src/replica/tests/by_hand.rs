@@ -1,5 +1,5 @@
-//! A world for a whole replica without a network and without an executor: a test gives the loop, the
-//! log task and the state task their turns, and so says how slow each of them is.
+//! A world for a whole replica without a network and without an executor: a test gives the loop,
+//! the log task and the state task their turns, and so says how slow each of them is.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! What the tests of the shell and its helpers share: a world that is a disk and a clock, and one in
-//! which a test gives every task its turns. And those tests that need several modules.
+//! What the tests of the shell and its helpers share: a world that is a disk and a clock, and one
+//! in which a test gives every task its turns. And those tests that need several modules.
 
 mod behind;
 mod by_hand;
