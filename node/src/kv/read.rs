@@ -11,7 +11,7 @@
 //!
 //! - `scan` names a cell where it goes on, so its page is closed there, perhaps without any cell.
 //! - `keys` names a key, so its page is closed between two rows. In the first row of a page
-//!   that would be no step forward: there it reads on in a later turn ([`RowRead`]).
+//!   that would be no step forward: there it reads on in a later turn (`row_read`).
 //! - `slice` is a page of columns as they are at one moment, and whoever reads a row expects no
 //!   less as long as its cells fit a page, whatever lies between them. It reads on in later turns
 //!   until its page is full or the row ends.

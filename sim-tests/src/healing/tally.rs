@@ -6,7 +6,7 @@ use super::{Alone, Healing};
 use crate::swarm::percentile;
 use mangrove::dynamo::Level;
 
-/// See the [module](self).
+/// How often a quorum was alone in many runs, and how long it took to serve.
 #[derive(Debug, Default)]
 pub struct Tally {
     served_ms: Vec<u64>,
