@@ -81,6 +81,7 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R56", what: "a batch judges the first of its conditions alone" },
     Bug { code: "R57", what: "a page of keys that is full says that it is the last" },
     Bug { code: "R58", what: "commits only what every node has" },
+    Bug { code: "R59", what: "a read of several turns misses what is written in between" },
 ];
 
 /// Those of requests that only the requests profile asks for.
@@ -141,6 +142,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("R54", "raft::tests::standing::leader_tells_a_follower_what_its_disk_has_forgotten"),
     ("R55", "raft::tests::standing::vote_whose_record_was_lost_is_not_given_again"),
     ("R58", "sim-tests quorum_alone::cluster_that_needs_all_its_nodes_is_found_by_a_quorum_alone"),
+    ("R59", "kv::tests::turns::read_that_misses_what_is_written_between_its_turns_is_caught"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
     ("D54", "sim-tests regress::batch_on_one_disk"),
     ("D55", "client::token::first_mutation_that_counts_is_caught"),
@@ -179,6 +181,11 @@ const NOTES: &[(&[&str], &str)] = &[
          `scenarios::old_disk_that_nobody_tells_of_it_is_noticed` one does, and a checker speaks. \
          With R55\nsomebody must ask for a vote in the very term of the vote that was lost, after \
          the node has come\nback; its test does that.",
+    ),
+    (
+        &["R59"],
+        "With R59 an entry must be applied between two turns of one read. Simulated turns take no \
+         time,\nso nothing comes between them; its test does that.",
     ),
     (
         &OF_REQUESTS,

@@ -417,6 +417,10 @@ pub struct Tuning {
     pub append_entries_max: usize,
     /// Bytes of one piece of a snapshot.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of waiting entries at which a follower acknowledges no more.
+    pub behind_bytes_max: usize,
+    /// Bytes that one read of a range passes in a turn.
+    pub read_turn_bytes: usize,
     /// Client sessions that are remembered.
     pub sessions_max: usize,
     /// Longest value that clients write, in bytes.
@@ -616,11 +620,21 @@ impl Options {
 
 impl Options {
     /// Makes of them what [`Profile::Requests`] says. Deletes come along: a listing that shows what
-    /// is gone, or a batch whose cell is gone, takes one.
+    /// is gone, or a batch whose cell is gone, takes one. Most runs have reads of a row that take
+    /// several turns, and followers that acknowledge no more while their tables do not keep up.
     fn for_requests(self) -> Self {
-        let mut load = Rng::new(self.seed).split("options.requests").split("load");
+        let root = Rng::new(self.seed).split("options.requests");
+        let (mut load, mut sizes) = (root.split("load"), root.split("sizes"));
+        let mut tuning = self.tuning;
+        if sizes.chance(0.7) {
+            tuning.read_turn_bytes = 1 << sizes.range(6, 11);
+        }
+        if sizes.chance(0.5) {
+            tuning.behind_bytes_max = 1 << sizes.range(6, 12);
+        }
         Self {
             profile: Profile::Requests,
+            tuning,
             mix: RequestMix {
                 delete: load.range(1, 4),
                 delete_row: load.range(0, 2),
@@ -710,6 +724,9 @@ impl Tuning {
             value_bytes_max: if rng.chance(0.2) { 2000 } else { 24 },
             append_entries_max: [1, 2, 4, 4096][rng.index(4)],
             snapshot_chunk_bytes: 1 << rng.range(8, 19),
+            // As nodes have them: what a run writes comes nowhere near. See `for_requests`.
+            behind_bytes_max: 64 << 20,
+            read_turn_bytes: 4 << 20,
             tree: draw_tree(&mut rng.split("tree")),
             scrub_bytes_per_second: if rng.chance(0.3) { 0 } else { 1 << rng.range(12, 20) },
         }

@@ -119,7 +119,7 @@ macro_rules! masterless_settings {
 }
 
 /// Every option.
-const SETTINGS: [Setting; 50] = settings! {
+const SETTINGS: [Setting; 52] = settings! {
     "nodes": node_count,
     "clients": client_count,
     "keys": key_count,
@@ -155,6 +155,8 @@ const SETTINGS: [Setting; 50] = settings! {
     "log_entries_kept": tuning.log_entries_kept,
     "append_entries_max": tuning.append_entries_max,
     "snapshot_chunk_bytes": tuning.snapshot_chunk_bytes,
+    "behind_bytes_max": tuning.behind_bytes_max,
+    "read_turn_bytes": tuning.read_turn_bytes,
     "sessions_max": tuning.sessions_max,
     "value_bytes_max": tuning.value_bytes_max,
     "tree.memtable_bytes": tuning.tree.memtable_bytes,
@@ -283,6 +285,8 @@ fn plain_tuning() -> Tuning {
         log_entries_kept: 50,
         append_entries_max: 4096,
         snapshot_chunk_bytes: 1 << 18,
+        behind_bytes_max: 64 << 20,
+        read_turn_bytes: 4 << 20,
         sessions_max: 64,
         value_bytes_max: 24,
         tree: TreeOptions {

@@ -242,6 +242,8 @@ impl Cluster {
             log_entries_kept: tuning.log_entries_kept,
             append_entries_max: tuning.append_entries_max,
             snapshot_chunk_bytes: tuning.snapshot_chunk_bytes,
+            behind_bytes_max: tuning.behind_bytes_max,
+            read_turn_bytes: tuning.read_turn_bytes,
             sessions_max: tuning.sessions_max,
             request_timeout: match &self.options.masterless {
                 // The core answers first: what it says of a late write is to be seen.

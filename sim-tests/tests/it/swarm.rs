@@ -150,6 +150,27 @@ fn bugs_of_disks_that_forget_are_found_within_few_forgetful_seeds() {
     }
 }
 
+/// Rare paths that the standing seeds of the requests profile must reach.
+const REQUESTS_PROBES: [&str; 6] = [
+    "raft.follower_is_behind",
+    "read.key_takes_more_turns",
+    "read.page_of_cells_ends_with_its_turn",
+    "read.page_of_keys_ends_with_its_turn",
+    "replica.read_takes_more_turns",
+    "replica.read_waits_for_a_turn",
+];
+
+#[test]
+fn requests_seeds_break_no_promise_and_read_turn_by_turn() {
+    let plan = Plan { profile: Profile::Requests, ..Plan::default() };
+    let swarm = Swarm { first: 1, end: 61, jobs: JOBS, progress: false, plan };
+    let summary = run_seeds(&swarm);
+    assert_eq!(summary.failed(), [], "replay with `cargo sim replay SEED --profile requests`");
+    for probe in REQUESTS_PROBES {
+        assert!(summary.probes().contains_key(probe), "{probe} was never reached");
+    }
+}
+
 /// How often each request that only the requests profile asks for was answered.
 #[derive(Debug, Default)]
 struct Answered {

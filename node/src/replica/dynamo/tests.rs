@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::config::{Masterless, NodeConfig, Replication};
 use super::super::inbox::Arrivals;
 use super::super::observer::Observer;
-use super::super::tests::HandEnv;
+use super::super::tests::{HandEnv, tree_soon_behind};
 use super::MasterlessReplica;
 use crate::base::{ClusterId, Entry, Instant, NodeId, Payload, Stamp, Written};
 use crate::codec::keycode;
@@ -16,7 +16,6 @@ use crate::dynamo::{Dynamo, Message, Ready, RequestId, WriteOutcome};
 use crate::env::Env;
 use crate::storage::Engine;
 use crate::storage::test_disk::run;
-use crate::storage::tree::TreeOptions;
 use crate::wire::PeerMessage;
 
 /// Who writes to the node under test.
@@ -51,19 +50,9 @@ struct Scene {
 
 fn config() -> NodeConfig {
     let members = (1..=3).map(|node| (NodeId(node), format!("n{node}"))).collect();
-    let tree = TreeOptions {
-        memtable_bytes: MEMTABLE_BYTES,
-        frozen_max: 1,
-        table_bytes: 4 << 10,
-        level0_tables: 2,
-        level0_tables_max: 4,
-        // A flush is one step, a compaction are many.
-        step_bytes: 3 << 10,
-        ..TreeOptions::default()
-    };
     let masterless = Masterless { partition_count: 1, ..Masterless::default() };
     NodeConfig {
-        tree,
+        tree: tree_soon_behind(MEMTABLE_BYTES),
         replication: Replication::Masterless(masterless),
         scrub_bytes_per_second: 0,
         ..NodeConfig::new(ClusterId(1), NodeId(1), "n1", members)

@@ -10,7 +10,7 @@ use super::super::observer::Observer;
 use super::super::persist::vote_record;
 use super::super::shell::Replica;
 use super::super::start::WAL_DIR;
-use super::HandEnv;
+use super::{HandEnv, tree_soon_behind};
 use crate::base::{
     ClusterId, Column, Core, Index, Instant, Key, NodeId, Payload, RequestSeq, Rng, SessionId,
     Value,
@@ -22,7 +22,6 @@ use crate::raft::{
     self, AppendOutcome, Entry, HardState, Input, Message, Raft, Ready, Recovered, Reply, Role,
 };
 use crate::storage::test_disk::run;
-use crate::storage::tree::TreeOptions;
 use crate::storage::wal;
 use crate::wire::PeerMessage;
 
@@ -86,18 +85,8 @@ struct Scene {
 
 fn config() -> NodeConfig {
     let members = [N1, N2, N3].map(|node| (node, format!("n{node}"))).to_vec();
-    let tree = TreeOptions {
-        memtable_bytes: MEMTABLE_BYTES,
-        frozen_max: 1,
-        table_bytes: 4 << 10,
-        level0_tables: 2,
-        level0_tables_max: 4,
-        // A flush is one step, a compaction are many.
-        step_bytes: 3 << 10,
-        ..TreeOptions::default()
-    };
     NodeConfig {
-        tree,
+        tree: tree_soon_behind(MEMTABLE_BYTES),
         behind_bytes_max: BEHIND_BYTES_MAX,
         scrub_bytes_per_second: 0,
         ..NodeConfig::new(ClusterId(1), N1, "n1", members)

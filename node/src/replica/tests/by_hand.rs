@@ -11,6 +11,7 @@ use crate::base::{Instant, Rng, WallTime};
 use crate::env::Env;
 use crate::env::real::RealEnv;
 use crate::storage::test_disk::TestDisk;
+use crate::storage::tree::TreeOptions;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -76,5 +77,19 @@ impl Env for HandEnv {
 
     fn net(&self) -> &Self::Net {
         unreachable!("the replica has no sockets")
+    }
+}
+
+/// Returns the sizes of a store that a few writes put behind: a flush is one step, a compaction are
+/// many.
+pub(in crate::replica) fn tree_soon_behind(memtable_bytes: u64) -> TreeOptions {
+    TreeOptions {
+        memtable_bytes,
+        frozen_max: 1,
+        table_bytes: 4 << 10,
+        level0_tables: 2,
+        level0_tables_max: 4,
+        step_bytes: 3 << 10,
+        ..TreeOptions::default()
     }
 }

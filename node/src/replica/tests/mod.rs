@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(super) use self::by_hand::HandEnv;
+pub(super) use self::by_hand::{HandEnv, tree_soon_behind};
 use crate::base::{Instant, Rng, WallTime};
 use crate::env::Env;
 use crate::env::real::RealEnv;
