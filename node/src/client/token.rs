@@ -229,8 +229,9 @@ impl Marks {
         }
         let is_odd = |(key, row): &(&Key, &Row)| {
             let is_listed = keys.binary_search(key).is_ok();
+            // Of the same stamp as the deletion is a value that one batch set after it.
             let has_value =
-                row.columns.values().any(|mark| mark.is_value && mark.stamp > row.deleted);
+                row.columns.values().any(|mark| mark.is_value && mark.stamp >= row.deleted);
             let has_tombstone = row.columns.values().any(|mark| !mark.is_value);
             let may_be_gone = row.deleted > Stamp::ZERO || has_tombstone;
             (has_value && !is_listed) || (may_be_gone && !has_value && is_listed)
@@ -474,6 +475,15 @@ mod tests {
         assert!(taken(&query(Some("c"), ""), &["c"]));
         assert!(taken(&query(None, "c"), &["c", "cc"]));
         assert!(is_taken(&written, &query(None, ""), &reply(&["d"]), Level::All));
+
+        let delete_row = Mutation::DeleteRow { key: key("b") };
+        let taken = |written: &[Mutation], keys: &[&str]| {
+            is_taken(written, &query(None, ""), &reply(keys), Level::One)
+        };
+        assert!(!taken(&[delete_row.clone(), set("b", "")], &[]), "b was set after its deletion");
+        assert!(taken(&[delete_row.clone(), set("b", "")], &["b"]));
+        assert!(!taken(&[set("b", ""), delete_row.clone()], &["b"]), "b may be gone");
+        assert!(taken(&[set("b", ""), delete_row], &[]));
     }
 
     #[test]
