@@ -166,8 +166,9 @@ impl Marks {
         match (query, reply) {
             (Query::Get { key, column }, QueryReply::Cell(cell)) => {
                 let is_stale = match (self.mark(key, column), cell) {
-                    // Of a single place, `seen` is the stamp of what is, or was, there.
-                    (Some(mark), None) if seen >= mark.stamp => false,
+                    // Of a single place, `seen` is the stamp of what is, or was, there. A row's
+                    // deletion hides nothing that its own batch set after it.
+                    (Some(mark), None) if seen > mark.stamp => false,
                     _ => self.is_stale(key, column, cell.as_ref(), level),
                 };
                 is_stale.then(|| key.clone())
@@ -484,6 +485,25 @@ mod tests {
         assert!(taken(&[delete_row.clone(), set("b", "")], &["b"]));
         assert!(!taken(&[set("b", ""), delete_row.clone()], &["b"]), "b may be gone");
         assert!(taken(&[set("b", ""), delete_row], &[]));
+    }
+
+    #[test]
+    fn value_is_not_deleted_by_the_tombstone_of_its_own_batch() {
+        let query = Query::Get { key: key("k"), column: column("a") };
+        let delete_row = Mutation::DeleteRow { key: key("k") };
+        let is_nothing_taken = |written: &[Mutation], seen, level| {
+            let token = Token::default();
+            token.on_written(written, stamp(10));
+            let expected = token.expected(&query);
+            expected.find_stale(&query, &QueryReply::Cell(None), stamp(seen), level).is_none()
+        };
+        // A replica may have the row's tombstone and not yet the value, with one stamp.
+        let set_again = [delete_row.clone(), set("k", "a")];
+        assert!(!is_nothing_taken(&set_again, 10, Level::One));
+        assert!(!is_nothing_taken(&set_again, 10, Level::Quorum));
+        assert!(is_nothing_taken(&set_again, 10, Level::All));
+        assert!(is_nothing_taken(&set_again, 11, Level::One), "deleted later");
+        assert!(is_nothing_taken(&[set("k", "a"), delete_row], 10, Level::One));
     }
 
     #[test]
