@@ -577,7 +577,6 @@ pub(crate) fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
 async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
     let end = scene.options.fault_phase;
     for fault in faults {
-        lock(&scene.done).push(fault.clone());
         let now = scene.world.now();
         scene.pass(fault.at.min(end).saturating_sub(now)).await;
         if scene.violation.is_some() {
@@ -588,9 +587,7 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
         }
         let leader = scene.cluster.watch().leader().map(|leader| leader.0);
         let fault = fault.resolved(leader);
-        if let Some(last) = lock(&scene.done).last_mut() {
-            last.clone_from(&fault);
-        }
+        lock(&scene.done).push(fault.clone());
         scene.cluster.begin(fault.id.0);
         scene.cluster.perform(fault.action).await;
     }

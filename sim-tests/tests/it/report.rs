@@ -45,6 +45,8 @@ fn page_holds_everything_and_asks_for_nothing() {
         assert!(!node["files"].as_array().unwrap().is_empty(), "no files of n1");
         assert_eq!(data["checker"], report.violation.as_ref().unwrap().checker);
         assert!(data["bad"].as_u64().unwrap() > 0, "no bad event");
+        let late = report.struck.iter().filter(|fault| fault.at > report.simulated).count();
+        assert_eq!(late, 0, "the run ended before {late} of the faults that it tells of");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the program can be asked for.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,7 +9,7 @@ use sim_tests::case::Case;
 use sim_tests::compare;
 use sim_tests::options::{Mode, Options, Plan, Profile};
 
-use crate::{fresh_range, known_bug, one, proof, refuse, seeds};
+use crate::{bug_of, fresh_range, one, proof, refuse, seeds};
 
 /// Runs Mangrove in a simulated world: crashes, power loss, bad disks, bad networks, wrong clocks,
 /// all from one seed.
@@ -107,12 +108,12 @@ pub(crate) struct Which {
     /// A seed, or a replay file.
     #[arg(value_name = "SEED|FILE")]
     pub(crate) run: String,
-    /// The replication mode in which the seed was run.
-    #[arg(long, value_enum, default_value_t = Mode::PrimaryBackup)]
-    mode: Mode,
-    /// The profile under which the seed was run.
-    #[arg(long, value_enum, default_value_t = Profile::Standard)]
-    profile: Profile,
+    /// The replication mode in which the seed was run; default: primary-backup.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// The profile under which the seed was run; default: standard.
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
     /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     pub(crate) planted: Option<String>,
@@ -130,9 +131,10 @@ impl Which {
 
     /// Draws the case of the seed, or reads the file.
     pub(crate) fn case(&self) -> Case {
-        let planted = self.planted.as_deref().map(known_bug);
         if let Ok(seed) = self.run.parse::<u64>() {
-            let plan = Plan { mode: self.mode, profile: self.profile };
+            let mode = self.mode.unwrap_or(Mode::PrimaryBackup);
+            let plan = Plan { mode, profile: self.profile.unwrap_or(Profile::Standard) };
+            let planted = self.planted.as_deref().map(|code| bug_of(mode, code));
             let case = Case::drawn(Options { planted, ..plan.draw(seed) });
             return Case { is_timed: self.timed, ..case };
         }
@@ -141,8 +143,12 @@ impl Which {
         });
         let case = Case::from_json(&text);
         let mut case = case.unwrap_or_else(|error| refuse(&format!("{}: {error}", self.run)));
-        if planted.is_some() {
-            case.options.planted = planted;
+        let mode = case.options.mode();
+        if self.mode.is_some_and(|named| named != mode) || self.profile.is_some() {
+            refuse(&format!("{} says itself in which mode and profile it runs", self.run));
+        }
+        if let Some(code) = &self.planted {
+            case.options.planted = Some(bug_of(mode, code));
         }
         case.is_timed |= self.timed;
         case
@@ -164,6 +170,12 @@ pub(crate) fn parse_range(text: &str) -> Result<(u64, u64), String> {
     if low < high { Ok((low, high)) } else { Err(format!("{low}..{high} is empty")) }
 }
 
+/// Reads a number of things of which there must be one.
+pub(crate) fn parse_count<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
+    let count = text.parse::<N>().ok().filter(|count| *count >= N::from(1));
+    count.ok_or_else(|| "a number from 1 on is wanted".into())
+}
+
 pub(crate) fn scenario(name: &str) -> Result<&'static compare::Scenario, String> {
     compare::Scenario::named(name).ok_or_else(|| {
         let names: Vec<&str> = compare::SCENARIOS.iter().map(|scenario| scenario.name).collect();
@@ -176,5 +188,6 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let parsed = units.iter().find_map(|(unit, seconds)| {
         text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*seconds)
     });
+    let parsed = parsed.filter(|seconds| *seconds > 0);
     parsed.map(Duration::from_secs).ok_or_else(|| "a time is written 30s, 10m or 2h".into())
 }

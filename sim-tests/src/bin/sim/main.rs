@@ -3,7 +3,7 @@
 //! Each command is a structure with its arguments and what it prints: those about many runs in
 //! `seeds`, about one in `one`, about the simulation itself in `proof`. What they do is in the
 //! library.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
+#![expect(clippy::print_stderr, reason = "a program talks to its user")]
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -16,10 +16,12 @@ mod one;
 mod proof;
 mod seeds;
 
+use std::io::Write as _;
 use std::path::Path;
 
 use clap::Parser as _;
 use sim_tests::bugs;
+use sim_tests::options::Mode;
 
 use crate::arguments::Arguments;
 
@@ -45,6 +47,38 @@ fn known_bug(code: &str) -> &'static str {
              docs/bugs-masterless.md list them"
         ))
     })
+}
+
+/// Returns a planted bug that runs in that mode can show: one of the mode, or of the storage, which
+/// both have.
+fn bug_of(mode: Mode, code: &str) -> &'static str {
+    let code = known_bug(code);
+    if !code.starts_with('W') && !is_hunted(mode, code) {
+        refuse(&format!("{code} is a bug of the other replication mode: say so with --mode"));
+    }
+    code
+}
+
+/// Tells whether a planted bug is one of those that are hunted in that mode.
+fn is_hunted(mode: Mode, code: &str) -> bool {
+    bugs::of(mode).iter().any(|bug| bug.code == code)
+}
+
+/// Prints a line. Whoever reads may have seen enough, as `head` has: then all is said.
+macro_rules! say {
+    ($($arguments:tt)*) => {
+        crate::print_line(format_args!($($arguments)*))
+    };
+}
+pub(crate) use say;
+
+fn print_line(line: std::fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("cannot print: {error}");
+        }
+        std::process::exit(2);
+    }
 }
 
 fn write(path: &Path, text: &str) {

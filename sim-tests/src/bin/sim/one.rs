@@ -16,8 +16,8 @@ use sim_tests::run::{self, Keep, run_case};
 use sim_tests::shrink::{self, Budget, Failure};
 use sim_tests::world::Record;
 
-use crate::arguments::{Output, Which};
-use crate::{processors, refuse, write};
+use crate::arguments::{Output, Which, parse_count};
+use crate::{processors, refuse, say, write};
 
 /// Runs one seed or replay file and prints its trace, ending with the hash of everything.
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub(crate) struct Replay {
     /// Write the history of the clients to this file, as JSON Lines.
     #[arg(long)]
     history: Option<PathBuf>,
-    /// Print only the last line.
+    /// Print only how it ended, without the trace.
     #[arg(long)]
     quiet: bool,
 }
@@ -59,10 +59,10 @@ pub(crate) struct Shrink {
     #[command(flatten)]
     which: Which,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Stop after so many runs.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 4000, value_parser = parse_count::<u64>)]
     runs_max: u64,
     /// Stop after so many processor seconds.
     #[arg(long, default_value_t = 50.0)]
@@ -89,10 +89,10 @@ impl Shrink {
 #[derive(Args)]
 pub(crate) struct ShrinkAll {
     /// How many failures.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = parse_count::<usize>)]
     failures: usize,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// How to print the table.
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -144,13 +144,13 @@ pub(crate) struct Branch {
     #[arg(long, value_name = "EVENT")]
     reseed_from: Option<Moment>,
     /// Continuations of each moment.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = parse_count::<u64>)]
     branches: u64,
     /// Moments that are tried, before the search for the decisive one.
     #[arg(long, default_value_t = 16)]
     points: u32,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Write the run as a page, with its odds, to this file; not with --reseed-from.
     #[arg(long, conflicts_with = "reseed_from")]
@@ -187,7 +187,7 @@ struct Outputs {
 fn replay(case: &Case, outputs: &Outputs) -> bool {
     let Outputs { write: replay_file, trace, history, quiet } = outputs;
     if !quiet {
-        println!("seed {}: {}", case.options.seed, case.options);
+        say!("seed {}: {}", case.options.seed, case.options);
     }
     let log = replay_file.is_some() || case.expected.is_some();
     let lines = if *quiet && trace.is_none() { Record::Nothing } else { Record::Lines };
@@ -195,7 +195,7 @@ fn replay(case: &Case, outputs: &Outputs) -> bool {
     match trace {
         Some(path) => write(path, &(report.trace.join("\n") + "\n")),
         None if *quiet => {}
-        None => report.trace.iter().for_each(|line| println!("{line}")),
+        None => report.trace.iter().for_each(|line| say!("{line}")),
     }
     if let Some(path) = history {
         let mut lines = Vec::new();
@@ -218,34 +218,34 @@ fn print_divergence(expected: &Expected, report: &run::Report) {
     let spoke = report.violation.as_ref().map(|violation| violation.checker);
     if spoke != expected.checker.as_deref() {
         let name = |checker: Option<&str>| checker.unwrap_or("nobody").to_owned();
-        println!("{} was to speak, and {} did", name(expected.checker.as_deref()), name(spoke));
+        say!("{} was to speak, and {} did", name(expected.checker.as_deref()), name(spoke));
     }
     match expected.divergence(report) {
-        Some(divergence) => println!("this is not the run that was written down: {divergence}"),
-        None => println!("every event is as it was written down"),
+        Some(divergence) => say!("this is not the run that was written down: {divergence}"),
+        None => say!("every event is as it was written down"),
     }
 }
 
 fn print_verdict(report: &run::Report) {
     if let Some(violation) = &report.violation {
-        println!("seed {}: VIOLATION of {}", report.seed, violation.checker);
-        println!("{violation}");
+        say!("seed {}: VIOLATION of {}", report.seed, violation.checker);
+        say!("{violation}");
     } else {
-        println!("seed {}: no violation", report.seed);
+        say!("seed {}: no violation", report.seed);
     }
     if report.contract != Contract::MustSurvive {
         let end = if report.is_halted { "it did not serve in the end" } else { "it served" };
-        println!("its disks lost so much that it is held to this: {}; {end}", report.contract);
+        say!("its disks lost so much that it is held to this: {}; {end}", report.contract);
     }
     match report.alone {
         Alone::NotTried => {}
-        Alone::Skipped => println!("no quorum had to serve alone"),
+        Alone::Skipped => say!("no quorum had to serve alone"),
         Alone::Served { healing, after, .. } => {
-            println!("a quorum alone served after {after:?} ({})", healing.name());
+            say!("a quorum alone served after {after:?} ({})", healing.name());
         }
     }
     print_recovery(&report.recovery);
-    println!(
+    say!(
         "{} events, {:.1} simulated seconds, {} requests answered, {} elections, hash {:016x}",
         report.event_count,
         report.simulated.as_secs_f64(),
@@ -265,7 +265,7 @@ fn print_recovery(recovery: &Recovery) {
     ];
     for (step, took) in steps {
         if let Some(took) = took {
-            println!("from healing to {step}: {:?}", Duration::from_nanos(*took));
+            say!("from healing to {step}: {:?}", Duration::from_nanos(*took));
         }
     }
 }
@@ -288,22 +288,22 @@ fn shrink_one(
     let shrunk = match shrunk {
         Ok(shrunk) => shrunk,
         Err(sound) => {
-            println!("{sound}");
+            say!("{sound}");
             return false;
         }
     };
-    println!("{}", shrink::in_words(&shrunk.case, &shrunk.report));
-    println!(
+    say!("{}", shrink::in_words(&shrunk.case, &shrunk.report));
+    say!(
         "{} decisions are left of {}, after {} runs and {:.1} CPU s",
         shrunk.after, shrunk.before, shrunk.runs, shrunk.cpu_seconds
     );
     let path = output.unwrap_or_else(|| format!("{}.shrunk.json", which.stem()).into());
     write(&path, &shrunk.case.to_json());
-    println!("see it again: cargo sim replay {}", path.display());
+    say!("see it again: cargo sim replay {}", path.display());
     if let Some(test) = shrink::to_rust(&shrunk.case, &shrunk.report) {
         match scenario {
             Some(path) => write(&path, &test),
-            None => println!("\nas a test for sim-tests/tests/it/regress/:\n\n{test}"),
+            None => say!("\nas a test for sim-tests/tests/it/regress/:\n\n{test}"),
         }
     }
     true
@@ -314,9 +314,9 @@ fn shrink_all(failures: usize, jobs: usize, output: Output) -> bool {
     let progress = |row: &shrink::Row| eprintln!("{}", row.to_line());
     let rows = shrink::shrink_planted(failures, jobs, progress);
     if output == Output::Json {
-        println!("{}", shrink::rows_to_json(&rows));
+        say!("{}", shrink::rows_to_json(&rows));
     } else {
-        println!("{}", shrink::rows_to_table(&rows));
+        say!("{}", shrink::rows_to_table(&rows));
     }
     rows.len() < failures
 }
@@ -325,7 +325,7 @@ fn shrink_all(failures: usize, jobs: usize, output: Output) -> bool {
 fn write_report(case: &Case, out: &Path, svg: Option<PathBuf>) -> bool {
     let report = run_case(case, Keep { trace: Record::Nothing, log: true });
     write(out, &report::page(case, &report));
-    println!("open {} in a browser", out.display());
+    say!("open {} in a browser", out.display());
     if let Some(path) = svg {
         write(&path, &report::last_moments(case, &report));
     }
@@ -342,8 +342,8 @@ fn branch(case: &Case, effort: Effort, out: Option<PathBuf>, output: Output) -> 
         refuse("the run breaks no promise: name a moment with --reseed-from")
     };
     match output {
-        Output::Json => println!("{}", odds.to_json()),
-        Output::Table => println!("{}", odds.to_text()),
+        Output::Json => say!("{}", odds.to_json()),
+        Output::Table => say!("{}", odds.to_text()),
     }
     if let Some(path) = out {
         write(&path, &report::page_with_odds(case, &odds));
@@ -371,10 +371,10 @@ fn branch_at(
         branch::try_at(case, failure.as_ref(), at, effort.branches, effort.jobs, || bar.inc(1));
     bar.finish_and_clear();
     match output {
-        Output::Json => println!("{}", point.to_json()),
+        Output::Json => say!("{}", point.to_json()),
         Output::Table => {
             let what = failure.map_or("in some way".to_owned(), |failure| format!("by {failure}"));
-            println!(
+            say!(
                 "from {:.6} s on drawn anew: {} of {} fail {what}, {} otherwise",
                 at.as_secs_f64(),
                 point.failed,

@@ -8,7 +8,8 @@ use sim_tests::determinism::{self, Proof};
 use sim_tests::golden;
 use sim_tests::options::{Leak, Mode, Plan, Profile};
 
-use crate::arguments::Runs;
+use crate::arguments::{Runs, parse_count};
+use crate::say;
 
 /// Runs seeds in several processes and compares everything that happens in them.
 ///
@@ -20,7 +21,7 @@ pub(crate) struct Determinism {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds.
-    #[arg(long, default_value_t = 10, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 10, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
     seeds: u64,
     /// The `sim` program of another build, such as target/debug/sim.
     #[arg(long)]
@@ -97,9 +98,9 @@ fn prove(
     let proven = determinism::prove(&proof, |_| bar.inc(1));
     bar.finish_and_clear();
     match &proven {
-        Ok(agreement) => println!("{plan}: {agreement}"),
+        Ok(agreement) => say!("{plan}: {agreement}"),
         Err(disagreement) => {
-            println!("{plan}: {disagreement}\nagain: {}", determinism::command(&proof));
+            say!("{plan}: {disagreement}\nagain: {}", determinism::command(&proof));
         }
     }
     proven.is_err()
@@ -113,7 +114,7 @@ fn write_golden(directory: &Path) -> bool {
         Ok(files.len())
     });
     match saved {
-        Ok(count) => println!("{count} files in {}", directory.display()),
+        Ok(count) => say!("{count} files in {}", directory.display()),
         Err(what) => eprintln!("cannot write {}: {what}", directory.display()),
     }
     !directory.join("NODE").exists()

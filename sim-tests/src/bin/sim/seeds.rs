@@ -12,11 +12,11 @@ use sim_tests::compare;
 use sim_tests::crash::{self, Plan as CrashPlan, cluster};
 use sim_tests::hunt;
 use sim_tests::liveness;
-use sim_tests::options::Mode;
+use sim_tests::options::{Mode, Profile};
 use sim_tests::swarm::{self, Swarm};
 
-use crate::arguments::{Output, Runs, parse_time, scenario};
-use crate::{fresh_range, known_bug, processors, refuse, write};
+use crate::arguments::{Output, Runs, parse_count, parse_time, scenario};
+use crate::{bug_of, fresh_range, is_hunted, known_bug, processors, refuse, say, write};
 
 /// Runs many seeds and sums up what happened.
 #[derive(Args)]
@@ -24,10 +24,10 @@ pub(crate) struct Run {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
-    #[arg(long, default_value_t = 100, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 100, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
     seeds: u64,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// How to print the summary.
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -59,7 +59,7 @@ pub(crate) struct Hunt {
     #[arg(long, default_value = "hunt")]
     folder: PathBuf,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
@@ -89,19 +89,19 @@ pub(crate) struct Explore {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds.
-    #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
     seeds: u64,
     /// A path is rare if at most so many of the seeds take it.
     #[arg(long, default_value_t = 3)]
     rare: u64,
     /// Continuations from each rare path.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = parse_count::<u64>)]
     branches: u64,
     /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     planted: Option<String>,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Where failures are written.
     #[arg(long, default_value = "explored")]
@@ -116,7 +116,8 @@ impl Explore {
     pub(crate) fn run(self) -> bool {
         let Self { runs, seeds, rare, branches, planted, jobs, folder, output } = self;
         let (plan, (first, end)) = (runs.plan(), runs.range(seeds));
-        let (planted, jobs) = (planted.as_deref().map(known_bug), jobs.unwrap_or_else(processors));
+        let planted = planted.as_deref().map(|code| bug_of(plan.mode, code));
+        let jobs = jobs.unwrap_or_else(processors);
         let exploration = Exploration { plan, planted, first, end, rare, branches, jobs };
         explore_rare(&exploration, &folder, output)
     }
@@ -130,7 +131,7 @@ impl Explore {
 #[derive(Args)]
 pub(crate) struct Compare {
     /// Runs of each scenario with each of the three.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = parse_count::<u64>)]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
@@ -140,7 +141,7 @@ pub(crate) struct Compare {
     #[arg(long, value_delimiter = ',', value_parser = scenario)]
     only: Vec<&'static compare::Scenario>,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Write the page to this file.
     #[arg(long, default_value = "compare.html")]
@@ -181,7 +182,7 @@ pub(crate) struct Liveness {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock.
-    #[arg(long, default_value_t = 200, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
     seeds: u64,
     /// Runs of each kind of fault, for the curves; 0 leaves them out.
     #[arg(long, default_value_t = 20)]
@@ -191,7 +192,7 @@ pub(crate) struct Liveness {
     #[arg(long)]
     planted: Option<String>,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Write the page to this file.
     #[arg(long, default_value = "liveness.html")]
@@ -204,20 +205,23 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
-        let (first, end) = self.runs.range(self.seeds);
+        let ((first, end), runs) = (self.runs.range(self.seeds), self.runs.plan());
+        if runs.profile == Profile::Beyond {
+            refuse("what happens beyond what can be mended has no limits: take another profile");
+        }
         let plan = liveness::Plan {
-            runs: self.runs.plan(),
+            runs,
             seeds: first..end,
             curve_seeds: self.curves,
-            planted: self.planted.as_deref().map(known_bug),
+            planted: self.planted.as_deref().map(|code| bug_of(runs.mode, code)),
             jobs: self.jobs.unwrap_or_else(processors),
         };
         let bar = ProgressBar::new(plan.run_count());
         let measured = liveness::measure(&plan, || bar.inc(1));
         bar.finish_and_clear();
         match self.output {
-            Output::Json => println!("{}", liveness::to_json(&measured)),
-            Output::Table => println!("{}", liveness::to_table(&measured)),
+            Output::Json => say!("{}", liveness::to_json(&measured)),
+            Output::Table => say!("{}", liveness::to_table(&measured)),
         }
         for line in &measured.broken {
             eprintln!("a promise is broken: {line}");
@@ -239,13 +243,13 @@ pub(crate) struct Bugs {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Give a bug up after so many seeds.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = parse_count::<u64>)]
     seeds_max: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
     /// Hunt each so many times, in ranges of seeds that follow each other.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = parse_count::<u64>)]
     ranges: u64,
     /// Hunt each again without one class of faults after the other, and without the checker that
     /// spoke first.
@@ -263,8 +267,8 @@ impl Bugs {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
         let Self { mode, only, seeds_max, first_seed, ranges, ablate, markdown, output } = self;
-        for code in &only {
-            known_bug(code);
+        if let Some(code) = only.iter().find(|code| !is_hunted(mode, known_bug(code))) {
+            refuse(&format!("{code} is hunted in the other replication mode: say so with --mode"));
         }
         let jobs = processors();
         let hunting = Hunting { mode, only, first_seed, seeds_max, ranges, jobs };
@@ -276,10 +280,10 @@ impl Bugs {
 #[derive(Args)]
 pub(crate) struct CrashPoints {
     /// Operations of the script that uses the store.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>)]
     operations: u64,
     /// Most images of one boundary between two steps of the disk.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = parse_count::<usize>)]
     images: usize,
     /// The seed of the script.
     #[arg(long, default_value_t = 1)]
@@ -317,13 +321,13 @@ pub(crate) struct ClusterCrashPoints {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Most moments that are tried; more are thinned out evenly.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = parse_count::<usize>)]
     moments: usize,
     /// Switch a planted bug on: docs/bugs-primary-backup.md and docs/bugs-masterless.md list them.
     #[arg(long)]
     planted: Option<String>,
     /// Runs at the same time; default: one per processor.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count::<usize>)]
     jobs: Option<usize>,
     /// Where runs that fail are written.
     #[arg(long, default_value = "crash-points")]
@@ -337,7 +341,8 @@ impl ClusterCrashPoints {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
         let Self { mode, seed, moments, planted, jobs, folder, output } = self;
-        let (planted, jobs) = (planted.as_deref().map(known_bug), jobs.unwrap_or_else(processors));
+        let planted = planted.as_deref().map(|code| bug_of(mode, code));
+        let jobs = jobs.unwrap_or_else(processors);
         let bar = ProgressBar::new(0);
         let plan = cluster::Plan { mode, seed, moments_max: moments, jobs, planted };
         let exploration = cluster::explore(&plan, |total| {
@@ -346,8 +351,8 @@ impl ClusterCrashPoints {
         });
         bar.finish_and_clear();
         match output {
-            Output::Json => println!("{}", exploration.to_json()),
-            Output::Table => println!("{exploration}"),
+            Output::Json => say!("{}", exploration.to_json()),
+            Output::Table => say!("{exploration}"),
         }
         let failures = exploration.violations.iter().map(|(case, what)| (case, what.clone()));
         write_failures(&folder, &failures.collect::<Vec<_>>());
@@ -359,9 +364,9 @@ impl ClusterCrashPoints {
 fn run_swarm(swarm: &Swarm, output: Output) -> bool {
     let summary = swarm::run_seeds(swarm);
     if output == Output::Json {
-        println!("{}", summary.to_json());
+        say!("{}", summary.to_json());
     } else {
-        println!("{}", summary.to_table());
+        say!("{}", summary.to_table());
     }
     if summary.is_vacuous() {
         eprintln!(
@@ -385,8 +390,8 @@ fn hunt_on(hunt: &hunt::Hunt, output: Output) -> bool {
     let state = state
         .unwrap_or_else(|error| refuse(&format!("cannot use {}: {error}", hunt.folder.display())));
     match output {
-        Output::Json => println!("{}", state.to_json()),
-        Output::Table => println!("{}", state.to_table()),
+        Output::Json => say!("{}", state.to_json()),
+        Output::Table => say!("{}", state.to_table()),
     }
     if state.has_finds() {
         eprintln!("what was found is in {}", hunt.folder.display());
@@ -411,9 +416,9 @@ fn hunt_planted(
         write(&path, &bugs::to_markdown(hunting, &hunts, &ablations));
     }
     if output == Output::Json {
-        println!("{}", bugs::to_json(&hunts));
+        say!("{}", bugs::to_json(&hunts));
     } else {
-        println!("{}", bugs::to_table(&hunts));
+        say!("{}", bugs::to_table(&hunts));
     }
     hunts.iter().any(|hunt| hunt.found.is_none())
 }
@@ -424,8 +429,8 @@ fn explore(plan: &CrashPlan, output: Output) -> bool {
     let exploration = crash::explore(plan);
     let seconds = begin.elapsed().as_secs_f64();
     match output {
-        Output::Json => println!("{}", exploration.to_json()),
-        Output::Table => println!("{exploration}\n{seconds:.1} s on the clock, on one processor"),
+        Output::Json => say!("{}", exploration.to_json()),
+        Output::Table => say!("{exploration}\n{seconds:.1} s on the clock, on one processor"),
     }
     exploration.violation_count > 0
 }
@@ -451,9 +456,9 @@ fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) -> bool {
     let (rows, broken) = compare::compare(plan, || bar.inc(1));
     bar.finish_and_clear();
     if output == Output::Json {
-        println!("{}", compare::to_json(&rows));
+        say!("{}", compare::to_json(&rows));
     } else {
-        println!("{}", compare::to_table(&rows));
+        say!("{}", compare::to_table(&rows));
     }
     for line in &broken {
         eprintln!("a promise is broken: {line}");
@@ -472,8 +477,8 @@ fn explore_rare(exploration: &Exploration, folder: &Path, output: Output) -> boo
     });
     bar.finish_and_clear();
     match output {
-        Output::Json => println!("{}", branch::explored_to_json(exploration, &explored, &found)),
-        Output::Table => println!("{}", branch::explored_to_table(exploration, &explored)),
+        Output::Json => say!("{}", branch::explored_to_json(exploration, &explored, &found)),
+        Output::Table => say!("{}", branch::explored_to_table(exploration, &explored)),
     }
     let failure = |found: &branch::Found| {
         let behind = found.probe.unwrap_or("a plain seed");
