@@ -53,9 +53,7 @@ impl Chart {
             push_text(&mut svg, (x_of(x_min) - 6.0, y_of(y) + 4.0), "end", &short(y));
             push_text(&mut svg, (x_of(x), y_of(0.0) + 18.0), "middle", &short(x));
         }
-        for (number, (name, points)) in (0_u32..).zip(&self.lines) {
-            let colour = COLOURS.iter().cycle().nth(usize::try_from(number).unwrap_or(0));
-            let colour = colour.copied().unwrap_or("black");
+        for (colour, (_, points)) in COLOURS.iter().cycle().zip(&self.lines) {
             let place = |(x, y): &(f64, f64)| format!("{:.1},{:.1}", x_of(*x), y_of(*y));
             let path: Vec<String> = points.iter().map(place).collect();
             push(
@@ -66,17 +64,19 @@ impl Chart {
                     path.join(" ")
                 ),
             );
-            let below = y_of(0.0) - 12.0 - 16.0 * f64::from(number);
-            push(
-                &mut svg,
-                &format!(
-                    "<text x=\"{:.1}\" y=\"{below:.1}\" fill=\"{colour}\">{}</text>\n",
-                    MARGIN + 12.0,
-                    escaped(name)
-                ),
-            );
         }
+        push(&mut svg, &self.legend());
         svg + "</svg>\n"
+    }
+
+    /// Returns the names of the lines in their colours, above the grid, where no line comes.
+    fn legend(&self) -> String {
+        let names = COLOURS.iter().cycle().zip(&self.lines).map(|(colour, (name, _))| {
+            format!("<tspan dx=\"14\" fill=\"{colour}\">{}</tspan>", escaped(name))
+        });
+        let (right, above) = (WIDTH - MARGIN, MARGIN * 0.75);
+        let names = names.collect::<String>();
+        format!("<text x=\"{right:.1}\" y=\"{above:.1}\" text-anchor=\"end\">{names}</text>\n")
     }
 }
 
