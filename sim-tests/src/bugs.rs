@@ -127,6 +127,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D68", what: "a holder that takes over a batch behind all fences stays alone" },
     Bug { code: "D69", what: "a tree keeps tombstones that were ahead of the clock at the start" },
     Bug { code: "D70", what: "gives stamps again that were ahead of all clocks" },
+    Bug { code: "D75", what: "a start gives stamps before others can tell what its disk forgot" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -164,6 +165,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D68", "dynamo::tests::batches::fence_that_leaves_a_holder_alone_is_caught"),
     ("D69", "dynamo::healing_tests::sync::tree_that_trusts_the_clock_of_a_start_is_caught"),
     ("D70", "dynamo::tests::clocks::stamps_that_go_on_from_what_others_know_are_caught"),
+    ("D75", "dynamo::tests::start::start_that_waits_for_nobody_is_caught"),
 ];
 
 /// What a page says besides of bugs that are found in some ranges only, or in none.

@@ -27,6 +27,24 @@
 //! millisecond again; or the wall clock is set back while the disk is lost, by more than the wait,
 //! and comes to it again; or a client said that it had seen a stamp which no node had given.
 //!
+//! # A disk that comes back older
+//! It has an old ceiling, and nobody knows. If the wall clock was set back, too, the node would
+//! give stamps that it has given before, or that lie under a floor which others hold, so that they
+//! take the write for a ghost (`floor.rs`). So no start among other nodes gives stamps before a
+//! majority has told, by heartbeats, which stamps it has seen. Where others are up that takes a
+//! round trip, for which writes wait. Then the clock is beyond every floor (for that, one peer is
+//! enough) and beyond every stamp of the node's own that the majority has heard of.
+//!
+//! A node that hears no majority goes on alone, by its ceiling and its wall clock, as soon as
+//! whoever is up would have been heard ([`first_patience`]): writes at One on a node that is cut
+//! off are what this mode is for. What remains is a disk that comes back older on a node that is
+//! cut off for longer than that. It may give a stamp twice, or one under a floor, and what it
+//! acknowledges meanwhile may be lost, if its wall clock was set back, or is behind the others' by
+//! more than a [`floor_age`](Config::floor_age); or if what the disk has forgotten was stamped
+//! ahead of the wall clock, as after a restart, and less than a
+//! [`ceiling_step`](Config::ceiling_step) ago. In the same cases a majority does not help against
+//! a stamp that only others have, or the network.
+//!
 //! # A wall clock that is far ahead
 //! Ten hours ahead, say, and set right an hour later. A stamp from that future would win over
 //! every write for ten hours, wherever it got to; and once somebody was told that the write is
@@ -57,6 +75,8 @@
 //! # Sources
 //! \[HLC §3\]. Unlike there, the bound is on what is given and not on what is believed, and what it
 //! is compared with is not the own clock alone; the ceiling is an addition.
+//!
+//! [`first_patience`]: super::detector::Detector::first_patience
 
 use super::config::Config;
 use crate::base::{NodeId, Stamp};
@@ -104,7 +124,7 @@ pub(super) struct Clock {
     asked_ms: u64,
     step_ms: u64,
     ahead_ms_max: u64,
-    /// No stamps until others have told what time it was: the own ceiling is lost.
+    /// No stamps until others have told what time it was: the own ceiling is lost, or may be old.
     is_held: bool,
     /// Then stamps go on from there: what a majority knew when it was first heard, and a step.
     resume_ms: Option<u64>,

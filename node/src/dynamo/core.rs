@@ -103,13 +103,16 @@ pub struct Dynamo {
     pub(super) startup: Startup,
     /// How far a start's generation goes beyond those that are known: see [`Recovered`].
     generation_step: u64,
+    /// The disk may have lost the ceiling: it lost something, or it has forgotten a start.
+    has_lost_ceiling: bool,
     /// Requests that wait for the start or for a stamp, with when they came.
     pub(super) waiting: VecDeque<(Instant, Waiting)>,
     pub(super) waiting_bytes: usize,
     heartbeat_at: Instant,
     /// No stamps before this: see [`wait_out_the_ceiling`](Self::wait_out_the_ceiling).
     stamps_at: Instant,
-    /// Whoever is up has been heard of by then: see [`refuses_writes`](Self::refuses_writes).
+    /// Whoever is up has been heard of by then: see [`refuses_writes`](Self::refuses_writes) and
+    /// [`release_clock`](Self::release_clock).
     others_by: Instant,
     placement_hash: u64,
     pub(super) seen: super::invariants::Seen,
@@ -169,6 +172,7 @@ impl Dynamo {
                 is_damaged,
             },
             generation_step,
+            has_lost_ceiling: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             heartbeat_at: now,
@@ -215,9 +219,13 @@ impl Dynamo {
             probe!("dynamo.starts_damaged");
             self.context.persist(notes::keep(Kind::Damaged), Then::Nothing);
         }
-        if !self.context.is_whole && self.context.config.nodes.len() > 1 {
+        let has_peers = self.context.config.nodes.len() > 1;
+        if has_peers && !self.context.is_whole {
             self.wait_out_the_ceiling();
             self.others_by = self.context.now + self.context.detector.first_patience();
+        } else if has_peers && !planted!("D75") {
+            // Its disk may be older than it can know.
+            self.context.clock.hold();
         }
         let note = notes::keep_number(Kind::Generation, generation);
         self.context.persist(note, Then::Generation);
@@ -230,16 +238,17 @@ impl Dynamo {
     fn wait_out_the_ceiling(&mut self) {
         let step = self.context.config.ceiling_step;
         self.stamps_at = self.context.now + step + step / 4;
+        self.has_lost_ceiling = true;
         self.context.clock.hold();
     }
 
     /// Tells whether clients' writes are refused, each at once, because the disk may have lost the
     /// ceiling: there is no stamp for them before a long time, and other nodes have some. A new
     /// cluster is over that as soon as its nodes have heard of each other, so while this may be
-    /// one, writes wait.
+    /// one, writes wait; and so they do while a start only waits to hear from a majority.
     pub fn refuses_writes(&self) -> bool {
         let context = &self.context;
-        if !context.clock.is_held() {
+        if !context.clock.is_held() || !self.has_lost_ceiling {
             return false;
         }
         let is_whole = |peer| context.detector.heartbeat(peer).is_some_and(|h| h.is_whole);
@@ -247,12 +256,24 @@ impl Dynamo {
         !may_begin || context.now >= self.others_by
     }
 
+    /// Has the clock give stamps if it may by now: with a ceiling that is not known to be lost, as
+    /// soon as a majority has told what it has seen, or would have told it if it were up.
     fn release_clock(&mut self) {
         let context = &mut self.context;
         if !context.clock.is_held() {
             return;
         }
         let has_majority = context.detector.heard_count() + 1 > context.config.nodes.len() / 2;
+        if !self.has_lost_ceiling {
+            let is_alone = self.startup == Startup::Started && self.others_by <= context.now;
+            if is_alone && !has_majority {
+                probe!("dynamo.start_hears_no_majority");
+            }
+            if is_alone || has_majority {
+                context.clock.release(false);
+            }
+            return;
+        }
         let is_late = self.stamps_at <= context.now || planted!("D63");
         let heartbeat = |peer| context.detector.heartbeat(peer);
         let begins = !context.is_whole
@@ -491,6 +512,9 @@ impl Dynamo {
             }
             Then::Generation => {
                 self.startup = Startup::Started;
+                if !self.has_lost_ceiling {
+                    self.others_by = context.now + context.detector.first_patience();
+                }
                 self.send_heartbeats();
             }
             Then::Ceiling(ms) => context.clock.on_ceiling(ms),

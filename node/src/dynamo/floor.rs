@@ -17,7 +17,8 @@
 //! # First: nothing up to F is still to come
 //! Where can a write up to F be, that no replica has yet?
 //! - *Not yet stamped.* Every node gives stamps larger than all it has given or seen, over
-//!   restarts too; so its **low water** is a stamp that it will not go below.
+//!   restarts too; so its **low water** is a stamp that it will not go below. (A disk that comes
+//!   back older has forgotten it; see below.)
 //! - *With its coordinator*: in flight to replicas whose answer is waited for, kept as a hint, or
 //!   part of a batch, as with the batch's holders. The low water is not larger than any of these,
 //!   either. For a write that somebody still wants delivered, F must wait; a batch, above all,
@@ -68,6 +69,13 @@
 //! value is a ghost to it: its reads drop it, its stores refuse it, and when the old node compares
 //! itself with it, the old node erases it before it takes over the floor. The old disk may hold
 //! hints and batches as well, which the node delivers: to itself by the same rule as to others.
+//!
+//! Nor may what that node writes *anew* come under a floor, or it would be taken for a ghost. Its
+//! ceiling is old, and its wall clock may have been set back, but the others' stamps only grow:
+//! each node had passed F before it promised the fence, its heartbeats tell how far it is, and its
+//! restarts begin at its ceiling. So the first one that is heard leads past every floor there is.
+//! Until a majority is heard the node gives no stamps, unless it is cut off for so long that it
+//! goes on alone: [`super::clock`] says what remains then.
 //!
 //! # Wholeness
 //! A node that *knows* that its disk lost something ([`Recovered::is_damaged`]) knows nothing of

@@ -3,11 +3,11 @@
 //! Called by the core with each request, after each step, and as time passes. What waits is served
 //! in the order in which it came, and no longer than a write may take.
 //!
-//! A start takes an fsync, and so does a ceiling: that is worth waiting for. A node whose disk may
-//! have lost the ceiling gives no stamps for seconds (`clock.rs`), and others would take the write
-//! meanwhile. So it [refuses](Dynamo::refuses_writes) writes at once, those that wait included,
-//! and says that nothing was done. Reads need no stamp, and what other nodes have it store is
-//! none of this.
+//! A start takes an fsync, and so does a ceiling: that is worth waiting for. So is the first word
+//! of a majority, a round trip later. A node whose disk may have lost the ceiling gives no stamps
+//! for seconds (`clock.rs`), and others would take the write meanwhile. So it
+//! [refuses](Dynamo::refuses_writes) writes at once, those that wait included, and says that
+//! nothing was done. Reads need no stamp, and what other nodes have it store is none of this.
 
 use super::core::{Dynamo, Startup};
 use super::ready::{Change, Input, Reply, Token};

@@ -103,6 +103,38 @@ fn old_disk_resurrects() -> bool {
     is_shown || [N1, N2, N3].into_iter().any(is_value)
 }
 
+/// A node comes back with an older disk, and its clock as far back; a client writes there before
+/// anybody is heard. Tells whether the write is acknowledged and then erased as a ghost.
+fn new_write_of_an_old_disk_is_erased() -> bool {
+    let configure = |config: &mut Config, seed| {
+        raising(config, seed);
+        // Until the next heartbeats come.
+        config.write_timeout = Duration::from_millis(400);
+    };
+    let mut cluster = Cluster::new(Shape { nodes: 3, factor: 3, partitions: 4 }, 1, configure);
+    cluster.run(SECOND, |_, _| false);
+    let old = cluster.node(N3).disk.clone();
+    cluster.run(SECOND * 5, |_, _| false);
+    cluster.delete(N1, Level::All, &["k"]);
+    cluster.run(SECOND * 6, |_, _| false);
+    assert!(cluster.purge() > 0 && floor(&cluster, N1, "k").ms() > 16_000);
+    let cut_off = |from: NodeId, to: NodeId| from == N3 || to == N3;
+    cluster.node_mut(N3).skew_ms = -7_000;
+    cluster.restore(N3, old);
+    cluster.settle(cut_off);
+    let token = cluster.put(N3, Level::One, &["k"]);
+    cluster.settle(cut_off);
+    cluster.run(SECOND * 5, |_, _| false);
+    let reply = cluster.oracle.reply(token);
+    assert!(matches!(reply, Some(Reply::Written { .. })), "{reply:?}");
+    !is_value_anywhere(&cluster)
+}
+
+#[test]
+fn new_write_of_an_old_disk_stays() {
+    assert!(!new_write_of_an_old_disk_is_erased());
+}
+
 /// The accident (seed 210000197 of the storage profile): a write was on one disk alone when that
 /// was lost, floors rose over it, and an older disk brought it back. It was under everybody's
 /// floor, so nobody took it, and over what the others had, so nobody erased it: the replicas
@@ -546,6 +578,11 @@ mod planted_bugs {
     #[test]
     fn floor_of_the_last_life_is_caught() {
         loses_only_with("D58", floor_for_the_last_life_resurrects);
+    }
+
+    #[test]
+    fn start_under_the_floor_of_others_is_caught() {
+        loses_only_with("D75", new_write_of_an_old_disk_is_erased);
     }
 
     #[test]

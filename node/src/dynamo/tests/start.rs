@@ -17,6 +17,14 @@ fn is_refused(cluster: &Cluster, token: Token) -> bool {
     cluster.oracle.reply(token) == Some(&Reply::NotReady)
 }
 
+/// Returns the stamp of a write, which must be acknowledged.
+fn written(cluster: &Cluster, token: Token) -> Stamp {
+    match cluster.oracle.reply(token) {
+        Some(Reply::Written { stamp }) => *stamp,
+        reply => panic!("#{token} is answered {reply:?}"),
+    }
+}
+
 #[test]
 fn node_says_nothing_before_its_generation_is_durable() {
     let mut cluster = cluster(THREE);
@@ -61,7 +69,7 @@ fn stamps_after_a_restart_are_larger_though_the_wall_clock_went_back() {
     cluster.crash(N1, 0);
     cluster.node_mut(N1).skew_ms = -9_000;
     cluster.start(N1);
-    cluster.settle(|from, to| from != N1 || to != N1);
+    cluster.run(millis(900), |from, to| from != N1 || to != N1);
     let after = stamp(&mut cluster);
     assert!(after > before && after.ms() <= before.ms() + 2_000, "{after} after {before}");
 }
@@ -266,6 +274,112 @@ fn stamp_given_again_is_caught() {
     crate::base::planted::loses_only_with("D63", stamp_on_its_way_is_given_again);
 }
 
+/// A node comes back with an older disk, and its clock is set back to the very time at which it
+/// gave a stamp that the disk has forgotten. A client writes before anybody is heard. Tells whether
+/// the write gets that stamp.
+fn stamp_that_an_older_disk_forgot_is_given_again() -> bool {
+    let mut cluster = Cluster::new(THREE, 1, short);
+    cluster.run(millis(500), nothing_cut);
+    let old = cluster.node(N1).disk.clone();
+    cluster.run(millis(4_000), nothing_cut);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(nothing_cut);
+    let forgotten = written(&cluster, token);
+    cluster.run(millis(4_000), nothing_cut);
+    cluster.node_mut(N1).skew_ms = -4_010;
+    cluster.restore(N1, old);
+    cluster.settle(without(N1));
+    cluster.pass(millis(10));
+    // The client has seen nothing yet.
+    cluster.seen.clear();
+    // The oracle ends the run when it sees a stamp of two writes.
+    let see = || {
+        let token = cluster.put(N1, Level::One, &["k"]);
+        cluster.settle(without(N1));
+        token
+    };
+    let token = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(see)) {
+        Ok(token) => token,
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map_or("", |said| said);
+            assert!(said.contains("is of two writes"), "something else broke: {said}");
+            return true;
+        }
+    };
+    assert_eq!(cluster.oracle.reply(token), None, "it waits for what others know");
+    // The next heartbeats.
+    cluster.run(millis(200), nothing_cut);
+    let stamp = written(&cluster, token);
+    assert!(stamp > forgotten, "{stamp} after {forgotten}");
+    false
+}
+
+#[test]
+fn stamp_that_an_older_disk_forgot_is_not_given_again() {
+    assert!(!stamp_that_an_older_disk_forgot_is_given_again());
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn start_that_waits_for_nobody_is_caught() {
+    crate::base::planted::loses_only_with("D75", stamp_that_an_older_disk_forgot_is_given_again);
+}
+
+#[test]
+fn start_among_others_takes_writes_as_soon_as_a_majority_is_heard() {
+    let mut cluster = cluster(Shape { nodes: 5, factor: 3, partitions: 8 });
+    cluster.run(millis(500), nothing_cut);
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    let asked_at = cluster.now;
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(|from, to| to == N1 && from != N2);
+    assert_eq!(cluster.oracle.reply(token), None, "two of five are no majority");
+    assert!(!cluster.core(N1).status().refuses_writes);
+    cluster.pass(millis(200));
+    cluster.settle(|from, to| to == N1 && from != N2 && from != N3);
+    written(&cluster, token);
+    assert_eq!(cluster.now, asked_at + millis(200), "it waits for the heartbeats alone");
+
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(nothing_cut);
+    written(&cluster, token);
+    assert_eq!(cluster.now, asked_at + millis(200), "whoever is up is heard at once");
+}
+
+#[test]
+fn start_that_hears_nobody_takes_writes_when_whoever_is_up_would_have_been_heard() {
+    let mut cluster = cluster(THREE);
+    cluster.run(millis(500), nothing_cut);
+    cluster.crash(N1, 0);
+    cluster.slow_disks.insert(N1);
+    cluster.start(N1);
+    let early = cluster.put(N1, Level::One, &["k"]);
+    cluster.run(millis(1_000), without(N1));
+    cluster.slow_disks.clear();
+    let late = cluster.put(N1, Level::One, &["k"]);
+    cluster.run(millis(700), without(N1));
+    assert_eq!(cluster.oracle.reply(late), None, "nobody hears of a start before it is durable");
+    cluster.run(millis(200), without(N1));
+    written(&cluster, early);
+    written(&cluster, late);
+}
+
+#[test]
+fn start_of_a_node_without_others_waits_for_nobody() {
+    let mut cluster = cluster(Shape { nodes: 1, factor: 1, partitions: 8 });
+    cluster.run(millis(500), nothing_cut);
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    let asked_at = cluster.now;
+    let token = cluster.put(N1, Level::All, &["k"]);
+    cluster.settle(nothing_cut);
+    written(&cluster, token);
+    assert_eq!(cluster.now, asked_at);
+}
+
 #[test]
 fn low_water_told_to_others_is_never_undercut_over_a_restart() {
     let mut cluster = cluster(THREE);
@@ -276,7 +390,7 @@ fn low_water_told_to_others_is_never_undercut_over_a_restart() {
     cluster.crash(N1, 0);
     cluster.node_mut(N1).skew_ms = -9_000;
     cluster.start(N1);
-    cluster.settle(|from, to| from != N1 || to != N1);
+    cluster.run(millis(900), |from, to| from != N1 || to != N1);
     let token = cluster.put(N1, Level::One, &["k"]);
     cluster.settle(|from, to| from != N1 || to != N1);
     let Some(Reply::Written { stamp }) = cluster.oracle.reply(token) else {
