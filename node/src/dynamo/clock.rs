@@ -35,6 +35,10 @@
 //! round trip, for which writes wait. Then the clock is beyond every floor (for that, one peer is
 //! enough) and beyond every stamp of the node's own that the majority has heard of.
 //!
+//! Somebody may have heard of a start that the disk has forgotten. Then its ceiling counts as lost,
+//! and is waited for as above. There is no such sign if the copy was taken during the last start,
+//! nor once the node is started again: then its disk knows of a later one.
+//!
 //! A node that hears no majority goes on alone, by its ceiling and its wall clock, as soon as
 //! whoever is up would have been heard ([`first_patience`]): writes at One on a node that is cut
 //! off are what this mode is for. What remains is a disk that comes back older on a node that is

@@ -103,6 +103,8 @@ pub struct Dynamo {
     pub(super) startup: Startup,
     /// How far a start's generation goes beyond those that are known: see [`Recovered`].
     generation_step: u64,
+    /// The last start that the disk knows of, this one excepted.
+    last_generation: u64,
     /// The disk may have lost the ceiling: it lost something, or it has forgotten a start.
     has_lost_ceiling: bool,
     /// Requests that wait for the start or for a stamp, with when they came.
@@ -172,6 +174,7 @@ impl Dynamo {
                 is_damaged,
             },
             generation_step,
+            last_generation,
             has_lost_ceiling: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -350,7 +353,16 @@ impl Dynamo {
         self.hints.on_peer_heard(&mut self.context, from, is_new);
         if heard > self.context.generation {
             self.begin_again(heard);
+        } else if !self.has_lost_ceiling && self.has_forgotten(heard) {
+            probe!("dynamo.earlier_start_was_forgotten");
+            self.wait_out_the_ceiling();
+            self.others_by = self.context.now;
         }
+    }
+
+    /// Tells whether the disk has forgotten a start that somebody has heard of.
+    fn has_forgotten(&self, heard: u64) -> bool {
+        heard > self.last_generation && heard != self.context.generation
     }
 
     /// The disk has forgotten some starts: begins one that is later than all that others know of,
@@ -367,10 +379,9 @@ impl Dynamo {
     }
 
     fn heartbeat(&self, to: NodeId) -> Heartbeat {
-        let known = self.context.detector.heartbeat(to);
         Heartbeat {
             generation: self.context.generation,
-            heard: known.map_or(0, |heartbeat| heartbeat.generation),
+            heard: self.context.detector.heard(to),
             wall_ms: self.context.clock.wall_ms(),
             clock: self.context.clock.last(),
             placement: self.placement_hash,

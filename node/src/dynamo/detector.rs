@@ -33,6 +33,8 @@ pub(super) struct Detector {
 #[derive(Debug)]
 struct Peer {
     heartbeat: Heartbeat,
+    /// The start of the peer that was known before this one; 0 if none was.
+    before: u64,
     arrived: Instant,
     /// Nanoseconds between arrivals, the latest last.
     intervals: VecDeque<u64>,
@@ -63,6 +65,16 @@ impl Detector {
     /// Returns the latest heartbeat of a peer, which may be down by now.
     pub(super) fn heartbeat(&self, peer: NodeId) -> Option<&Heartbeat> {
         self.peers.get(&peer).map(|peer| &peer.heartbeat)
+    }
+
+    /// Returns which start of a peer the peer is told that it was heard of; 0 for none. As long as
+    /// it has heard nothing from here since that start, it is told the one before: what it must
+    /// find out is whether its disk has forgotten that one.
+    pub(super) fn heard(&self, peer: NodeId) -> u64 {
+        self.peers.get(&peer).map_or(0, |peer| {
+            let is_heard = peer.heartbeat.heard != 0 || peer.before == 0;
+            if is_heard { peer.heartbeat.generation } else { peer.before }
+        })
     }
 
     /// Returns how many peers were ever heard of.
@@ -96,7 +108,8 @@ impl Detector {
         let (is_new, mut peer) = match known {
             Some(peer) if heartbeat.generation < peer.heartbeat.generation => {
                 probe!("dynamo.heartbeat_of_an_earlier_start");
-                self.peers.insert(from, peer);
+                // If it is not late but of a start that forgot the known one, it must be told.
+                self.peers.insert(from, Peer { before: 0, ..peer });
                 return false;
             }
             Some(mut peer) if heartbeat.generation == peer.heartbeat.generation => {
@@ -109,7 +122,10 @@ impl Detector {
                 }
                 (false, Peer { heartbeat, arrived: now, ..peer })
             }
-            _ => (true, Peer::new(heartbeat, now)),
+            known => {
+                let before = known.map_or(0, |peer| peer.heartbeat.generation);
+                (true, Peer { before, ..Peer::new(heartbeat, now) })
+            }
         };
         while peer.intervals.len() > self.window {
             peer.intervals.pop_front();
@@ -147,7 +163,8 @@ impl Detector {
 
 impl Peer {
     fn new(heartbeat: Heartbeat, now: Instant) -> Self {
-        Self { heartbeat, arrived: now, intervals: VecDeque::new(), suspect_at: now }
+        let intervals = VecDeque::new();
+        Self { heartbeat, before: 0, arrived: now, intervals, suspect_at: now }
     }
 }
 
@@ -232,6 +249,21 @@ mod tests {
         assert!(!detector.on_heartbeat(PEER, heartbeat(1), at(20_700)));
         assert!(!detector.is_up(PEER, at(20_800)));
         assert_eq!(detector.heartbeat(PEER), Some(&heartbeat(2)));
+    }
+
+    #[test]
+    fn peer_is_told_the_start_before_until_it_hears_of_the_node() {
+        let mut detector = after_heartbeats(200);
+        assert_eq!(detector.heard(PEER), 1, "there was none before");
+        let mut hear = |generation, heard| {
+            detector.on_heartbeat(PEER, Heartbeat { heard, ..heartbeat(generation) }, at(20_000));
+            detector.heard(PEER)
+        };
+        assert_eq!(hear(7, 0), 1);
+        assert_eq!(hear(7, 0), 1, "the answer may be lost");
+        assert_eq!(hear(7, 5), 7);
+        assert_eq!(hear(9, 0), 7);
+        assert_eq!(hear(8, 0), 9, "a start that has forgotten the latest must learn of it");
     }
 
     #[test]

@@ -134,8 +134,9 @@ pub struct Heartbeat {
     pub clock: Stamp,
     /// What the sender's wall clock shows, in milliseconds since 1970.
     pub wall_ms: u64,
-    /// The latest start of the receiver that the sender has heard of; 0 if it has of none. One that
-    /// the receiver does not know of was forgotten by its disk.
+    /// The latest start of the receiver that the sender has heard of; 0 if it has of none. While
+    /// the receiver tells that it has heard nothing from the sender since it started, the one
+    /// before. One that the receiver does not know of was forgotten by its disk.
     pub heard: u64,
     /// Hash of the sender's placement: another one means another configuration.
     pub placement: u64,

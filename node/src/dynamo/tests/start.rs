@@ -380,6 +380,36 @@ fn start_of_a_node_without_others_waits_for_nobody() {
     assert_eq!(cluster.now, asked_at);
 }
 
+/// What a start is called is drawn, so it may be later than the starts that the disk forgot.
+#[test]
+fn node_whose_disk_forgot_earlier_starts_than_its_own_refuses_writes_once_it_knows() {
+    let mut cluster = Cluster::new(THREE, 1, short);
+    cluster.run(millis(500), nothing_cut);
+    let old = cluster.node(N1).disk.clone();
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    cluster.run(millis(500), nothing_cut);
+    let forgotten = cluster.core(N1).status().generation;
+    cluster.restore(N1, old);
+    let waits = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(nothing_cut);
+    let generation = cluster.core(N1).status().generation;
+    assert!(generation > forgotten + 1, "{generation} is not far beyond {forgotten}");
+    assert!(is_refused(&cluster, waits), "{:?}", cluster.oracle.reply(waits));
+    cluster.run(millis(2_600), nothing_cut);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(nothing_cut);
+    written(&cluster, token);
+
+    // This start is remembered: the next one is an ordinary one.
+    cluster.crash(N1, 0);
+    cluster.start(N1);
+    cluster.settle(nothing_cut);
+    let token = cluster.put(N1, Level::One, &["k"]);
+    cluster.settle(nothing_cut);
+    written(&cluster, token);
+}
+
 #[test]
 fn low_water_told_to_others_is_never_undercut_over_a_restart() {
     let mut cluster = cluster(THREE);
