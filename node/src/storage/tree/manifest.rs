@@ -6,8 +6,8 @@
 //!
 //! A state is only as safe from rot as its root, and the one before would be a step back in time
 //! for who has cut the log meanwhile. So the file holds its content twice, each copy in sectors of
-//! its own: one may rot, and the other still says it all. A start that needed the second copy
-//! writes both anew.
+//! its own: one may rot, and the other still says it all. A start that finds one damaged writes
+//! both anew, or leaves that to a later version if the disk is full.
 //!
 //! # Layout
 //! ```text

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::engine::Tree;
 use super::keeper::{Keeper, Start, unnamed};
 use super::manifest::{ExtraFile, Found, Manifest};
-use super::output::Place;
+use super::output::{Place, remove};
 use super::verdict::Verdict;
 use super::version::Version;
 use super::{LEVEL_COUNT, TreeOptions, extra_path, manifest, number_of, sync_dir, table_path};
@@ -208,12 +208,32 @@ async fn restored<D: Disk>(
     sync_dir(&place.disk, &place.dir).await?;
     version.check();
     if is_half_damaged {
-        manifest.generation += 1;
-        manifest.publish(&place.disk, &place.dir).await?;
+        mend(place, &mut manifest).await?;
         version.generation = manifest.generation;
     }
     let Manifest { next_number, extra, .. } = manifest;
     Ok(Start { version: Arc::new(version), next_number, extra, damage: None })
+}
+
+/// Writes both copies of a manifest anew, as one of the next generation.
+///
+/// On a full disk it stays as it is: one copy is enough to start with, and the start may be what
+/// frees space. The next version, or the scrubber, brings the other one.
+async fn mend<D: Disk>(place: &Place<D>, manifest: &mut Manifest) -> Result<(), StorageError> {
+    let dir = place.dir.as_str();
+    let renewed = Manifest { generation: manifest.generation + 1, ..manifest.clone() };
+    match renewed.publish(&place.disk, dir).await {
+        Ok(()) => {
+            *manifest = renewed;
+            Ok(())
+        }
+        Err(error) if error.is_no_space() => {
+            tracing::warn!(dir, %error, "the manifest has one copy until there is space");
+            remove(&place.disk, &format!("{dir}/{}", manifest::TMP_NAME)).await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Starts with nothing but the knowledge that there was something.

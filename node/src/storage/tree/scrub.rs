@@ -59,7 +59,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Verifies the files that are no tables. What the manifest should say is known, so a
-    /// damaged one is replaced.
+    /// damaged one is replaced; on a full disk, by a later round.
     async fn scrub_root(&mut self) -> Result<(), StorageError> {
         if let Some(extra) = &self.extra {
             read_extra(&self.place, extra).await?;
@@ -70,8 +70,15 @@ impl<D: Disk> Keeper<D> {
                 probe!("tree.scrub_renews_the_manifest");
                 let version = Arc::clone(&self.version);
                 let (levels, extra) = (version.levels.clone(), version.extra.clone());
-                let published = self.publish(levels, version.applied, extra, self.extra).await;
-                published.map(drop).map_err(|error| self.judge(error))
+                match self.publish(levels, version.applied, extra, self.extra).await {
+                    // Nobody needs the file as long as this process lives.
+                    Err(error) if error.is_no_space() => {
+                        let dir = self.place.dir.as_str();
+                        tracing::warn!(dir, %error, "a damaged manifest stays until there is space");
+                        Ok(())
+                    }
+                    published => published.map(drop).map_err(|error| self.judge(error)),
+                }
             }
             Err(error) => Err(error),
         }

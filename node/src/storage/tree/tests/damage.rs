@@ -205,6 +205,83 @@ fn scrubber_renews_a_damaged_manifest() {
     assert_eq!(open(&disk).2.damage, None);
 }
 
+/// Leaves no space on a disk: nothing can be made any more, or it can, but not be written.
+fn fill(disk: &TestDisk, takes_names: bool) {
+    if takes_names {
+        disk.set_space(Some(disk.used_bytes()));
+    } else {
+        disk.set_faults(Faults { no_space: true, ..Faults::default() });
+    }
+}
+
+fn free(disk: &TestDisk) {
+    disk.set_space(None);
+    disk.set_faults(Faults::default());
+}
+
+/// Flips a bit in so many copies of the manifest, the last one first; returns the file.
+fn damage_copies(disk: &TestDisk, count: usize) -> Vec<u8> {
+    let half = disk.contents("tree/MANIFEST").len() / 2;
+    for at in [half, 0].into_iter().take(count) {
+        disk.damage("tree/MANIFEST", |bytes| bytes[at + 20] ^= 1);
+    }
+    disk.contents("tree/MANIFEST")
+}
+
+/// Found by reading: a scrubber that had no space to renew the manifest stopped its
+/// node, which lacked nothing.
+#[test]
+fn scrubber_renews_a_damaged_manifest_once_there_is_space() {
+    for (copies, takes_names) in [(1, false), (1, true), (2, false), (2, true)] {
+        let when = format!("{copies} damaged copies, takes names: {takes_names}");
+        let (disk, model) = store();
+        let (_, mut keeper, _) = open(&disk);
+        let damaged = damage_copies(&disk, copies);
+        let names = disk.names(DIR);
+        fill(&disk, takes_names);
+        for _ in 0..2 {
+            assert_eq!(run(keeper.scrub_step(u64::MAX)), Ok(()), "{when}");
+            assert!(disk.contents("tree/MANIFEST") == damaged, "{when}");
+            assert_eq!(disk.names(DIR), names, "{when}");
+        }
+        free(&disk);
+        assert_eq!(run(keeper.scrub_step(u64::MAX)), Ok(()), "{when}");
+        let renewed = disk.contents("tree/MANIFEST");
+        let (first, second) = renewed.split_at(renewed.len() / 2);
+        assert!(first == second, "{when}");
+        let (tree, _, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
+        assert_eq!(recovery.damage, None, "{when}");
+        assert_eq!(cells(&tree, &[], None).as_ref(), Ok(&model), "{when}");
+    }
+}
+
+/// Found by reading: one copy of the manifest was damaged and the disk full of what
+/// an unfinished compaction had left. No start came so far as to remove that.
+#[test]
+fn start_on_a_full_disk_needs_one_copy_of_the_manifest_and_removes_what_is_in_the_way() {
+    for takes_names in [false, true] {
+        let (disk, model) = store();
+        let names = disk.names(DIR);
+        let damaged = damage_copies(&disk, 1);
+        disk.plant("tree/table-999", vec![7; 5000]);
+        fill(&disk, takes_names);
+        let (mut tree, mut keeper, recovery) = open(&disk);
+        assert_eq!((recovery.damage, recovery.applied), (None, point(120)), "{takes_names}");
+        assert_eq!(recovery.removed_files, ["tree/table-999"], "{takes_names}");
+        assert_eq!(disk.names(DIR), names, "{takes_names}");
+        assert!(disk.contents("tree/MANIFEST") == damaged, "the whole copy was touched");
+        assert_eq!(cells(&tree, &[], None).as_ref(), Ok(&model), "{takes_names}");
+        // What the next start finds is what this one writes from here on.
+        free(&disk);
+        let mut model = model;
+        write(&mut tree, &mut model, &Edit::Set(1, 1, 1));
+        flush(&mut tree, &mut keeper).expect("there is space");
+        let (tree, _, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
+        assert_eq!((recovery.damage, recovery.applied), (None, point(121)), "{takes_names}");
+        assert_eq!(cells(&tree, &[], None), Ok(model), "{takes_names}");
+    }
+}
+
 #[test]
 fn newer_format_is_refused_and_left_alone() {
     let (disk, _) = store();
