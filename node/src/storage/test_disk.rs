@@ -35,6 +35,8 @@ pub struct TestDisk(Arc<Mutex<State>>);
 pub struct Faults {
     /// Writes, creations and renames fail.
     pub no_space: bool,
+    /// Writes store what lies before the end of their file, and find no space for the rest.
+    pub no_growth: bool,
     /// File syncs fail, and what was pending is clean but not durable.
     pub fail_sync: bool,
     /// Syncs of directories fail after this many more, and what was pending stays so.
@@ -115,6 +117,9 @@ fn error(kind: DiskErrorKind, operation: &'static str, path: &str) -> DiskError 
 }
 
 fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     if content.len() < offset + bytes.len() {
         content.resize(offset + bytes.len(), 0);
     }
@@ -426,12 +431,16 @@ impl File for TestFile {
         let used = state.used_bytes();
         let fits = state.space_bytes.is_none_or(|space| used + bytes.len() <= space);
         let short = state.faults.short_write;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let room = state.inodes[self.inode].content.len().saturating_sub(offset);
         let (stored, failure) = match short.and_then(|short| bytes.get(..short)) {
             _ if !fits => (&bytes[..bytes.len() / 2], Some(DiskErrorKind::NoSpace)),
+            _ if state.faults.no_growth && room < bytes.len() => {
+                (&bytes[..room], Some(DiskErrorKind::NoSpace))
+            }
             Some(stored) => (stored, Some(DiskErrorKind::Io)),
             None => (bytes, short.map(|_| DiskErrorKind::Io)),
         };
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let inode = &mut state.inodes[self.inode];
         write(&mut inode.content, offset, stored);
         inode.pending.push((offset, stored.to_vec()));

@@ -93,8 +93,9 @@
 //! # Invariants
 //! - **S1** Sequences of records rise by one, over all segments.
 //! - **S2** A segment is named only once every record before its first is durable.
-//! - **S3** No write touches a sector that holds a durable record, and none is written twice but to
-//!   repeat the same bytes after a write that found no space.
+//! - **S3** No write touches a sector that holds a durable record, and none is written twice but
+//!   after a write that found no space: to repeat the same bytes, or in place of a mark, of which
+//!   the rest looks like that of an unfinished write.
 //! - **S4** `durable ≤ written < next`, and none of them ever goes back.
 //! - **S5** After an error that is not `NoSpace` the writer does nothing any more.
 //! - **S6** Recovery gives the same records however often it runs.

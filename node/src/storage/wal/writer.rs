@@ -463,7 +463,14 @@ impl<D: Disk> Writer<D> {
         self.open.push(mark, &[]);
         self.told = self.durable;
         match self.write().await {
-            Err(error) if error.is_no_space() => Ok(()),
+            Err(error) if error.is_no_space() => {
+                // It is taken back: behind the end of its segment it would keep the next record
+                // from a new one that needs no space any more.
+                probe!("wal.takes_a_mark_back");
+                self.open.bytes.clear();
+                self.told = self.told_written;
+                Ok(())
+            }
             result => result,
         }
     }

@@ -21,7 +21,7 @@ enum Step {
     EndFill,
     Mark,
     Remove(u64),
-    NoSpace(bool),
+    Space(Space),
     /// The process ends; the page cache stays.
     Restart,
     /// Power loss, and as many starts that fail in mid-recovery with another one.
@@ -32,8 +32,26 @@ enum Step {
     },
 }
 
+/// How full the disk is.
+#[derive(Debug, Clone, Copy)]
+enum Space {
+    Enough,
+    /// Nothing can be written or made.
+    Nowhere,
+    /// A file can be written as far as it goes.
+    InFiles,
+    /// Half of every write is stored.
+    Little,
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let kept = prop_oneof![Just(0.0), Just(0.3), Just(0.6), Just(0.9), Just(1.0)];
+    let space = prop_oneof![
+        3 => Just(Space::Enough),
+        1 => Just(Space::Nowhere),
+        1 => Just(Space::InFiles),
+        1 => Just(Space::Little),
+    ];
     let step = prop_oneof![
         8 => (0_usize..400).prop_map(Step::Append),
         1 => (1000_usize..12_000).prop_map(Step::Append),
@@ -45,7 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::EndFill),
         1 => Just(Step::Mark),
         1 => (0_u64..30).prop_map(Step::Remove),
-        1 => any::<bool>().prop_map(Step::NoSpace),
+        1 => space.prop_map(Step::Space),
         1 => Just(Step::Restart),
         1 => (any::<u64>(), kept, prop::collection::vec(0_usize..20, 0..3)).prop_map(
             |(seed, kept, failed_starts)| Step::PowerLoss { seed, kept, failed_starts }
@@ -132,14 +150,13 @@ impl Model {
                 self.check_space(|writer| now(writer.remove_through(tag)));
                 self.removed_through = self.removed_through.max(tag);
             }
-            Step::NoSpace(no_space) => {
-                self.disk.set_faults(Faults { no_space: *no_space, ..Faults::default() });
-            }
+            Step::Space(space) => self.set_space(*space),
             Step::Restart => {
-                self.disk.set_faults(Faults::default());
+                self.set_space(Space::Enough);
                 self.start();
             }
             Step::PowerLoss { seed, kept, failed_starts } => {
+                self.set_space(Space::Enough);
                 let mut rng = Rng::new(*seed);
                 self.disk.power_loss(&mut rng, *kept);
                 for &operations in failed_starts {
@@ -151,6 +168,17 @@ impl Model {
                 self.start();
             }
         }
+    }
+
+    fn set_space(&self, space: Space) {
+        let (no_space, no_growth) = match space {
+            Space::Nowhere => (true, false),
+            Space::InFiles => (false, true),
+            Space::Enough | Space::Little => (false, false),
+        };
+        self.disk.set_faults(Faults { no_space, no_growth, ..Faults::default() });
+        let is_little = matches!(space, Space::Little);
+        self.disk.set_space(is_little.then(|| self.disk.used_bytes()));
     }
 
     fn end_fill_if_needed(&mut self) {
@@ -258,6 +286,7 @@ proptest! {
         for step in &steps {
             model.run(step);
         }
+        model.set_space(Space::Enough);
         model.disk.power_loss(&mut Rng::new(1), 0.5);
         model.start();
     }

@@ -1,9 +1,10 @@
 //! Appending, rotating, removing, a full disk and a failing one.
 
+use super::super::unwitnessed;
 use super::*;
 use crate::base::Rng;
 use crate::env::{Disk, DiskErrorKind, File};
-use crate::storage::test_disk::{Faults, TestDisk};
+use crate::storage::test_disk::{Faults, Survives, TestDisk};
 
 #[test]
 fn empty_log_opens_and_counts_from_one() {
@@ -177,6 +178,47 @@ fn full_disk_keeps_the_buffer_and_goes_on_when_freed() {
     commit(&mut writer).unwrap();
     assert_eq!((writer.durable(), writer.buffered_bytes()), (10, 0));
     assert_eq!(tags(&open(&disk).1), (1..=10).collect::<Vec<_>>());
+}
+
+/// Found by reading: a mark that belonged behind the end of a full segment found no space, stayed
+/// buffered, and kept all later records from the next segment, which was ready.
+#[test]
+fn mark_without_space_keeps_no_record_from_a_segment_that_is_ready() {
+    let disk = TestDisk::default();
+    let (mut writer, _) = open(&disk);
+    let mut tag = 0;
+    while writer.wal_bytes() < OPTIONS.segment_bytes {
+        tag += 1;
+        append(&mut writer, tag, 100);
+        commit(&mut writer).unwrap();
+    }
+    assert_eq!(writer.segment_count(), 1, "it is full to its last sector");
+    disk.set_faults(Faults { no_growth: true, ..Faults::default() });
+    let writes = disk.write_count();
+    now(writer.mark()).unwrap();
+    assert_eq!(disk.write_count() - writes, 1, "nobody has tried");
+    append(&mut writer, tag + 1, 100);
+    now(writer.write()).unwrap();
+    now(writer.sync()).unwrap();
+    assert_eq!((writer.durable(), writer.segment_count()), (tag + 1, 2));
+    let (_, recovery) = open(&disk.after_power_loss(Survives::NOTHING));
+    assert_eq!(tags(&recovery), (1..=tag + 1).collect::<Vec<_>>());
+    assert_eq!((recovery.damage, recovery.torn), (vec![], None));
+}
+
+#[test]
+fn mark_without_space_is_written_once_there_is_some() {
+    let disk = TestDisk::default();
+    let (mut writer, _) = open(&disk);
+    append(&mut writer, 1, 10);
+    commit(&mut writer).unwrap();
+    disk.set_faults(Faults { no_space: true, ..Faults::default() });
+    now(writer.mark()).unwrap();
+    assert_eq!(writer.buffered_bytes(), 0, "there is no mark");
+    assert!(now(unwitnessed(&disk, DIR)).unwrap().is_some());
+    disk.set_faults(Faults::default());
+    now(writer.mark()).unwrap();
+    assert_eq!(now(unwitnessed(&disk, DIR)).unwrap(), None);
 }
 
 #[test]
