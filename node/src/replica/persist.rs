@@ -77,7 +77,7 @@ const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
 
 /// Idle time after which the log is told what is durable. A mark costs a write and a sector, so
 /// under load, when the next batch says the same, there is none. Too small: many marks. Too
-/// large: the last batch before a crash is longer without a witness.
+/// large: the last batch before a crash is longer without a witness. A stop does not wait for it.
 const MARK_DELAY: Duration = Duration::from_millis(10);
 
 /// Entries of a batch from which on its sync is made aside if the loop serves clients. The way to
@@ -102,7 +102,7 @@ pub(super) enum LogJob {
     RemoveThrough(Index),
     /// A step towards the next segment has been taken, or has failed: look after it.
     Filled,
-    /// Write everything out and end.
+    /// Write everything out, with a witness of it, and end.
     Stop,
 }
 
@@ -310,7 +310,7 @@ impl<E: Env> LogTask<E> {
             self.report(&batch);
             self.clean_up(&batch).await?;
             if batch.stop {
-                return Ok(());
+                return self.writer.close().await;
             }
         }
     }
@@ -362,7 +362,7 @@ impl<E: Env> LogTask<E> {
             self.report(&batch);
             self.clean_up(&batch).await?;
             if batch.stop {
-                return Ok(());
+                return self.writer.close().await;
             }
         }
     }

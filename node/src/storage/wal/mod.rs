@@ -12,6 +12,7 @@
 //!                                               and give_back, with other batches in between
 //!     when nothing waits:            mark       tells the disk what is durable
 //!     after a snapshot:              remove_through
+//!     before the process ends:       close      a mark, and a sync of it
 //! ```
 //! That loop is the group commit: while one batch is synced the next one gathers.
 //!
@@ -54,9 +55,11 @@
 //! A mark is worth writing because without one the last batch before a crash has no witness. What
 //! remains undetected is rot in that very batch before a mark or another batch has reached the
 //! disk. The other choice, to suspect every unproven record that looks altered, would stop a whole
-//! cluster for good when a power loss tears the last write of a majority into garbage; one copy
-//! of an entry is lost silently here only if its disk rots in the instant of a crash.
-//! [`unwitnessed`] tells where that part begins.
+//! cluster for good when a power loss tears the last write of a majority into garbage. One copy of
+//! an entry is lost silently here only if the node was killed, or lost its power, before the mark
+//! that follows within moments, and its disk rots in that batch before the next start has copied
+//! it, however long that takes. [`Writer::close`] leaves no such part behind; [`unwitnessed`] tells
+//! where it begins.
 //!
 //! Zeros are the normal end of a segment, but the end of the log only if no record follows: the
 //! search goes on to the end of the file, and a later segment says how far this one must reach.

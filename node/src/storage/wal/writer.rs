@@ -514,6 +514,20 @@ impl<D: Disk> Writer<D> {
         self.sync_file(self.durable).await
     }
 
+    /// Makes it known for good what is durable, before the process ends as it should: while nobody
+    /// runs, nobody scrubs, and the last batch would be without a witness until the next start.
+    ///
+    /// # Errors
+    /// As of [`sync`](Self::sync). A full disk is none: then there is no mark.
+    pub async fn close(&mut self) -> Result<(), StorageError> {
+        self.check()?;
+        if self.told_durable == self.durable {
+            return Ok(());
+        }
+        let result = self.witness().await;
+        self.remember(result)
+    }
+
     fn is_removable(&self, oldest: &Segment, tag: u64) -> bool {
         let later = self.segments.iter().skip(1);
         let mut preambles = later.filter_map(|segment| segment.preamble_last);
