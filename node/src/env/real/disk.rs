@@ -493,15 +493,42 @@ fn names_in(place: &Path, is_root: bool) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Makes a directory with its parents, and makes the new names durable.
+/// Makes a directory with its parents, and makes the new names durable; its own name also if it is
+/// there, for whoever made it may have had no time for that.
 fn create_durably(root: &Path) -> io::Result<()> {
     let root = std::path::absolute(root)?;
-    let missing: Vec<&Path> = root.ancestors().take_while(|place| !place.exists()).collect();
+    let is_there = root.exists();
+    let parents = parents_to_sync(&root, Path::exists);
     fs::create_dir_all(&root)?;
-    for parent in missing.iter().filter_map(|place| place.parent()) {
-        fs::File::open(parent)?.sync_all()?;
+    for parent in parents {
+        match fs::File::open(parent).and_then(|parent| parent.sync_all()) {
+            Err(error) if is_there && is_out_of_reach(&error) => {
+                let parent = parent.display();
+                tracing::debug!(%parent, %error, "the directory's own name is not synced");
+            }
+            synced => synced?,
+        }
     }
     Ok(())
+}
+
+/// Returns the directories above `root`, which is absolute, in which a name is to be made durable:
+/// that of `root` at every start, and those of all above it that are missing.
+fn parents_to_sync(root: &Path, exists: impl Fn(&Path) -> bool) -> Vec<&Path> {
+    let missing_count = root.ancestors().take_while(|place| !exists(place)).count();
+    root.ancestors().take(missing_count.max(1)).filter_map(Path::parent).collect()
+}
+
+/// Tells whether a directory that others have made cannot be synced because it is closed to us, or
+/// in a file system that is never written or knows no syncs of directories.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// What the system says when no more files may be open: ENFILE and EMFILE, which the standard
@@ -556,6 +583,32 @@ mod tests {
         let disk = RealDisk::open(&root).unwrap();
         assert!(root.is_dir());
         assert_eq!(block_on(disk.list("")), Ok(vec![]), "the lock is hidden");
+    }
+
+    /// Found by reading: who was killed between making the directory and syncing its name left one
+    /// that no later start synced either.
+    #[test]
+    fn own_name_is_synced_at_every_start_and_those_above_when_they_are_made() {
+        let root = Path::new("/srv/store/node");
+        let synced = |there: &[&str]| {
+            let exists = |place: &Path| there.iter().any(|name| place == Path::new(name));
+            let parents = parents_to_sync(root, exists).into_iter();
+            parents.map(|place| place.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(synced(&["/", "/srv", "/srv/store", "/srv/store/node"]), ["/srv/store"]);
+        assert_eq!(synced(&["/", "/srv", "/srv/store"]), ["/srv/store"]);
+        assert_eq!(synced(&["/"]), ["/srv/store", "/srv", "/"]);
+        assert!(parents_to_sync(Path::new("/"), |_| true).is_empty(), "it has no name");
+    }
+
+    #[test]
+    fn parent_that_cannot_be_synced_keeps_no_node_away_and_a_failing_one_does() {
+        let [denied, invalid, read_only, failed, full] = [13, 22, 30, 5, 28].map(|code| {
+            let error = io::Error::from_raw_os_error(code);
+            is_out_of_reach(&error)
+        });
+        assert!(denied && invalid && read_only);
+        assert!(!failed && !full);
     }
 
     #[test]
