@@ -489,6 +489,7 @@ impl Observer for NodeWatch {
             | Input::Read { .. }
             | Input::Applied { .. }
             | Input::Behind { .. }
+            | Input::Stuck { .. }
             | Input::SnapshotData { .. }
             | Input::SnapshotStored { .. }
             | Input::SnapshotInstalled { .. }

@@ -179,6 +179,10 @@ pub struct Raft {
     pub(super) apply_next: Index,
     /// As a follower it acknowledges nothing after this, however much it has.
     pub(super) acknowledge_max: Option<Index>,
+    /// The state machine cannot apply what there is.
+    pub(super) is_stuck: bool,
+    /// It has let a campaign be for that reason, since there was a leader.
+    pub(super) has_yielded: bool,
     pub(super) role: RoleState,
     pub(super) leader: Option<NodeId>,
     /// The latest leader heard of, with its term: there must never be two of one term.
@@ -241,6 +245,8 @@ impl Raft {
             applied: snapshot.index,
             apply_next: snapshot.index + 1,
             acknowledge_max: None,
+            is_stuck: false,
+            has_yielded: false,
             role: RoleState::Follower(Follower::new(snapshot.index, now)),
             leader: None,
             leader_seen: None,
@@ -345,6 +351,11 @@ impl Raft {
     /// Tells whether the node still lacks entries that its disk lost.
     pub fn is_recovering(&self) -> bool {
         self.damaged_last.is_some()
+    }
+
+    /// Tells whether the state machine is [stuck](Input::Stuck), as it was last said.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 
     pub(super) fn quorum(&self) -> usize {
@@ -544,6 +555,7 @@ impl Core for Raft {
             Input::Persisted { through } => self.on_persisted(through),
             Input::Applied { through } => self.on_applied(through),
             Input::Behind { acknowledge_max } => self.acknowledge_max = acknowledge_max,
+            Input::Stuck { is_stuck } => self.is_stuck = is_stuck,
             Input::SnapshotTaken { meta } => self.on_snapshot_taken(meta),
             Input::SnapshotData { to, meta, offset, data, done } => {
                 self.on_snapshot_data(to, meta, offset, data, done);

@@ -14,6 +14,12 @@
 //!
 //! Requests and votes are sent again with every heartbeat interval until they are answered.
 //!
+//! # A state machine that is stuck
+//! A node whose state machine [cannot apply](super::Input::Stuck) what is committed would be a poor
+//! leader: it could take no writes. It lets the first of its campaigns be, by which time another
+//! one leads if there is one that can. It campaigns at the next, for a leader without space on its
+//! disk is better than none, and all others may be stuck as well, or lack entries.
+//!
 //! # A disk that lies
 //! A candidate whose disk lies about the sync of its vote for itself, and loses it, would lead the
 //! same term twice, with other entries at the same places. A majority has entered that term, and
@@ -82,6 +88,7 @@ impl Raft {
             self.leader_seen = Some((term, leader));
         }
         self.leader_contact = self.now;
+        self.has_yielded = false;
         self.reset_election_timer();
     }
 
@@ -278,6 +285,11 @@ impl Raft {
         if self.disk_is_stalled() || self.term() >= Message::TERM_MAX {
             return;
         }
+        if self.is_stuck && !self.has_yielded && !self.peers.is_empty() {
+            probe!("raft.stuck_node_yields");
+            self.has_yielded = true;
+            return;
+        }
         let answers = BTreeMap::from([(self.id(), true)]);
         let resend_deadline = self.now + self.config.heartbeat_interval;
         self.role = RoleState::PreCandidate(Tally { answers, resend_deadline });
@@ -346,6 +358,7 @@ impl Raft {
         }));
         self.leader = Some(id);
         self.leader_seen = Some((term, id));
+        self.has_yielded = false;
     }
 
     /// Sends heartbeats when they are due, unless the leadership is in doubt.

@@ -64,6 +64,12 @@ pub enum Input {
         /// The last entry to be acknowledged.
         acknowledge_max: Option<Index>,
     },
+    /// Whether the state machine waits, with entries to apply, for what may never come, such as
+    /// space on a full disk. Others should lead then, if they can.
+    Stuck {
+        /// Whether it does.
+        is_stuck: bool,
+    },
     /// A snapshot of the own state is durable: the log may be cut up to it.
     SnapshotTaken {
         /// Which state.

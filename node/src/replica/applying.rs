@@ -19,18 +19,24 @@
 //! proposed itself in its term it applies at once, also while its store is behind: that is no more
 //! than it lets wait to be committed.
 //!
+//! If the store is behind because the disk is full, it may be so for days. Then a leader applies
+//! what waits all the same, for its reads wait for that. It refuses writes meanwhile, so each time
+//! that a node is elected costs it memory for what waited, once. A follower is not elected as long
+//! as another one can be: it tells its core that it is [stuck](crate::raft::Input::Stuck).
+//!
 //! # Invariants
 //! 1. A leader applies at once what it has proposed: its clients wait for it.
 //! 2. Nothing waits for more than [`TURNS_MAX`] turns of the loop, whatever else happens, unless it
-//!    waits for the tables.
+//!    waits for the tables. A leader's waits for no tables that have no space.
 //! 3. Entries are applied in the order in which they were committed.
 //! 4. What waits takes no more than the bytes at which acknowledging ends, and the window that a
 //!    leader has for a follower.
 //!
 //! # Left out
 //! Telling the leader why: to it the follower is slow. A leader that has cut its log meanwhile
-//! sends a snapshot, which takes the place of what waits; its tables need no compaction. Such a
-//! follower is not kept from being elected: its log is as good as the others'.
+//! sends a snapshot, which takes the place of what waits; its tables need no compaction. A follower
+//! with space is not kept from being elected: its log is as good as the others', and it is about to
+//! have applied it.
 
 use crate::base::Index;
 use crate::raft::{Committed, Entry};

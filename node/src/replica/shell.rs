@@ -130,6 +130,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
         }
         self.apply_committed(now);
         self.limit_acknowledgements(now);
+        self.tell_whether_stuck(now);
         self.read_on();
         self.expire(now);
         self.maybe_flush(now);
@@ -327,10 +328,14 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Tells whether what comes next waits for the tables to keep up, or for another state.
     fn applying_waits(&self) -> bool {
         let Some(first) = self.applying.first() else { return false };
+        let leads = self.core.role() == Role::Leader;
         // What it has proposed before the tables fell behind.
-        let is_own = self.core.role() == Role::Leader && first.term == self.core.term();
+        let is_own = leads && first.term == self.core.term();
+        // Reads would wait for space with it, and nobody may make any for days.
+        let must_serve = leads && self.disk_full.tables;
+        let is_stalled = self.machine.engine().is_stalled() && !must_serve;
         let is_replaced = self.applying.lags() && self.flush.installing.is_some();
-        !is_own && (self.machine.engine().is_stalled() || is_replaced)
+        !is_own && (is_stalled || is_replaced)
     }
 
     /// Applies what is committed, and does what follows from it, as far as the tables keep up.
@@ -380,6 +385,15 @@ impl<E: Env, O: Observer> Replica<E, O> {
             let acknowledge_max = self.applying.acknowledge_max();
             self.step(now, Input::Behind { acknowledge_max });
             self.drive(now);
+        }
+    }
+
+    /// Tells the core when what is to be applied waits for tables that have no space, and when it
+    /// does not any more.
+    fn tell_whether_stuck(&mut self, now: Instant) {
+        let is_stuck = self.disk_full.tables && self.applying.lags();
+        if is_stuck != self.core.is_stuck() {
+            self.step(now, Input::Stuck { is_stuck });
         }
     }
 

@@ -55,3 +55,28 @@ fn new_leader_counts_what_a_follower_does_not_acknowledge_as_in_flight() {
     let sent = lone.receive(N2, matched(2, 3));
     assert!(sent.iter().any(carries_entries), "{sent:?}");
 }
+
+/// It is to take no writes, so others shall lead; but it leads rather than nobody.
+#[test]
+fn node_whose_state_machine_is_stuck_lets_one_campaign_be() {
+    let mut lone = Lone::new(&[1], 1);
+    lone.give(Input::Stuck { is_stuck: true });
+    assert_eq!(lone.expire().send, []);
+    assert_eq!(lone.expire().send.len(), 2, "nobody else leads");
+    lone.receive(N2, append(2, (1, 1), &[], 0));
+    assert_eq!(lone.expire().send, [], "somebody else could lead before");
+    lone.receive(N2, append(2, (1, 1), &[], 0));
+    lone.give(Input::Stuck { is_stuck: false });
+    assert_eq!(lone.expire().send.len(), 2, "it has applied what there was");
+}
+
+#[test]
+fn node_alone_whose_state_machine_is_stuck_leads() {
+    let mut config = Config::new(N1, vec![N1]);
+    config.check_invariants = true;
+    let now = Instant::from_nanos(0);
+    let mut lone = Lone { raft: Raft::new(config, Recovered::default(), Rng::new(7), now), now };
+    lone.give(Input::Stuck { is_stuck: true });
+    lone.expire();
+    assert_eq!(lone.raft.role(), Role::Leader);
+}

@@ -26,21 +26,21 @@ use crate::storage::wal;
 use crate::wire::PeerMessage;
 
 /// The follower under test.
-const N1: NodeId = NodeId(1);
+pub(super) const N1: NodeId = NodeId(1);
 /// Its leader, a core with a disk and a state machine that take no time.
 const N2: NodeId = NodeId(2);
 /// A voter that has everything at once and votes for whoever asks.
 const N3: NodeId = NodeId(3);
 
-const ROUND: Duration = Duration::from_millis(10);
-const MEMTABLE_BYTES: u64 = 2 << 10;
+pub(super) const ROUND: Duration = Duration::from_millis(10);
+pub(super) const MEMTABLE_BYTES: u64 = 2 << 10;
 const BEHIND_BYTES_MAX: usize = 8 << 10;
 const INFLIGHT_BYTES_MAX: usize = 4 << 10;
 const READ: u64 = 1 << 40;
 
 /// What the core of the node under test said.
 #[derive(Clone, Default)]
-struct Said {
+pub(super) struct Said {
     sent: Arc<Mutex<Vec<(NodeId, Message)>>>,
     /// What was applied when the read was answered.
     read_at: Arc<Mutex<Option<Index>>>,
@@ -69,16 +69,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Scene {
-    env: HandEnv,
-    node: Replica<HandEnv, Said>,
+pub(super) struct Scene {
+    pub(super) env: HandEnv,
+    pub(super) node: Replica<HandEnv, Said>,
     said: Said,
     arrivals: Arrivals,
     leader: Raft,
     /// The leader is there.
-    is_led: bool,
+    pub(super) is_led: bool,
     writes: u64,
-    rounds: usize,
+    pub(super) rounds: usize,
     /// Rounds since the node last answered its leader.
     silent_rounds: usize,
 }
@@ -107,7 +107,7 @@ fn prepare(env: &HandEnv, config: &NodeConfig) {
     prepared.unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn command(number: u64) -> Payload {
+pub(super) fn command(number: u64) -> Payload {
     let command = if number == 1 {
         Command::RegisterByIndex { nonce: 1 }
     } else {
@@ -122,7 +122,7 @@ fn command(number: u64) -> Payload {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let env = HandEnv::default();
         let config = config();
         prepare(&env, &config);
@@ -208,7 +208,7 @@ impl Scene {
     }
 
     /// Lets a little time pass, in which clients write so much.
-    fn round(&mut self, writes: u64) {
+    pub(super) fn round(&mut self, writes: u64) {
         let now = self.env.now();
         if self.is_led && now >= self.leader.deadline() {
             self.leader.tick(now);
@@ -253,8 +253,32 @@ impl Scene {
         waiting.filter(|entry| entry.index >= next).map(Entry::weight).sum()
     }
 
-    fn applied(&self) -> Index {
+    pub(super) fn applied(&self) -> Index {
         self.node.machine.applied().index
+    }
+
+    /// Has the node go on without a leader until it is one.
+    pub(super) fn await_its_election(&mut self) {
+        while self.node.core.role() != Role::Leader {
+            self.round_alone();
+            assert!(self.rounds < 1000, "it is not elected");
+        }
+    }
+
+    /// Lets a little time pass without the leader, who has to be told nothing then.
+    pub(super) fn round_alone(&mut self) {
+        self.silent_rounds = 0;
+        self.round(0);
+    }
+
+    /// Has a client ask the node to read.
+    pub(super) fn ask_to_read(&mut self) {
+        self.node.core.step(self.env.now(), Input::Read { token: READ });
+    }
+
+    /// Returns what was applied when the read was answered, if it is.
+    pub(super) fn read_at(&self) -> Option<Index> {
+        self.said.read_at()
     }
 
     fn matched(&self) -> Index {
@@ -323,25 +347,18 @@ fn follower_elected_while_it_is_behind_reads_nothing_stale() {
     scene.is_led = false;
     let last = scene.node.core.last_index();
     assert!(scene.applied() < last);
-    let is_leader = |scene: &Scene| scene.node.core.role() == Role::Leader;
-    while !is_leader(&scene) {
-        scene.silent_rounds = 0;
-        scene.round(0);
-        assert!(scene.rounds < 1000, "it is not elected");
-    }
-    let now = scene.env.now();
-    scene.node.core.step(now, Input::Read { token: READ });
+    scene.await_its_election();
+    scene.ask_to_read();
     for _ in 0..20 {
-        scene.silent_rounds = 0;
-        scene.round(0);
+        scene.round_alone();
     }
     assert!(scene.applied() < last, "the tables have not done anything");
-    assert_eq!(scene.said.read_at(), None);
-    while scene.said.read_at().is_none() {
-        scene.silent_rounds = 0;
-        scene.round(0);
+    assert_eq!(scene.read_at(), None);
+    while scene.read_at().is_none() {
+        scene.round_alone();
         scene.let_tables_work();
-        assert!(scene.rounds < 10_000 && is_leader(&scene), "{} are applied", scene.applied());
+        let leads = scene.node.core.role() == Role::Leader;
+        assert!(scene.rounds < 10_000 && leads, "{} are applied", scene.applied());
     }
-    assert!(scene.said.read_at() >= Some(last), "{:?} of {last}", scene.said.read_at());
+    assert!(scene.read_at() >= Some(last), "{:?} of {last}", scene.read_at());
 }

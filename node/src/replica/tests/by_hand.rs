@@ -25,6 +25,11 @@ pub(in crate::replica) struct HandEnv {
 }
 
 impl HandEnv {
+    /// Makes one with this disk, in which nothing runs.
+    pub(in crate::replica) fn with_disk(disk: TestDisk) -> Self {
+        Self { disk, ..Self::default() }
+    }
+
     pub(in crate::replica) fn pass(&self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 mod behind;
 mod by_hand;
 mod ending;
+mod full_disk;
 mod persist;
 
 use std::sync::Arc;
