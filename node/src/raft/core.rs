@@ -51,6 +51,10 @@ pub struct Config {
     /// Bytes that may wait to be committed and durable here; above it proposals are answered
     /// [`Reply::Overloaded`].
     pub uncommitted_bytes_max: usize,
+    /// Reads that may wait; above it they are answered [`Reply::Overloaded`]. They wait until they
+    /// are served, although their clients may have given up long before. Too small: reads are
+    /// refused that would have been served. Too large: memory, where none is served for days.
+    pub reads_max: usize,
     /// Bytes of one piece of a snapshot.
     pub snapshot_chunk_bytes: usize,
     /// Entries kept behind a snapshot, so that followers a little behind need no snapshot.
@@ -76,6 +80,7 @@ impl Config {
             inflight_count_max: 64,
             inflight_bytes_max: 16 << 20,
             uncommitted_bytes_max: 64 << 20,
+            reads_max: 32_768,
             snapshot_chunk_bytes: 256 << 10,
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
@@ -437,6 +442,10 @@ impl Raft {
     fn on_read(&mut self, token: Token) {
         let commit = self.commit;
         match &mut self.role {
+            RoleState::Leader(leader) if leader.reads.count() >= self.config.reads_max => {
+                probe!("raft.too_many_reads_wait");
+                self.out.replies.push((token, Reply::Overloaded));
+            }
             RoleState::Leader(leader) => {
                 leader.reads.add(token);
                 if planted!("R32") {

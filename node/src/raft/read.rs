@@ -12,6 +12,10 @@
 //!
 //! A new leader does not know which entries of older terms are committed until one of its own
 //! term is; until then reads wait. [Raft §8]
+//!
+//! Where the disks of a majority are full that may take days, and so may applying. Nobody tells the
+//! core which clients have given up meanwhile, so reads wait in a limited number, and more are
+//! refused: see [`Config::reads_max`](super::Config::reads_max).
 
 use std::collections::VecDeque;
 
@@ -30,6 +34,8 @@ pub(super) struct Reads {
     active: Option<(Index, Vec<Token>)>,
     /// Confirmed; waiting until the state machine has applied the index.
     confirmed: VecDeque<(Index, Vec<Token>)>,
+    /// How many they are, all together.
+    count: usize,
 }
 
 impl Reads {
@@ -38,8 +44,14 @@ impl Reads {
         self.round
     }
 
+    /// Returns how many reads wait.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Takes a read.
     pub(super) fn add(&mut self, token: Token) {
+        self.count += 1;
         self.waiting.push(token);
     }
 
@@ -72,6 +84,7 @@ impl Reads {
         {
             served.extend(tokens);
         }
+        self.count -= served.len();
         if !self.confirmed.is_empty() {
             probe!("raft.read_waits_for_apply");
         }
@@ -83,6 +96,8 @@ impl Reads {
         let mut tokens = std::mem::take(&mut self.waiting);
         tokens.extend(self.active.take().into_iter().flat_map(|(_, tokens)| tokens));
         tokens.extend(self.confirmed.drain(..).flat_map(|(_, tokens)| tokens));
+        let count = std::mem::take(&mut self.count);
+        assert!(tokens.len() == count, "{} reads waited, counted {count}", tokens.len());
         tokens
     }
 }

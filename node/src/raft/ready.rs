@@ -160,7 +160,7 @@ pub enum Reply {
         /// The leader, as far as this node knows.
         leader: Option<NodeId>,
     },
-    /// Too much is waiting to be committed already; it was never in the log.
+    /// Too much is waiting to be committed already, or to be read; it was never in the log.
     Overloaded,
     /// The leadership was lost after the entry was in the log: it may or may not take effect.
     Unknown,

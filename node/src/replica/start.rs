@@ -349,6 +349,8 @@ fn core_config(config: &NodeConfig) -> raft::Config {
         heartbeat_interval: config.heartbeat_interval,
         log_entries_kept: config.log_entries_kept,
         append_entries_max: config.append_entries_max,
+        // All that may be asked at a time, and as many again whose time-out is over.
+        reads_max: config.requests_max.saturating_mul(2),
         snapshot_chunk_bytes: config.snapshot_chunk_bytes,
         ..raft::Config::new(config.node, voters)
     }

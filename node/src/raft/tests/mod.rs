@@ -3,6 +3,7 @@
 mod behind;
 mod beyond;
 mod figure_2;
+mod reads;
 mod snapshot;
 mod standing;
 
