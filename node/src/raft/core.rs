@@ -57,6 +57,10 @@ pub struct Config {
     pub reads_max: usize,
     /// Bytes of one piece of a snapshot.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of entries that are committed while a received snapshot is installed, from which on no
+    /// more are acknowledged. Too small: the leader waits for a follower that it may need. Too
+    /// large: memory.
+    pub held_bytes_max: usize,
     /// Entries kept behind a snapshot, so that followers a little behind need no snapshot.
     pub log_entries_kept: u64,
     /// Bytes of entries kept there, at most: see [`Entry::weight`](super::Entry::weight). Too
@@ -82,6 +86,7 @@ impl Config {
             uncommitted_bytes_max: 64 << 20,
             reads_max: 32_768,
             snapshot_chunk_bytes: 256 << 10,
+            held_bytes_max: 64 << 20,
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
             check_invariants: false,

@@ -14,7 +14,8 @@
 //! heartbeats and read rounds, votes, and learns the commit index; but the window that its leader
 //! has for it fills, and no more is sent. A leader that has a majority without it goes on; one that
 //! has not waits. What the follower has yet to apply is committed, so that for its part it waits
-//! for nobody.
+//! for nobody. One whose state machine is about to be replaced by a snapshot does the same when too
+//! much waits for that: see `snapshot.rs`.
 //!
 //! Only an entry of the leader's own term is committed by counting; everything before it then is
 //! committed too. [Raft §5.4.2, Figure 8]
@@ -176,7 +177,8 @@ impl Raft {
     /// Returns up to where a follower may say that it has the log.
     pub(super) fn acknowledgeable(&self) -> Index {
         let durable = self.durable.index();
-        match self.acknowledge_max {
+        let held = self.incoming.as_ref().and_then(|incoming| incoming.acknowledge_max);
+        match self.acknowledge_max.into_iter().chain(held).min() {
             Some(last) if last < durable => {
                 probe!("raft.follower_is_behind");
                 last
@@ -240,7 +242,9 @@ impl Raft {
     pub(super) fn advance_commit(&mut self, index: Index) {
         let last = self.log.last_index();
         assert!(index <= last, "R2: {} commits {index}, its log ends at {last}", self.id());
-        self.commit = self.commit.max(index);
+        let before = self.commit;
+        self.commit = before.max(index);
+        self.count_held(before);
     }
 
     /// Frees the room of entries that are committed and durable here.

@@ -8,7 +8,10 @@
 //! that does not answer them is sent no pieces. [Raft §7, Figure 13]
 //!
 //! The last piece is the point of no return: from there the state machine belongs to the
-//! snapshot, and committed entries are held back until it is installed.
+//! snapshot, and committed entries are held back until it is installed. Only a new leader sends
+//! any: one whose log begins early enough, to whom this node is a follower like others. If they
+//! become too many, the node acknowledges no more until the snapshot is in place or found damaged,
+//! as one that is [behind](super::Input::Behind).
 //!
 //! # Left out
 //! Several pieces in flight: one piece per round trip is 256 KiB, faster than the disks it comes
@@ -18,7 +21,7 @@
 
 use super::core::{Config, Raft, RoleState};
 use super::log::Log;
-use super::message::{Message, SnapshotMeta, SnapshotOutcome};
+use super::message::{Entry, Message, SnapshotMeta, SnapshotOutcome};
 use super::progress::{Progress, ProgressState};
 use super::ready::{SnapshotRead, SnapshotWrite};
 use crate::base::{Index, Instant, NodeId, Payload};
@@ -56,6 +59,10 @@ pub(super) struct Incoming {
     writing: bool,
     /// The last piece was handed out: the snapshot will be installed, or found damaged.
     pub(super) installing: bool,
+    /// Bytes of the entries that were committed since then.
+    held_bytes: usize,
+    /// The last entry to be acknowledged, because those are too many.
+    pub(super) acknowledge_max: Option<Index>,
 }
 
 impl Transfer {
@@ -299,6 +306,18 @@ impl Raft {
         }
     }
 
+    /// Counts what was committed after `before`, if it is held back.
+    pub(super) fn count_held(&mut self, before: Index) {
+        let commit = self.commit;
+        let Some(incoming) = self.incoming.as_mut().filter(|i| i.installing) else { return };
+        let held = self.log.entries_from(before + 1).take_while(|entry| entry.index <= commit);
+        incoming.held_bytes += held.map(Entry::weight).sum::<usize>();
+        if incoming.held_bytes >= self.config.held_bytes_max && incoming.acknowledge_max.is_none() {
+            probe!("raft.too_much_waits_for_a_snapshot");
+            incoming.acknowledge_max = Some(commit);
+        }
+    }
+
     fn reply_snapshot(&mut self, to: NodeId, meta: SnapshotMeta, outcome: SnapshotOutcome) {
         self.send(to, Message::SnapshotReply { term: self.term(), meta, outcome });
     }
@@ -306,7 +325,14 @@ impl Raft {
 
 impl Incoming {
     fn new(meta: SnapshotMeta) -> Self {
-        Self { meta, offset: 0, writing: false, installing: false }
+        Self {
+            meta,
+            offset: 0,
+            writing: false,
+            installing: false,
+            held_bytes: 0,
+            acknowledge_max: None,
+        }
     }
 }
 

@@ -352,6 +352,7 @@ fn core_config(config: &NodeConfig) -> raft::Config {
         // All that may be asked at a time, and as many again whose time-out is over.
         reads_max: config.requests_max.saturating_mul(2),
         snapshot_chunk_bytes: config.snapshot_chunk_bytes,
+        held_bytes_max: config.behind_bytes_max,
         ..raft::Config::new(config.node, voters)
     }
 }

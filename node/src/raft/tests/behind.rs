@@ -80,3 +80,46 @@ fn node_alone_whose_state_machine_is_stuck_leads() {
     lone.expire();
     assert_eq!(lone.raft.role(), Role::Leader);
 }
+
+/// Has a follower install a snapshot up to entry 9 of term 1, while a new leader sends it the
+/// entries up to 20 one by one, each of them committed. Returns what it acknowledges in the end.
+fn led_while_it_installs(lone: &mut Lone) -> Message {
+    lone.receive(N2, append(1, (2, 1), &[], 2));
+    lone.raft.config.held_bytes_max = 4 * entries(1, &[1])[0].weight();
+    let (meta, data) = (SnapshotMeta { index: 9, term: 1 }, Payload::default());
+    let message = Message::SnapshotChunk { term: 1, meta, offset: 0, data, done: true };
+    let ready = lone.give(Input::Peer { from: N2, message });
+    assert!(ready.snapshot_writes.first().is_some_and(|write| write.done));
+    for index in 3..=20 {
+        let term = |index| if index <= 9 { 1 } else { 2 };
+        lone.receive(N3, append(2, (index - 1, term(index - 1)), &[term(index)], index));
+    }
+    assert_eq!((lone.raft.durable_index(), lone.raft.commit_index()), (20, 20));
+    assert_eq!(lone.raft.applied_index(), 2, "the state machine belongs to the snapshot");
+    let sent = lone.receive(N3, append(2, (20, 2), &[], 20));
+    let [(N3, acknowledged)] = sent.as_slice() else { panic!("no sign of life: {sent:?}") };
+    acknowledged.clone()
+}
+
+/// The accident: the leader that sent the snapshot died, and the next one found that it could go on
+/// from the follower's log. It went on at full speed for all the minutes that the snapshot took,
+/// and the follower kept in memory what it could neither apply nor cut off.
+#[test]
+fn follower_that_installs_a_snapshot_acknowledges_no_more_than_it_has_room_for() {
+    let mut lone = Lone::new(&[1, 1], 1);
+    assert_eq!(led_while_it_installs(&mut lone), matched(2, 6));
+    let meta = SnapshotMeta { index: 9, term: 1 };
+    let ready = lone.give(Input::SnapshotInstalled { meta });
+    assert!(ready.send.contains(&(N3, matched(2, 20))), "{:?}", ready.send);
+    assert_eq!(ready.apply.len(), 11);
+}
+
+#[test]
+fn follower_whose_snapshot_is_damaged_acknowledges_again() {
+    let mut lone = Lone::new(&[1, 1], 1);
+    assert_eq!(led_while_it_installs(&mut lone), matched(2, 6));
+    let meta = SnapshotMeta { index: 9, term: 1 };
+    let ready = lone.give(Input::SnapshotFailed { meta });
+    assert!(ready.send.contains(&(N3, matched(2, 20))), "{:?}", ready.send);
+    assert_eq!(ready.apply.len(), 18);
+}
