@@ -570,7 +570,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
             StateEvent::Verified(meta) => self.log.push(LogJob::Install(meta)),
             StateEvent::Installed(meta) => self.on_installed(now, meta),
             StateEvent::Failed(meta) => {
-                self.flush.installing = None;
+                // Another one may be complete and be installed already, which no flush may disturb.
+                self.flush.installing = self.flush.installing.filter(|waiting| *waiting != meta);
                 self.step(now, Input::SnapshotFailed { meta });
             }
             StateEvent::Fatal(error) => {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::super::config::NodeConfig;
 use super::super::identity::{self, Identity};
-use super::super::inbox::Arrivals;
+use super::super::inbox::{Arrivals, Event};
 use super::super::observer::Observer;
 use super::super::persist::vote_record;
 use super::super::shell::Replica;
 use super::super::start::WAL_DIR;
+use super::super::state::StateEvent;
 use super::{HandEnv, tree_soon_behind};
 use crate::base::{
     ClusterId, Column, Core, Index, Instant, Key, NodeId, Payload, RequestSeq, Rng, SessionId,
@@ -20,6 +21,7 @@ use crate::env::Env;
 use crate::kv::{Batch, Command};
 use crate::raft::{
     self, AppendOutcome, Entry, HardState, Input, Message, Raft, Ready, Recovered, Reply, Role,
+    SnapshotMeta,
 };
 use crate::storage::test_disk::run;
 use crate::storage::wal;
@@ -361,4 +363,19 @@ fn follower_elected_while_it_is_behind_reads_nothing_stale() {
         assert!(scene.rounds < 10_000 && leads, "{} are applied", scene.applied());
     }
     assert!(scene.read_at() >= Some(last), "{:?} of {last}", scene.read_at());
+}
+
+/// The accident: a piece of a snapshot found no space when the last piece of another leader's was
+/// there. The node took the second one for failed, too, and flushed while it was installed.
+#[test]
+fn snapshot_that_fails_does_not_end_the_installation_of_another() {
+    let mut scene = Scene::new();
+    let (failed, other) = (SnapshotMeta { index: 7, term: 1 }, SnapshotMeta { index: 9, term: 2 });
+    scene.node.flush.installing = Some(other);
+    scene.node.inbox.push(Event::State(StateEvent::Failed(failed)));
+    scene.round(0);
+    assert_eq!(scene.node.flush.installing, Some(other));
+    scene.node.inbox.push(Event::State(StateEvent::Failed(other)));
+    scene.round(0);
+    assert_eq!(scene.node.flush.installing, None);
 }
