@@ -24,10 +24,11 @@
 //!    round meanwhile takes a processor from those who work. In the masterless mode the sync may
 //!    be that of a peer's write.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::Instant;
-use crate::raft::PersistId;
+use crate::raft::{PersistId, Token};
 
 /// Longest wait of a write for others: the fsync of a common disk. Too small: no batches on slow
 /// disks. Too large: the leader's disk sets the pace for the cluster.
@@ -75,11 +76,25 @@ impl<W> Gathering<W> {
         self.waiting.push(write);
     }
 
-    /// Forgets the writes of which this is true; tells whether there was one.
-    pub(super) fn forget(&mut self, is_meant: impl Fn(&W) -> bool) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|write| !is_meant(write));
-        self.waiting.len() < before
+    /// Forgets the writes of these tokens, which are in order; returns the tokens of those that
+    /// there were.
+    ///
+    /// All at once: when the tables have not kept up, thousands run out of time together.
+    pub(super) fn forget(
+        &mut self,
+        tokens: &[Token],
+        token_of: impl Fn(&W) -> Token,
+    ) -> BTreeSet<Token> {
+        let mut forgotten = BTreeSet::new();
+        if tokens.is_empty() {
+            return forgotten;
+        }
+        self.waiting.retain(|write| {
+            let token = token_of(write);
+            let is_meant = tokens.binary_search(&token).is_ok();
+            !(is_meant && forgotten.insert(token))
+        });
+        forgotten
     }
 
     /// Forgets the writes that wait.
@@ -141,6 +156,8 @@ impl<W> Gathering<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn gathering() -> Gathering<u64> {
@@ -231,10 +248,31 @@ mod tests {
     #[test]
     fn forgotten_write_was_there_or_not() {
         let mut gathering = gathering();
-        assert!(!gathering.forget(|write| *write == 9));
-        assert!(gathering.forget(|write| *write == 7));
+        let forget = |gathering: &mut Gathering<u64>, tokens: &[Token]| {
+            gathering.forget(tokens, |write| *write).into_iter().collect::<Vec<_>>()
+        };
+        assert!(forget(&mut gathering, &[6, 9]).is_empty());
+        assert_eq!(forget(&mut gathering, &[6, 7, 9]), [7]);
         assert_eq!(gathering.take(Instant::default(), false), [8]);
-        assert!(!gathering.forget(|write| *write == 8), "it has left");
+        assert!(forget(&mut gathering, &[8]).is_empty(), "it has left");
+    }
+
+    /// Each of them was once looked for on its own, which held the loop up for some tenths of a
+    /// second.
+    #[test]
+    fn writes_that_run_out_of_time_together_are_looked_at_once() {
+        const COUNT: u64 = 10_000;
+        let mut gathering = Gathering::default();
+        (0..COUNT).for_each(|token| gathering.add(Instant::default(), token));
+        let looks = Cell::new(0);
+        let token_of = |write: &u64| {
+            looks.set(looks.get() + 1);
+            *write
+        };
+        let overdue: Vec<Token> = (0..COUNT - 1).collect();
+        assert_eq!(gathering.forget(&overdue, token_of).len(), overdue.len());
+        assert_eq!(looks.get(), COUNT);
+        assert_eq!(gathering.take(Instant::default(), false), [COUNT - 1]);
     }
 
     #[test]

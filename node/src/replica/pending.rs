@@ -86,10 +86,15 @@ impl PendingRequests {
         self.requests.contains_key(&token)
     }
 
-    /// Takes out one request that has waited too long.
-    pub(super) fn remove_overdue(&mut self, now: Instant) -> Option<(Token, PendingRequest)> {
-        let first = self.requests.first_entry()?;
-        if first.get().deadline <= now { Some(first.remove_entry()) } else { None }
+    /// Takes out the requests that have waited too long, in the order of their tokens.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<(Token, PendingRequest)> {
+        let mut overdue = Vec::new();
+        while let Some(first) = self.requests.first_entry()
+            && first.get().deadline <= now
+        {
+            overdue.push(first.remove_entry());
+        }
+        overdue
     }
 
     /// Takes out the oldest request.

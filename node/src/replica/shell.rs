@@ -503,8 +503,11 @@ impl<E: Env, O: Observer> Replica<E, O> {
 
     /// Answers requests that have waited too long.
     fn expire(&mut self, now: Instant) {
-        while let Some((token, request)) = self.pending.remove_overdue(now) {
-            if self.gathering.forget(|(held, _)| *held == token) {
+        let overdue = self.pending.take_overdue(now);
+        let tokens: Vec<Token> = overdue.iter().map(|(token, _)| *token).collect();
+        let held = self.gathering.forget(&tokens, |(token, _)| *token);
+        for (token, request) in overdue {
+            if held.contains(&token) {
                 // The tables did not keep up, and nobody was told of it: it did not take effect.
                 crate::probe!("replica.write_is_held_back_too_long");
                 self.fail(&request, RequestError::Overloaded);

@@ -200,8 +200,11 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
 
     /// Answers requests that have waited too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((token, request)) = self.pending.remove_overdue(now) {
-            if self.held.forget(|write| write.token == token) {
+        let overdue = self.pending.take_overdue(now);
+        let tokens: Vec<Token> = overdue.iter().map(|(token, _)| *token).collect();
+        let held = self.held.forget(&tokens, |write| write.token);
+        for (token, request) in overdue {
+            if held.contains(&token) {
                 // The tables did not keep up, and nobody was told of it: it did not take effect.
                 crate::probe!("replica.masterless_write_is_held_back_too_long");
                 self.fail(&request, RequestError::Overloaded);
