@@ -126,7 +126,8 @@ pub enum Message {
         /// Belongs to this start of the sender.
         nonce: u64,
     },
-    /// Answer to that; leaves only once it is durable.
+    /// Answer to that; leaves only once term and standing are durable. The end of the log may not
+    /// be: then it asks for more than what a power loss would leave, which does no harm.
     Standing {
         /// The sender's term.
         term: Term,

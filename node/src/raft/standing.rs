@@ -207,7 +207,7 @@ impl Raft {
         }
     }
 
-    /// Answers how this replica stands, as soon as its disk says the same.
+    /// Answers how this replica stands, as soon as its disk says the same of term and standing.
     fn on_compare(&mut self, from: NodeId, nonce: u64) {
         let (last_term, index) = self.end_it_vouches_for();
         let last = SnapshotMeta { index, term: last_term };
