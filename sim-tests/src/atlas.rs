@@ -25,6 +25,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 /// What a run is held to; see the [module](self). The later one demands less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -69,6 +70,8 @@ pub struct Atlas {
     noticed: BTreeSet<u64>,
     /// Nodes that cannot notice it (a lying fsync, an old disk).
     unnoticed: BTreeSet<u64>,
+    /// When the last loss that nobody can notice was over; not while one is under way.
+    unnoticed_until: Option<Duration>,
 }
 
 impl Atlas {
@@ -85,7 +88,13 @@ impl Atlas {
     }
 
     fn new(bound: usize, has_log: bool) -> Self {
-        Self { bound, has_log, noticed: BTreeSet::new(), unnoticed: BTreeSet::new() }
+        Self {
+            bound,
+            has_log,
+            noticed: BTreeSet::new(),
+            unnoticed: BTreeSet::new(),
+            unnoticed_until: None,
+        }
     }
 
     /// Takes note of a loss that the node notices.
@@ -93,9 +102,11 @@ impl Atlas {
         self.noticed.insert(node);
     }
 
-    /// Takes note of a loss that the node cannot notice.
-    pub fn note_unnoticed(&mut self, node: u64) {
+    /// Takes note of a loss that the node cannot notice and that was over at that time: what the
+    /// disk is given from then on it keeps. `None`: it goes on, as while a disk lies.
+    pub fn note_unnoticed(&mut self, node: u64, until: Option<Duration>) {
         self.unnoticed.insert(node);
+        self.unnoticed_until = until;
     }
 
     /// Tells whether a disk has lost something that its node notices.
@@ -108,14 +119,14 @@ impl Atlas {
         self.unnoticed.first().copied()
     }
 
+    /// Returns when the last such loss was over; `None` if one is under way, or there was none.
+    pub fn unnoticed_until(&self) -> Option<Duration> {
+        self.unnoticed_until
+    }
+
     /// Tells whether a node's disk has lost something.
     pub fn has_lost(&self, node: u64) -> bool {
         self.noticed.contains(&node) || self.unnoticed.contains(&node)
-    }
-
-    /// Tells whether any disk has lost something.
-    pub fn has_losses(&self) -> bool {
-        !self.noticed.is_empty() || !self.unnoticed.is_empty()
     }
 
     /// Returns what the run is held to.
@@ -140,7 +151,7 @@ mod tests {
             atlas.note_noticed(*node);
         }
         for node in unnoticed {
-            atlas.note_unnoticed(*node);
+            atlas.note_unnoticed(*node, None);
         }
         atlas.contract()
     }
@@ -162,5 +173,17 @@ mod tests {
         assert_eq!(contract(Atlas::of_log(5), &[1], &[2]), Contract::MustSurvive);
         assert_eq!(contract(Atlas::of_replicas(), &[1], &[]), Contract::MustSurvive);
         assert_eq!(contract(Atlas::of_replicas(), &[1, 2], &[]), Contract::OutOfModel);
+    }
+
+    #[test]
+    fn loss_that_nobody_notices_has_an_end_unless_it_goes_on() {
+        let mut atlas = Atlas::of_replicas();
+        atlas.note_noticed(2);
+        assert_eq!((atlas.unnoticed(), atlas.unnoticed_until()), (None, None));
+        for (until, known) in [(None, None), (Some(5), Some(5)), (Some(9), Some(9)), (None, None)] {
+            atlas.note_unnoticed(2, until.map(Duration::from_secs));
+            let end = atlas.unnoticed_until().map(|end| end.as_secs());
+            assert_eq!((atlas.unnoticed(), end), (Some(2), known));
+        }
     }
 }

@@ -133,7 +133,7 @@ impl Cluster {
                 if self.is_calm() && self.has_settled() && others_lead {
                     self.lying = true;
                     self.lied_to.insert(node, true);
-                    self.atlas.note_unnoticed(node);
+                    self.atlas.note_unnoticed(node, None);
                     self.watch.note_fault(NodeId(node), true);
                     self.world.calm();
                     self.fair_weather();

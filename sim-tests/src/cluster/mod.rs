@@ -375,7 +375,10 @@ impl Cluster {
                 let host = self.server(node);
                 self.world.power_off(host, PowerLoss::Strict);
                 self.watch.set_amnesic(NodeId(node));
-                self.atlas.note_unnoticed(node);
+                self.atlas.note_unnoticed(node, Some(self.world.now()));
+                // A table of which a part is missing may be found out any time, like a rotten one.
+                // It is given up then, with what was put into others meanwhile.
+                self.atlas.note_noticed(node);
                 self.world.change_disk(host, |disk| disk.sync_lie = 0.0);
                 // What it has lost is only on the others now, and it does not know of it: the
                 // world stays quiet until they have told it so, or given it back. One more fault
@@ -393,7 +396,7 @@ impl Cluster {
                 let host = self.server(node);
                 self.world.crash(host);
                 self.world.restore_disk(host, &kept);
-                self.atlas.note_unnoticed(node);
+                self.atlas.note_unnoticed(node, Some(self.world.now()));
                 self.watch.note_fault(NodeId(node), true);
                 self.take_down(node, down);
             }

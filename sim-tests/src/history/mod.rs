@@ -498,6 +498,11 @@ impl History {
         &self.events
     }
 
+    /// Returns the position of the first event after a time.
+    pub fn first_after(&self, time_ns: u64) -> u32 {
+        number(self.events.partition_point(|event| event.time_ns <= time_ns))
+    }
+
     /// Returns one operation.
     pub fn op(&self, op: OpId) -> &Operation {
         &self.ops[op.0 as usize]

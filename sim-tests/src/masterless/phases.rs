@@ -21,7 +21,7 @@ use super::disks::{self, Look};
 use super::options::{Mechanism, Options as MasterlessOptions};
 use crate::check::masterless::hint_accounting::{Coordinator, Inquiry};
 use crate::check::masterless::{
-    Lead, Ledger, Loss, Setting, check_healed, check_history, convergence, durability,
+    Lead, Ledger, Loss, Setting, Unnoticed, check_healed, check_history, convergence, durability,
     hint_accounting,
 };
 use crate::check::{Violation, broken};
@@ -91,14 +91,21 @@ impl Phases<'_> {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// What the promises depend on, if the replicas were equal at event `until`.
-    fn setting(&self, until: u32) -> Setting {
+    /// What disks have lost, if the replicas were equal at event `equal_at`.
+    fn loss(&self, history: &History, equal_at: u32) -> Loss {
         let atlas = self.cluster.atlas();
-        let loss = match (atlas.unnoticed(), atlas.has_noticed()) {
-            (Some(node), _) => Loss::Unnoticed { until, node: NodeId(node) },
-            (None, true) => Loss::Noticed { until },
-            (None, false) => Loss::None,
-        };
+        let lost_at = atlas.unnoticed_until().map_or(u32::MAX, |at| {
+            history.first_after(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX))
+        });
+        let unnoticed = |node| Unnoticed { node: NodeId(node), lost_at, equal_at };
+        Loss {
+            noticed: atlas.has_noticed().then_some(equal_at),
+            unnoticed: atlas.unnoticed().map(unnoticed),
+        }
+    }
+
+    /// What the promises depend on, if the replicas were equal at event `equal_at`.
+    fn setting(&self, history: &History, equal_at: u32) -> Setting {
         let lead_ms_max =
             CLOCKS_OFF + Duration::from_millis(MASTERLESS_JUMPS_MAX_MS.unsigned_abs());
         let lead_ms_max = lead_ms_max + CLOCK_AHEAD_MAX;
@@ -108,7 +115,7 @@ impl Phases<'_> {
         };
         // A clock of one has nobody to be compared with.
         let lead = if self.options.node_count > 1 { lead } else { Lead::ANY };
-        Setting { replicas: self.replicas(), loss, lead }
+        Setting { replicas: self.replicas(), loss: self.loss(history, equal_at), lead }
     }
 
     async fn look(&self) -> Result<Look, Violation> {
@@ -136,9 +143,10 @@ impl Phases<'_> {
         // First the history: what is acknowledged while the disks are looked at comes later.
         let history = self.shared.history();
         let look = self.look().await?;
-        let mut ledger = Ledger::new(&history, self.setting(u32::MAX));
+        let mut ledger = Ledger::new(&history, self.setting(&history, u32::MAX));
         ledger.learn(&look.stores);
-        let missing = u32::from(self.cluster.atlas().has_losses());
+        let may_miss = self.cluster.atlas().has_noticed() || !look.damaged.is_empty();
+        let missing = u32::from(may_miss);
         durability::check(&ledger, &look.stores, self.now_ns(), missing)?;
         self.check_hints_of(&ledger, &look, HINT_DEADLINES[0])
     }
@@ -147,7 +155,7 @@ impl Phases<'_> {
     pub async fn check_hints(&self) -> Result<(), Violation> {
         let history = self.shared.history();
         let look = self.look().await?;
-        let ledger = Ledger::new(&history, self.setting(u32::MAX));
+        let ledger = Ledger::new(&history, self.setting(&history, u32::MAX));
         self.check_hints_of(&ledger, &look, HINT_DEADLINES[1])
     }
 
@@ -298,7 +306,7 @@ impl Phases<'_> {
         history: &History,
         converged_at: Option<u32>,
     ) -> Result<(), Violation> {
-        let setting = self.setting(converged_at.unwrap_or(u32::MAX));
+        let setting = self.setting(history, converged_at.unwrap_or(u32::MAX));
         let mut ledger = Ledger::new(history, setting);
         if converged_at.is_none() {
             return check_history(&ledger);

@@ -60,7 +60,7 @@ pub(super) fn check_bounds(
             }
         }
         if let Some((_, stamp, count)) = ledger.acknowledged(op) {
-            let holders = setting.holders(count, ended);
+            let holders = setting.holders(count, history.op(op));
             for (cell, value) in ledger.effects_of(op) {
                 let bound = Bound { stamp, is_deleted: value == ValueId::ABSENT };
                 if counts(bound) {
@@ -74,12 +74,10 @@ pub(super) fn check_bounds(
 
 #[cfg(test)]
 mod tests {
-    use mangrove::base::NodeId;
     use mangrove::dynamo::Level::{All, One, Quorum};
 
-    use super::super::ledger::Loss;
     use super::*;
-    use crate::check::masterless::fixture::Script;
+    use crate::check::masterless::fixture::{Script, noticed, unnoticed};
 
     #[test]
     fn quorum_read_that_misses_an_acknowledged_write_is_refused() {
@@ -157,11 +155,24 @@ mod tests {
         script.set("k", "old", All, 10);
         script.set("k", "new", Quorum, 20);
         script.get("k", Some(("old", 10)), Quorum);
-        script.setting.loss = Loss::Unnoticed { until: u32::MAX, node: NodeId(3) };
+        script.setting.loss = unnoticed(u32::MAX);
         assert_eq!(check(&script.ledger()), Ok(()));
         script.get("k", None, Quorum);
         assert!(check(&script.ledger()).is_err(), "two of three still have the old one");
-        script.setting.loss = Loss::Noticed { until: u32::MAX };
+        script.setting.loss = noticed(u32::MAX);
         assert!(check(&script.ledger()).is_err(), "it answers no reads until it is whole");
+    }
+
+    #[test]
+    fn disk_that_forgot_keeps_what_it_is_given_later() {
+        let mut script = Script::new();
+        script.set("k", "old", Quorum, 10);
+        let lost_at = script.event_count();
+        script.set("k", "new", Quorum, 20);
+        script.get("k", Some(("old", 10)), Quorum);
+        script.setting.loss = unnoticed(lost_at);
+        assert!(check(&script.ledger()).is_err(), "the loss was over before it began");
+        script.setting.loss = unnoticed(lost_at + 1);
+        assert_eq!(check(&script.ledger()), Ok(()), "it was under way");
     }
 }

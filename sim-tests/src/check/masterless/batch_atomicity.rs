@@ -41,11 +41,11 @@ pub fn check(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(), Violat
         // one disk that had it.
         let Some(stamp) = ledger.stamp_of(op) else { continue };
         let is_on_disk = on_disk.contains(&stamp);
-        let was_acknowledged = ledger.acknowledged(op).is_some_and(|(_, _, count)| {
-            ledger.setting.holders(count, operation.ended.unwrap_or(u32::MAX)) > 0
-        });
+        let was_acknowledged = ledger
+            .acknowledged(op)
+            .is_some_and(|(_, _, count)| ledger.setting.holders(count, operation) > 0);
         let may_be_half = !is_on_disk || is_one_record(ledger, stores, op);
-        if may_be_half && !was_acknowledged && ledger.setting.loss != Loss::None {
+        if may_be_half && !was_acknowledged && ledger.setting.loss != Loss::default() {
             continue;
         }
         if let Some(cell) = missing(ledger, stores, op, stamp) {
@@ -79,7 +79,7 @@ fn missing(ledger: &Ledger<'_>, stores: &Stores, op: OpId, stamp: Stamp) -> Opti
             *value == ValueId::ABSENT || ledger.may_be_deleted(*cell, stamp, u32::MAX);
         stores.replicas(&place).any(|(_, store)| {
             let is_forgotten = may_be_purged
-                && matches!(ledger.setting.loss, Loss::Unnoticed { .. })
+                && ledger.setting.loss.unnoticed.is_some()
                 && store.visible(&place).is_none();
             !is_forgotten && !store.has(&place, stamp, may_be_purged)
         })
@@ -92,7 +92,7 @@ mod tests {
     use mangrove::dynamo::Level::Quorum;
 
     use super::*;
-    use crate::check::masterless::fixture::{Script, stamp};
+    use crate::check::masterless::fixture::{Script, noticed, stamp, unnoticed};
 
     fn half() -> (Script, Stores) {
         let mut script = Script::new();
@@ -141,13 +141,13 @@ mod tests {
         let (mut script, stores) = half();
         script.get("a", Some(("a1", 10)), Quorum);
         assert!(check(&learned(&script, &stores), &stores, 0).is_err());
-        script.setting.loss = Loss::Noticed { until: u32::MAX };
+        script.setting.loss = noticed(u32::MAX);
         assert_eq!(check(&learned(&script, &stores), &stores, 0), Ok(()));
     }
 
     #[test]
     fn half_of_one_record_may_be_left_if_its_disk_was_lost_and_nobody_counts_on_it() {
-        let loss = Loss::Noticed { until: u32::MAX };
+        let loss = noticed(u32::MAX);
         let (mut script, mut stores) = half();
         stores.put_all("a", Some("a1"), stamp(10));
         script.setting.loss = loss;
@@ -168,9 +168,9 @@ mod tests {
         let mut stores = Stores::of_three();
         stores.put_all("a", Some("a1"), stamp(10));
         assert!(check(&learned(&script, &stores), &stores, 0).is_err());
-        script.setting.loss = Loss::Unnoticed { until: u32::MAX, node: NodeId(3) };
+        script.setting.loss = unnoticed(u32::MAX);
         assert_eq!(check(&learned(&script, &stores), &stores, 0), Ok(()));
-        script.setting.loss = Loss::None;
+        script.setting.loss = Loss::default();
         for node in 1..=3 {
             stores.set_floors(node, stamp(10));
         }

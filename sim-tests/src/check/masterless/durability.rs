@@ -32,7 +32,7 @@ pub fn check(
     let history = ledger.history;
     for (op, operation) in ledger.ops() {
         let Some((_, stamp, count)) = ledger.acknowledged(op) else { continue };
-        let held = ledger.setting.holders(count, operation.ended.unwrap_or(u32::MAX));
+        let held = ledger.setting.holders(count, operation);
         let demanded = held.min(count.saturating_sub(damaged_count));
         for (cell, value) in ledger.effects_of(op) {
             let place = stores.place(history, cell);
@@ -59,12 +59,11 @@ pub fn check(
 
 #[cfg(test)]
 mod tests {
-    use mangrove::base::NodeId;
     use mangrove::dynamo::Level::{One, Quorum};
 
     use super::super::ledger::Loss;
     use super::*;
-    use crate::check::masterless::fixture::{Script, stamp};
+    use crate::check::masterless::fixture::{Script, noticed, stamp, unnoticed};
 
     #[test]
     fn acknowledged_write_must_be_on_as_many_disks() {
@@ -117,10 +116,37 @@ mod tests {
         script.set("k", "two", Quorum, 20);
         let mut stores = Stores::of_three();
         stores.put(2, "k", Some("two"), stamp(20));
-        script.setting.loss = Loss::Unnoticed { until: u32::MAX, node: NodeId(3) };
+        script.setting.loss = unnoticed(u32::MAX);
         assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
-        script.setting.loss = Loss::Noticed { until: u32::MAX };
+        script.setting.loss = noticed(u32::MAX);
         assert!(check(&script.ledger(), &stores, 0, 0).is_err());
         assert_eq!(check(&script.ledger(), &stores, 0, 1), Ok(()), "until it is whole again");
+    }
+
+    #[test]
+    fn what_a_disk_is_given_after_its_loss_it_has() {
+        let mut script = Script::new();
+        script.set("a", "before", Quorum, 10);
+        let lost_at = script.event_count();
+        script.set("k", "after", Quorum, 20);
+        let mut stores = Stores::of_three();
+        stores.put(1, "a", Some("before"), stamp(10));
+        stores.put(1, "k", Some("after"), stamp(20));
+        script.setting.loss = unnoticed(lost_at);
+        assert!(check(&script.ledger(), &stores, 0, 0).is_err());
+        assert_eq!(check(&script.ledger(), &stores, 0, 1), Ok(()), "until it is whole again");
+        stores.put(3, "k", Some("after"), stamp(20));
+        assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_one_disk_alone_is_given_may_be_in_a_table_that_it_gives_up() {
+        let mut script = Script::new();
+        script.set("k", "value", One, 10);
+        let stores = Stores::of_three();
+        script.setting.loss = unnoticed(0);
+        assert!(check(&script.ledger(), &stores, 0, 0).is_err());
+        script.setting.loss = Loss { noticed: Some(u32::MAX), ..script.setting.loss };
+        assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
     }
 }

@@ -5,12 +5,23 @@ use std::collections::BTreeMap;
 use mangrove::base::{NodeId, Stamp};
 use mangrove::dynamo::Level;
 
-use super::ledger::{Lead, Ledger, Loss, Setting};
+use super::ledger::{Lead, Ledger, Loss, Setting, Unnoticed};
 use crate::history::{Answer, Bulk, Call, CellId, History, OpId, Process, Session, Terms, ValueId};
 
 /// Returns the stamp that a test means by a number: that millisecond, given by node 1.
 pub(super) fn stamp(ms: u64) -> Stamp {
     Stamp::new(ms, 0, NodeId(1))
+}
+
+/// A loss of what one replica had alone, and until which event it is to be reckoned with.
+pub(super) fn noticed(until: u32) -> Loss {
+    Loss { noticed: Some(until), unnoticed: None }
+}
+
+/// A loss of which nobody knows, and at which event it was over. The replicas do not become equal.
+pub(super) fn unnoticed(lost_at: u32) -> Loss {
+    let loss = Unnoticed { node: NodeId(3), lost_at, equal_at: u32::MAX };
+    Loss { noticed: None, unnoticed: Some(loss) }
 }
 
 /// Makes a history line by line. Three replicas.
@@ -27,7 +38,7 @@ impl Script {
     pub(super) fn new() -> Self {
         Self {
             history: History::new(),
-            setting: Setting { replicas: 3, loss: Loss::None, lead: Lead::ANY },
+            setting: Setting { replicas: 3, loss: Loss::default(), lead: Lead::ANY },
             is_bound: false,
             time_ns: 0,
             session: Session(0),
@@ -37,6 +48,11 @@ impl Script {
 
     pub(super) fn ledger(&self) -> Ledger<'_> {
         Ledger::new(&self.history, self.setting)
+    }
+
+    /// Returns the position of the next event.
+    pub(super) fn event_count(&self) -> u32 {
+        u32::try_from(self.history.events().len()).unwrap()
     }
 
     /// Says whose the next lines are.

@@ -16,26 +16,32 @@ use crate::history::{
     Answer, Call, CellId, History, OpId, Operation, Outcome, RowId, Terms, ValueId,
 };
 
-/// Whether a replica's disk lost what the replica had acknowledged. Only one replica's ever does.
+/// What a replica's disk lost of what the replica had acknowledged. Only one replica's ever does;
+/// it may do so several times, and in both ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Loss {
-    /// No.
-    #[default]
-    None,
+pub struct Loss {
     /// The node noticed and answered no reads until it had got everything from all others: only
-    /// what it alone had is gone. What was acknowledged before this event may be concerned.
-    Noticed {
-        /// Position among the events of the history.
-        until: u32,
-    },
-    /// Nobody can notice: an older disk, an fsync that lied. Every acknowledgement before this
-    /// event may be short of one replica.
-    Unnoticed {
-        /// Position among the events of the history.
-        until: u32,
-        /// Whose disk it was.
-        node: NodeId,
-    },
+    /// what it alone had is gone. What ended before this event may be concerned.
+    pub noticed: Option<u32>,
+    /// Nobody can notice.
+    pub unnoticed: Option<Unnoticed>,
+}
+
+/// A loss that nobody can notice: an older disk, an fsync that lied.
+///
+/// The node goes on with what it has left. It keeps what it is given from then on, so that counts
+/// in full. What began before the loss was over may be short of this replica: it may have had its
+/// share and lost it, also if the client was told only later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unnoticed {
+    /// Whose disk it was.
+    pub node: NodeId,
+    /// The first event after the last of these losses was over.
+    pub lost_at: u32,
+    /// The event at which the replicas were equal again. Before it the disk may have *ghosts*:
+    /// what was deleted, and forgotten by all others, while it had the disk that is gone. Reads
+    /// that ask another replica as well do not show them, and leave them where they are.
+    pub equal_at: u32,
 }
 
 /// What the promises depend on.
@@ -82,25 +88,39 @@ impl Setting {
         }
     }
 
-    /// Returns how many of `count` replicas that had something at event `at` certainly still
-    /// have it.
-    pub fn holders(&self, count: u32, at: u32) -> u32 {
-        match self.loss {
-            Loss::Unnoticed { until, .. } if at < until => count.saturating_sub(1),
-            Loss::Noticed { until } if at < until && count == 1 => 0,
-            Loss::None | Loss::Noticed { .. } | Loss::Unnoticed { .. } => count,
-        }
+    /// Returns how many of `count` replicas that had something when an operation ended certainly
+    /// still have it.
+    pub fn holders(&self, count: u32, operation: &Operation) -> u32 {
+        let Loss { noticed, unnoticed } = self.loss;
+        let was_alone = count == 1 && noticed.is_some_and(|until| ended(operation) < until);
+        let is_short = unnoticed.is_some_and(|loss| operation.invoked < loss.lost_at);
+        if was_alone || is_short { count.saturating_sub(1) } else { count }
+    }
+
+    /// Returns how many of `count` replicas that a read asked certainly have what it has shown.
+    pub fn showing(&self, count: u32, operation: &Operation, bound: Bound) -> u32 {
+        let holders = self.holders(count, operation);
+        let may_hide = self.loss.unnoticed.is_some_and(|loss| ended(operation) < loss.equal_at);
+        // That nothing is there may be known of the others' floors alone. They all have those, or
+        // the tombstones.
+        let is_all_but_one = bound.is_deleted && may_hide;
+        if is_all_but_one { holders.min(self.replicas.saturating_sub(1)) } else { holders }
     }
 
     /// Tells whether the node that gave a stamp may have forgotten that it did.
     pub fn may_repeat(&self, stamp: Stamp) -> bool {
-        matches!(self.loss, Loss::Unnoticed { node, .. } if node == stamp.node())
+        self.loss.unnoticed.is_some_and(|loss| loss.node == stamp.node())
     }
 
     /// Returns the least number of holders of which every read of `count` replicas meets one.
     pub fn holders_needed(&self, count: u32) -> u32 {
         (self.replicas + 1).saturating_sub(count)
     }
+}
+
+/// Returns the event at which an operation ended, if it did.
+fn ended(operation: &Operation) -> u32 {
+    operation.ended.unwrap_or(u32::MAX)
 }
 
 /// What a read found in a cell.

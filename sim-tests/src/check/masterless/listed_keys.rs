@@ -87,15 +87,16 @@ impl Known {
             return Some(row);
         }
         if let Some(before) = self.reads.remove(&op) {
-            let holders = ledger.setting.holders(ledger.read_count(op), ended);
+            let (count, operation) = (ledger.read_count(op), ledger.history.op(op));
             for (seen, before) in ledger.reads_of(op).iter().zip(before) {
                 if let Some(bound) = shown(ledger, op, seen, before) {
+                    let holders = ledger.setting.showing(count, operation, bound);
                     self.bounds.raise(seen.cell, holders, bound, op);
                 }
             }
         }
         if let Some((_, stamp, count)) = ledger.acknowledged(op) {
-            let holders = ledger.setting.holders(count, ended);
+            let holders = ledger.setting.holders(count, ledger.history.op(op));
             for (cell, value) in ledger.effects_of(op) {
                 let bound = Bound { stamp, is_deleted: value == ValueId::ABSENT };
                 self.bounds.raise(cell, holders, bound, op);

@@ -41,7 +41,7 @@ pub mod session_order;
 pub mod stamp_lead;
 pub mod stores;
 
-pub use ledger::{Lead, Ledger, Loss, Setting};
+pub use ledger::{Lead, Ledger, Loss, Setting, Unnoticed};
 pub use stores::{Store, Stores};
 
 use super::Violation;

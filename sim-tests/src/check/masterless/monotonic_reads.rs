@@ -11,7 +11,9 @@
 //! repair; planted bugs D19 and D20).
 //!
 //! **What is skipped.** Pairs with R + R' ≤ N. The stamp of a tombstone of a read that covers
-//! several cells: it is only known to be above what the cell was known to have.
+//! several cells: it is only known to be above what the cell was known to have. And while a
+//! disk may have ghosts ([`Unnoticed`](super::ledger::Unnoticed)), that it has none where a read
+//! that asked it found nothing.
 //!
 //! # Sources
 //! "Monotonic quorum reads" of Cassandra's blocking read repair.
@@ -54,7 +56,8 @@ pub fn check(ledger: &Ledger<'_>) -> Result<(), Violation> {
                 return broken("monotonic_reads", event.time_ns, what);
             }
             if let Some(bound) = shown(ledger, op, seen, before.map(|(bound, _)| bound)) {
-                bounds.raise(seen.cell, setting.holders(count, ended), bound, op);
+                let holders = setting.showing(count, history.op(op), bound);
+                bounds.raise(seen.cell, holders, bound, op);
             }
         }
     }
@@ -83,8 +86,9 @@ pub(super) fn shown(
 mod tests {
     use mangrove::dynamo::Level::{All, One, Quorum};
 
+    use super::super::ledger::Unnoticed;
     use super::*;
-    use crate::check::masterless::fixture::Script;
+    use crate::check::masterless::fixture::{Script, unnoticed};
 
     #[test]
     fn unknown_write_that_was_shown_may_not_vanish() {
@@ -141,6 +145,25 @@ mod tests {
         assert_eq!(check(&script.ledger()), Ok(()));
         script.get("k", Some(("value", 10)), Quorum);
         assert!(check(&script.ledger()).is_err());
+    }
+
+    #[test]
+    fn deletion_that_was_shown_is_hidden_by_all_but_an_old_disk() {
+        let mut script = Script::new();
+        script.set("k", "value", All, 10);
+        script.delete("k", Quorum, 20);
+        script.get_deleted("k", 20, All);
+        script.get("k", Some(("value", 10)), One);
+        assert!(check(&script.ledger()).is_err());
+        script.setting.loss = unnoticed(0);
+        assert_eq!(check(&script.ledger()), Ok(()), "it alone was asked");
+        let Unnoticed { node, lost_at, .. } = script.setting.loss.unnoticed.unwrap();
+        let equal_at = script.event_count() - 4;
+        script.setting.loss.unnoticed = Some(Unnoticed { node, lost_at, equal_at });
+        assert!(check(&script.ledger()).is_err(), "the ghosts are gone");
+        script.setting.loss = unnoticed(0);
+        script.get("k", Some(("value", 10)), Quorum);
+        assert!(check(&script.ledger()).is_err(), "another one was asked, too");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn check_stores(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(),
     let mut bounds = Bounds::new(history.cell_count());
     for (op, operation) in ledger.ops() {
         let Some((_, stamp, count)) = ledger.acknowledged(op) else { continue };
-        let holders = ledger.setting.holders(count, operation.ended.unwrap_or(u32::MAX));
+        let holders = ledger.setting.holders(count, operation);
         let deleted = ledger.effects_of(op).into_iter();
         for (cell, _) in deleted.filter(|(_, value)| *value == ValueId::ABSENT) {
             bounds.raise(cell, holders, Bound { stamp, is_deleted: true }, op);

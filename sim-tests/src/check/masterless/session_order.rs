@@ -83,7 +83,7 @@ fn end(ledger: &Ledger<'_>, op: OpId, past: &mut Past) -> Option<String> {
         past.met = past.met.max(stamp);
         for (cell, value) in ledger.effects_of(op) {
             let bound = Bound { stamp, is_deleted: value == ValueId::ABSENT };
-            let holders = setting.holders(count, ended);
+            let holders = setting.holders(count, history.op(op));
             past.bounds.raise(cell, holders, bound, op);
             past.own.raise(cell, holders, bound, op);
         }
@@ -103,7 +103,7 @@ fn end(ledger: &Ledger<'_>, op: OpId, past: &mut Past) -> Option<String> {
             return Some(format!("in {cell} the session met before: {}", history.describe(by)));
         }
         if let Some(bound) = shown(ledger, op, &seen, before.map(|(bound, _)| bound)) {
-            let holders = setting.holders(ledger.read_count(op), ended);
+            let holders = setting.showing(ledger.read_count(op), history.op(op), bound);
             past.bounds.raise(seen.cell, holders, bound, op);
             if !bound.is_deleted || matches!(history.op(op).call, Call::Get { .. }) {
                 past.own.raise(seen.cell, holders, bound, op);
