@@ -82,10 +82,11 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R57", what: "a page of keys that is full says that it is the last" },
     Bug { code: "R58", what: "commits only what every node has" },
     Bug { code: "R59", what: "a read of several turns misses what is written in between" },
+    Bug { code: "R61", what: "a scan tells no versions" },
 ];
 
 /// Those of requests that only the requests profile asks for.
-const OF_REQUESTS: [&str; 2] = ["R56", "R57"];
+const OF_REQUESTS: [&str; 3] = ["R56", "R57", "R61"];
 
 /// Every planted bug of the masterless mode.
 pub const MASTERLESS_BUGS: &[Bug] = &[
@@ -191,7 +192,8 @@ const NOTES: &[(&[&str], &str)] = &[
     ),
     (
         &OF_REQUESTS,
-        "R56 and R57 were hunted in the requests profile alone: no other asks for what they spoil.",
+        "R56, R57 and R61 were hunted in the requests profile alone: no other asks for what they \
+         spoil.",
     ),
 ];
 

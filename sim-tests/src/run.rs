@@ -24,7 +24,7 @@ use mangrove::base::{planted, probe};
 use crate::atlas::Contract;
 use crate::case::Case;
 use crate::check::liveness::Recovery;
-use crate::check::{Violation, broken, client, exactly_once, linearizable, mute};
+use crate::check::{Violation, broken, client, exactly_once, linearizable, mute, versions};
 use crate::cluster::Cluster;
 use crate::healing::alone::serve_alone;
 use crate::healing::{Alone, Healing};
@@ -501,10 +501,13 @@ impl Scene {
                 Err(found) => violation = Some(found),
             }
         }
-        let history = self.shared.take_history();
+        let (history, effects) = (self.shared.take_history(), self.cluster.watch().effects());
+        let told = self.shared.take_told();
+        // Those that say more of the cause come first: what nobody wrote took effect nowhere.
         let violation = violation
-            .or_else(|| exactly_once::check(&history, &self.cluster.watch().effects()).err())
-            .or_else(|| judge(&history));
+            .or_else(|| exactly_once::check(&history, &effects).err())
+            .or_else(|| judge(&history))
+            .or_else(|| versions::check(&history, &told, &effects).err());
         let mut report = self.report(history, violation, time_to_converge);
         if let Some(disks) = disks.filter(|_| report.violation.is_none()) {
             report.violation = disks.check_contents().err();

@@ -16,6 +16,7 @@ use mangrove::env::Env;
 use mangrove::kv::{Cell as FoundCell, Expectation, Query, QueryReply, Version};
 use mangrove::wire::Outcome;
 
+use crate::check::versions;
 use crate::history::{
     Answer, Bulk, Call, CellId, Expected, History, OpId, Process, Range, RowId, Session, Slice,
     Terms, ValueId, text,
@@ -44,6 +45,8 @@ struct State {
     versions: Vec<Index>,
     /// What the answer that is being taken in tells of stamps.
     told: Told,
+    /// What all answers of the primary-backup mode told of versions.
+    all_told: BTreeMap<OpId, versions::Told>,
 }
 
 /// What an answer tells of stamps.
@@ -65,6 +68,7 @@ impl Shared {
                 acknowledged: 0,
                 versions: Vec::new(),
                 told: Told::default(),
+                all_told: BTreeMap::new(),
             }),
         })
     }
@@ -104,6 +108,11 @@ impl Shared {
         u32::try_from(self.lock().history.events().len()).unwrap_or(u32::MAX)
     }
 
+    /// Takes out what the clients of the primary-backup mode were told of versions.
+    pub fn take_told(&self) -> BTreeMap<OpId, versions::Told> {
+        std::mem::take(&mut self.lock().all_told)
+    }
+
     /// Takes the history out.
     pub fn take_history(&self) -> History {
         std::mem::take(&mut self.lock().history)
@@ -133,6 +142,14 @@ impl State {
         largest
     }
 
+    /// Keeps what the answer to `op` told of versions.
+    fn keep_told(&mut self, op: OpId) {
+        let Told { written, found } = std::mem::take(&mut self.told);
+        let found = found.into_iter().map(|(cell, stamp)| (cell, stamp.version())).collect();
+        let told = versions::Told { written: written.map(Stamp::version), found };
+        self.all_told.insert(op, told);
+    }
+
     /// Takes in what was found in a cell.
     fn found(&mut self, id: CellId, cell: Option<&FoundCell>) -> ValueId {
         if let Some(cell) = cell {
@@ -153,7 +170,7 @@ impl State {
                 let Some((cell, _)) = failed else {
                     panic!("condition {position} of {conditions:?} does not hold, it is said")
                 };
-                Answer::Refused { cell: *cell, current: self.read(current.as_ref()) }
+                Answer::Refused { cell: *cell, current: self.found(*cell, current.as_ref()) }
             }
         }
     }
@@ -466,7 +483,7 @@ impl<E: Env> ClientProcess<E> {
         let op = self.invoke(Call::Get { cell: id });
         let result = self.client.get_cell(key.clone(), column.clone()).await;
         let seen = result.as_ref().ok().cloned();
-        self.end(op, result, |state, cell| Answer::Value(state.read(cell.as_ref())));
+        self.end(op, result, |state, cell| Answer::Value(state.found(id, cell.as_ref())));
         let Some(seen) = seen else { return };
         let old = self.shared.lock().read(seen.as_ref());
         let (new, bytes) = self.value(0, bytes);
@@ -479,11 +496,11 @@ impl<E: Env> ClientProcess<E> {
         let result = self.client.compare_and_set(key, column, expected, new).await;
         self.end(op, result, |state, result| match result {
             CasResult::Applied(version) => {
-                state.versions.push(version.0);
+                state.written(version);
                 Answer::Tried { applied: true, current: None }
             }
             CasResult::Conflict { current, .. } => {
-                Answer::Tried { applied: false, current: Some(state.read(current.as_ref())) }
+                Answer::Tried { applied: false, current: Some(state.found(id, current.as_ref())) }
             }
         });
     }
@@ -706,6 +723,8 @@ impl<E: Env> ClientProcess<E> {
                 let answer = answer(&mut state, found);
                 if let Some(strength) = &mut self.strength {
                     strength.token = state.note_told(op).max(strength.token);
+                } else {
+                    state.keep_told(op);
                 }
                 state.history.ok(op, answer, now);
                 state.acknowledged += 1;

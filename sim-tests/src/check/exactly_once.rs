@@ -61,12 +61,12 @@ impl Effects {
         }
     }
 
-    fn note(&mut self, name: &str, index: Index) {
+    pub(super) fn note(&mut self, name: &str, index: Index) {
         self.by_value.entry(name.to_owned()).or_default().insert(index);
     }
 
     /// Returns where the value of that name took effect.
-    fn of(&self, name: &str) -> Vec<Index> {
+    pub(super) fn of(&self, name: &str) -> Vec<Index> {
         self.by_value.get(name).into_iter().flatten().copied().collect()
     }
 }
@@ -104,7 +104,7 @@ fn flaw(outcome: &Outcome, places: &[Index]) -> Option<String> {
 }
 
 /// Returns the values that a call writes.
-fn values(call: &Call) -> Vec<ValueId> {
+pub(super) fn values(call: &Call) -> Vec<ValueId> {
     let mut values = match call {
         Call::Set { value, .. } => vec![*value],
         Call::Cas { new, .. } => vec![*new],
@@ -122,7 +122,7 @@ fn values(call: &Call) -> Vec<ValueId> {
 }
 
 /// Returns when an operation ended, or began if it did not end.
-fn end_of(history: &History, operation: &Operation) -> u64 {
+pub(super) fn end_of(history: &History, operation: &Operation) -> u64 {
     let position = operation.ended.unwrap_or(operation.invoked);
     let position = usize::try_from(position).unwrap_or(usize::MAX);
     history.events().get(position).map_or(0, |event| event.time_ns)

@@ -5,8 +5,9 @@
 //! committed, applied, and they answer at once when that contradicts what they saw before. The
 //! *client* checkers judge the [history](crate::history) after the run and know nothing of nodes.
 //! Neither asks the other: a bug in the protocol that no client noticed is still a bug, and so is
-//! a wrong answer of a cluster whose invariants all held. Two compare the one with the other:
-//! [`exactly_once`] does after each run, [`replay`] where all evidence was collected.
+//! a wrong answer of a cluster whose invariants all held. Three compare the one with the other:
+//! [`exactly_once`] and [`versions`] do after each run, [`replay`] where all evidence was
+//! collected.
 //!
 //! Each file says its property in words, why the obvious check is wrong, what it leaves out, and
 //! where the property is from.
@@ -29,6 +30,7 @@ pub mod replay;
 pub mod session_order;
 pub mod state_machine_safety;
 pub mod term_monotonic;
+pub mod versions;
 
 use std::fmt;
 

@@ -259,7 +259,7 @@ fn planted_bugs_of_the_masterless_mode_are_found_within_few_seeds() {
 
 #[test]
 fn planted_bugs_are_found_within_few_seeds() {
-    for code in ["R2", "R45", "R49", "R56", "R57", "W5"] {
+    for code in ["R2", "R45", "R49", "R56", "R57", "R61", "W5"] {
         let bug = BUGS.iter().find(|bug| bug.code == code);
         let bug = bug.unwrap_or_else(|| panic!("{code} is not a planted bug"));
         let hunt = bugs::hunt(*bug, Mode::PrimaryBackup, 1, 40, JOBS);
