@@ -194,11 +194,7 @@ fn only_what_matters(options: &Options) -> Options {
         think_time: plain.think_time,
         fault_pause: plain.fault_pause,
         mix: plain.mix,
-        faults: FaultClasses {
-            clock: options.faults.clock,
-            disk_full: options.faults.disk_full,
-            ..FaultClasses::NONE
-        },
+        faults: FaultClasses { clock: options.faults.clock, ..FaultClasses::NONE },
         ..options.clone()
     };
     kept.tuning.value_bytes_max = plain.tuning.value_bytes_max;

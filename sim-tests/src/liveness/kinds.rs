@@ -105,8 +105,6 @@ impl Kind {
             at = at.saturating_sub(*hidden);
         }
         case.faults = Some(vec![Fault { id: FaultId(1), at, ..action }]);
-        // A disk without space has none for hints either, and nobody demands them then.
-        case.options.faults.disk_full = self.name == "disk full";
         Some(case)
     }
 

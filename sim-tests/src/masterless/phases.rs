@@ -32,7 +32,7 @@ use crate::nemesis::MASTERLESS_JUMPS_MAX_MS;
 use crate::options::Options;
 use crate::run::clock;
 use crate::workload::{ClientProcess, Helper, Shared};
-use crate::world::{EPOCH_MS, World};
+use crate::world::{EPOCH_MS, Fault, World};
 
 /// Longest time after healing until the replicas are equal: that of the slowest mechanism, with
 /// the takeover of batches and a steward's rounds in it, and as much again.
@@ -166,7 +166,7 @@ impl Phases<'_> {
         deadline: Duration,
     ) -> Result<(), Violation> {
         // A disk without space has no space for hints either.
-        if !self.masterless().repair.hints || self.options.faults.disk_full {
+        if !self.masterless().repair.hints || was_full(self.world) {
             return Ok(());
         }
         let losers = self.cluster.nodes().filter(|node| self.cluster.atlas().has_lost(*node));
@@ -315,5 +315,36 @@ impl Phases<'_> {
         check_history(&ledger)?;
         ledger.learn(&look.stores);
         check_healed(&ledger, &look.stores, self.now_ns())
+    }
+}
+
+/// Tells whether a disk of the run has refused something for want of space.
+fn was_full(world: &World) -> bool {
+    let counts = world.fault_counts();
+    counts.get(Fault::D8.code()).is_some_and(|(injected, _)| *injected > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use mangrove::env::{Disk as _, Env as _};
+
+    use super::*;
+    use crate::world::{WorldOptions, run_seed};
+
+    #[test]
+    fn disk_is_full_once_it_refuses_something_and_was_full_ever_after() {
+        let result = run_seed(1, WorldOptions::default(), |world| async move {
+            let host = world.add_server("n1");
+            world.start(host, |_| std::future::pending()).await;
+            let env = world.env(host).unwrap();
+            world.change_disk(host, |disk| disk.quota_bytes = Some(0));
+            assert!(!was_full(&world), "nobody wanted space");
+            assert!(env.disk().create("hints").await.is_err());
+            assert!(was_full(&world));
+            world.change_disk(host, |disk| disk.quota_bytes = None);
+            assert!(env.disk().create("hints").await.is_ok());
+            assert!(was_full(&world), "there may be less hints than there were to be");
+        });
+        result.unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
