@@ -29,7 +29,7 @@ use crate::check::liveness::Deadlines;
 use crate::check::mirror::{Log, Stamp};
 use crate::check::own_disk::DiskNews;
 use crate::options::Options;
-use crate::world::{EPOCH_MS, Fault, Happening, Host, World};
+use crate::world::{EPOCH_MS, Happening, Host, World};
 
 /// Roles by the number that stands for them in a [log](crate::world::Log).
 pub const ROLES: [&str; 4] = ["follower", "pre-candidate", "candidate", "leader"];
@@ -77,7 +77,7 @@ struct NodeState {
     was_whole: bool,
     /// Hints that the node has dropped in this life, as it says; masterless mode.
     hints_dropped: u64,
-    /// How often disks had refused something before this life.
+    /// How often its disk had refused something before this life.
     refused: u64,
 }
 
@@ -200,23 +200,23 @@ impl Watch {
     }
 
     /// Judges why a node stopped by itself: there must have been a reason. Returns it in words.
-    pub fn judge_stop(&self, node: NodeId, reason: &StopReason) -> String {
+    pub fn judge_stop(&self, (node, host): (NodeId, Host), reason: &StopReason) -> String {
         match reason {
             StopReason::Requested => {}
             StopReason::Condemned(error) | StopReason::Storage(error) => {
-                self.judge_failure(node, error);
+                self.judge_failure((node, host), error);
             }
         }
         reason.to_string()
     }
 
     /// Judges why a node did not start, in the same way.
-    pub fn judge_failed_start(&self, node: NodeId, error: &StartError) -> String {
+    pub fn judge_failed_start(&self, (node, host): (NodeId, Host), error: &StartError) -> String {
         match error {
             StartError::Foreign(error)
             | StartError::NamePlate(error)
             | StartError::Storage(error) => {
-                self.judge_failure(node, error);
+                self.judge_failure((node, host), error);
             }
             StartError::Damaged { what } => {
                 self.note_complaint(node, format!("it does not start: {what}"));
@@ -226,9 +226,9 @@ impl Watch {
         format!("cannot start: {error}")
     }
 
-    /// Judges a failure of storage: something is lost, or the disk has refused something since the
-    /// process was started.
-    fn judge_failure(&self, node: NodeId, error: &StorageError) {
+    /// Judges a failure of storage: something is lost, or the node's own disk has refused something
+    /// since the process was started.
+    fn judge_failure(&self, (node, host): (NodeId, Host), error: &StorageError) {
         let is_refusal = match error {
             StorageError::Disk(error) => match error.kind {
                 // Nothing that was there is ever missing.
@@ -240,7 +240,7 @@ impl Watch {
             },
             StorageError::Corrupt { .. } | StorageError::Format { .. } => false,
         };
-        let refused = self.refused_count();
+        let refused = self.world.disk_refused_count(host);
         let before = self.lock().nodes.get(&node).map_or(0, |state| state.refused);
         let is_explained = is_refusal && refused > before;
         if !is_explained {
@@ -251,13 +251,6 @@ impl Watch {
     /// Notes that a node says that its disk has lost something.
     fn note_complaint(&self, node: NodeId, what: String) {
         self.observe(node, &Observation::Disk(DiskNews::SaysLost { what }));
-    }
-
-    /// Returns how often disks have refused something so far.
-    fn refused_count(&self) -> u64 {
-        let counts = self.world.fault_counts();
-        let observable = |fault: Fault| counts.get(fault.code()).map_or(0, |(_, count)| *count);
-        [Fault::D5, Fault::D7, Fault::D8, Fault::D9].map(observable).iter().sum()
     }
 
     /// Compares the acknowledged writes with the disks; the `excused` ones were lied to.
@@ -313,7 +306,7 @@ impl NodeWatch {
     /// Watches a process of `node`.
     pub fn new(watch: &Arc<Watch>, node: NodeId, host: Host) -> Self {
         let is_logged = watch.world.is_logged();
-        let refused = watch.refused_count();
+        let refused = watch.world.disk_refused_count(host);
         if let Some(state) = watch.lock().nodes.get_mut(&node) {
             state.refused = refused;
         }
@@ -782,5 +775,52 @@ fn kind_of(message: &Message) -> u64 {
         Message::Compare { .. } => 20,
         Message::Standing { .. } => 21,
         Message::Forgotten { .. } => 22,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mangrove::env::{Disk as _, DiskError, Env as _};
+
+    use super::*;
+    use crate::world::{WorldOptions, run_seed};
+
+    /// Starts two machines with a full disk each, has these refuse something, and judges a stop of
+    /// the first.
+    fn verdict(refusing: &'static [usize]) -> Option<&'static str> {
+        let result = run_seed(1, WorldOptions::default(), move |world| async move {
+            let hosts = ["n1", "n2"].map(|name| world.add_server(name));
+            let deadlines = Deadlines { leader_ns: 0, serve_ns: 0, converge_ns: 0 };
+            let watch = Watch::new(&world, &Options::draw(1), deadlines);
+            for host in hosts {
+                world.start(host, |_| std::future::pending()).await;
+                world.change_disk(host, |disk| disk.quota_bytes = Some(0));
+                // What it refused to an earlier process explains nothing.
+                assert!(world.env(host).unwrap().disk().create("before").await.is_err());
+            }
+            let first = NodeWatch::new(&watch, NodeId(1), hosts[0]);
+            let mut error = DiskError {
+                kind: DiskErrorKind::NoSpace,
+                operation: "create",
+                path: "file".to_owned(),
+                message: "for no reason".to_owned(),
+            };
+            for at in refusing {
+                let env = world.env(hosts[*at]).unwrap();
+                error = env.disk().create("file").await.err().unwrap();
+            }
+            let reason = StopReason::Storage(StorageError::Disk(error));
+            watch.judge_stop((NodeId(1), first.host), &reason);
+            watch.violation().map(|violation| violation.checker)
+        });
+        result.unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    #[test]
+    fn node_that_stops_for_its_disk_was_refused_something_by_that_one() {
+        assert_eq!(verdict(&[0]), None);
+        assert_eq!(verdict(&[1, 0]), None);
+        assert_eq!(verdict(&[]), Some("damage_without_cause"));
+        assert_eq!(verdict(&[1]), Some("damage_without_cause"), "another disk did");
     }
 }

@@ -213,8 +213,8 @@ impl Cluster {
             let lock = || processes.lock().unwrap_or_else(PoisonError::into_inner);
             lock().recovering.remove(&node);
             let ended = match started {
-                Ok(node) => watch.judge_stop(id, &node.stopped().await),
-                Err(error) => watch.judge_failed_start(id, &error),
+                Ok(node) => watch.judge_stop((id, host), &node.stopped().await),
+                Err(error) => watch.judge_failed_start((id, host), &error),
             };
             world.trace(Some(host), "ended", (0, 0), || ended.clone());
             let mut processes = lock();

@@ -341,6 +341,11 @@ impl World {
         self.shared.with(|state| state.disk_of(host).used_bytes())
     }
 
+    /// Returns how often the disk that a machine has now has refused something (D5, D7, D8, D9).
+    pub fn disk_refused_count(&self, host: Host) -> u64 {
+        self.shared.with(|state| state.disk_of(host).refused_count)
+    }
+
     /// Gives a machine that is without process a new, empty disk (P7).
     pub fn wipe_disk(&self, host: Host) {
         self.assert_idle(host);

@@ -246,6 +246,8 @@ pub(super) struct DiskState {
     /// The decision that took the power last, and how often it has.
     power_decision: (u64, u64),
     stalled_until: u64,
+    /// How often it has refused something.
+    pub(super) refused_count: u64,
 }
 
 fn directory_of(path: &str) -> &str {
@@ -285,6 +287,7 @@ impl DiskState {
             change_count: 0,
             sync_count: 0,
             power_loss_count: 0,
+            refused_count: 0,
             power_decision: (0, 0),
             stalled_until: 0,
         }
@@ -438,6 +441,7 @@ impl DiskState {
         let len = inode.cached.read(offset, buffer);
         if inode.is_unreadable(offset, bytes_u64(len)) {
             core.faults.observed(Fault::D9);
+            self.refused_count += 1;
             return Err(UNREADABLE);
         }
         if !inode.rotten.is_empty() {
@@ -530,7 +534,8 @@ impl DiskState {
         }
     }
 
-    fn refuse(&self, core: &mut Core, fault: Fault, refusal: Refusal) -> Refusal {
+    fn refuse(&mut self, core: &mut Core, fault: Fault, refusal: Refusal) -> Refusal {
+        self.refused_count += 1;
         core.faults.injected(fault);
         core.faults.observed(fault);
         core.event(self.host, "disk.refuses", (0, 0), || {
