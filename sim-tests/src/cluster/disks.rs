@@ -22,7 +22,7 @@ use super::Cluster;
 use crate::check::state_machine_safety::Contents;
 use crate::check::{Violation, broken};
 use crate::watch::log_of;
-use crate::world::{Fault, SimDisk, SimEnv};
+use crate::world::{SimDisk, SimEnv};
 
 /// Smallest segment of a log.
 const SMALL_SEGMENT_BYTES: u64 = 4096;
@@ -33,8 +33,8 @@ pub struct Disks {
     at: u64,
     stored: BTreeMap<NodeId, Stored>,
     sessions_max: usize,
-    /// Whether a medium may have changed something by itself.
-    may_be_rotten: bool,
+    /// Nodes whose disks have lost something, and may not know all of it yet.
+    losers: BTreeSet<NodeId>,
 }
 
 /// The state machine of one node, as its disk has it.
@@ -55,7 +55,7 @@ impl Cluster {
     /// Something that was acknowledged is not there, or a disk cannot be recovered.
     pub async fn check_disks(&self, acknowledged: &[Index]) -> Result<Disks, Violation> {
         let (mut logs, mut stored) = (BTreeMap::new(), BTreeMap::new());
-        let mut excused: BTreeSet<NodeId> = self.lied_to.keys().map(|node| NodeId(*node)).collect();
+        let mut excused = not_refilled(&self.lied_to, |node| self.watch.commit_of(node));
         for node in self.nodes() {
             let env = self.disk_at_worst(node);
             let (recovered, tree, tables) = match recover(&env).await {
@@ -82,7 +82,7 @@ impl Cluster {
             at: self.now_ns(),
             stored,
             sessions_max: self.options.tuning.sessions_max,
-            may_be_rotten: self.may_be_rotten(),
+            losers: self.nodes().filter(|node| self.atlas.has_lost(*node)).map(NodeId).collect(),
         })
     }
 
@@ -102,13 +102,19 @@ impl Cluster {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX)
     }
+}
 
-    fn may_be_rotten(&self) -> bool {
-        let counts = self.world.fault_counts();
-        let is_injected =
-            |fault: Fault| counts.get(fault.code()).is_some_and(|(injected, _)| *injected > 0);
-        is_injected(Fault::D9) || is_injected(Fault::D10)
-    }
+/// Returns the nodes that were lied to and have not got back yet what they lost. Once they have,
+/// they are held to what everybody is.
+fn not_refilled(
+    lied_to: &BTreeMap<u64, Option<Index>>,
+    commit_of: impl Fn(NodeId) -> Index,
+) -> BTreeSet<NodeId> {
+    let lacks = |(node, index): &(NodeId, Option<Index>)| {
+        index.is_none_or(|index| commit_of(*node) < index)
+    };
+    let all = lied_to.iter().map(|(node, index)| (NodeId(*node), *index));
+    all.filter(lacks).map(|(node, _)| node).collect()
 }
 
 impl Disks {
@@ -125,8 +131,9 @@ impl Disks {
         for (node, stored) in self.stored {
             let states = match stored.states_at(&ends, self.sessions_max) {
                 Ok(states) => states,
-                // Rot shows when it is read; nobody has promised to have read it before.
-                Err(_) if self.may_be_rotten => continue,
+                // Rot shows when it is read, and so does what a lie has left out of a table; nobody
+                // has promised to have read it before.
+                Err(_) if self.losers.contains(&node) => continue,
                 Err(error) => {
                     let what = format!("the state on the disk of {node} cannot be read: {error}");
                     broken("durability", self.at, what)?;
@@ -243,7 +250,7 @@ mod tests {
     /// Compares disks after something was done to the first.
     fn verdict(
         logs: &'static [Log],
-        may_be_rotten: bool,
+        losers: &'static [u64],
         change: impl FnOnce(&mut Stored) + Send + 'static,
     ) -> Option<&'static str> {
         let result = run_seed(1, WorldOptions::default(), move |world| async move {
@@ -255,7 +262,8 @@ mod tests {
             if let Some(mut first) = stored.first_entry() {
                 change(first.get_mut());
             }
-            Disks { at: 9, stored, sessions_max: 64, may_be_rotten }.check_contents()
+            let losers = losers.iter().copied().map(NodeId).collect();
+            Disks { at: 9, stored, sessions_max: 64, losers }.check_contents()
         });
         let verdict = result.unwrap_or_else(|failure| panic!("{failure}"));
         verdict.err().map(|violation| violation.checker)
@@ -264,22 +272,18 @@ mod tests {
     #[test]
     fn states_are_compared_where_both_can_be() {
         let same: &[Log] = &[&["a", "b"], &["a"], &["a", "b"], &[]];
-        assert_eq!(verdict(same, false, |_| {}), None);
+        assert_eq!(verdict(same, &[], |_| {}), None);
         let other: &[Log] = &[&["a", "b"], &["c"]];
-        assert_eq!(
-            verdict(other, false, |_| {}),
-            Some("state_machine_safety"),
-            "at the end of one"
-        );
+        assert_eq!(verdict(other, &[], |_| {}), Some("state_machine_safety"), "at the end of one");
         let end: &[Log] = &[&["a", "b"], &["a"], &["a", "c"]];
-        assert_eq!(verdict(end, false, |_| {}), Some("state_machine_safety"), "at the end of both");
+        assert_eq!(verdict(end, &[], |_| {}), Some("state_machine_safety"), "at the end of both");
     }
 
     #[test]
     fn entry_of_another_term_is_another_position() {
         let other: &[Log] = &[&["a", "b"], &["a", "c"]];
         let later = |stored: &mut Stored| stored.entries[2].term = 2;
-        assert_eq!(verdict(other, false, later), None, "one of them is not committed");
+        assert_eq!(verdict(other, &[], later), None, "one of them is not committed");
     }
 
     #[test]
@@ -289,7 +293,17 @@ mod tests {
             let (point, path, what) = (None, "tables/table-1".to_owned(), "lost".to_owned());
             stored.tables.damage = Some(tree::Damage { point, path, offset: 0, what });
         };
-        assert_eq!(verdict(same, true, damage), None);
-        assert_eq!(verdict(same, false, damage), Some("durability"));
+        assert_eq!(verdict(same, &[1], damage), None);
+        assert_eq!(verdict(same, &[], damage), Some("durability"));
+        assert_eq!(verdict(same, &[2, 3], damage), Some("durability"), "others' may be");
+    }
+
+    #[test]
+    fn node_that_was_lied_to_is_excused_until_it_is_refilled() {
+        let lied_to = BTreeMap::from([(1, None), (2, Some(7))]);
+        for (commit, excused) in [(0, vec![1, 2]), (6, vec![1, 2]), (7, vec![1]), (9, vec![1])] {
+            let excused: BTreeSet<NodeId> = excused.into_iter().map(NodeId).collect();
+            assert_eq!(not_refilled(&lied_to, |_| commit), excused, "committed {commit}");
+        }
     }
 }

@@ -132,7 +132,7 @@ impl Cluster {
                 let others_lead = self.options.masterless.is_some() || self.is_led_by_another(node);
                 if self.is_calm() && self.has_settled() && others_lead {
                     self.lying = true;
-                    self.lied_to.insert(node, true);
+                    self.lied_to.insert(node, None);
                     self.atlas.note_unnoticed(node, None);
                     self.watch.note_fault(NodeId(node), true);
                     self.world.calm();

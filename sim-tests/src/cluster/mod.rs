@@ -94,7 +94,9 @@ pub struct Cluster {
     /// The node that was lied to, and the entry up to which the others must refill it, or tell it
     /// that it lacks something.
     refilling: Option<(u64, Index)>,
-    lied_to: BTreeMap<u64, bool>,
+    /// Nodes that were lied to, and the entry up to which each lacks what it acknowledged until it
+    /// knows it to be committed; `None` while it has not lost it yet.
+    lied_to: BTreeMap<u64, Option<Index>>,
     /// Nodes that have got a new disk.
     exchanged: BTreeMap<u64, bool>,
     atlas: Atlas,
@@ -384,7 +386,9 @@ impl Cluster {
                 // world stays quiet until they have told it so, or given it back. One more fault
                 // would be too many for any protocol.
                 if self.options.masterless.is_none() {
-                    self.refilling = Some((node, self.watch.commit_max()));
+                    let index = self.watch.commit_max();
+                    self.refilling = Some((node, index));
+                    self.lied_to.insert(node, Some(index));
                 } else {
                     self.lying = false;
                 }
