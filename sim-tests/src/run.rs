@@ -52,6 +52,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(4);
 const SERVE_ATTEMPTS: u32 = 40;
 /// How long a cluster that may halt is asked after healing.
 const BEYOND_TIME: Duration = Duration::from_secs(30);
+/// Pause between two times that everything of it is read.
+const BEYOND_PAUSE: Duration = Duration::from_secs(2);
 /// Tries of each read after that.
 const READ_ATTEMPTS: u32 = 5;
 /// Pause after each of them: a node notices only after a while that its disk has space again.
@@ -425,14 +427,17 @@ impl Scene {
         let violation = self.violation.take();
         let history = self.shared.take_history();
         let violation = violation.or_else(|| match contract {
-            Contract::MustSurvive | Contract::MayHalt => judge(&history),
+            Contract::MustSurvive | Contract::MayHalt => {
+                let effects = self.cluster.watch().effects();
+                exactly_once::check(&history, &effects).err().or_else(|| judge(&history))
+            }
             Contract::OutOfModel => client::check_phantoms(&history).err(),
         });
         self.report(history, violation, Duration::ZERO)
     }
 
-    /// Lets a client write and read everything, if anybody answers; tells later whether a write
-    /// was acknowledged.
+    /// Lets a client write, and read everything again and again, if anybody answers; tells later
+    /// whether a write was acknowledged.
     async fn ask_in_vain(&self) -> Arc<AtomicBool> {
         let host = self.world.add_client("reader");
         let (addresses, options, shared) =
@@ -446,7 +451,11 @@ impl Scene {
             // First what is there: a write can only hide what was lost.
             reader.read_everything(1).await;
             served.store(reader.set_one().await, Ordering::Relaxed);
-            reader.read_everything(1).await;
+            // Once is not enough: it gives up where nobody answers yet.
+            for _ in 0..BEYOND_TIME.as_millis() / BEYOND_PAUSE.as_millis() {
+                reader.read_everything(1).await;
+                reader.pause(BEYOND_PAUSE).await;
+            }
             std::future::pending::<()>().await;
         };
         self.world.start(host, main).await;

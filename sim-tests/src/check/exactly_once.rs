@@ -16,8 +16,8 @@
 //!
 //! **What is skipped.** Where an effect lies in real time, and what the answers contain:
 //! [`linearizable`](super::linearizable) asks that. Deletes, which carry no value. Whether all
-//! values of a batch took effect together: they are in one entry. Runs that have lost more than
-//! they can mend.
+//! values of a batch took effect together: they are in one entry. Runs in which somebody has lost
+//! more than can be mended and cannot know it.
 //!
 //! [`replay`](super::replay) demands more of the same evidence, session by session and answer by
 //! answer, where somebody has collected all of it.

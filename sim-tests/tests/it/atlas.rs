@@ -1,11 +1,14 @@
 //! Disks that lose more than can be mended: the cluster may halt, and must not lie.
 
+use std::time::Duration;
+
 use sim_tests::atlas::Contract;
 use sim_tests::bugs;
 use sim_tests::case::Case;
 use sim_tests::options::{Mode, Options, Plan, Profile};
-use sim_tests::run::{Keep, run_case};
+use sim_tests::run::{Keep, Report, run_case};
 use sim_tests::swarm::{Swarm, run_seeds};
+use sim_tests::workload::Helper;
 
 fn beyond(mode: Mode) -> Plan {
     Plan { mode, profile: Profile::Beyond }
@@ -28,6 +31,23 @@ fn masterless_clusters_that_lost_too_much_make_nothing_up() {
     let summary = run_seeds(&Swarm { first: 1, end: 31, jobs: 2, progress: false, plan });
     assert_eq!(summary.failed(), [], "replay with --mode masterless --profile beyond");
     assert!(summary.contracts()[&Contract::OutOfModel].0 > 10, "{:?}", summary.contracts());
+}
+
+#[test]
+fn cluster_that_may_halt_is_asked_to_the_end() {
+    let draw = |seed| Case::drawn(beyond(Mode::PrimaryBackup).draw(seed));
+    let reports = [7, 18, 40, 89, 132].map(|seed| run_case(&draw(seed), Keep::default()));
+    let may_halt = reports.iter().filter(|report| report.contract == Contract::MayHalt);
+    let mut asked_count = 0;
+    for Report { seed, history, names, simulated, .. } in may_halt {
+        let is_reader = |op| names.get(op).is_some_and(|id| id.client == Helper::Reader.client());
+        let last = history.events().iter().rfind(|event| is_reader(&event.op));
+        let last = last.map(|event| Duration::from_nanos(event.time_ns));
+        let silence = simulated.saturating_sub(last.unwrap_or_default());
+        assert!(silence < Duration::from_secs(10), "seed {seed}: not asked for {silence:?}");
+        asked_count += 1;
+    }
+    assert!(asked_count > 0, "all of them were to survive");
 }
 
 /// A node that takes rot for a torn tail forgets what it acknowledged and goes on: with one such
