@@ -316,9 +316,10 @@ pub(super) struct ClusterArgs {
     /// Where everything is kept.
     #[arg(long, value_name = "DIR", default_value = "./mangrove-data")]
     pub(super) data: PathBuf,
-    /// Port of the first node, the others follow; a port in use is replaced by a free one.
-    #[arg(long, value_name = "PORT", default_value = "7101")]
-    pub(super) base_port: u16,
+    /// Port of the first node of a new cluster, the others follow; a port in use is replaced by a
+    /// free one. [default: 7101]
+    #[arg(long, value_name = "PORT")]
+    pub(super) base_port: Option<u16>,
     /// How the cluster replicates: `primary-backup` or `masterless`; see `mangrove serve --help`.
     /// [default: primary-backup, or what DIR/cluster.toml says]
     #[arg(long, env = "MANGROVE_MODE", value_name = "MODE")]

@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use clap::Parser;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::args::{ClusterArgs, DEFAULT_CLUSTER};
-use super::cluster_file::{ClusterFile, NodeEntry, Wanted};
+use super::args::{Cli, ClusterArgs, DEFAULT_CLUSTER};
+use super::cluster_file::{ClusterFile, NAME, NodeEntry, Wanted};
 use super::output::{quoted, say};
 use super::{CliError, stop_signal};
 use crate::base::ClusterId;
@@ -29,21 +30,29 @@ use crate::client::{Client, ClientError, ClientOptions};
 use crate::env::real::RealEnv;
 use crate::env::{Env, First, race, timeout};
 
+/// Port of the first node of a new cluster, unless another one is asked for.
+const BASE_PORT_DEFAULT: u16 = 7101;
+
 /// How long the nodes may take until one of them answers: recovery of a large log takes a while.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a node may take to stop in good order.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Most that is shown of a log's last line: more than any complaint of a node.
-const LAST_LINE_BYTES: u64 = 2048;
+/// Most of a log's end in which a node's last words are looked for: more than any complaint.
+const LAST_WORDS_BYTES: u64 = 2048;
+
+/// How the complaints of this program begin: its own, and those about its command line.
+const COMPLAINTS: [&str; 2] = ["mangrove: ", "error: "];
 
 /// A node that runs.
 struct NodeProcess {
     id: u64,
     address: String,
     log: PathBuf,
-    /// What to type to start it again alone.
+    /// Where in its log this life begins.
+    log_start: u64,
+    /// What to type to start it again alone, wherever that is typed.
     again: String,
     child: Child,
     /// Its standard input. Kept apart from `child`, which would close it when it is waited for.
@@ -62,11 +71,12 @@ enum Event {
 
 /// `mangrove cluster`
 pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
+    check_serve_flags(&args.serve_flags)?;
     let env = RealEnv::client();
     let new_id = ClusterId(env.rng("cluster id").next_u64());
     let wanted = Wanted {
         nodes_count: args.nodes,
-        base_port: args.base_port,
+        base_port: args.base_port.unwrap_or(BASE_PORT_DEFAULT),
         mode: args.mode,
         replication_factor: args.replication_factor,
         partitions: args.partitions,
@@ -75,6 +85,12 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
     let (file, is_new) = ClusterFile::open(&args.data, wanted, new_id)?;
     if !is_new {
         file.check_ports()?;
+        if let Some(port) = args.base_port.filter(|port| !file.begins_at(*port)) {
+            say(&format!(
+                "--base-port {port} is of new clusters: this one keeps the addresses that are in {}",
+                args.data.join(NAME).display()
+            ));
+        }
     }
     let whose = if is_new { "a new cluster" } else { "the cluster" };
     say(&format!("starting {whose} of {} nodes in {}", file.nodes.len(), args.data.display()));
@@ -85,6 +101,15 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
     let outcome = watch(&env, &args.data, &file, &mut nodes).await;
     let stopped = stop_all(&env, nodes).await;
     outcome.and(stopped)
+}
+
+/// Refuses flags that no node would take, before anything is made of the cluster.
+fn check_serve_flags(flags: &[String]) -> Result<(), CliError> {
+    let words = ["mangrove", "serve"].into_iter().chain(flags.iter().map(String::as_str));
+    match Cli::try_parse_from(words) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CliError::Usage(format!("the flags after --: {error}"))),
+    }
 }
 
 /// Starts one node as a process.
@@ -98,6 +123,10 @@ fn start(
     let failed = |error: std::io::Error| CliError::io(format!("cannot start n{id}"), &error);
     // Both its outputs go to its log, after what it said in earlier lives.
     let output = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+    let log_start = output.metadata().map_err(failed)?.len();
+    // Whoever starts it again may be in another folder: there the same relative path would be a new
+    // directory, and an empty one is that of a node whose disk was lost.
+    let data = std::path::absolute(data).map_err(failed)?;
     let flags = serve_flags(args, file, entry, &data);
     let words = std::iter::once(program()).chain(flags.iter().cloned());
     let again = words.map(quoted).collect::<Vec<_>>().join(" ");
@@ -113,7 +142,7 @@ fn start(
     command.process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let input = child.stdin.take();
-    Ok(NodeProcess { id: *id, address: address.clone(), log, again, child, input })
+    Ok(NodeProcess { id: *id, address: address.clone(), log, log_start, again, child, input })
 }
 
 /// Returns the command `serve` and its flags for one node.
@@ -215,24 +244,34 @@ async fn death(node: &mut NodeProcess) -> String {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    let NodeProcess { id, address, log, again, .. } = node;
-    let last_words = last_line(log).map(|line| format!("\n  {line}")).unwrap_or_default();
-    format!(
-        "n{id} ({address}) ended with {how}; its log: {}{last_words}\n\
-         to start it again alone, in another terminal (Ctrl-C there stops it):\n  {again}",
-        log.display()
-    )
+    let NodeProcess { id, address, log, log_start, again, .. } = node;
+    let mut said = vec![format!("n{id} ({address}) ended with {how}; its log: {}", log.display())];
+    said.extend(last_words(log, *log_start).into_iter().map(|line| format!("  {line}")));
+    said.push("to start it again alone, in another terminal (Ctrl-C there stops it):".to_owned());
+    said.push(format!("  {again}"));
+    said.join("\n")
 }
 
-/// Returns the last line of a file, if that can be had.
-fn last_line(path: &Path) -> Option<String> {
-    let mut file = fs::OpenOptions::new().read(true).open(path).ok()?;
-    let len = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(LAST_LINE_BYTES))).ok()?;
+/// Returns what a node said at last, of what is in its log from `start` on: its last complaint, up
+/// to an empty line, else its last line. Nothing if that cannot be had.
+fn last_words(path: &Path, start: u64) -> Vec<String> {
+    let end = end_of(path, start).unwrap_or_default();
+    let lines: Vec<&str> = end.lines().collect();
+    let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.starts_with(complaint));
+    let last = || lines.iter().rposition(|line| !line.trim().is_empty());
+    let Some(from) = lines.iter().rposition(complains).or_else(last) else { return Vec::new() };
+    let said = lines.iter().skip(from).take_while(|line| !line.trim().is_empty());
+    said.map(|line| (*line).to_owned()).collect()
+}
+
+/// Returns the end of a file, from `start` on at most.
+fn end_of(path: &Path, start: u64) -> std::io::Result<String> {
+    let mut file = fs::OpenOptions::new().read(true).open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(LAST_WORDS_BYTES).max(start)))?;
     let mut end = Vec::new();
-    file.read_to_end(&mut end).ok()?;
-    let end = String::from_utf8_lossy(&end);
-    end.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
+    file.read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 /// Asks until a node answers for the cluster.
@@ -244,7 +283,7 @@ async fn first_answer(env: &RealEnv, file: &ClusterFile) -> Result<(), ClientErr
 
 /// Says what runs where, and how to use it.
 fn welcome(data: &Path, file: &ClusterFile) -> String {
-    let (program, addresses) = (program(), file.addresses());
+    let (program, addresses) = (quoted(program()), file.addresses());
     let cluster = if addresses == DEFAULT_CLUSTER {
         String::new()
     } else {
@@ -265,12 +304,10 @@ fn welcome(data: &Path, file: &ClusterFile) -> String {
     lines.join("\n")
 }
 
-/// Returns what to type to run this program again.
+/// Returns what to type to run this program again, in whatever folder.
 fn program() -> String {
     let exe = env::current_exe().unwrap_or_else(|_| PathBuf::from("mangrove"));
-    let here = env::current_dir().unwrap_or_default();
-    let short = exe.strip_prefix(&here).map(Path::to_owned).unwrap_or(exe);
-    short.display().to_string()
+    exe.display().to_string()
 }
 
 /// Stops every node that still runs: in good order if it does so in time, else at once.
@@ -320,14 +357,51 @@ mod tests {
     }
 
     #[test]
-    fn last_line_is_found_in_long_logs_and_missed_in_none() {
+    fn last_words_of_a_node_are_its_complaint_or_its_last_line() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("n1.log");
-        assert_eq!(last_line(&log), None);
+        assert!(last_words(&log, 0).is_empty());
         fs::write(&log, "").unwrap();
-        assert_eq!(last_line(&log), None);
+        assert!(last_words(&log, 0).is_empty());
         fs::write(&log, format!("{}\nthe end\n\n", "x".repeat(9000))).unwrap();
-        assert_eq!(last_line(&log).as_deref(), Some("the end"));
+        assert_eq!(last_words(&log, 0), ["the end"]);
+        let earlier = "mangrove: what an earlier life ended with\n";
+        let usage = "error: unexpected argument '--foo' found\n\nUsage: mangrove serve\n\nFor \
+                     more information, try '--help'.\n";
+        fs::write(&log, format!("{earlier}{usage}")).unwrap();
+        let start = u64::try_from(earlier.len()).unwrap();
+        assert_eq!(last_words(&log, start), ["error: unexpected argument '--foo' found"]);
+        fs::write(&log, format!("{earlier}INFO it runs\n")).unwrap();
+        assert_eq!(last_words(&log, start), ["INFO it runs"]);
+        fs::write(&log, format!("{earlier}INFO\nmangrove: no room\nfree some\n")).unwrap();
+        assert_eq!(last_words(&log, start), ["mangrove: no room", "free some"]);
+    }
+
+    fn cluster_args(words: &[&str]) -> ClusterArgs {
+        let words = ["mangrove", "cluster"].into_iter().chain(words.iter().copied());
+        let super::super::args::Command::Cluster(args) =
+            Cli::try_parse_from(words).unwrap().command
+        else {
+            unreachable!()
+        };
+        args
+    }
+
+    #[test]
+    fn flag_that_no_node_takes_is_refused_before_a_cluster_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("new").display().to_string();
+        let args = cluster_args(&["--data", &data, "--", "--foo"]);
+        let error = super::super::block_on(None, cluster(args)).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("--foo"), "{error}");
+        assert!(!Path::new(&data).exists(), "nothing is left behind");
+        check_serve_flags(&["--sync".to_owned(), "interval:10".to_owned()]).unwrap();
+    }
+
+    #[test]
+    fn what_to_type_works_in_any_folder() {
+        assert!(Path::new(&program()).is_absolute(), "{}", program());
     }
 
     #[test]

@@ -27,7 +27,8 @@ use crate::base::{ClusterId, NodeId};
 /// Nodes of a cluster that nobody said a number for.
 const NODES_DEFAULT: u16 = 3;
 
-const NAME: &str = "cluster.toml";
+/// Name of the file.
+pub(super) const NAME: &str = "cluster.toml";
 
 /// The content of `cluster.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +98,12 @@ impl ClusterFile {
             }
             Err(error) => Err(CliError::io(format!("cannot read {shown}"), &error)),
         }
+    }
+
+    /// Tells whether the first node listens at this port.
+    pub(super) fn begins_at(&self, port: u16) -> bool {
+        let first = self.nodes.first().and_then(|node| node.address.rsplit_once(':'));
+        first.is_some_and(|(_, first)| first.parse() == Ok(port))
     }
 
     /// Returns all addresses, separated by commas.
@@ -295,6 +302,15 @@ mod tests {
     fn file_of(nodes: Vec<NodeEntry>) -> ClusterFile {
         let (mode, replication_factor, partitions) = (None, None, None);
         ClusterFile { cluster_id: "1".to_owned(), mode, replication_factor, partitions, nodes }
+    }
+
+    #[test]
+    fn first_node_tells_where_a_cluster_begins() {
+        let node = |id, address: &str| NodeEntry { id, address: address.to_owned() };
+        let file = file_of(vec![node(1, "127.0.0.1:7101"), node(2, "127.0.0.1:9")]);
+        assert!(file.begins_at(7101));
+        assert!(!file.begins_at(9) && !file.begins_at(101));
+        assert!(!file_of(Vec::new()).begins_at(7101));
     }
 
     #[test]

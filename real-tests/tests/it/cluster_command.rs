@@ -30,11 +30,11 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(data: &Path) -> Self {
+    /// Starts a cluster in a folder, under which it is to keep its data.
+    fn start(folder: &Path, data: &str) -> Self {
         let mut child = Command::new(program())
-            .arg("cluster")
-            .arg("--data")
-            .arg(data)
+            .args(["cluster", "--data", data])
+            .current_dir(folder)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -76,8 +76,10 @@ fn kill(signal: &str, process: u32) {
 #[test]
 fn node_that_dies_is_reported_with_the_command_that_brings_it_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("data");
-    let mut cluster = Cluster::start(&data);
+    // What is printed names its folder as the system does.
+    let path = folder.path().canonicalize().expect("it is there");
+    let data = path.join("data");
+    let mut cluster = Cluster::start(&path, "./data");
     // Its ports are others if the usual ones are taken, so they are read off what it says to try.
     let set = cluster.says(" set greeting hello");
     let words: Vec<&str> = set.split_whitespace().skip(1).collect();
@@ -94,8 +96,11 @@ fn node_that_dies_is_reported_with_the_command_that_brings_it_back() {
     let again = cluster.says(" serve ");
     assert!(with_cluster("get greeting").status.success(), "the others do not serve");
 
+    // Another terminal is seldom in the same folder, and an empty one there would be a lost disk.
+    let elsewhere = tempfile::tempdir().expect("a folder");
     let mut words = again.split_whitespace();
     let mut command = Command::new(words.next().expect("a program"));
+    command.current_dir(elsewhere.path());
     command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _node = Running(command.spawn().expect("the printed command starts"));
     block_on(eventually(LIMIT, "all three are up", async || {
@@ -103,6 +108,8 @@ fn node_that_dies_is_reported_with_the_command_that_brings_it_back() {
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
         (text.lines().count() == 3 && !text.contains("unreachable")).then_some(())
     }));
+    let made = std::fs::read_dir(elsewhere.path()).expect("it is there").count();
+    assert_eq!(made, 0, "the node keeps its data where it did");
 
     kill("-INT", cluster.process.0.id());
     let status = cluster.process.0.wait().expect("it ends");
