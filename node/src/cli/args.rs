@@ -345,15 +345,23 @@ Examples:
   mangrove status --cluster 10.0.0.1:7101 --output json
 
 Every node is asked for itself, and one that does not answer is shown too. Nodes that only another
-one named are asked as well.
+one named are asked as well. Where the terminal is narrow, some columns come in a table below.
+
+  cells     about how many there are: what is overwritten or deleted counts until it is compacted
+            away (`cell_count` in JSON)
+  log on disk, tables
+            what they take on the disk. The log ends where the tables begin: it is cut off as they
+            are written
+  disk      ok, full (no writes), or behind: writes wait for compactions
 
 Of a primary-backup cluster:
   log       index of the last entry that the node has
   commit    index of the last entry that it knows to be committed
   applied   index of the last entry that it has carried out
   sessions  clients that are remembered, so that what they repeat is done once
-  disk      ok, full (no writes), or behind: writes wait for compactions
-Below the table is how far each follower is behind the leader.
+Below the table is how far each follower is behind the leader, as the leader knows, and how it is
+sent entries: `replicate` as they come, `probe` by one question at a time (as long as it does not
+answer, or until it is known what it has), `snapshot` by a whole state first.
 
 Of a masterless cluster:
   up        nodes that this node believes to be up
@@ -361,7 +369,9 @@ Of a masterless cluster:
             anti-entropy brings instead
   batches   atomic writes of several keys whose parts are still on their way
   synced    time since the last full comparison, with the node for which that is longest
-  floor     age of the time up to which every write is known to be on every replica";
+  floor     age of the time up to which every write is known to be on every replica, of the
+            partition for which that is longest. It is raised where there is something deleted to
+            forget, so `never` is nothing bad";
 
 /// Arguments of `status`.
 #[derive(Debug, Clone, Args)]

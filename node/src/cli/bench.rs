@@ -1,15 +1,13 @@
 //! `mangrove bench`: a load on a running cluster, and what came out. The generator is
 //! [`crate::trial::load`].
 
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::CliError;
 use super::args::Format;
 use super::client_commands::client_at;
-use super::output::{Output, new_table, say};
+use super::output::{Output, say};
 use super::trial_args::BenchArgs;
 use crate::client::Client;
 use crate::env::real::RealEnv;
@@ -90,16 +88,16 @@ fn print(format: Format, mode: &str, load: &Load, outcome: &Outcome) -> Result<(
         return output.finish();
     }
     let heads = ["", "per second"].into_iter().chain(PERCENTILES.map(|(name, _)| name));
-    let mut table = new_table(&heads.collect::<Vec<_>>());
+    let mut rows = Vec::new();
     for (name, series) in [("writes", &outcome.sets), ("reads", &outcome.gets)] {
         if series.count() > 0 {
             let mut row = vec![name.to_owned()];
             row.push(format!("{:.0}", outcome.rate_of(series.count())));
             row.extend(PERCENTILES.map(|(_, p)| format!("{:.3} ms", series.percentile_ms(p))));
-            table.add_row(row);
+            rows.push(row);
         }
     }
-    output.table(&table)?;
+    output.grid(&heads.collect::<Vec<_>>(), &rows)?;
     let loop_of = load.rate.map_or_else(
         || "closed loop".to_owned(),
         |rate| format!("open loop, {rate:.0} due each second"),
@@ -111,7 +109,7 @@ fn print(format: Format, mode: &str, load: &Load, outcome: &Outcome) -> Result<(
         load.value_bytes,
         outcome.elapsed.as_secs_f64(),
     ))?;
-    if outcome.longest_gap > Duration::from_millis(100) {
+    if outcome.sets.count() > 0 {
         let gap = outcome.longest_gap;
         output.line(&format!("longest time without an acknowledged write: {gap:.1?}"))?;
     }

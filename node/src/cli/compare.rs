@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::Format;
 use super::crash_test::{remove, trial_directory};
-use super::output::{Output, new_table, say};
+use super::output::{Output, say};
 use super::trial_args::{CompareArgs, MeasuringArgs};
 use super::{CliError, stop_signal};
 use crate::env::{First, race};
@@ -84,15 +84,16 @@ fn print(format: Format, comparison: &Comparison) -> Result<(), CliError> {
         return output.finish();
     }
     let names = comparison.columns.iter().map(|column| column.name.as_str());
-    let mut table = new_table(&std::iter::once("").chain(names).collect::<Vec<_>>());
+    let heads: Vec<&str> = std::iter::once("").chain(names).collect();
+    let mut shown = Vec::new();
     for (head, rows) in rows() {
         for (name, show) in rows {
             let mut row = vec![format!("{head}: {name}")];
             row.extend(comparison.columns.iter().map(show));
-            table.add_row(row);
+            shown.push(row);
         }
     }
-    output.table(&table)?;
+    output.grid(&heads, &shown)?;
     let ours = comparison.columns.first().map_or("", |column| column.name.as_str());
     for (name, ratios) in ratios(comparison) {
         let ratios: Vec<String> =

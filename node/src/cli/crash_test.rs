@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::args::Format;
-use super::output::{Output, new_table, say};
+use super::output::{Output, say};
 use super::trial_args::CrashTestArgs;
 use super::{CliError, stop_signal};
 use crate::env::real::RealEnv;
@@ -115,18 +115,20 @@ fn print(format: Format, report: &Report, seconds: f64) -> Result<(), CliError> 
         output.json(&Verdict { kept, seconds, total, report })?;
         return output.finish();
     }
-    let mut table = new_table(&[
+    let heads = [
         "mode",
         "rounds",
         "kills",
         "one/most/all",
         "sets",
         "bulks",
+        "refused",
         "unknown",
         "losses",
         "reads",
         "checked",
-    ]);
+    ];
+    let mut rows = Vec::new();
     let variants = report.variants.iter();
     let named = variants.map(|variant| (variant.variant.name(), &variant.tally));
     for (name, tally) in named.chain([("all", &total)]) {
@@ -134,6 +136,7 @@ fn print(format: Format, report: &Report, seconds: f64) -> Result<(), CliError> 
         let numbers = [
             tally.sets,
             tally.bulks,
+            tally.not_applied,
             tally.unknown,
             tally.loss_requests,
             tally.reads,
@@ -142,9 +145,9 @@ fn print(format: Format, report: &Report, seconds: f64) -> Result<(), CliError> 
         let mut row = vec![name.to_owned(), tally.rounds.to_string(), tally.kills.to_string()];
         row.push(scopes.map(|count| count.to_string()).join("/"));
         row.extend(numbers.map(|number| number.to_string()));
-        table.add_row(row);
+        rows.push(row);
     }
-    output.table(&table)?;
+    output.grid(&heads, &rows)?;
     for violation in report.violations.iter().take(SHOWN_MAX) {
         output.line(&format!(
             "round {}: {:?} {}: {} must be there, found {:?}, {}",

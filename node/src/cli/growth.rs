@@ -7,7 +7,7 @@ use super::CliError;
 use super::args::Format;
 use super::compare::{measure, spinner, write_page};
 use super::crash_test::{remove, trial_directory};
-use super::output::{Output, new_table};
+use super::output::Output;
 use super::trial_args::{GrowthArgs, MeasuringArgs};
 use crate::trial::compare::{Growth, GrowthOptions, columns, grow, growth_page};
 
@@ -44,11 +44,9 @@ fn print(format: Format, growth: &Growth) -> Result<(), CliError> {
     }
     for curve in &growth.curves {
         output.line(&curve.mode)?;
-        let mut table = new_table(&columns().map(|(name, _)| name));
-        for point in &curve.points {
-            table.add_row(columns().map(|(_, show)| show(point)));
-        }
-        output.table(&table)?;
+        let points = curve.points.iter();
+        let rows = points.map(|point| columns().map(|(_, show)| show(point)).to_vec());
+        output.grid(&columns().map(|(name, _)| name), &rows.collect::<Vec<_>>())?;
         for (cells, sets, gets) in curve.shares().into_iter().skip(1) {
             output.line(&format!("with {cells} cells: writes {sets:.2} ×, reads {gets:.2} ×"))?;
         }

@@ -14,6 +14,12 @@ use crate::kv::Cell;
 
 use super::args::Format;
 
+/// Columns below which nobody reads a table: a terminal that has fewer most likely does not know.
+const WIDTH_MIN: usize = 40;
+
+/// Columns that a cell of a table takes besides its text.
+const AROUND_CELL: usize = 3;
+
 /// Standard output, in the form that was asked for.
 pub(super) struct Output {
     format: Format,
@@ -93,6 +99,29 @@ impl Output {
         self.line(&line)
     }
 
+    /// Prints a table of short cells, none of which is broken. Columns for which a terminal has no
+    /// room come below, as a table that begins with the same column.
+    pub(super) fn grid(&mut self, heads: &[&str], rows: &[Vec<String>]) -> Result<(), CliError> {
+        let mut whole = new_table(heads);
+        whole.add_rows(rows.to_vec());
+        let widths = whole.column_max_content_widths();
+        for (number, columns) in parts(&widths, terminal_width(&whole)).iter().enumerate() {
+            if number > 0 {
+                self.line("")?;
+            }
+            let shown = |cell: &usize| heads.get(*cell).copied().unwrap_or_default();
+            let mut part = new_table(&columns.iter().map(shown).collect::<Vec<_>>());
+            part.set_content_arrangement(ContentArrangement::Disabled);
+            // A row may end early, and have nothing but its name in further parts.
+            let from = columns.get(1).copied().unwrap_or_default();
+            for row in rows.iter().filter(|row| row.len() > from || number == 0) {
+                part.add_row(columns.iter().filter_map(|cell| row.get(*cell)).cloned());
+            }
+            self.table(&part)?;
+        }
+        Ok(())
+    }
+
     /// Prints a table.
     pub(super) fn table(&mut self, table: &Table) -> Result<(), CliError> {
         self.line(&table.trim_fmt())
@@ -108,9 +137,36 @@ pub(super) fn new_table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     let under_heads = LineStyle::none().fill('─').junction('─');
     table.load_style(TableStyle::new().header_separator(under_heads));
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    if terminal_width(&table).is_some() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
     table
+}
+
+/// Returns how wide the terminal is to which a table is printed, if it is one that tells. Some
+/// programs that take the place of one say that it has no columns at all.
+fn terminal_width(table: &Table) -> Option<usize> {
+    table.width().map(usize::from).filter(|width| *width >= WIDTH_MIN)
+}
+
+/// Divides columns of these widths into tables that have room, each of which begins with the first
+/// column. Returns which columns each has.
+fn parts(widths: &[u16], room: Option<usize>) -> Vec<Vec<usize>> {
+    let room = room.unwrap_or(usize::MAX);
+    let mut widths = widths.iter().map(|width| usize::from(*width) + AROUND_CELL);
+    let first = widths.next().unwrap_or_default();
+    let (mut parts, mut part, mut used) = (Vec::new(), vec![0], first);
+    for (column, width) in (1..).zip(widths) {
+        if used + width > room && part.len() > 1 {
+            parts.push(std::mem::replace(&mut part, vec![0]));
+            used = first;
+        }
+        part.push(column);
+        used += width;
+    }
+    parts.push(part);
+    parts
 }
 
 /// Shows bytes to people: text as it is, other bytes and control characters escaped.
@@ -197,6 +253,31 @@ mod tests {
     fn raw_cell_is_exact_and_table_is_readable() {
         assert_eq!(printed(Format::Raw, b"a\xFF"), b"a\xFF");
         assert_eq!(printed(Format::Table, b"a\xFF\x1b"), b"a\\xff\\u{1b}\n");
+    }
+
+    #[test]
+    fn columns_without_room_go_below_and_no_cell_is_broken() {
+        let widths = [4, 14, 8, 11];
+        assert_eq!(parts(&widths, None), [[0, 1, 2, 3]]);
+        assert_eq!(parts(&widths, Some(49)), [[0, 1, 2, 3]]);
+        assert_eq!(parts(&widths, Some(48)), [vec![0, 1, 2], vec![0, 3]]);
+        assert_eq!(parts(&widths, Some(1)), [[0, 1], [0, 2], [0, 3]], "two at least");
+        assert_eq!(parts(&[4], Some(1)), [[0]]);
+    }
+
+    #[test]
+    fn grid_shows_every_cell_of_rows_that_end_early_too() {
+        let page = Page::default();
+        let mut output = Output::to(Format::Table, Box::new(page.clone()));
+        let rows =
+            [vec!["1".to_owned(), "a:7101".to_owned(), "9".to_owned()], vec!["?".to_owned()]];
+        output.grid(&["node", "address", "log on disk"], &rows).unwrap();
+        output.finish().unwrap();
+        let printed = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<Vec<&str>> =
+            printed.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["node", "address", "log", "on", "disk"]);
+        assert_eq!(lines[2..], [vec!["1", "a:7101", "9"], vec!["?"]], "{printed}");
     }
 
     #[test]

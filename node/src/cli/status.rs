@@ -1,12 +1,14 @@
 //! `mangrove status`: how every node of a cluster is, as a table or as JSON.
 
-use comfy_table::Table;
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 
 use super::CliError;
 use super::args::{Format, StatusArgs};
 use super::client_commands::client;
-use super::output::{Output, new_table, text};
+use super::output::{Output, text};
+use crate::base::NodeId;
 use crate::client::{Client, ClientError};
 use crate::env::real::RealEnv;
 use crate::wire::{HintStatus, MasterlessStatus, MemoryStatus, PeerStatus, Status};
@@ -15,15 +17,12 @@ use crate::wire::{HintStatus, MasterlessStatus, MemoryStatus, PeerStatus, Status
 pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
     let client = client(&args.connection);
     let mut found = statuses(&client, args.connection.cluster.clone()).await;
-    let mut others: Vec<String> = found
-        .iter()
-        .filter_map(|(_, status)| status.as_ref().ok())
-        .flat_map(|status| status.peers.iter().map(|peer| peer.address.clone()))
-        .filter(|address| !args.connection.cluster.contains(address))
-        .collect();
-    others.sort();
-    others.dedup();
-    found.extend(statuses(&client, others).await);
+    for _ in 0..FOLLOWED_MAX {
+        let mut others = named(&found);
+        others.extend(leaders(&client, &found).await);
+        others.retain(|other| found.iter().all(|(address, _)| address != other));
+        found.extend(statuses(&client, others.into_iter().collect()).await);
+    }
     if args.output != Format::Json {
         for answer in &mut found {
             make_readable(answer);
@@ -40,6 +39,10 @@ pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
     }
 }
 
+/// How often nodes are asked that only others named: the leader that a follower knows, and those
+/// that the leader knows.
+const FOLLOWED_MAX: usize = 2;
+
 /// A node's address and how it is, or why that is not known.
 type Answer = (String, Result<Status, ClientError>);
 
@@ -49,6 +52,36 @@ async fn statuses(client: &Client<RealEnv>, addresses: Vec<String>) -> Vec<Answe
         (address, status)
     });
     join_all(asked).await
+}
+
+/// Returns where nodes are that answering ones named, and that did not answer elsewhere.
+fn named(found: &[Answer]) -> BTreeSet<String> {
+    let peers = answered(found).flat_map(|status| &status.peers);
+    peers.filter(|peer| !answers(found, peer.node)).map(|peer| peer.address.clone()).collect()
+}
+
+/// Asks those that take another node for the leader, which did not answer, where that is. Who does
+/// not lead names no other node in its status.
+async fn leaders(client: &Client<RealEnv>, found: &[Answer]) -> Vec<String> {
+    let asked = followers(found).into_iter().map(|address| client.leader_known_at(address));
+    join_all(asked).await.into_iter().filter_map(|known| known.ok().flatten()).collect()
+}
+
+/// Returns where nodes are that take another one for the leader, which did not answer.
+fn followers(found: &[Answer]) -> Vec<&str> {
+    let follows = |status: &Status| status.leader.is_some_and(|leader| !answers(found, leader));
+    let followers = found.iter().filter(|(_, status)| status.as_ref().is_ok_and(follows));
+    followers.map(|(address, _)| address.as_str()).collect()
+}
+
+/// Returns how the nodes are that answered.
+fn answered(found: &[Answer]) -> impl Iterator<Item = &Status> {
+    found.iter().filter_map(|(_, status)| status.as_ref().ok())
+}
+
+/// Tells whether a node answered.
+fn answers(found: &[Answer], node: NodeId) -> bool {
+    answered(found).any(|status| status.node == node)
 }
 
 /// Escapes what a terminal would obey: whoever answers may be no node at all.
@@ -85,8 +118,7 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
             }
         }
         Format::Table => {
-            let mut statuses = found.iter().filter_map(|(_, status)| status.as_ref().ok());
-            if statuses.any(|status| status.masterless.is_some()) {
+            if answered(found).any(|status| status.masterless.is_some()) {
                 print_masterless_table(found, &mut output)?;
             } else {
                 print_status_table(found, &mut output)?;
@@ -104,7 +136,7 @@ fn print_statuses(found: &[Answer], format: Format) -> Result<(), CliError> {
 }
 
 fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
-    let mut table = new_table(&[
+    let heads = [
         "node",
         "address",
         "role",
@@ -117,49 +149,63 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
         "log on disk",
         "tables",
         "disk",
-    ]);
-    for (address, status) in found {
-        table.add_row(match status {
-            Ok(status) => vec![
-                status.node.to_string(),
-                address.clone(),
-                status.role.clone(),
-                status.term.to_string(),
-                status.last_index.to_string(),
-                status.commit_index.to_string(),
-                status.applied_index.to_string(),
-                status.cell_count.to_string(),
-                status.session_count.to_string(),
-                size(status.wal_bytes),
-                size(status.table_bytes),
-                disk(status).to_owned(),
-            ],
-            Err(_) => vec!["?".to_owned(), address.clone(), "unreachable".to_owned()],
-        });
-    }
-    output.table(&table)?;
-    let leader = found
-        .iter()
-        .find_map(|(_, status)| status.as_ref().ok().filter(|status| status.role == "leader"));
-    if let Some(leader) = leader {
+    ];
+    let rows = found.iter().map(|(address, status)| match status {
+        Ok(status) => vec![
+            status.node.to_string(),
+            address.clone(),
+            status.role.clone(),
+            status.term.to_string(),
+            status.last_index.to_string(),
+            status.commit_index.to_string(),
+            status.applied_index.to_string(),
+            status.cell_count.to_string(),
+            status.session_count.to_string(),
+            size(status.wal_bytes),
+            size(status.table_bytes),
+            disk(status).to_owned(),
+        ],
+        Err(_) => vec!["?".to_owned(), address.clone(), "unreachable".to_owned()],
+    });
+    output.grid(&heads, &rows.collect::<Vec<_>>())?;
+    let leader = answered(found).find(|status| status.role == "leader");
+    if let Some(status) = leader.or_else(|| answered(found).next()) {
         output
-            .line(&format!("cluster {} ({}), {}", leader.cluster, leader.mode, leader.version))?;
-        output.line(&format!("acknowledges {}", leader.sync_policy))?;
-        for peer in &leader.peers {
-            let behind = match peer.lag {
-                0 => "up to date".to_owned(),
-                lag => format!("{lag} entries behind"),
-            };
-            output.line(&format!("{}: {behind} ({})", peer.node, peer.state))?;
-        }
-    } else {
-        output.line("no leader is known")?;
+            .line(&format!("cluster {} ({}), {}", status.cluster, status.mode, status.version))?;
+        output.line(&format!("acknowledges {}", status.sync_policy))?;
     }
-    Ok(())
+    match leader {
+        Some(leader) => {
+            leader.peers.iter().try_for_each(|peer| output.line(&peer_line(found, peer)))
+        }
+        None => output.line(&no_leader_line(found)),
+    }
+}
+
+/// Says how far a follower is, as the leader knows.
+fn peer_line(found: &[Answer], peer: &PeerStatus) -> String {
+    let behind = match peer.lag {
+        0 => "up to date".to_owned(),
+        1 => "1 entry behind".to_owned(),
+        lag => format!("{lag} entries behind"),
+    };
+    // What the leader knows of a node that is gone is what it knew before that.
+    let silent = if answers(found, peer.node) { "" } else { "does not answer; last known to be " };
+    format!("{}: {silent}{behind} ({})", peer.node, peer.state)
+}
+
+/// Says why no leader is shown.
+fn no_leader_line(found: &[Answer]) -> String {
+    match answered(found).find_map(|status| Some((status.leader?, status.node))) {
+        Some((leader, node)) if leader != node => {
+            format!("{leader} leads, as {node} says, and does not answer here")
+        }
+        Some(_) | None => "no leader is known".to_owned(),
+    }
 }
 
 fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
-    let mut table = new_table(&[
+    let heads = [
         "node",
         "address",
         "role",
@@ -173,13 +219,10 @@ fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), C
         "log on disk",
         "tables",
         "disk",
-    ]);
-    for (address, status) in found {
-        add_masterless_row(&mut table, address, status.as_ref().ok());
-    }
-    output.table(&table)?;
-    let statuses = found.iter().filter_map(|(_, status)| status.as_ref().ok());
-    for (number, status) in statuses.enumerate() {
+    ];
+    let rows = found.iter().map(|(address, status)| masterless_row(address, status.as_ref().ok()));
+    output.grid(&heads, &rows.collect::<Vec<_>>())?;
+    for (number, status) in answered(found).enumerate() {
         let Some(masterless) = &status.masterless else { continue };
         if number == 0 {
             let MasterlessStatus { replication_factor, partition_count, repair, .. } = masterless;
@@ -233,7 +276,7 @@ fn memory_line(memory: &MemoryStatus) -> String {
     format!("{}: {}{count_max}{bytes_max}", memory.what, memory.count)
 }
 
-fn add_masterless_row(table: &mut Table, address: &str, status: Option<&Status>) {
+fn masterless_row(address: &str, status: Option<&Status>) -> Vec<String> {
     let unreachable = || vec!["?".to_owned(), address.to_owned(), "unreachable".to_owned()];
     let row = status.and_then(|status| {
         let masterless = status.masterless.as_ref()?;
@@ -260,7 +303,7 @@ fn add_masterless_row(table: &mut Table, address: &str, status: Option<&Status>)
             disk(status).to_owned(),
         ])
     });
-    table.add_row(row.unwrap_or_else(unreachable));
+    row.unwrap_or_else(unreachable)
 }
 
 /// Says in a word whether the disk takes writes.
@@ -274,7 +317,7 @@ fn disk(status: &Status) -> &'static str {
 
 /// Says of each node that does not take part yet what it waits for.
 fn say_awaited(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
-    for status in found.iter().filter_map(|(_, status)| status.as_ref().ok()) {
+    for status in answered(found) {
         if let Some(awaited) = &status.awaited {
             let why = match status.role.as_str() {
                 "new" => "its disk is empty",
@@ -289,7 +332,7 @@ fn say_awaited(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
 
 /// Says of each node for how long writes waited, if they did.
 fn say_waits(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
-    for status in found.iter().filter_map(|(_, status)| status.as_ref().ok()) {
+    for status in answered(found) {
         if status.writes_waited_ms > 0 {
             let (seconds, rest) = (status.writes_waited_ms / 1000, status.writes_waited_ms % 1000);
             output.line(&format!(
@@ -383,6 +426,63 @@ mod tests {
         let (address, shown) = answer;
         assert_eq!(address, "\\u{1b}[2J");
         assert_eq!(shown, Ok(status("\\u{1b}c")));
+    }
+
+    /// The answer of a node of a primary-backup cluster of three, as the leader or a follower.
+    fn answer(node: u64, leader: Option<u64>) -> Answer {
+        let peer = |node| PeerStatus {
+            node: NodeId(node),
+            address: format!("{node}:1"),
+            match_index: 7,
+            lag: 0,
+            state: "probe".to_owned(),
+        };
+        let leads = leader == Some(node);
+        let others = [1, 2, 3].into_iter().filter(|other| leads && *other != node);
+        let status = Status {
+            node: NodeId(node),
+            leader: leader.map(NodeId),
+            role: if leads { "leader" } else { "follower" }.to_owned(),
+            peers: others.map(peer).collect(),
+            ..status("")
+        };
+        (format!("{node}:1"), Ok(status))
+    }
+
+    fn silent(node: u64) -> Answer {
+        (format!("{node}:1"), Err(ClientError::Overloaded))
+    }
+
+    #[test]
+    fn nodes_that_did_not_answer_are_found_over_those_that_did() {
+        let follower = [answer(3, Some(2))];
+        assert!(named(&follower).is_empty(), "a follower names nobody");
+        assert_eq!(followers(&follower), ["3:1"], "but it knows who leads");
+        let with_leader = [answer(3, Some(2)), answer(2, Some(2))];
+        assert_eq!(named(&with_leader), ["1:1".to_owned()].into());
+        assert!(followers(&with_leader).is_empty());
+        // Node 1 answered at a name of its machine, not at the address that the others know.
+        let elsewhere = ("here:1".to_owned(), answer(1, Some(2)).1);
+        assert!(named(&[elsewhere, answer(3, Some(2)), answer(2, Some(2))]).is_empty());
+        assert!(followers(&[answer(1, None)]).is_empty());
+    }
+
+    #[test]
+    fn follower_that_does_not_answer_is_not_called_up_to_date() {
+        let found = [answer(1, Some(1)), answer(2, Some(1)), silent(3)];
+        let peers = &found[0].1.as_ref().unwrap().peers;
+        assert_eq!(peer_line(&found, &peers[0]), "n2: up to date (probe)");
+        let said = peer_line(&found, &peers[1]);
+        assert_eq!(said, "n3: does not answer; last known to be up to date (probe)");
+        let behind = PeerStatus { lag: 1, ..peers[0].clone() };
+        assert_eq!(peer_line(&found, &behind), "n2: 1 entry behind (probe)");
+    }
+
+    #[test]
+    fn leader_that_does_not_answer_is_named() {
+        let said = no_leader_line(&[silent(1), answer(2, Some(1))]);
+        assert_eq!(said, "n1 leads, as n2 says, and does not answer here");
+        assert_eq!(no_leader_line(&[answer(2, None), silent(1)]), "no leader is known");
     }
 
     #[test]

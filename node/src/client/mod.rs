@@ -72,6 +72,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use self::batch::check_multi_get;
+use self::connection::Answer;
 use self::pager::page_limit;
 use self::retry::{Kind, Tries};
 use self::routing::Routing;
@@ -86,7 +87,7 @@ use crate::kv::{
     Version, validate_batch,
 };
 use crate::probe;
-use crate::wire::{Consistency, RequestBody, ResponseBody, Status};
+use crate::wire::{Consistency, RequestBody, RequestError, ResponseBody, Status};
 
 pub use self::batch::BatchBuilder;
 pub use self::connect::connect;
@@ -355,18 +356,44 @@ impl<E: Env> Client<E> {
 
     /// Returns how the node at `address` is, whether it leads or not. Tried once.
     pub async fn status(&self, address: &str) -> Result<Status, ClientError> {
+        match self.ask_once(address, &RequestBody::Status).await? {
+            ResponseBody::Status(status) => Ok(*status),
+            ResponseBody::Command(_)
+            | ResponseBody::Query(_)
+            | ResponseBody::Snapshot(_)
+            | ResponseBody::Error(_) => Err(misfit()),
+        }
+    }
+
+    /// Returns where the node is reached that leads, as far as the node at `address` knows: there
+    /// itself, if it answers reads, as every node does where none leads. Tried once.
+    pub async fn leader_known_at(&self, address: &str) -> Result<Option<String>, ClientError> {
+        let query = Query::Get { key: Key::default(), column: Column::default() };
+        let answer = self.ask_once(address, &RequestBody::Query(query)).await;
+        if let Err(ClientError::Unavailable {
+            last: TryFailure::Answered(RequestError::NotLeader { leader }),
+            ..
+        }) = answer
+        {
+            return Ok(leader.map(|(_, address)| address));
+        }
+        answer.map(|_cell| Some(address.to_owned()))
+    }
+
+    /// Asks the node at `address`, once.
+    async fn ask_once(
+        &self,
+        address: &str,
+        body: &RequestBody,
+    ) -> Result<ResponseBody, ClientError> {
         let inner = &self.inner;
         let (route, mut tries) = (inner.routing.at(address), inner.tries(Kind::Harmless));
         let (limit, mut sent) =
             (inner.options.try_timeout.min(inner.options.request_timeout), false);
-        let (consistency, body) = (Consistency::default(), RequestBody::Status);
-        let answer = inner.try_once(&route, consistency, &body, limit, &mut sent).await;
-        let failure = match answer.map(|answer| answer.body) {
-            Ok(ResponseBody::Status(status)) => return Ok(*status),
-            Ok(ResponseBody::Error(error)) => TryFailure::Answered(error),
-            Ok(ResponseBody::Command(_) | ResponseBody::Query(_) | ResponseBody::Snapshot(_)) => {
-                return Err(misfit());
-            }
+        let answer = inner.try_once(&route, Consistency::default(), body, limit, &mut sent).await;
+        let failure = match answer {
+            Ok(Answer { body: ResponseBody::Error(error), .. }) => TryFailure::Answered(error),
+            Ok(answer) => return Ok(answer.body),
             Err(TryFailure::Refused(refusal)) => return Err(ClientError::Refused(refusal)),
             Err(failure) => failure,
         };

@@ -148,6 +148,15 @@ fn status_shows_every_node_and_the_one_that_is_down() {
         assert_eq!(lines.lines().count(), 3, "{lines}");
         assert_eq!(lines.matches("\"role\":\"leader\"").count(), 1, "{lines}");
         assert!(lines.contains(cluster.address(follower)), "{lines}");
-        assert!(cli.ok("status").contains("leader"), "the table for people");
+        let table = cli.ok("status");
+        assert!(table.contains("leader"), "the table for people");
+        assert!(table.contains(&format!("n{follower}: does not answer")), "{table}");
+        // A follower names nobody in its status, but knows who leads, and the leader knows all.
+        let other = cluster.numbers().find(|node| ![leader, follower].contains(node)).unwrap();
+        let over = Cli { addresses: cluster.address(other).to_owned() };
+        let lines = over.ok("status --output json");
+        assert_eq!(lines.lines().count(), 3, "{lines}");
+        assert_eq!(lines.matches("\"role\":\"leader\"").count(), 1, "{lines}");
+        assert!(lines.contains(cluster.address(follower)), "{lines}");
     });
 }

@@ -76,6 +76,25 @@ fn hints_are_followed_to_the_leader_and_remembered() {
 }
 
 #[test]
+fn node_is_asked_once_who_leads() {
+    run(async {
+        let env = FakeEnv::new(|address, _| match address {
+            "a" => not_leader(Some("d")),
+            "b" => not_leader(None),
+            "d" => Reaction::Answer(no_cell()),
+            _ => error(RequestError::NotReady),
+        });
+        let client = client(&env);
+        assert_eq!(client.leader_known_at("a").await, Ok(Some("d".to_owned())));
+        assert_eq!(client.leader_known_at("b").await, Ok(None), "nobody leads");
+        assert_eq!(client.leader_known_at("d").await, Ok(Some("d".to_owned())), "it leads itself");
+        let unknown = client.leader_known_at("c").await;
+        assert!(matches!(unknown, Err(ClientError::Unavailable { .. })), "{unknown:?}");
+        assert_eq!(env.asked(), ["a", "b", "d", "c"], "nobody else is");
+    });
+}
+
+#[test]
 fn nodes_that_point_at_each_other_do_not_spin() {
     run(async {
         let env = FakeEnv::new(|address, _| match address {
