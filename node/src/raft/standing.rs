@@ -120,6 +120,9 @@ impl fmt::Display for Awaited {
         };
         match self {
             Self::Answers(nodes) => write!(f, "{} to answer", list(nodes)),
+            Self::Founding(nodes) if nodes.is_empty() => {
+                f.write_str("all others to found the cluster with it")
+            }
             Self::Founding(nodes) => write!(f, "{} to found the cluster with it", list(nodes)),
             Self::WholeDisk(nodes) => {
                 write!(f, "one of {} to come back with its old disk", list(nodes))

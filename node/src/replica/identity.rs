@@ -270,7 +270,7 @@ fn read_copy<F: File>(file: &F, offset: u64) -> Result<Option<Identity>, Storage
     // The checksum is right, so this is what somebody wrote.
     Identity::decode(&frame).map(Some).map_err(|error| StorageError::Format {
         path: PATH.to_owned(),
-        found: format!("of another version ({error})"),
+        found: format!("another version ({error})"),
         expected: "formats 1 to 3",
     })
 }

@@ -19,7 +19,7 @@ pub enum StorageError {
         what: String,
     },
     /// The files were written by a newer or a foreign program.
-    #[error("{path} has format {found}, this program reads {expected}")]
+    #[error("{path}: found {found}; what is taken is {expected}")]
     Format {
         /// The file.
         path: String,
