@@ -31,17 +31,17 @@ pub enum ClientError {
     #[error("the cluster refuses this client: {0}")]
     Refused(#[source] Refusal),
     /// No node took the request: none was reached, or none leads. Not applied.
-    #[error("no node took the request within {waited:?}; the last try: {last}")]
+    #[error("no node took the request within {}: {last}", in_ms(*.waited))]
     Unavailable {
         /// How long it was tried.
         waited: Duration,
-        /// How the last try ended.
+        /// How the last try ended; if it reached no node, what another one answered, if one did.
         #[source]
         last: TryFailure,
     },
     /// The time was over before an answer came, of a read or of a write that was never sent. Not
     /// applied.
-    #[error("no answer within {waited:?}{}", last_try(.last.as_ref()))]
+    #[error("no answer within {}{}", in_ms(*.waited), last_try(.last.as_ref()))]
     Timeout {
         /// How long it was tried.
         waited: Duration,
@@ -68,7 +68,8 @@ pub enum ClientError {
     /// **It is not known whether the write took effect**, or still will: a try of it was sent and
     /// never answered. Only a read can tell; repeating the write may apply it twice.
     #[error(
-        "it is not known whether the write took effect: no answer within {waited:?}{}",
+        "it is not known whether the write took effect: no answer within {}{}",
+        in_ms(*.waited),
         last_try(.last.as_ref())
     )]
     Unknown {
@@ -127,7 +128,7 @@ pub enum TryFailure {
         what: String,
     },
     /// The node did not answer in time.
-    #[error("the node did not answer within {limit:?}")]
+    #[error("the node did not answer within {}", in_ms(*.limit))]
     NoAnswer {
         /// How long it was waited for.
         limit: Duration,
@@ -141,6 +142,12 @@ pub enum TryFailure {
     /// The node answered that it could not.
     #[error(transparent)]
     Answered(RequestError),
+}
+
+/// Shows a time in seconds, to the millisecond: nobody asked for more.
+fn in_ms(time: Duration) -> String {
+    let whole = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    format!("{whole:?}")
 }
 
 fn last_try(last: Option<&TryFailure>) -> String {

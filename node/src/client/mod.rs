@@ -453,8 +453,8 @@ impl<E: Env> Client<E> {
         mut tries: Tries,
     ) -> Result<Version, ClientError> {
         if !batch.conditions.is_empty() {
-            let what = "a masterless cluster has no conditional writes: nobody decides between \
-                        two of them";
+            let what = "a masterless cluster has no conditional writes, for nobody decides between \
+                        two of them: use a primary-backup cluster where they are needed";
             return Err(ClientError::Unsupported(what.to_owned()));
         }
         tries.kind = Kind::Unnumbered;

@@ -68,6 +68,8 @@ pub(super) struct Tries {
     hint_count: u32,
     backoff: Duration,
     last: Option<TryFailure>,
+    /// What a node answered last that was reached, and said more than that it does not serve.
+    told: Option<RequestError>,
 }
 
 /// What to do after a failed try.
@@ -102,6 +104,7 @@ impl Tries {
             hint_count: 0,
             backoff,
             last: None,
+            told: None,
         }
     }
 
@@ -131,8 +134,20 @@ impl Tries {
         match last {
             Some(TryFailure::Answered(RequestError::Overloaded)) => ClientError::Overloaded,
             Some(TryFailure::Answered(RequestError::DiskFull)) => ClientError::DiskFull,
-            Some(last) if !self.was_taken => ClientError::Unavailable { waited, last },
+            Some(last) if !self.was_taken => {
+                let last = self.told_instead_of(last);
+                ClientError::Unavailable { waited, last }
+            }
             last => ClientError::Timeout { waited, last },
+        }
+    }
+
+    /// Returns what a node has answered, if `failure` is only that another one was not reached: who
+    /// asked for more replicas than are up learns nothing from which of them is down.
+    fn told_instead_of(&mut self, failure: TryFailure) -> TryFailure {
+        match (failure, self.told.take()) {
+            (TryFailure::Connect { .. }, Some(told)) => TryFailure::Answered(told),
+            (failure, _) => failure,
         }
     }
 
@@ -191,6 +206,12 @@ impl Tries {
         }
         if !matches!(next, Next::Follow(_)) {
             self.hint_count = 0;
+        }
+        if let TryFailure::Answered(
+            error @ (RequestError::Unavailable { .. } | RequestError::ClockSkew { .. }),
+        ) = &failure
+        {
+            self.told = Some(error.clone());
         }
         self.last = Some(failure);
         if self.in_doubt && self.kind == Kind::Unnumbered && !planted!("D32") {

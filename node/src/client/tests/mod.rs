@@ -565,6 +565,29 @@ fn may_have_applied(failure: &TryFailure, sent: bool) -> bool {
     }
 }
 
+#[test]
+fn what_a_node_answered_is_told_rather_than_that_another_is_down() {
+    let (start, limit) = (Instant::default(), Duration::from_micros(9_903_425));
+    let down = || TryFailure::Connect { address: "d".to_owned(), what: "refused".to_owned() };
+    let few = || TryFailure::Answered(RequestError::Unavailable { needed: 4, alive: 3 });
+    let silent = || TryFailure::Answered(RequestError::NotLeader { leader: None });
+    for (tried, told) in [
+        (vec![few(), down()], "needs 4 replicas"),
+        (vec![down(), few()], "needs 4 replicas"),
+        (vec![down(), silent()], "not the leader"),
+        (vec![silent(), down()], "cannot connect to d"),
+    ] {
+        let mut tries = Tries::new(Kind::Harmless, start, limit, limit);
+        for failure in tried {
+            let sent = !matches!(failure, TryFailure::Connect { .. });
+            assert_eq!(tries.fail_after(start, failure, sent, 4), None);
+        }
+        let said = tries.give_up(start + limit).to_string();
+        assert!(said.starts_with("no node took the request within 9.903s: "), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+}
+
 proptest! {
     #[test]
     fn write_is_not_applied_only_if_no_try_was(tried in prop::collection::vec(failures(), 1..6)) {
