@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
-use super::config::{ModeSetting, RepairSetting, Settings, parse_duration};
+use super::config::{ModeSetting, RepairSetting, Settings, parse_address, parse_some_time};
 use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs, GrowthArgs};
 use crate::wire::Level;
 
@@ -28,15 +27,18 @@ The same without a leader: every node takes requests, and each says how many rep
 Exit codes:
   0  done
   1  not found: there is no such cell or row
-  2  usage: the command line or the configuration is not valid
+  2  usage: the command line, the configuration or an input file is not valid or cannot be read,
+     or the cluster does not have such a request at all
   3  not applied: the request failed and changed nothing; it may be repeated
   4  unknown: the write was sent and never answered; only a read can tell what became of it
   5  conflict: a condition did not hold; nothing changed
-  6  any other failure, such as a file that cannot be read or a node that had to stop";
+  6  any other failure, such as a file that is damaged or cannot be written, or a node that had
+     to stop
+  130  stopped by Ctrl-C before it was done";
 
 /// A replicated key-column-value store.
 #[derive(Debug, Parser)]
-#[command(name = "mangrove", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "mangrove", version, after_help = AFTER_HELP)]
 pub(super) struct Cli {
     /// How it logs.
     #[command(flatten)]
@@ -126,21 +128,21 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ConnectionArgs {
-    /// Addresses of some nodes; they tell where the leader is. The first one that answers is
-    /// asked, if there are no leaders.
+    /// Addresses of some nodes, host:port; they tell where the leader is. The first one that
+    /// answers is asked, if there are no leaders.
     #[arg(
         long,
         env = "MANGROVE_CLUSTER",
         value_name = "ADDR,…",
         value_delimiter = ',',
         default_value = DEFAULT_CLUSTER,
-        value_parser = NonEmptyStringValueParser::new()
+        value_parser = parse_address
     )]
     pub(super) cluster: Vec<String>,
     /// Longest time for a request, with all its tries at all nodes. What is read in pages or pieces
     /// (row, slice, keys, export, snapshot save) may take as long for each of them, and an import
     /// for each batch.
-    #[arg(long, env = "MANGROVE_TIMEOUT", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, env = "MANGROVE_TIMEOUT", default_value = "10s", value_parser = parse_some_time)]
     pub(super) timeout: Duration,
 }
 
@@ -568,7 +570,8 @@ Examples:
   mangrove cas lock --expect me --delete            # give it back
   mangrove cas counter --expect 7 --set 8
 
-If the cell is not as expected, nothing changes, the cell is shown, and the exit code is 5.
+If the cell is not as expected, nothing changes, the cell is shown, and the exit code is 5. In JSON
+a cell that is not there has no value.
 A masterless cluster has no conditional writes, and says so.";
 
 /// Arguments of `cas`.
@@ -644,8 +647,9 @@ One cell per line, as `export` writes it:
 Bytes that are no text go into key_base64, column_base64, value_base64.
 
 Each batch is applied wholly or not at all, the file as a whole is not. Of two lines with the same
-cell the later one wins. How far the import is, is kept in FILE.progress until it is complete; it
-goes on only with the same file and in the same cluster.";
+cell the later one wins. How far the import is, is kept in FILE.progress until it is complete. It
+goes on in the same cluster only, and if all that is imported already is still at the beginning of
+FILE, byte for byte; what comes after that may have been mended meanwhile.";
 
 /// Arguments of `import`.
 #[derive(Debug, Clone, Args)]
@@ -729,6 +733,13 @@ mod tests {
     }
 
     #[test]
+    fn help_is_a_command_too() {
+        for line in ["mangrove help", "mangrove help get", "mangrove help snapshot save"] {
+            assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::DisplayHelp, "{line}");
+        }
+    }
+
+    #[test]
     fn cluster_defaults_to_the_ports_of_the_cluster_command() {
         let Command::Get(get) = parse("mangrove get k").unwrap().command else { unreachable!() };
         assert_eq!(get.connection.cluster.len(), 3);
@@ -761,8 +772,18 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_usage_errors() {
-        let error = parse("mangrove get k --timeout soon").unwrap_err();
-        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+        for wrong in [
+            "--timeout soon",
+            "--timeout 0s",
+            "--cluster 127.0.0.1:99999",
+            "--cluster 127.0.0.1",
+            "--cluster 127.0.0.1:7101,",
+        ] {
+            let error = parse(&format!("mangrove get k {wrong}")).unwrap_err();
+            let told = (error.kind(), error.exit_code());
+            assert_eq!(told, (ErrorKind::ValueValidation, 2), "{wrong}");
+        }
+        assert!(parse("mangrove get k --cluster [::1]:7101,there:1 --timeout 1ms").is_ok());
         assert!(parse("mangrove cluster --nodes 0").is_err());
         assert!(parse("mangrove delete k --row --column c").is_err());
     }

@@ -165,12 +165,13 @@ pub(super) async fn cas(args: CasArgs) -> Result<(), CliError> {
     match client.compare_and_set(place.0, place.1, expected, new).await? {
         CasResult::Applied(version) => written(args.output, version.0),
         CasResult::Conflict { current, .. } => {
-            let Some(cell) = current else {
-                return Err(CliError::Conflict("conflict: there is no such cell".to_owned()));
-            };
             let mut output = Output::new(args.output);
-            let shown = output.cell(&key, &column, &cell).and_then(|()| output.finish());
-            Err(CliError::Conflict("conflict: the cell is as shown".to_owned()).despite(shown))
+            let (shown, what) = match current {
+                Some(cell) => (output.cell(&key, &column, &cell), "the cell is as shown"),
+                None => (output.absent(&key, &column), "there is no such cell"),
+            };
+            let shown = shown.and_then(|()| output.finish());
+            Err(CliError::Conflict(format!("conflict: {what}")).despite(shown))
         }
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
         file.check_ports()?;
         if let Some(port) = args.base_port.filter(|port| !file.begins_at(*port)) {
             say(&format!(
-                "--base-port {port} is of new clusters: this one keeps the addresses that are in {}",
+                "--base-port {port} is of new clusters: this one keeps the addresses in {}",
                 args.data.join(NAME).display()
             ));
         }

@@ -21,6 +21,7 @@ const TICK: Duration = Duration::from_millis(120);
 /// `mangrove compare`
 pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
     let MeasuringArgs { data, load, output } = args.measuring;
+    check_page(&args.page)?;
     let (directory, is_own) = trial_directory(data, "compare", load.seed)?;
     let program = std::env::current_exe();
     let options = Options {
@@ -36,11 +37,11 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
     let bar = spinner();
     let run = compare::run(&options, |step| bar.set_message(step.to_owned()));
     let comparison = measure(&options.directory, &bar, run).await?;
-    write_page(&args.page, &page(&comparison))?;
     let printed = print(output, &comparison);
     if is_own {
         remove(&options.directory)?;
     }
+    write_page(&args.page, &page(&comparison))?;
     printed
 }
 
@@ -60,12 +61,23 @@ pub(super) async fn measure<T>(
     run: impl Future<Output = io::Result<T>>,
 ) -> Result<T, CliError> {
     let ran = match race(stop_signal(), run).await {
-        First::A(told) => told.and(Err(CliError::Failed("stopped; no figures".to_owned()))),
+        First::A(told) => told.and(Err(CliError::Stopped("stopped; no figures".to_owned()))),
         First::B(ran) => ran.map_err(|error| CliError::io("cannot measure", &error)),
     };
     bar.finish_and_clear();
     let hint = || format!("the data and logs of all nodes are in {}", directory.display());
     ran.map_err(|error| error.advise(hint()))
+}
+
+/// Makes sure, before minutes of measuring, that the page can be written. Leaves nothing behind.
+pub(super) fn check_page(path: &Path) -> Result<(), CliError> {
+    let was_there = path.exists();
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|_file| if was_there { Ok(()) } else { std::fs::remove_file(path) })
+        .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))
 }
 
 /// Writes the page of what was measured, and says where it is.
@@ -105,4 +117,22 @@ fn print(format: Format, comparison: &Comparison) -> Result<(), CliError> {
         output.line(note)?;
     }
     output.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_that_cannot_be_written_is_refused_and_others_are_left_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = dir.path().join("page.html");
+        check_page(&page).unwrap();
+        assert!(!page.exists());
+        std::fs::write(&page, "of an earlier run").unwrap();
+        check_page(&page).unwrap();
+        assert_eq!(std::fs::read_to_string(&page).unwrap(), "of an earlier run");
+        let error = check_page(&dir.path().join("not/there.html")).unwrap_err();
+        assert!(error.to_string().contains("there.html"), "{error}");
+    }
 }

@@ -199,6 +199,9 @@ impl Settings {
                  to 16 hexadecimal digits of your choice (or let `mangrove cluster` do it all)",
             ));
         };
+        if self.threads == Some(0) {
+            return Err(usage("--threads (0) must be at least 1"));
+        }
         let Some(node) = self.node.filter(|node| *node > 0).map(NodeId) else {
             return Err(usage("the node needs its own id: give it --node, a number from 1"));
         };
@@ -347,6 +350,11 @@ fn check_limits(config: &NodeConfig) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Reads an address of the form `host:port`.
+pub(super) fn parse_address(text: &str) -> Result<String, String> {
+    check_address(text).map(|()| text.to_owned())
+}
+
 /// Checks that an address has the form `host:port`.
 fn check_address(address: &str) -> Result<(), String> {
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
@@ -481,6 +489,12 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(u64::from(number) * 60)),
         _ => Err(wrong()),
     }
+}
+
+/// Reads a length of time that is not none.
+pub(super) fn parse_some_time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time.is_zero() { Err("it must be above zero".to_owned()) } else { Ok(time) }
 }
 
 /// A number of bytes: `4096`, `4096B`, `64KiB`, `64MiB`, `1GiB`.
@@ -621,6 +635,7 @@ mod tests {
             (vec!["--request-timeout", "10ms"], "--election-timeout"),
             (vec!["--wal-segment-bytes", "1KiB"], "at least"),
             (vec!["--requests-max", "0"], "between"),
+            (vec!["--threads", "0"], "at least 1"),
             (vec!["--listen", "here"], "host:port"),
             (vec!["--repair", "none"], "--mode masterless"),
             (vec!["--mode", "primary-backup", "--partitions", "7"], "--mode masterless"),

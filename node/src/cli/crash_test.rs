@@ -45,7 +45,7 @@ pub(super) async fn crash_test(args: CrashTestArgs) -> Result<(), CliError> {
     let begun = env.now();
     let run = crash::run(&options, |report| show(&bar, report));
     let ran = match race(stop_signal(), run).await {
-        First::A(told) => told.and(Err(CliError::Failed("stopped; no verdict".to_owned()))),
+        First::A(told) => told.and(Err(CliError::Stopped("stopped; no verdict".to_owned()))),
         First::B(ran) => ran.map_err(|error| CliError::Failed(error.to_string())),
     };
     bar.finish_and_clear();
@@ -83,6 +83,13 @@ pub(super) fn trial_directory(
     });
     let failed = |error| CliError::io(format!("cannot use {}", directory.display()), &error);
     std::fs::create_dir_all(&directory).map_err(failed)?;
+    // Nodes of another trial would be found there, whose clusters are others.
+    if std::fs::read_dir(&directory).map_err(failed)?.next().is_some() {
+        return Err(CliError::Usage(format!(
+            "{} is not empty: name a new directory, or an empty one, with --data",
+            directory.display()
+        )));
+    }
     let directory = std::path::absolute(&directory).map_err(failed)?;
     Ok((directory, is_own))
 }
@@ -166,4 +173,23 @@ fn print(format: Format, report: &Report, seconds: f64) -> Result<(), CliError> 
     };
     output.line(&format!("{verdict} ({seconds:.0} s, seed {})", report.seed))?;
     output.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trial_wants_a_directory_that_nothing_is_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("trial");
+        for _ in 0..2 {
+            let (made, is_own) = trial_directory(Some(data.clone()), "crash", 1).unwrap();
+            assert_eq!((made.is_dir(), is_own), (true, false), "a new one, then an empty one");
+        }
+        std::fs::create_dir(data.join("n1")).unwrap();
+        let error = trial_directory(Some(data), "crash", 1).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("is not empty"), "{error}");
+    }
 }

@@ -20,6 +20,9 @@ pub(super) enum CliError {
     /// A condition did not hold.
     #[error("{0}")]
     Conflict(String),
+    /// Somebody stopped it before it was done.
+    #[error("{0}")]
+    Stopped(String),
     /// Whoever read our output has gone: nothing to complain about.
     #[error("the reader of the output has gone")]
     NobodyListens,
@@ -44,12 +47,19 @@ impl CliError {
             Self::NotFound => 1,
             Self::Usage(_) => 2,
             Self::Client(error) => match (error, error.outcome()) {
-                (ClientError::TooLarge(_) | ClientError::Invalid(_), Outcome::NotApplied) => 2,
+                (
+                    ClientError::TooLarge(_)
+                    | ClientError::Invalid(_)
+                    | ClientError::Unsupported(_),
+                    Outcome::NotApplied,
+                ) => 2,
                 (_, Outcome::NotApplied) => 3,
                 (_, Outcome::Unknown) => 4,
             },
             Self::Conflict(_) => 5,
             Self::Failed(_) => 6,
+            // What a shell says of a command that Ctrl-C has killed.
+            Self::Stopped(_) => 130,
             Self::Advised { source, .. } => source.exit_code(),
         }
     }
@@ -97,6 +107,7 @@ mod tests {
             (CliError::Usage(String::new()), 2),
             (ClientError::TooLarge(too_large).into(), 2),
             (ClientError::Invalid(String::new()).into(), 2),
+            (ClientError::Unsupported(String::new()).into(), 2),
             (ClientError::Misbehaved(String::new()).into(), 3),
             (ClientError::DiskFull.into(), 3),
             (ClientError::Overloaded.into(), 3),
@@ -104,6 +115,7 @@ mod tests {
             (ClientError::Unknown { waited, last: None }.into(), 4),
             (CliError::Conflict(String::new()), 5),
             (CliError::Failed(String::new()), 6),
+            (CliError::Stopped(String::new()), 130),
             (advised.advise("again".to_owned()), 4),
         ] {
             assert_eq!(error.exit_code(), code, "{error}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::CliError;
 use super::args::Format;
-use super::compare::{measure, spinner, write_page};
+use super::compare::{check_page, measure, spinner, write_page};
 use super::crash_test::{remove, trial_directory};
 use super::output::Output;
 use super::trial_args::{GrowthArgs, MeasuringArgs};
@@ -14,6 +14,7 @@ use crate::trial::compare::{Growth, GrowthOptions, columns, grow, growth_page};
 /// `mangrove growth`
 pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
     let MeasuringArgs { data, load, output } = args.measuring;
+    check_page(&args.page)?;
     let (directory, is_own) = trial_directory(data, "growth", load.seed)?;
     let program = std::env::current_exe();
     let options = GrowthOptions {
@@ -28,11 +29,11 @@ pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
     let bar = spinner();
     let run = grow(&options, |step| bar.set_message(step.to_owned()));
     let growth = measure(&options.directory, &bar, run).await?;
-    write_page(&args.page, &growth_page(&growth))?;
     let printed = print(output, &growth);
     if is_own {
         remove(&options.directory)?;
     }
+    write_page(&args.page, &growth_page(&growth))?;
     printed
 }
 

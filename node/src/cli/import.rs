@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use futures_util::StreamExt;
@@ -23,13 +23,13 @@ use futures_util::stream::FuturesOrdered;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
-use super::CliError;
 use super::args::ImportArgs;
 use super::client_commands::client_at;
-use super::output::{quoted, say};
+use super::output::{counted, quoted, say};
 use super::progress::{Progress, ProgressFile};
 use super::records::Record;
-use crate::base::checksum::crc32;
+use super::{CliError, stop_signal};
+use crate::base::checksum::crc32_extend;
 use crate::base::limits::{COLUMN_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::{ClusterId, Column, Key};
 use crate::client::{Client, ClientError};
@@ -54,8 +54,8 @@ const FIELDS_BYTES: usize = 1 << 10;
 const LINE_BYTES_MAX: usize =
     JSON_BYTES_MAX * (KEY_BYTES_MAX + COLUMN_BYTES_MAX + VALUE_BYTES_MAX) + FIELDS_BYTES;
 
-/// Bytes at the beginning of a file by which it is recognised, besides its length.
-const HEAD_BYTES: u64 = 64 << 10;
+/// Bytes that are read at a time of what is imported already, to see whether it is the same.
+const CHUNK_BYTES: u64 = 64 << 10;
 
 /// Batches that are read and not asked for yet.
 const READ_AHEAD: usize = 1;
@@ -86,27 +86,36 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
             return Err(CliError::Usage(what));
         }
         let mut import = Import::new(&args, None, Progress::default());
-        let input = BufReader::new(std::io::stdin());
+        let input = BufReader::new(io::stdin());
         let pieces = read_aside(input, Progress::default(), &args);
-        import.all(pieces, |batch| client.bulk_set(batch)).await?;
-        import.say_done();
-        return Ok(());
+        let imported = import.unless_stopped(pieces, |batch| client.bulk_set(batch)).await;
+        return match imported {
+            Ok(()) => {
+                import.say_done();
+                Ok(())
+            }
+            Err(error) => {
+                let advice = import.advice(&args, &error);
+                Err(error.advise(advice))
+            }
+        };
     }
     let path = Path::new(&args.file);
-    let (mut file, total_bytes, head_crc) = open(path)?;
+    let (mut file, total_bytes) = open(path)?;
+    let failed = |error: io::Error| CliError::io(format!("cannot read {}", args.file), &error);
     let mut kept = if args.resume {
-        ProgressFile::resume(path, total_bytes, head_crc)?
+        let crc_of = |bytes| crc_of_beginning(&mut file, bytes).map_err(failed);
+        ProgressFile::resume(path, total_bytes, crc_of)?
     } else {
-        ProgressFile::begin(path, total_bytes, head_crc)
+        ProgressFile::begin(path, total_bytes)
     };
     let start = kept.progress();
-    file.seek(SeekFrom::Start(start.done_bytes))
-        .map_err(|error| CliError::io(format!("cannot read {}", args.file), &error))?;
+    file.seek(SeekFrom::Start(start.done_bytes)).map_err(failed)?;
     kept.bind(cluster_of(&client).await?)?;
     kept.write(start)?;
     let mut import = Import::new(&args, Some(kept), start);
     let pieces = read_aside(BufReader::new(file), start, &args);
-    let imported = import.all(pieces, |batch| client.bulk_set(batch)).await;
+    let imported = import.unless_stopped(pieces, |batch| client.bulk_set(batch)).await;
     import.bar.finish_and_clear();
     match imported {
         Ok(()) => {
@@ -114,13 +123,8 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
             import.kept.map_or(Ok(()), ProgressFile::remove)
         }
         Err(error) => {
-            let done = import.done;
-            Err(error.advise(format!(
-                "{} cells are imported, up to line {}; to go on from there:\n  {}",
-                done.done_cells,
-                done.done_lines,
-                resume_command(&args)
-            )))
+            let advice = import.advice(&args, &error);
+            Err(error.advise(advice))
         }
     }
 }
@@ -168,6 +172,21 @@ impl Import {
     fn new(args: &ImportArgs, kept: Option<ProgressFile>, start: Progress) -> Self {
         let in_flight_max = usize::try_from(args.in_flight).unwrap_or(usize::MAX);
         Self { in_flight_max, done: start, kept, bar: progress_bar(start) }
+    }
+
+    /// Sends everything, unless somebody stops it.
+    async fn unless_stopped<F, T>(
+        &mut self,
+        input: mpsc::Receiver<Piece>,
+        send: impl Fn(Batch) -> F,
+    ) -> Result<(), CliError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        match race(stop_signal(), self.all(input, send)).await {
+            First::A(told) => told.and(Err(CliError::Stopped("the import was stopped".to_owned()))),
+            First::B(imported) => imported,
+        }
     }
 
     /// Sends everything, at most so many batches at a time, in an order that lets the last
@@ -260,8 +279,29 @@ impl Import {
     }
 
     fn say_done(&self) {
-        let Progress { done_cells, done_lines, .. } = self.done;
-        say(&format!("imported {done_cells} cells from {done_lines} lines"));
+        let lines = counted(self.done.done_lines, "line");
+        say(&format!("imported {} from {lines}", self.cells()));
+    }
+
+    /// Says how far the import came before it failed, and what to do now, if anything can be done.
+    fn advice(&self, args: &ImportArgs, error: &CliError) -> String {
+        let done = self.so_far();
+        if args.file == "-" {
+            return done;
+        }
+        // Of what happens to an import under way, only a wrong line is the fault of its user.
+        let first = if matches!(error, CliError::Usage(_)) { "mend that line, then " } else { "" };
+        format!("{done}; {first}go on from there:\n  {}", resume_command(args))
+    }
+
+    /// Says how far an import came that is not complete.
+    fn so_far(&self) -> String {
+        format!("imported so far: {}, up to line {}", self.cells(), self.done.done_lines)
+    }
+
+    /// Says how many cells are imported.
+    fn cells(&self) -> String {
+        counted(self.done.done_cells, "cell")
     }
 }
 
@@ -359,6 +399,7 @@ impl<R: BufRead> Lines<R> {
                 Some(parse_cell(line).map_err(|error| self.wrong(number, &error))?)
             };
             self.read.done_bytes += count - u64::from(planted!("F19"));
+            self.read.done_crc = crc32_extend(self.read.done_crc, line);
             self.read.done_lines = number;
             self.read.done_cells += u64::from(!is_blank);
             if cell.is_some() {
@@ -398,12 +439,15 @@ fn parse_cell(line: &[u8]) -> Result<PlacedMutation, String> {
     }
 }
 
-/// Opens the input; returns its length and the checksum of its beginning, too.
-fn open(path: &Path) -> Result<(impl Read + Seek + Send + 'static + use<>, u64, u32), CliError> {
+/// Opens the input; returns its length, too.
+fn open(path: &Path) -> Result<(impl Read + Seek + Send + 'static + use<>, u64), CliError> {
     let usage =
-        |error: std::io::Error| CliError::Usage(format!("cannot read {}: {error}", path.display()));
-    let mut file = fs::OpenOptions::new().read(true).open(path).map_err(usage)?;
+        |error: io::Error| CliError::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = fs::OpenOptions::new().read(true).open(path).map_err(usage)?;
     let metadata = file.metadata().map_err(usage)?;
+    if metadata.is_dir() {
+        return Err(CliError::Usage(format!("{} is a directory, no file", path.display())));
+    }
     if !metadata.is_file() {
         return Err(CliError::Usage(format!(
             "{} is no file that could be read again: import it as standard input, `mangrove \
@@ -411,10 +455,23 @@ fn open(path: &Path) -> Result<(impl Read + Seek + Send + 'static + use<>, u64, 
             path.display()
         )));
     }
-    let mut head = Vec::new();
-    file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(usage)?;
-    file.rewind().map_err(usage)?;
-    Ok((file, metadata.len(), crc32(&head)))
+    Ok((file, metadata.len()))
+}
+
+/// Returns the checksum of so many bytes of the beginning of the input.
+fn crc_of_beginning(file: &mut (impl Read + Seek), bytes: u64) -> io::Result<u32> {
+    file.rewind()?;
+    let (mut left, mut crc, mut chunk) = (bytes, 0, Vec::new());
+    while left > 0 {
+        chunk.clear();
+        file.by_ref().take(left.min(CHUNK_BYTES)).read_to_end(&mut chunk)?;
+        if chunk.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        crc = crc32_extend(crc, &chunk);
+        left -= u64::try_from(chunk.len()).unwrap_or(left);
+    }
+    Ok(crc)
 }
 
 fn progress_bar(start: Progress) -> ProgressBar {
@@ -520,7 +577,7 @@ mod tests {
     #[test]
     fn endless_line_is_refused_and_not_kept() {
         let mut lines = Lines {
-            input: BufReader::new(std::io::repeat(b'x')),
+            input: BufReader::new(io::repeat(b'x')),
             read: Progress::default(),
             name: "file".to_owned(),
         };
@@ -533,15 +590,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cells.jsonl");
         fs::write(&path, [line("a"), line("b"), line("c")].concat()).unwrap();
-        let (file, total_bytes, head_crc) = open(&path).unwrap();
-        let mut kept = ProgressFile::begin(&path, total_bytes, head_crc);
+        let resume = || {
+            let (mut file, total_bytes) = open(&path).unwrap();
+            let crc_of = |bytes| Ok(crc_of_beginning(&mut file, bytes).unwrap());
+            let kept = ProgressFile::resume(&path, total_bytes, crc_of)?;
+            Ok::<_, CliError>((file, kept.progress()))
+        };
+        let (file, total_bytes) = open(&path).unwrap();
+        let mut kept = ProgressFile::begin(&path, total_bytes);
         let read = kept.progress();
         let mut lines = Lines { input: BufReader::new(file), read, name: String::new() };
         let first = lines.next_batch(2).0;
         kept.write(first.after).unwrap();
 
-        let (mut file, total_bytes, head_crc) = open(&path).unwrap();
-        let read = ProgressFile::resume(&path, total_bytes, head_crc).unwrap().progress();
+        let (mut file, read) = resume().unwrap();
         assert_eq!(read, first.after);
         file.seek(SeekFrom::Start(read.done_bytes)).unwrap();
         let mut lines = Lines { input: BufReader::new(file), read, name: String::new() };
@@ -549,10 +611,13 @@ mod tests {
         assert_eq!(rest.cells, [cell("c")].into());
         assert_eq!((rest.after.done_lines, rest.after.done_cells), (3, 3));
 
-        fs::write(&path, [line("x"), line("b"), line("c")].concat()).unwrap();
-        let (_, total_bytes, head_crc) = open(&path).unwrap();
-        assert!(ProgressFile::resume(&path, total_bytes, head_crc).is_err(), "another file");
-        assert!(open(dir.path()).is_err(), "no file");
+        // Whoever mends the line at which it stopped goes on; what is done must be the same.
+        fs::write(&path, [line("a"), line("b"), line("longer"), line("d")].concat()).unwrap();
+        assert_eq!(resume().unwrap().1.done_cells, 2);
+        fs::write(&path, [line("a"), line("x"), line("c")].concat()).unwrap();
+        assert!(resume().is_err(), "another file");
+        let error = open(dir.path()).map(|_file| ()).unwrap_err();
+        assert!(error.to_string().contains("is a directory"), "{error}");
     }
 
     fn args(line: &[&str]) -> ImportArgs {
@@ -577,6 +642,20 @@ mod tests {
         let again = args(&words.split(' ').skip(2).collect::<Vec<_>>());
         assert!(again.resume);
         assert_eq!(resume_command(&again), words);
+    }
+
+    #[test]
+    fn advice_says_to_mend_a_wrong_line_and_nothing_else() {
+        let mut import = Import::new(&args(&["-"]), None, Progress::default());
+        import.done = Progress { done_cells: 1, done_lines: 2, ..Progress::default() };
+        let wrong = CliError::Usage("cells.jsonl, line 3: no JSON".to_owned());
+        let advice = import.advice(&args(&["cells.jsonl"]), &wrong);
+        assert!(advice.starts_with("imported so far: 1 cell, up to line 2; mend"), "{advice}");
+        assert!(advice.contains("mangrove import cells.jsonl --resume"), "{advice}");
+        let stopped = CliError::Stopped("stopped".to_owned());
+        assert!(!import.advice(&args(&["cells.jsonl"]), &stopped).contains("mend"));
+        let unnamed = import.advice(&args(&["-"]), &stopped);
+        assert_eq!(unnamed, "imported so far: 1 cell, up to line 2");
     }
 
     #[test]
@@ -625,7 +704,7 @@ mod tests {
         fn new() -> (Self, mpsc::Receiver<Piece>) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("cells.jsonl");
-            let kept = ProgressFile::begin(&path, 100, 0);
+            let kept = ProgressFile::begin(&path, 100);
             let import = Import::new(&args(&["-"]), Some(kept), Progress::default());
             let (pieces, input) = mpsc::channel(10);
             (Self { _dir: dir, path, import, pieces }, input)
@@ -634,7 +713,7 @@ mod tests {
 
     /// Returns how many cells a file says that are done.
     fn written_down(path: &Path) -> u64 {
-        ProgressFile::resume(path, 100, 0).map_or(0, |kept| kept.progress().done_cells)
+        ProgressFile::resume(path, 100, |_| Ok(0)).map_or(0, |kept| kept.progress().done_cells)
     }
 
     /// Returns the piece with one cell, the first of which is number 1.

@@ -61,6 +61,14 @@ impl Output {
         }
     }
 
+    /// Prints that there is no such cell, where a program reads it: its place, and no value.
+    pub(super) fn absent(&mut self, key: &Key, column: &Column) -> Result<(), CliError> {
+        match self.format {
+            Format::Json => self.json(&Record::of_place(key, column)),
+            Format::Table | Format::Raw => Ok(()),
+        }
+    }
+
     /// Prints the columns of one key.
     pub(super) fn columns(&mut self, key: &Key, cells: &[(Column, Cell)]) -> Result<(), CliError> {
         match self.format {
@@ -187,6 +195,12 @@ pub(super) fn text(bytes: &[u8]) -> String {
     shown
 }
 
+/// Returns how many things there are, in words.
+pub(super) fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
 /// Returns a word as a shell takes it.
 pub(super) fn quoted(word: String) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
@@ -286,6 +300,19 @@ mod tests {
         say_to(&mut said, "unknown field `\u{1b}[2J`\n\tand more, é");
         let said = String::from_utf8(said).unwrap();
         assert_eq!(said, "unknown field `\\u{1b}[2J`\n\tand more, é\n");
+    }
+
+    #[test]
+    fn absent_cell_is_a_place_without_value_for_programs_alone() {
+        for (format, wanted) in
+            [(Format::Json, "{\"key\":\"k\"}\n"), (Format::Table, ""), (Format::Raw, "")]
+        {
+            let page = Page::default();
+            let mut output = Output::to(format, Box::new(page.clone()));
+            output.absent(&Key::new("k").unwrap(), &Column::default()).unwrap();
+            output.finish().unwrap();
+            assert_eq!(page.0.lock().unwrap().as_slice(), wanted.as_bytes());
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! How far an import is: `FILE.progress`, from where `import --resume` goes on.
 //!
-//! An import goes on with the file and in the cluster that it began with, and with nothing else:
-//! the rest of one file after the beginning of another, or each half in a cluster of its own, would
-//! look complete.
+//! An import goes on in the cluster that it began with, and with a file that begins with what is
+//! imported already, byte for byte: the rest of one file after the beginning of another, or each
+//! half in a cluster of its own, would look complete. What comes after that may be another: a wrong
+//! line is mended, and the import goes on.
 //!
 //! # Layout
 //! One JSON object, replaced as a whole:
 //! ```text
-//! {"cluster":"5e1f0c0ffee5e1f0","head_crc":305419896,"progress":{"total_bytes":4096, …}}
+//! {"cluster":"5e1f0c0ffee5e1f0","progress":{"done_bytes":4096,"done_crc":305419896, …}}
 //! ```
-//! Before, it was what is in `progress` now, alone. Such a file is recognised and refused.
+//! Earlier files have no `done_crc`, which tells what was imported. They are recognised, and
+//! refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,10 +26,12 @@ use crate::base::ClusterId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Progress {
-    /// Length of the whole input, to recognise another file.
+    /// Length of the whole input, to show how much is left.
     pub(super) total_bytes: u64,
     /// Everything before here is in the store.
     pub(super) done_bytes: u64,
+    /// Checksum of everything before here, to recognise another file.
+    pub(super) done_crc: u32,
     /// Lines before here, for messages.
     pub(super) done_lines: u64,
     /// Cells written so far.
@@ -40,8 +44,6 @@ pub(super) struct Progress {
 struct Content {
     /// Where the cells go; `None` until that is known.
     cluster: Option<String>,
-    /// Checksum of the beginning of the input, to recognise another file of the same length.
-    head_crc: u32,
     progress: Progress,
 }
 
@@ -55,22 +57,27 @@ pub(super) struct ProgressFile {
 }
 
 impl ProgressFile {
-    /// Begins with an input of this length, whose beginning has this checksum. Writes nothing yet.
-    pub(super) fn begin(input: &Path, total_bytes: u64, head_crc: u32) -> Self {
+    /// Begins with an input of this length. Writes nothing yet.
+    pub(super) fn begin(input: &Path, total_bytes: u64) -> Self {
         let progress = Progress { total_bytes, ..Progress::default() };
         Self {
             path: with_suffix(input, ".progress"),
             input: input.display().to_string(),
-            content: Content { cluster: None, head_crc, progress },
+            content: Content { cluster: None, progress },
         }
     }
 
-    /// Reads how far an earlier import of the input got.
+    /// Reads how far an earlier import of the input got, which has this length now. `crc_of`
+    /// returns the checksum of so many bytes of its beginning.
     ///
     /// # Errors
-    /// There was none, or it was one of another file.
-    pub(super) fn resume(input: &Path, total_bytes: u64, head_crc: u32) -> Result<Self, CliError> {
-        let new = Self::begin(input, total_bytes, head_crc);
+    /// There was none, it was one of another file, or the input cannot be read.
+    pub(super) fn resume(
+        input: &Path,
+        total_bytes: u64,
+        crc_of: impl FnOnce(u64) -> Result<u32, CliError>,
+    ) -> Result<Self, CliError> {
+        let new = Self::begin(input, total_bytes);
         let (shown, input) = (new.path.display(), &new.input);
         let bytes = fs::read(&new.path).map_err(|error| {
             CliError::Usage(format!(
@@ -78,28 +85,23 @@ impl ProgressFile {
                  --resume"
             ))
         })?;
-        if serde_json::from_slice::<Progress>(&bytes).is_ok() {
+        if is_of_an_earlier_release(&bytes) {
             return Err(CliError::Usage(format!(
-                "{shown} is of an earlier release and does not say which cluster {input} went to: \
+                "{shown} is of an earlier release and does not say what of {input} went where: \
                  import it from its start, without --resume"
             )));
         }
-        let content: Content = serde_json::from_slice(&bytes).map_err(|error| {
+        let mut content: Content = serde_json::from_slice(&bytes).map_err(|error| {
             CliError::Usage(format!("{shown}: {error}; import without --resume"))
         })?;
-        let Progress { total_bytes: former_bytes, done_bytes, .. } = content.progress;
-        if former_bytes != total_bytes || done_bytes > total_bytes {
+        let Progress { done_bytes, done_crc, done_lines, .. } = content.progress;
+        if done_bytes > total_bytes || crc_of(done_bytes)? != done_crc {
             return Err(CliError::Usage(format!(
-                "{input} had {former_bytes} bytes when its import was interrupted, now it has \
-                 {total_bytes}: import it from its start, without --resume"
+                "{input} was imported up to line {done_lines}, and its {done_bytes} bytes up to \
+                 there are not what they were: import it from its start, without --resume"
             )));
         }
-        if content.head_crc != head_crc {
-            return Err(CliError::Usage(format!(
-                "{input} begins with something else than when its import was interrupted: import \
-                 it from its start, without --resume"
-            )));
-        }
+        content.progress.total_bytes = total_bytes;
         Ok(Self { content, ..new })
     }
 
@@ -151,9 +153,22 @@ impl ProgressFile {
     }
 }
 
+/// Tells whether a file is one of those that do not tell what was imported.
+fn is_of_an_earlier_release(bytes: &[u8]) -> bool {
+    let Ok(file) = serde_json::from_slice::<serde_json::Value>(bytes) else { return false };
+    // The first form was what is in `progress` in the second.
+    let progress = file.get("progress").unwrap_or(&file);
+    progress.get("done_bytes").is_some() && progress.get("done_crc").is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The checksum of a beginning that has so many bytes, in a file whose content is `content`.
+    fn crc_in(content: u32) -> impl FnOnce(u64) -> Result<u32, CliError> {
+        move |bytes| Ok(content + u32::try_from(bytes).unwrap())
+    }
 
     #[track_caller]
     fn assert_refused<T: std::fmt::Debug>(result: Result<T, CliError>, advice: &str) {
@@ -166,19 +181,23 @@ mod tests {
     fn import_goes_on_with_its_own_file_and_cluster_alone() {
         let dir = tempfile::tempdir().unwrap();
         let input = dir.path().join("cells.jsonl");
-        assert_refused(ProgressFile::resume(&input, 30, 7), "without --resume");
-        let mut kept = ProgressFile::begin(&input, 30, 7);
+        assert_refused(ProgressFile::resume(&input, 30, crc_in(7)), "without --resume");
+        let mut kept = ProgressFile::begin(&input, 30);
         kept.bind(ClusterId(1)).unwrap();
-        let progress = Progress { done_bytes: 20, done_lines: 2, ..kept.progress() };
+        let progress = Progress { done_bytes: 20, done_crc: 27, done_lines: 2, ..kept.progress() };
         kept.write(progress).unwrap();
 
-        let mut resumed = ProgressFile::resume(&input, 30, 7).unwrap();
+        let mut resumed = ProgressFile::resume(&input, 30, crc_in(7)).unwrap();
         assert_eq!(resumed, kept);
         resumed.bind(ClusterId(1)).unwrap();
         assert_eq!(resumed.progress(), progress);
         assert_refused(resumed.bind(ClusterId(2)), "went to the cluster 0000000000000001");
-        assert_refused(ProgressFile::resume(&input, 31, 7), "had 30 bytes");
-        assert_refused(ProgressFile::resume(&input, 30, 8), "begins with something else");
+        assert_refused(ProgressFile::resume(&input, 30, crc_in(8)), "not what they were");
+        assert_refused(ProgressFile::resume(&input, 19, crc_in(7)), "not what they were");
+        for total_bytes in [20, 31] {
+            let mended = ProgressFile::resume(&input, total_bytes, crc_in(7)).unwrap();
+            assert_eq!(mended.progress(), Progress { total_bytes, ..progress }, "the rest is new");
+        }
 
         resumed.remove().unwrap();
         kept.remove().unwrap();
@@ -189,10 +208,17 @@ mod tests {
     fn file_of_an_earlier_release_is_refused_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let input = dir.path().join("cells.jsonl");
-        let kept = ProgressFile::begin(&input, 30, 7);
-        fs::write(&kept.path, serde_json::to_vec(&kept.progress()).unwrap()).unwrap();
-        assert_refused(ProgressFile::resume(&input, 30, 7), "an earlier release");
-        fs::write(&kept.path, "{}").unwrap();
-        assert_refused(ProgressFile::resume(&input, 30, 7), "without --resume");
+        let kept = ProgressFile::begin(&input, 30);
+        let first = r#"{"total_bytes":30,"done_bytes":0,"done_lines":0,"done_cells":0}"#;
+        let second = format!(r#"{{"cluster":null,"head_crc":7,"progress":{first}}}"#);
+        for earlier in [first, &second] {
+            fs::write(&kept.path, earlier).unwrap();
+            assert_refused(ProgressFile::resume(&input, 30, crc_in(7)), "an earlier release");
+        }
+        for other in ["{}", "no JSON"] {
+            fs::write(&kept.path, other).unwrap();
+            let refused = ProgressFile::resume(&input, 30, crc_in(7));
+            assert_refused(refused, "import without --resume");
+        }
     }
 }

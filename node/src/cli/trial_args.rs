@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::args::{ConnectionArgs, Format, LevelArgs};
-use super::config::{ByteSize, parse_duration};
+use super::config::{ByteSize, parse_duration, parse_some_time};
 use crate::base::limits::VALUE_BYTES_MAX;
 use crate::trial::crash::Variant;
 use crate::trial::load::{Distribution, Load};
@@ -26,8 +26,9 @@ replaced by an older one, no bulk write half applied, and nothing may be there t
 In every other cluster the nodes also lose what they have written to their tables
 (`set --debug-table-loss`), as in a power cut, and must have it from their logs.
 
-The exit code is 0 if every promise was kept, else 6: then the directories of the nodes are kept,
-and each broken promise is shown. A seed repeats what is drawn, but not the timing of the machine.";
+The exit code is 0 if every promise was kept, 6 if one was not: then the directories of the nodes
+are kept, and each broken promise is shown. A seed repeats what is drawn, but not the timing of the
+machine.";
 
 /// Arguments of `crash-test`.
 #[derive(Debug, Clone, Args)]
@@ -108,7 +109,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     pub(super) warm_up: Duration,
     /// Time that counts.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_some_time)]
     pub(super) duration: Duration,
     /// End after so many requests, even before the time is over. [default: the time alone ends it]
     #[arg(long, value_name = "N")]
