@@ -12,10 +12,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::CliError;
 use super::args::{EncodingArgs, ExportArgs, Format};
 use super::client_commands::client_at;
-use super::files::{publish, with_suffix};
-use super::output::{Output, say};
+use super::files::{publish, remove_partial, with_suffix};
+use super::output::{Output, counted, say};
 use super::records::Record;
 use crate::base::{Column, Key};
+use crate::client::ScanPager;
+use crate::env::real::RealEnv;
 use crate::kv::Cell;
 
 /// Where the lines go.
@@ -38,23 +40,37 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), CliError> {
         None => Target::Stdout(Output::new(Format::Json)),
         Some(path) => Target::File(PartialFile::create(path)?),
     };
-    let mut pager = client_at(&args.connection, args.level).scan(prefix);
+    let pager = client_at(&args.connection, args.level).scan(prefix);
     let bar = progress(args.file.is_some());
-    while let Some(page) = pager.next_page().await? {
-        for (key, column, cell) in &page {
-            target.write(key, column, cell)?;
-        }
-        bar.inc(u64::try_from(page.len()).unwrap_or(u64::MAX));
-    }
+    let written = target.write_all(pager, &bar).await;
     bar.finish_and_clear();
+    if let Err(error) = written {
+        target.discard();
+        return Err(error);
+    }
     target.finish()?;
     if let Some(path) = args.file {
-        say(&format!("exported {} cells to {}", bar.position(), path.display()));
+        say(&format!("exported {} to {}", counted(bar.position(), "cell"), path.display()));
     }
     Ok(())
 }
 
 impl Target {
+    /// Writes all pages.
+    async fn write_all(
+        &mut self,
+        mut pager: ScanPager<RealEnv>,
+        bar: &ProgressBar,
+    ) -> Result<(), CliError> {
+        while let Some(page) = pager.next_page().await? {
+            for (key, column, cell) in &page {
+                self.write(key, column, cell)?;
+            }
+            bar.inc(u64::try_from(page.len()).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+
     fn write(&mut self, key: &Key, column: &Column, cell: &Cell) -> Result<(), CliError> {
         let record = Record::of_cell(key, column, cell, false);
         match self {
@@ -67,6 +83,14 @@ impl Target {
         match self {
             Self::Stdout(output) => output.finish(),
             Self::File(file) => file.finish(),
+        }
+    }
+
+    /// Removes what was written of a file that will not be complete.
+    fn discard(self) {
+        match self {
+            Self::Stdout(_) => {}
+            Self::File(file) => remove_partial(&file.partial),
         }
     }
 }
@@ -126,5 +150,14 @@ mod tests {
         target.finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"key\":\"k\",\"value\":\"v\"}\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn file_that_will_not_be_complete_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::File(PartialFile::create(&dir.path().join("cells.jsonl")).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        target.discard();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::output::say;
+
 /// Returns a path with something more at its end.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -19,6 +21,13 @@ pub(super) fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     fs::OpenOptions::new().read(true).open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Removes a file that will never be complete, or says that it stays.
+pub(super) fn remove_partial(partial: &Path) {
+    if let Err(error) = fs::remove_file(partial) {
+        say(&format!("{} stays: {error}", partial.display()));
+    }
 }
 
 #[cfg(test)]

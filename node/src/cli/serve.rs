@@ -23,7 +23,8 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
     let mut config = settings.into_node_config()?;
     limit_connections(&mut config, raise_file_limit());
     if args.check {
-        output::say(&format!("the configuration is valid; data in {}", data.display()));
+        let (data, threads) = (data.display(), threads.unwrap_or(1));
+        output::say(&format!("the configuration is valid; data in {data}, threads: {threads}"));
         output::say(&format!("{config:#?}"));
         return Ok(());
     }
@@ -184,7 +185,7 @@ pub(super) fn open_data(dir: &Path) -> Result<RealEnv, CliError> {
 
 fn explain(error: &DiskError) -> CliError {
     let advice = match error.kind {
-        DiskErrorKind::Locked => "a node runs on this directory: stop it, or name another one",
+        DiskErrorKind::Locked => "stop that node, or name another directory",
         DiskErrorKind::NoSpace => "the disk is full: free some space",
         DiskErrorKind::TooManyFiles => "let it open more files: `ulimit -n`, or LimitNOFILE",
         DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",

@@ -14,8 +14,8 @@ use super::args::{ConnectionArgs, Format};
 use super::backup_args::RestoreArgs;
 use super::client_commands::client;
 use super::config::Settings;
-use super::files::{publish, with_suffix};
-use super::output::{Output, say};
+use super::files::{publish, remove_partial, with_suffix};
+use super::output::{Output, counted, say};
 use super::serve::open_data;
 use crate::env::Env as _;
 use crate::env::real::RealFile;
@@ -29,14 +29,17 @@ pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<()
     let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
     let mut out = opened.map_err(failed)?;
     let mut pager = client(&connection).snapshot();
-    while let Some(piece) = pager.next_piece().await? {
-        if piece.offset == 0 {
-            // Another state, of which nothing is there.
-            out.set_len(0).and_then(|()| out.rewind()).map_err(failed)?;
+    let saving = async {
+        while let Some(piece) = pager.next_piece().await? {
+            if piece.offset == 0 {
+                // Another state, of which nothing is there.
+                out.set_len(0).and_then(|()| out.rewind()).map_err(failed)?;
+            }
+            out.write_all(piece.data.as_bytes()).map_err(failed)?;
         }
-        out.write_all(piece.data.as_bytes()).map_err(failed)?;
-    }
-    let summary = read(&partial).await?;
+        read(&partial).await
+    };
+    let summary = saving.await.inspect_err(|_failure| remove_partial(&partial))?;
     publish(&partial, &file).map_err(failed)?;
     say(&format!("saved {} to {}", describe(&summary), file.display()));
     Ok(())
@@ -44,8 +47,19 @@ pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<()
 
 /// `mangrove snapshot verify`
 pub(super) async fn verify(file: PathBuf, format: Format) -> Result<(), CliError> {
-    let summary = read(&file).await?;
     let mut output = Output::new(format);
+    let summary = match read(&file).await {
+        Ok(summary) => summary,
+        Err(error) => {
+            let shown = match format {
+                Format::Table => Ok(()),
+                Format::Json | Format::Raw => {
+                    output.json(&json!({ "ok": false, "error": error.to_string() }))
+                }
+            };
+            return Err(error.despite(shown.and_then(|()| output.finish())));
+        }
+    };
     match format {
         Format::Table => {
             output.line(&format!("{} is whole: {}", file.display(), describe(&summary)))?;
@@ -111,5 +125,6 @@ fn open(file: &Path) -> Result<(RealFile, String), CliError> {
 
 fn describe(summary: &SnapshotSummary) -> String {
     let SnapshotSummary { point, cell_count, .. } = summary;
-    format!("{cell_count} cells, the state after entry {} of term {}", point.index, point.term)
+    let cells = counted(*cell_count, "cell");
+    format!("{cells}, the state after entry {} of term {}", point.index, point.term)
 }

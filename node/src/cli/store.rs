@@ -10,7 +10,7 @@ use super::CliError;
 use super::args::Format;
 use super::export::PartialFile;
 use super::files::with_suffix;
-use super::output::{Output, new_table, say, text};
+use super::output::{Output, counted, new_table, say, text};
 use super::records::Record;
 use super::serve::open_data;
 use crate::base::Value;
@@ -98,7 +98,7 @@ pub(super) async fn salvage(dir: PathBuf, to: PathBuf) -> Result<(), CliError> {
     for line in &what {
         say(line);
     }
-    say(&format!("wrote {} cells to {}", report.cell_count, to.display()));
+    say(&format!("wrote {} to {}", counted(report.cell_count, "cell"), to.display()));
     if what.is_empty() {
         return Ok(());
     }
