@@ -59,6 +59,7 @@ pub fn check(
 
 #[cfg(test)]
 mod tests {
+    use mangrove::base::{NodeId, Stamp};
     use mangrove::dynamo::Level::{One, Quorum};
 
     use super::super::ledger::Loss;
@@ -137,6 +138,19 @@ mod tests {
         assert_eq!(check(&script.ledger(), &stores, 0, 1), Ok(()), "until it is whole again");
         stores.put(3, "k", Some("after"), stamp(20));
         assert_eq!(check(&script.ledger(), &stores, 0, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_an_old_disk_was_given_by_its_own_node_alone_may_be_taken_for_a_ghost() {
+        for (level, node, is_excused) in [(One, 3, true), (One, 1, false), (Quorum, 3, false)] {
+            let mut script = Script::new();
+            let call = script.set_call("k", "value");
+            let op = script.begin(call, level);
+            script.acknowledge_at(op, Stamp::new(10, 0, NodeId(node)));
+            script.setting.loss = unnoticed(0);
+            let verdict = check(&script.ledger(), &Stores::of_three(), 0, 0);
+            assert_eq!(verdict.is_ok(), is_excused, "{level:?}, stamped by node {node}");
+        }
     }
 
     #[test]

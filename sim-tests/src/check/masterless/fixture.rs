@@ -118,7 +118,7 @@ impl Script {
         op
     }
 
-    fn set_call(&mut self, name: &str, value: &str) -> Call {
+    pub(super) fn set_call(&mut self, name: &str, value: &str) -> Call {
         let (cell, value) = (self.cell(name), self.history.value(value));
         Call::Set { cell, value }
     }

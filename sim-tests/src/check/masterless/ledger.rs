@@ -221,10 +221,20 @@ impl<'a> Ledger<'a> {
 
     /// Returns the terms of a write that was acknowledged, its stamp, and how many replicas had
     /// it then.
+    ///
+    /// None, if it is one and that may be a node with an old disk that was cut off: such a node has
+    /// forgotten up to which stamp the others take nothing more, and may have stamped below that
+    /// what it wrote for itself, which they take for a ghost. Where two had to have it, one of them
+    /// would have refused it.
     pub fn acknowledged(&self, op: OpId) -> Option<(&'a Terms, Stamp, u32)> {
-        let is_ok = matches!(self.history.op(op).outcome, Outcome::Ok(_));
+        let operation = self.history.op(op);
+        let is_ok = matches!(operation.outcome, Outcome::Ok(_));
         let terms = self.history.terms(op).filter(|_| is_ok)?;
-        Some((terms, terms.stamp?, self.setting.count(terms.level)))
+        let (stamp, count) = (terms.stamp?, self.setting.count(terms.level));
+        let unnoticed = self.setting.loss.unnoticed;
+        let may_be_ghost = unnoticed
+            .is_some_and(|loss| loss.node == stamp.node() && ended(operation) < loss.equal_at);
+        Some((terms, stamp, if may_be_ghost && count == 1 { 0 } else { count }))
     }
 
     /// Returns what a read found, of every cell that it covers; nothing if `op` is none.
