@@ -94,8 +94,8 @@
 //!
 //! # Layout
 //! `core` (state and dispatch), `waiting` (requests before the node can do them), `context` (what
-//! the parts share), `config`. The parts: `write`, `hint`, `batch`, `read` with `group` and
-//! `merge`, `merkle`, `sync` with `outline`, `floor`, `clock`, `detector`. `message`, `ready`,
+//! the parts share), `config`. The parts: `write`, `hint`, `batch`, `read` with `plan`, `group`
+//! and `merge`, `merkle`, `sync` with `outline`, `floor`, `clock`, `detector`. `message`, `ready`,
 //! `placement`, `notes`: the types at the edges.
 //! `invariants`; `tests` and `healing_tests` (rule by rule), `goldens` (traces to read),
 //! `properties` (arbitrary schedules), on a common `harness`.
@@ -122,6 +122,7 @@ pub mod message;
 pub mod notes;
 mod outline;
 pub mod placement;
+mod plan;
 mod read;
 pub mod ready;
 mod sync;

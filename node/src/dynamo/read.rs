@@ -45,6 +45,7 @@ use super::group::{Group, Repair, Verdict};
 use super::merge;
 use super::message::{Chunk, Message, Range, ReadReply, RequestId, WriteOutcome};
 use super::placement::partition_of_place;
+use super::plan::{Planned, can_answer, count, plan};
 use super::ready::{Found, Level, ReadId, Reply, StoreRead, Token};
 use crate::base::{Entry, Instant, NodeId, Stamp};
 use crate::{planted, probe};
@@ -726,54 +727,4 @@ impl Question {
     fn timer(&self) -> Instant {
         self.wake.min(self.deadline)
     }
-}
-
-/// Ranges of a request that the same replicas hold.
-#[derive(Debug)]
-struct Planned {
-    positions: Vec<usize>,
-    ranges: Vec<Range>,
-    needed: usize,
-    replicas: Vec<NodeId>,
-}
-
-/// Groups the ranges of a request by their replicas, if there are enough of those.
-fn plan(context: &Context, level: Level, ranges: Vec<Range>) -> Result<Vec<Planned>, Reply> {
-    let mut groups: BTreeMap<Vec<NodeId>, (Vec<usize>, Vec<Range>)> = BTreeMap::new();
-    for (position, range) in ranges.into_iter().enumerate() {
-        let mut replicas = context.config.placement.replicas(range.partition).to_vec();
-        if partition_of_place(range.start.as_bytes()) != Some(range.partition) {
-            return Err(Reply::Invalid("a range does not begin in its partition"));
-        }
-        replicas.sort_unstable();
-        let (positions, ranges) = groups.entry(replicas).or_default();
-        positions.push(position);
-        ranges.push(range);
-    }
-    let mut planned = Vec::with_capacity(groups.len());
-    for (replicas, (positions, ranges)) in groups {
-        let Some(needed) = level.needed(replicas.len()) else {
-            return Err(Reply::Invalid("the level asks for more replicas than there are"));
-        };
-        let alive = replicas.iter().filter(|node| can_answer(context, **node)).count();
-        if alive < needed {
-            probe!("dynamo.read_unavailable");
-            return Err(Reply::Unavailable { needed: count(needed), alive: count(alive) });
-        }
-        planned.push(Planned { positions, ranges, needed, replicas });
-    }
-    Ok(planned)
-}
-
-/// Tells whether a replica is believed to be up and whole.
-fn can_answer(context: &Context, node: NodeId) -> bool {
-    if node == context.id() {
-        return context.is_whole;
-    }
-    let is_whole = context.detector.heartbeat(node).is_none_or(|heartbeat| heartbeat.is_whole);
-    is_whole && context.detector.is_up(node, context.now)
-}
-
-fn count(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
