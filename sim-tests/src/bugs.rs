@@ -128,6 +128,9 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D68", what: "a holder that takes over a batch behind all fences stays alone" },
     Bug { code: "D69", what: "a tree keeps tombstones that were ahead of the clock at the start" },
     Bug { code: "D70", what: "gives stamps again that were ahead of all clocks" },
+    Bug { code: "D71", what: "counts what a replica said before its disk was lost" },
+    Bug { code: "D72", what: "fills a new disk while others count what was on the lost one" },
+    Bug { code: "D73", what: "counts what it hears after the time-out" },
     Bug { code: "D75", what: "a start gives stamps before others can tell what its disk forgot" },
 ];
 
@@ -166,6 +169,9 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D68", "dynamo::tests::batches::fence_that_leaves_a_holder_alone_is_caught"),
     ("D69", "dynamo::healing_tests::sync::tree_that_trusts_the_clock_of_a_start_is_caught"),
     ("D70", "dynamo::tests::clocks::stamps_that_go_on_from_what_others_know_are_caught"),
+    ("D71", "dynamo::healing_tests::losses::lost_disk_that_is_counted_is_caught"),
+    ("D72", "dynamo::healing_tests::losses::new_disk_that_compares_at_once_is_caught"),
+    ("D73", "dynamo::healing_tests::losses::count_after_the_time_out_is_caught"),
     ("D75", "dynamo::tests::start::start_that_waits_for_nobody_is_caught"),
 ];
 

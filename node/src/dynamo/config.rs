@@ -98,6 +98,11 @@ pub struct Config {
     /// Time after which a read without enough answers is answered
     /// [`Reply::Timeout`](super::Reply::Timeout).
     pub read_timeout: Duration,
+    /// The longest of all nodes' time-outs of reads and writes, this one's included: so long may
+    /// others count what a node acknowledged whose disk was lost then. Too small: a write is
+    /// answered on the strength of a lost copy. Too large: while a node is away, another one whose
+    /// disk was lost waits longer before it is filled.
+    pub request_timeout_max: Duration,
     /// Reads under way; above it [`Reply::Overloaded`](super::Reply::Overloaded).
     pub pending_reads_max: usize,
     /// Bytes of answers kept of the reads under way; above it, and for those whose answers exceed
@@ -208,6 +213,7 @@ impl Config {
             detector_deviations: 6,
             detector_doubt: Duration::from_millis(300),
             read_timeout: Duration::from_secs(2),
+            request_timeout_max: Duration::from_secs(2),
             pending_reads_max: 4096,
             pending_read_bytes_max: 64 << 20,
             rereads_max: 3,
@@ -235,6 +241,13 @@ impl Config {
     /// Returns the other nodes.
     pub fn peers(&self) -> impl Iterator<Item = NodeId> {
         self.nodes.iter().copied().filter(|&node| node != self.id)
+    }
+
+    /// Returns how long any node may count what another one has acknowledged or answered before,
+    /// the clock of one running a quarter faster than that of the other.
+    pub(super) fn counting_max(&self) -> Duration {
+        let longest = self.request_timeout_max.max(self.read_timeout).max(self.write_timeout);
+        longest + longest / 4
     }
 
     /// Panics if nodes configured so cannot work: the caller has checked what a user wrote.

@@ -335,6 +335,21 @@ impl Context {
         Some(owner)
     }
 
+    /// Returns the number of the next question.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Checks that no acknowledgement of a peer is waited for that was asked for before `number`.
+    /// What a session has exchanged is no promise to anybody.
+    pub(super) fn check_forgotten(&self, peer: NodeId, number: u64) {
+        let mut earlier = self.waiting.range(..number).map(|(_, waiting)| *waiting);
+        let owner = earlier.find(|(owner, of)| {
+            *of == peer && !matches!(owner, Owner::Sync | Owner::Batches)
+        });
+        assert!(owner.is_none(), "D14: {owner:?} waits for what {peer} had on a lost disk");
+    }
+
     /// Takes an answer of the own store: returns who waits for it.
     pub(super) fn was_read(&mut self, id: ReadId) -> Option<Owner> {
         self.reading.remove(&id)

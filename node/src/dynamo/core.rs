@@ -340,12 +340,15 @@ impl Dynamo {
             probe!("dynamo.peer_with_another_placement");
             return;
         }
-        let heard = heartbeat.heard;
+        let (heard, is_whole) = (heartbeat.heard, heartbeat.is_whole);
         let context = &mut self.context;
         context.clock.observe(heartbeat.clock);
         let is_new = context.detector.on_heartbeat(from, heartbeat, context.now);
         self.release_clock();
         self.read_clocks(self.context.clock.wall_ms());
+        if is_new && !is_whole {
+            self.on_disk_lost(from);
+        }
         if is_new {
             let heartbeat = self.heartbeat(from);
             self.context.send(from, Message::Heartbeat(heartbeat));
@@ -363,6 +366,19 @@ impl Dynamo {
     /// Tells whether the disk has forgotten a start that somebody has heard of.
     fn has_forgotten(&self, heard: u64) -> bool {
         heard > self.last_generation && heard != self.context.generation
+    }
+
+    /// A peer was started with a disk that had lost something: what it acknowledged and answered
+    /// before counts no more. It is told that it was heard only after this; see `floor`.
+    fn on_disk_lost(&mut self, peer: NodeId) {
+        let Self { context, writes, hints, reads, .. } = self;
+        let number = context.next_number();
+        if !planted!("D71") {
+            hints.on_peer_lost(context, peer);
+            writes.on_disk_lost(context, peer);
+            reads.on_disk_lost(context, peer);
+            context.check_forgotten(peer, number);
+        }
     }
 
     /// The disk has forgotten some starts: begins one that is later than all that others know of,

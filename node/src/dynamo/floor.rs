@@ -85,6 +85,23 @@
 //! with **every other replica**: a write acknowledged by it and one other is on that other, and
 //! any of them may be the one. Then it erases the note and is whole ([`super::sync`]).
 //!
+//! That is true only of what the other one has when they are compared. A coordinator may have the
+//! word of the lost disk, and get the other's later: then it would count a copy that is nowhere
+//! any more, of a write that the comparison did not find. A read may count likewise what it was
+//! told, or repaired. So the rule is: *when the first comparison begins, nobody will ever again
+//! count what the lost disk said.* All that was counted before is on the other replica by then. It
+//! rests on three things:
+//! - Who hears of a start that is not whole takes back all that the node acknowledged or answered
+//!   in its earlier ones, and waits under new names only ([`super::write`], [`super::read`]).
+//! - Who has not heard of it counts nothing after the time-out of a request, be it that it was cut
+//!   off, or that its process stood still; and every request whose share the lost disk has stored
+//!   is older than the start.
+//! - So the node begins when every other node has said in a heartbeat that it has heard of this
+//!   start; or, if one does not, when the time-outs of all such requests are over
+//!   ([`Config::counting_max`](super::Config)). A node that is down for good delays it by that
+//!   time, and no more: it counts nothing, and its next start knows nothing of what it counted.
+//!   This alone rests on clocks: on how fast they run, and not on what they show.
+//!
 //! # Invariants
 //! - **D9** A floor never goes back.
 //! - **D13** The fence never goes back, and is durable before a round begins.

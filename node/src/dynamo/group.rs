@@ -89,6 +89,13 @@ impl Asked {
         self.digest.is_some() && !self.is_useless
     }
 
+    /// What it said and acknowledged counts no more, nor does what it may still say; returns the
+    /// repair that is under way.
+    pub(super) fn forget(&mut self) -> Option<Repair> {
+        (self.digest, self.chunks, self.is_useless) = (None, None, true);
+        self.repair.take()
+    }
+
     fn bytes(&self) -> usize {
         let chunks = self.chunks.iter().flatten();
         chunks.flat_map(|chunk| &chunk.entries).map(Entry::bytes).sum()

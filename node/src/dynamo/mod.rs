@@ -77,6 +77,8 @@
 //! - **D11** Every read under way has somebody who waits, or a budget, and a time at which it ends.
 //! - **D12** A node that is not whole has somebody left to compare with.
 //! - **D13** A fence is durable before it is told, and no floor rises above it.
+//! - **D14** Once it is known that a peer's disk was lost, nothing that it was asked before is
+//!   waited for. A node whose disk was lost compares nothing before nobody counts what was on it.
 //!
 //! A violation stops the node. What a peer sends is checked first: nonsense and strangers are
 //! ignored.

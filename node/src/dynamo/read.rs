@@ -18,7 +18,8 @@
 //! may be lost without a connection breaking. One answer per replica counts, so no repetition
 //! makes two replicas of one.
 //!
-//! A replica that is not whole says so, and another one is asked in its place. If there are not
+//! A replica that is not whole says so, and another one is asked in its place, as when its disk is
+//! lost after it has answered: what it said, or was given, it may have no more. If there are not
 //! enough up and whole, the client hears so at once.
 //!
 //! # After the answer
@@ -331,6 +332,10 @@ impl Reads {
                         }
                     }
                 }
+                // The tick will tell that it is over; see `write` for why.
+                Verdict::Agreed(_) if question.deadline <= context.now && !planted!("D73") => {
+                    return;
+                }
                 Verdict::Agreed(chunks) => return self.finish(context, number, chunks),
             }
         }
@@ -387,6 +392,29 @@ impl Reads {
                 } else {
                     self.give_up_if_hopeless(context, number);
                 }
+            }
+        }
+    }
+
+    /// The disk of a replica was lost, and with it what it said, or acknowledged, to have: another
+    /// one is asked in its place.
+    pub(super) fn on_disk_lost(&mut self, context: &mut Context, node: NodeId) {
+        let mut concerned = Vec::new();
+        for (&number, question) in &mut self.questions {
+            let Some(asked) = question.group.asked.get_mut(&node) else { continue };
+            if let Some(repair) = asked.forget() {
+                context.forget(repair.id);
+                self.repairs.remove(&repair.id.number);
+            }
+            concerned.push(number);
+        }
+        for number in concerned {
+            probe!("dynamo.answer_is_void");
+            self.recount(number);
+            if self.ask_next(context, number, false) {
+                self.advance(context, number);
+            } else {
+                self.give_up_if_hopeless(context, number);
             }
         }
     }

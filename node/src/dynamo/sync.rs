@@ -36,7 +36,8 @@
 //! acknowledged, then this node has what the peer had when the session began. So it may take over
 //! the peer's floor, unless something older than that arrived meanwhile ([`Floors::adopt`]); a
 //! steward's round has done one more replica; and a node that is not whole has done one more of
-//! the comparisons that make it whole, if it has the peer's floor then.
+//! the comparisons that make it whole, if it has the peer's floor then. The first of these waits
+//! until nobody counts any more what the node had before its disk was lost ([`super::floor`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -51,7 +52,7 @@ use super::outline;
 use super::placement::{Partition, partition_of_place, place_in};
 use super::ready::{Found, ReadId, Record, StoreRead};
 use crate::base::{Entry, Instant, NodeId, Payload, Stamp};
-use crate::probe;
+use crate::{planted, probe};
 
 /// The session that this node has begun, and the answers that it owes to others'.
 #[derive(Debug)]
@@ -67,6 +68,9 @@ pub(super) struct Sync {
     cursors: BTreeMap<NodeId, Partition>,
     /// The comparisons that are missing until the node is whole; empty if it is.
     missing: BTreeMap<Partition, BTreeSet<NodeId>>,
+    /// So long may others count what the lost disk of this node had acknowledged, unless they
+    /// have heard of this start.
+    counted_until: Instant,
     /// Pages of others' sessions that the own store reads.
     answering: BTreeMap<ReadId, Answering>,
     /// Sessions completed.
@@ -168,6 +172,7 @@ impl Sync {
             last_peer: None,
             cursors: BTreeMap::new(),
             missing,
+            counted_until: context.now + context.config.counting_max(),
             answering: BTreeMap::new(),
             completed_count: 0,
             synced: BTreeMap::new(),
@@ -195,6 +200,12 @@ impl Sync {
 
     fn begin(&mut self, context: &mut Context, trees: &Trees, floors: &mut Floors) {
         self.next = context.now + interval(context);
+        if self.may_count(context) {
+            probe!("dynamo.refill_waits_for_others");
+            let soon = context.now + context.config.heartbeat_interval;
+            self.next = soon.min(self.counted_until);
+            return;
+        }
         let (raise, peer, partitions) = match floors.wanted(context) {
             Some((raise, peer, partitions)) => (Some(raise), peer, partitions),
             None => match self.next_peer(context) {
@@ -220,6 +231,17 @@ impl Sync {
             return self.end(context, floors);
         }
         context.send(peer, Message::Sync(SyncMessage::Roots { id: question, roots }));
+    }
+
+    /// Tells whether others may still count what the disk of this node had acknowledged before it
+    /// was lost: then what they count it with may come after a comparison. See `floor`.
+    fn may_count(&self, context: &Context) -> bool {
+        let heartbeat = |peer| context.detector.heartbeat(peer);
+        let has_heard = |peer| heartbeat(peer).is_some_and(|h| h.heard == context.generation);
+        !context.is_whole
+            && context.now < self.counted_until
+            && !context.config.peers().all(has_heard)
+            && !planted!("D72")
     }
 
     /// Chooses whom to compare what with.

@@ -14,6 +14,15 @@
 //! the request until it is settled.
 //!
 //! A replica makes a share durable, applies it, and acknowledges; in this order.
+//!
+//! # What counts
+//! A replica whose disk is lost acknowledges nothing any more, whatever it has said. As soon as the
+//! coordinator hears of that it takes the acknowledgement back and sends the share again, under a
+//! new name, so that a late answer of the old disk is none. If it does not hear of it, an answer
+//! after the time-out counts for nothing: by then such a replica may be [whole](super::floor)
+//! again, and have compared itself with others that had not got their shares. So the time-out is
+//! looked at when acknowledgements are counted, and not only when it is noticed that time has
+//! passed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -362,6 +371,34 @@ impl Writes {
         self.look_at(context, batches, stamp);
     }
 
+    /// The disk of a replica was lost: its shares are sent anew, under new names, so that nothing
+    /// counts that it said before.
+    pub(super) fn on_disk_lost(&mut self, context: &mut Context, node: NodeId) {
+        let hint_at = context.now + context.config.hint_after;
+        for (&stamp, pending) in &mut self.pending {
+            let share = pending.shares.get_mut(&node);
+            let Some(share) = share.filter(|_| pending.phase != Phase::Storing) else { continue };
+            if let Some(id) = share.id.take() {
+                self.sent.remove(&id.number);
+                context.forget(id);
+            }
+            if matches!(share.state, ShareState::Acknowledged | ShareState::Refused) {
+                probe!("dynamo.acknowledgement_is_void");
+                share.state = ShareState::Waiting;
+            }
+            if share.state != ShareState::Waiting {
+                continue;
+            }
+            let id = context.write(Owner::Writes, node, share.entries.clone());
+            share.id = Some(id);
+            self.sent.insert(id.number, (stamp, node));
+            if pending.phase == Phase::Hinted {
+                pending.phase = Phase::Sent { hint_at };
+                self.timers.insert((hint_at, stamp));
+            }
+        }
+    }
+
     /// The own disk has no space for the own share, and was not asked for any. Returns whether the
     /// share is to wait for space; a request that concerns nobody else ends here.
     pub(super) fn on_own_disk_full(&mut self, context: &mut Context, id: RequestId) -> bool {
@@ -439,7 +476,10 @@ impl Writes {
     /// Answers a request if enough replicas have it, and ends it if it is settled.
     fn look_at(&mut self, context: &mut Context, batches: &mut Batches, stamp: Stamp) {
         let Some(pending) = self.pending.get_mut(&stamp) else { return };
-        if pending.is_enough()
+        // Time may have stood still here for longer than a lost disk is waited for.
+        let is_in_time = context.now < pending.deadline || planted!("D73");
+        if is_in_time
+            && pending.is_enough()
             && let Some(token) = pending.token.take()
         {
             self.tokens.remove(&token);

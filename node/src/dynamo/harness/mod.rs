@@ -37,7 +37,7 @@ pub(super) struct Envelope {
 pub(super) struct Disk {
     pub(super) store: Store,
     persisted: PersistId,
-    /// It is empty, and was not.
+    /// It lost something, and has no note of that yet.
     is_damaged: bool,
 }
 
@@ -179,7 +179,7 @@ impl Cluster {
                     (place.clone(), Payload::new(content.to_vec()).unwrap_or_default())
                 })
                 .collect(),
-            is_damaged: std::mem::take(&mut node.disk.is_damaged),
+            is_damaged: node.disk.is_damaged,
         };
         node.core = Some(Dynamo::new(config, recovered, rng, now));
         self.pump(id);
@@ -473,11 +473,18 @@ impl Cluster {
 }
 
 impl Disk {
+    /// Tells whether a node that starts with it will not be whole.
+    fn is_damaged(&self) -> bool {
+        self.is_damaged || self.store.notes.contains_key(&notes::Kind::Damaged.place())
+    }
+
     /// Makes a request durable.
     fn persist(&mut self, persist: &Persist) {
         let next = self.persisted + 1;
         assert!(persist.id >= next, "request {} is not {next} or later", persist.id);
         self.persisted = persist.id;
+        // The first thing that a damaged node notes is that it is damaged.
+        self.is_damaged = false;
         self.store.apply(&persist.records);
     }
 }

@@ -172,10 +172,7 @@ impl Oracle {
             Reply::Written { stamp } => {
                 let seen = asked.seen;
                 assert!(*stamp > seen, "#{token} got {stamp} after its client saw {seen}");
-                // An acknowledgement may have left before its disk was emptied.
-                if !self.is_wiped {
-                    check_acknowledged(nodes, placement, asked, *stamp);
-                }
+                check_acknowledged(nodes, placement, asked, *stamp);
                 self.unsettled.insert(*stamp, token);
             }
             Reply::Timeout | Reply::Read { .. } => {}
@@ -274,7 +271,9 @@ impl Oracle {
     }
 }
 
-/// As many different disks as the level asks for must have it, for every set of replicas.
+/// As many different disks as the level asks for must have it, for every set of replicas; or will
+/// have it before their nodes, which are not whole, answer a read: an acknowledgement may have left
+/// before its disk was lost.
 fn check_acknowledged(
     nodes: &BTreeMap<NodeId, Node>,
     placement: &Placement,
@@ -283,7 +282,12 @@ fn check_acknowledged(
 ) {
     for entry in entries(asked, stamp) {
         let replicas = replicas(placement, &entry);
-        let has = |id: &&NodeId| nodes.get(id).is_some_and(|node| node.disk.store.covers(&entry));
+        let is_whole = |node: &Node| match &node.core {
+            Some(core) => core.is_whole(),
+            None => !node.disk.is_damaged(),
+        };
+        let has_it = |node: &Node| node.disk.store.covers(&entry) || !is_whole(node);
+        let has = |id: &&NodeId| nodes.get(id).is_some_and(has_it);
         let count = replicas.iter().filter(has).count();
         let needed = match asked.level {
             Level::One => 1,

@@ -1,12 +1,14 @@
 //! What reads, anti-entropy and floors promise, one test per sentence, on clusters without a
 //! runtime; and for each planted bug of theirs a test that shows it.
 //!
-//! The clusters are those of `super::harness`. `reads`, `sync` and `floors` set up one situation
-//! each; `properties` runs arbitrary schedules of writes, reads, crashes, losses and old disks,
+//! The clusters are those of `super::harness`. `reads`, `sync`, `floors` and `losses` set up one
+//! situation each; `properties` runs arbitrary schedules of writes, reads, crashes, losses and old disks,
 //! and then asks whether the replicas become equal and nothing deleted has come back.
 
 #[cfg(test)]
 mod floors;
+#[cfg(test)]
+mod losses;
 pub mod properties;
 #[cfg(test)]
 mod reads;

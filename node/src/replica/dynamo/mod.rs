@@ -135,8 +135,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
         let mut arrivals = Arrivals::default();
         let mut alarm = Alarm::new(&self.env, self.core.deadline());
         loop {
-            let now = self.env.now();
             self.inbox.take(&mut arrivals);
+            // Afterwards: what the core takes to be in time has arrived in time, however long the
+            // process stands still in between.
+            let now = self.env.now();
             let deadline = self.turn(now, &mut arrivals);
             if let Some(reason) = self.stop.take() {
                 let ending = self.ending();

@@ -338,6 +338,8 @@ fn core_config(config: &NodeConfig, placement: &Placement) -> dynamo::Config {
         repair: masterless.repair,
         read_timeout: limits.read_timeout.min(timeout),
         write_timeout: limits.write_timeout.min(timeout),
+        // Another node's `request_timeout` may be longer than this one's.
+        request_timeout_max: limits.read_timeout.max(limits.write_timeout),
         ..limits
     }
 }
