@@ -131,6 +131,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D71", what: "counts what a replica said before its disk was lost" },
     Bug { code: "D72", what: "fills a new disk while others count what was on the lost one" },
     Bug { code: "D73", what: "counts what it hears after the time-out" },
+    Bug { code: "D74", what: "a batch whose holder lost its disk is not held again" },
     Bug { code: "D75", what: "a start gives stamps before others can tell what its disk forgot" },
 ];
 
@@ -172,6 +173,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D71", "dynamo::healing_tests::losses::lost_disk_that_is_counted_is_caught"),
     ("D72", "dynamo::healing_tests::losses::new_disk_that_compares_at_once_is_caught"),
     ("D73", "dynamo::healing_tests::losses::count_after_the_time_out_is_caught"),
+    ("D74", "dynamo::tests::batches::batch_that_is_not_held_again_is_caught"),
     ("D75", "dynamo::tests::start::start_that_waits_for_nobody_is_caught"),
 ];
 

@@ -18,6 +18,12 @@
 //! deliver anything as old (see `floor`) tells a coordinator that it is too late; if all who are
 //! up do, or nobody answers for long, the batch is sent without.
 //!
+//! The disk of another keeper may be lost while nobody is started or takes over. Whoever keeps a
+//! batch hears of that by the first heartbeat of a start that is not whole, and begins anew: it
+//! has the batch held again if that node was to hold it, takes it over if that node was its
+//! coordinator, and if it replays it, it sends all shares again, those included that were
+//! acknowledged. Else the batch would be on one disk for as long as a replica is away.
+//!
 //! A node that comes back may have thousands. They take turns, a few at a time, each until it is
 //! answered: so they are over soon, and flood nobody.
 //!
@@ -246,6 +252,19 @@ impl Batches {
         }
     }
 
+    /// The disk of a node was lost, with whatever it held of batches, and had stored of them.
+    pub(super) fn on_disk_lost(&mut self, context: &mut Context, lost: NodeId) {
+        let kept: Vec<Stamp> = self.kept.keys().copied().collect();
+        for batch in kept {
+            self.forget_sent(context, batch);
+            let Some(kept) = self.kept.get_mut(&batch) else { continue };
+            if kept.begin_anew(batch, lost) {
+                probe!("dynamo.batch_begins_anew");
+                self.set_timer(batch, Some(context.now));
+            }
+        }
+    }
+
     /// Forgets a batch that every replica has, and tells those who hold it.
     fn finish(&mut self, context: &mut Context, batch: Stamp) {
         let Some(kept) = self.remove(context, batch) else { return };
@@ -334,7 +353,10 @@ impl Batches {
 
     fn replay_from(&mut self, batch: Stamp, at: Instant) {
         if let Some(kept) = self.kept.get_mut(&batch) {
-            kept.phase = Phase::Replaying { missing: None, unheld: None };
+            // It may have begun anew already, and need a holder.
+            if !matches!(kept.phase, Phase::Replaying { .. }) {
+                kept.phase = Phase::Replaying { missing: None, unheld: None };
+            }
             self.set_timer(batch, Some(at));
         }
     }
@@ -578,6 +600,34 @@ impl Kept {
     fn new(bytes: usize, is_durable: bool, phase: Phase) -> Self {
         let (asked, late) = (Vec::new(), Vec::new());
         Self { bytes, is_durable, asked, late, phase, due: None, queued: None }
+    }
+
+    /// The disk of a node was lost: has it held and sent as if that node had done nothing for it.
+    /// Tells whether something is to be done about it now.
+    fn begin_anew(&mut self, batch: Stamp, lost: NodeId) -> bool {
+        let was_asked = self.asked.contains(&lost);
+        self.asked.retain(|node| *node != lost);
+        self.late.retain(|node| *node != lost);
+        match &mut self.phase {
+            Phase::Storing { is_held, .. } => {
+                *is_held &= !was_asked;
+                was_asked
+            }
+            Phase::Writing => {
+                if was_asked {
+                    self.phase = Phase::Replaying { missing: None, unheld: Some(0) };
+                }
+                was_asked
+            }
+            Phase::Holding => self.is_durable && batch.node() == lost,
+            Phase::Replaying { missing, unheld } => {
+                *missing = None;
+                if was_asked {
+                    *unheld = Some(0);
+                }
+                true
+            }
+        }
     }
 
     /// Tells whether nobody who is up will ever hold it.

@@ -344,9 +344,7 @@ impl Context {
     /// What a session has exchanged is no promise to anybody.
     pub(super) fn check_forgotten(&self, peer: NodeId, number: u64) {
         let mut earlier = self.waiting.range(..number).map(|(_, waiting)| *waiting);
-        let owner = earlier.find(|(owner, of)| {
-            *of == peer && !matches!(owner, Owner::Sync | Owner::Batches)
-        });
+        let owner = earlier.find(|(owner, of)| *of == peer && *owner != Owner::Sync);
         assert!(owner.is_none(), "D14: {owner:?} waits for what {peer} had on a lost disk");
     }
 

@@ -371,12 +371,17 @@ impl Dynamo {
     /// A peer was started with a disk that had lost something: what it acknowledged and answered
     /// before counts no more. It is told that it was heard only after this; see `floor`.
     fn on_disk_lost(&mut self, peer: NodeId) {
-        let Self { context, writes, hints, reads, .. } = self;
+        let Self { context, writes, hints, batches, reads, .. } = self;
         let number = context.next_number();
         if !planted!("D71") {
             hints.on_peer_lost(context, peer);
             writes.on_disk_lost(context, peer);
             reads.on_disk_lost(context, peer);
+        }
+        if !planted!("D74") {
+            batches.on_disk_lost(context, peer);
+        }
+        if !planted!("D71") && !planted!("D74") {
             context.check_forgotten(peer, number);
         }
     }

@@ -102,6 +102,11 @@
 //!   time, and no more: it counts nothing, and its next start knows nothing of what it counted.
 //!   This alone rests on clocks: on how fast they run, and not on what they show.
 //!
+//! A batch is not counted but kept. Who keeps one begins anew when it hears of such a start
+//! ([`super::batch`]). If the first that it hears is that the node is whole again, because they
+//! were cut off from each other all the time, it does not: then another disk must be lost before a
+//! half of the batch is.
+//!
 //! # Invariants
 //! - **D9** A floor never goes back.
 //! - **D13** The fence never goes back, and is durable before a round begins.

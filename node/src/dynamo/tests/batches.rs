@@ -323,6 +323,102 @@ fn batch_that_the_fences_of_all_others_have_passed_has_two_holders() {
     assert!(!half_of_a_batch_is_left(true));
 }
 
+/// Nothing heals but a node that is not whole.
+fn refilling(config: &mut Config, seed: u64) {
+    plain(config, seed);
+    config.refill_interval = millis(100);
+}
+
+/// Returns a cluster whose N2 is down, and in which N1 and one other node that can be filled
+/// without N2 keep a batch: a half of it is on the disk of N1 alone.
+fn batch_that_waits_for_n2(seed: u64) -> Option<(Cluster, NodeId)> {
+    let mut cluster = Cluster::new(Shape { nodes: 5, factor: 2, partitions: 8 }, seed, refilling);
+    let of = |cluster: &Cluster, nodes: [NodeId; 2]| {
+        let is_theirs = |key: &&str| {
+            let partition = partition_of_place(cluster.place(key).as_bytes()).unwrap();
+            cluster.placement.replicas(partition) == nodes
+        };
+        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"].into_iter().find(is_theirs).unwrap()
+    };
+    let keys = [of(&cluster, [N1, N2]), of(&cluster, [N4, N5])];
+    cluster.crash(N2, 0);
+    cluster.run(millis(1_500), nothing_cut);
+    cluster.put(N1, Level::One, &keys);
+    cluster.run(millis(1_000), nothing_cut);
+    assert_eq!(batches(&cluster, N1), 1, "n2 has it not");
+    let [holder] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    (holder != N3).then_some((cluster, holder))
+}
+
+/// The accident: the holder of a batch lost its disk while a replica was down. The coordinator took
+/// it for held, and had nothing to do before the replica was back; then it lost its own disk. Tells
+/// whether half of the batch is left.
+fn half_of_a_batch_is_left_by_two_losses() -> bool {
+    let Some((mut cluster, holder)) = (1..20).find_map(batch_that_waits_for_n2) else {
+        panic!("n3 is always the holder")
+    };
+    cluster.wipe(holder);
+    cluster.start(holder);
+    cluster.run(millis(4_000), nothing_cut);
+    assert!(cluster.core(holder).is_whole(), "it was healed before the next one is lost");
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.run(millis(1_000), nothing_cut);
+    cluster.start(N2);
+    cluster.run(millis(30_000), nothing_cut);
+    let check = || cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err()
+}
+
+#[test]
+fn batch_whose_holder_lost_its_disk_is_held_again() {
+    let Some((mut cluster, holder)) = (1..20).find_map(batch_that_waits_for_n2) else {
+        panic!("n3 is always the holder")
+    };
+    cluster.wipe(holder);
+    assert_eq!(holders(&cluster), []);
+    cluster.start(holder);
+    cluster.run(millis(500), nothing_cut);
+    let [again] = holders(&cluster)[..] else { panic!("{:?} hold it", holders(&cluster)) };
+    // Whoever it is takes over at once, and has somebody else hold it as well.
+    cluster.wipe(N1);
+    cluster.start(N1);
+    cluster.run(millis(500), nothing_cut);
+    let keepers = cluster.ids().into_iter().filter(|id| *id != N2);
+    let keepers: Vec<NodeId> = keepers.filter(|id| batches(&cluster, *id) > 0).collect();
+    assert!(keepers.contains(&again) && keepers.len() == 2, "{keepers:?} keep it");
+    cluster.start(N2);
+    cluster.run(millis(5_000), nothing_cut);
+    assert_eq!((batches(&cluster, N1), holders(&cluster)), (0, vec![]));
+    cluster.oracle.check_healed(&cluster.nodes, &cluster.placement);
+}
+
+#[test]
+fn batch_is_not_left_by_half_by_two_losses() {
+    assert!(!half_of_a_batch_is_left_by_two_losses());
+}
+
+/// A share that only the lost disk had acknowledged, besides a hint, is on one disk.
+#[test]
+fn share_that_a_lost_disk_had_is_sent_again() {
+    let mut cluster = batch_under_way();
+    let late = |e: &Envelope| e.to == N4 && is_share(&e.message);
+    cluster.network.retain(|e| !late(e));
+    cluster.settle(without(N4));
+    let had = cluster.node(N3).disk.store.entries.len();
+    cluster.wipe(N3);
+    cluster.start(N3);
+    cluster.settle(without(N4));
+    assert_eq!((had, cluster.node(N3).disk.store.entries.len()), (1, 1));
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn batch_that_is_not_held_again_is_caught() {
+    let scenario = half_of_a_batch_is_left_by_two_losses;
+    crate::base::planted::loses_only_with("D74", scenario);
+}
+
 #[cfg(feature = "testing")]
 #[test]
 fn batch_of_a_lone_holder_is_caught() {

@@ -17,6 +17,7 @@ const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
 const N4: NodeId = NodeId(4);
+const N5: NodeId = NodeId(5);
 
 /// Three nodes that hold everything.
 const THREE: Shape = Shape { nodes: 3, factor: 3, partitions: 8 };
