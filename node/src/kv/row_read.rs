@@ -177,18 +177,18 @@ impl RowRead {
 
     /// Leaves to the next page what has no room any more.
     fn let_go(&mut self) {
-        let count_before_last = self.found.len().saturating_sub(1);
-        let Some((column, cell)) = self.found.last_key_value() else { return };
-        let bytes_before_last = self.bytes - bytes_of(column, cell);
-        if count_before_last < self.count_max && bytes_before_last < PAGE_BYTES_MAX {
-            return;
+        while let Some((column, cell)) = self.found.last_key_value() {
+            let count_before_last = self.found.len() - 1;
+            let bytes_before_last = self.bytes - bytes_of(column, cell);
+            if count_before_last < self.count_max && bytes_before_last < PAGE_BYTES_MAX {
+                return;
+            }
+            probe!("row_read.page_overflows");
+            let column = column.clone();
+            self.take_out(&column);
+            self.covered = Some(keycode::encode_cell(self.key.as_bytes(), column.as_bytes()));
+            self.next = Some(column);
         }
-        probe!("row_read.page_overflows");
-        let column = column.clone();
-        self.take_out(&column);
-        self.covered = Some(keycode::encode_cell(self.key.as_bytes(), column.as_bytes()));
-        self.next = Some(column);
-        self.let_go();
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::base::{Column, Index, Key, Value};
-use crate::codec;
+use crate::codec::{self, keycode};
+use crate::kv::row_read::RowRead;
 use crate::kv::*;
-use crate::storage::Tree;
+use crate::storage::{Change, Tree};
 use crate::storage::test_disk::{TestDisk, run};
 use crate::storage::tree::{self, Keeper};
 
@@ -397,4 +398,36 @@ fn another_query_begins_anew_and_so_does_one_whose_state_was_replaced() {
     let (_, turn_count) = store.in_turns(&query, TURN_BYTES, |_| {});
     let (reply, anew) = store.in_turns(&query, TURN_BYTES, |_| {});
     assert_eq!((turn_count, reply), (anew, store.whole(&query)));
+}
+
+/// The accident: it let go by calling itself for each column, and a full page of short ones that
+/// met long ones took half of a thread's stack.
+#[test]
+fn page_that_lets_go_of_thousands_of_columns_takes_little_of_the_stack() {
+    const STACK_BYTES: usize = 128 << 10;
+    let mut store = Store::new();
+    for n in 0..10 {
+        let columns = (n * 1_000 + 1)..=(n + 1) * 1_000;
+        let short = value(&[7; 160]);
+        store.write(columns.fold(Batch::new(), |batch, n| {
+            batch.set(key(b"k"), numbered(n), short.clone())
+        }));
+    }
+    let row = (keycode::encode_key(b"k"), keycode::encode_key_end(b"k"));
+    let mut page = RowRead::of_slice(&slice(b"k", 10_000), &key(b"k"), row, 10_000);
+    page.read_some(store.machine.engine(), usize::MAX).unwrap();
+    let meets_long_ones = move || {
+        let long = vec![7; Value::BYTES_MAX];
+        let places = [0, 1].map(|n: u32| keycode::encode_cell(b"k", &n.to_be_bytes()));
+        let changes = places.each_ref().map(|place| Change::Set { place, value: &long });
+        page.on_write(99, &changes);
+        page
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(meets_long_ones);
+    let QueryReply::Columns { columns, next } = thread.unwrap().join().unwrap().into_columns()
+    else {
+        panic!("a slice has columns")
+    };
+    let found: Vec<Column> = columns.into_iter().map(|(column, _)| column).collect();
+    assert_eq!((found, next), (vec![numbered(0), numbered(1)], Some(numbered(2))));
 }
