@@ -25,8 +25,7 @@ use std::ops::ControlFlow;
 
 use super::command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
 use super::query::{Query, Version};
-use super::read::{self, Progress, QueryError, Turn};
-use super::row_read::RowRead;
+use super::read::{self, LongRead, Progress, QueryError, Turn};
 use super::session::{Admission, Sessions};
 use crate::base::checksum::crc32;
 use crate::base::{Index, Term};
@@ -41,7 +40,7 @@ pub struct Machine<S: Engine> {
     sessions: Sessions,
     trail: u64,
     /// The read that goes on in the next turn.
-    reading: Option<Box<RowRead>>,
+    reading: Option<LongRead>,
 }
 
 /// What a batch makes of the rows and places that it touches, in their order.
@@ -176,10 +175,13 @@ impl<S: Engine> Machine<S> {
     /// # Errors
     /// The answer is too large, or the own storage failed.
     pub fn query(&self, query: &Query, bytes_max: usize) -> Result<Turn, QueryError> {
+        if read::takes_more_turns(query, bytes_max) {
+            return Ok(Turn { reply: None, passed_bytes: 0 });
+        }
         let (progress, passed_bytes) = read::answer(&self.engine, query, bytes_max)?;
         Ok(match progress {
             Progress::Done(reply) => Turn { reply: Some(reply), passed_bytes },
-            Progress::Row(_) => Turn { reply: None, passed_bytes },
+            Progress::More(_) => Turn { reply: None, passed_bytes },
         })
     }
 
@@ -190,15 +192,15 @@ impl<S: Engine> Machine<S> {
     /// # Errors
     /// As of [`query`](Self::query).
     pub fn read_on(&mut self, query: &Query, bytes_max: usize) -> Result<Turn, QueryError> {
-        let begun = self.reading.take().filter(|row| row.query() == query);
+        let begun = self.reading.take().filter(|begun| begun.query() == query);
         let (progress, passed_bytes) = match begun {
-            Some(row) => read::go_on(&self.engine, row, bytes_max)?,
+            Some(begun) => read::go_on(&self.engine, begun, bytes_max)?,
             None => read::answer(&self.engine, query, bytes_max)?,
         };
         Ok(match progress {
             Progress::Done(reply) => Turn { reply: Some(reply), passed_bytes },
-            Progress::Row(row) => {
-                self.reading = Some(row);
+            Progress::More(begun) => {
+                self.reading = Some(begun);
                 Turn { reply: None, passed_bytes }
             }
         })
@@ -295,8 +297,8 @@ impl<S: Engine> Machine<S> {
     /// Makes the changes of an entry, of which a read that goes on must know.
     fn write(&mut self, at: SnapshotPoint, changes: &[Change<'_>]) {
         self.engine.write(at, changes);
-        if let Some(row) = self.reading.as_mut().filter(|_| !planted!("R59")) {
-            row.on_write(at.index, changes);
+        if let Some(begun) = self.reading.as_mut().filter(|_| !planted!("R59")) {
+            begun.on_write(at.index, changes);
         }
     }
 

@@ -16,6 +16,7 @@
 
 pub mod builder;
 pub mod cell_store;
+mod cells_read;
 pub mod changes;
 pub mod command;
 pub mod machine;

@@ -4,6 +4,9 @@ use bincode::{Decode, Encode};
 
 use crate::base::{Column, Index, Key, Value};
 
+/// Cells up to which a `multi_get` is read like so many `get`s, at once.
+const FEW_CELLS: usize = 16;
+
 /// When a cell was written: the log index of the command, growing over the whole store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Version(pub Index);
@@ -66,10 +69,12 @@ pub enum Query {
 }
 
 impl Query {
-    /// Tells whether it reads a range, in which there may be any number of cells and tombstones.
-    pub fn is_range(&self) -> bool {
+    /// Tells whether it may read so much that it takes turns with others: a range, in which there
+    /// may be any number of cells and tombstones, or more than a few cells.
+    pub fn takes_turns(&self) -> bool {
         match self {
-            Self::Get { .. } | Self::MultiGet { .. } => false,
+            Self::Get { .. } => false,
+            Self::MultiGet { cells } => cells.len() > FEW_CELLS,
             Self::Slice { .. } | Self::Keys { .. } | Self::Scan { .. } => true,
         }
     }

@@ -15,6 +15,9 @@
 //! - `slice` is a page of columns as they are at one moment, and whoever reads a row expects no
 //!   less as long as its cells fit a page, whatever lies between them. It reads on in later turns
 //!   until its page is full or the row ends.
+//! - `multi_get` has no pages. If its cells are many, each counts as the block that may have to be
+//!   read for it, and it reads on in later turns, too (`cells_read`). A few cells are read at once
+//!   and count nothing, as if each had been asked for alone.
 //!
 //! The masterless mode goes on in more rounds of small reads instead: see [`super::plan`].
 //!
@@ -25,12 +28,13 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::cells_read::CellsRead;
 use super::query::{Cell, Query, QueryReply, Version};
 use super::row_read::RowRead;
 use crate::base::limits::{MULTI_GET_BYTES_MAX, PAGE_BYTES_MAX, PAGE_COUNT_MAX};
 use crate::base::{Column, Key, Value};
 use crate::codec::{DecodeError, keycode};
-use crate::storage::{Engine, Passed, StorageError, Stored};
+use crate::storage::{Change, Engine, Passed, StorageError, Stored};
 use crate::{planted, probe};
 
 /// Bytes that an item of an answer counts besides its key, column and value.
@@ -41,6 +45,11 @@ const PASSED_COLUMNS_MAX: usize = 8;
 
 /// Bytes that jumping over the rest of a key counts as passed: the scan begins anew.
 const JUMP_BYTES: usize = 4 << 10;
+
+/// Bytes that a cell counts as passed besides its value, if many are asked for by their places: a
+/// block of a table, which must be read and verified if it is not in memory. Less, and a turn with
+/// cold tables is longer than an election timeout.
+pub(super) const CELL_BYTES: usize = 4 << 10;
 
 /// A query was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +70,8 @@ pub enum QueryError {
 pub struct Turn {
     /// The answer; `None` if it takes more turns.
     pub reply: Option<QueryReply>,
-    /// Bytes of entries that a range was read past. Single cells count nothing.
+    /// Bytes of entries that it was read past. A cell, or a few, that are asked for by their places
+    /// count nothing.
     pub passed_bytes: usize,
 }
 
@@ -70,7 +80,38 @@ pub struct Turn {
 pub(super) enum Progress {
     Done(QueryReply),
     /// It is to go on in a later turn.
+    More(LongRead),
+}
+
+/// A read that takes more than one turn, and is of one state.
+#[derive(Debug)]
+pub(super) enum LongRead {
     Row(Box<RowRead>),
+    Cells(Box<CellsRead>),
+}
+
+impl LongRead {
+    /// Returns what it is for.
+    pub(super) fn query(&self) -> &Query {
+        match self {
+            Self::Row(row) => row.query(),
+            Self::Cells(cells) => cells.query(),
+        }
+    }
+
+    /// Takes in what was written at `version` after the last turn.
+    pub(super) fn on_write(&mut self, version: u64, changes: &[Change<'_>]) {
+        match self {
+            Self::Row(row) => row.on_write(version, changes),
+            Self::Cells(cells) => cells.on_write(version, changes),
+        }
+    }
+}
+
+/// Tells whether a query surely does not come to its end in a turn of `bytes_max` bytes.
+pub(super) fn takes_more_turns(query: &Query, bytes_max: usize) -> bool {
+    let Query::MultiGet { cells } = query else { return false };
+    query.takes_turns() && cells.len().saturating_sub(1).saturating_mul(CELL_BYTES) >= bytes_max
 }
 
 /// Answers a query from the state of `engine`, or begins to: past `bytes_max` bytes in this turn.
@@ -84,6 +125,9 @@ pub(super) fn answer(
         Query::Get { key, column } => {
             Ok((Progress::Done(QueryReply::Cell(get(engine, key, column)?)), 0))
         }
+        Query::MultiGet { .. } if query.takes_turns() => {
+            go_on(engine, LongRead::Cells(Box::new(CellsRead::of(query))), bytes_max)
+        }
         Query::MultiGet { cells } => Ok((Progress::Done(multi_get(engine, cells)?), 0)),
         Query::Slice { key, start, stop, limit } => {
             let first = start.as_ref().map_or(&[][..], Column::as_bytes);
@@ -93,7 +137,7 @@ pub(super) fn answer(
             };
             let start = keycode::encode_cell(key.as_bytes(), first);
             let row = RowRead::of_slice(query, key, (start, end), *limit);
-            go_on(engine, Box::new(row), bytes_max)
+            go_on(engine, LongRead::Row(Box::new(row)), bytes_max)
         }
         Query::Keys { start, stop, prefix, limit } => {
             let start = start.as_ref().map(|key| keycode::encode_key(key.as_bytes()));
@@ -112,15 +156,36 @@ pub(super) fn answer(
     }
 }
 
-/// Goes on with a query that has come to read within a row.
+/// Goes on with a query that takes more than one turn.
 pub(super) fn go_on(
+    engine: &impl Engine,
+    read: LongRead,
+    bytes_max: usize,
+) -> Result<(Progress, usize), QueryError> {
+    match read {
+        LongRead::Row(row) => go_on_in_row(engine, row, bytes_max),
+        LongRead::Cells(mut cells) => {
+            let passed_bytes = cells.read_some(engine, bytes_max)?;
+            let progress = if cells.is_whole() {
+                Progress::Done(cells.into_cells())
+            } else {
+                probe!("read.cells_take_more_turns");
+                Progress::More(LongRead::Cells(cells))
+            };
+            Ok((progress, passed_bytes))
+        }
+    }
+}
+
+/// Goes on with a query that has come to read within a row.
+fn go_on_in_row(
     engine: &impl Engine,
     mut row: Box<RowRead>,
     bytes_max: usize,
 ) -> Result<(Progress, usize), QueryError> {
     let passed_bytes = row.read_some(engine, bytes_max)?;
     if !row.is_whole() {
-        return Ok((Progress::Row(row), passed_bytes));
+        return Ok((Progress::More(LongRead::Row(row)), passed_bytes));
     }
     let Query::Keys { stop, prefix, limit, .. } = row.query() else {
         return Ok((Progress::Done(row.into_columns()), passed_bytes));
@@ -148,17 +213,28 @@ pub(super) fn get(
 }
 
 fn multi_get(engine: &impl Engine, places: &[(Key, Column)]) -> Result<QueryReply, QueryError> {
-    let mut cells = Vec::with_capacity(places.len().min(PAGE_COUNT_MAX));
+    let mut cells = Vec::with_capacity(places.len());
     let mut bytes = 0;
     for (key, column) in places {
         let cell = get(engine, key, column)?;
-        bytes += ITEM_OVERHEAD_BYTES + cell.as_ref().map_or(0, |cell| cell.value.len());
-        if bytes > MULTI_GET_BYTES_MAX {
-            return Err(QueryError::AnswerTooLarge { bytes_max: MULTI_GET_BYTES_MAX });
-        }
+        bytes += bytes_of(cell.as_ref());
+        check_answer(bytes)?;
         cells.push(cell);
     }
     Ok(QueryReply::Cells(cells))
+}
+
+/// Returns what a cell counts in the answer to a `multi_get`.
+pub(super) fn bytes_of(cell: Option<&Cell>) -> usize {
+    ITEM_OVERHEAD_BYTES + cell.map_or(0, |cell| cell.value.len())
+}
+
+/// Refuses an answer to a `multi_get` that is too large.
+pub(super) fn check_answer(bytes: usize) -> Result<(), QueryError> {
+    if bytes > MULTI_GET_BYTES_MAX {
+        return Err(QueryError::AnswerTooLarge { bytes_max: MULTI_GET_BYTES_MAX });
+    }
+    Ok(())
 }
 
 /// A page of keys on its way.
@@ -197,7 +273,7 @@ impl Keys<'_> {
             } else {
                 probe!("read.key_takes_more_turns");
                 let row = RowRead::of_keys(self.query, &key, place);
-                return Ok((Progress::Row(Box::new(row)), passed_bytes));
+                return Ok((Progress::More(LongRead::Row(Box::new(row))), passed_bytes));
             }
         }
     }

@@ -57,9 +57,9 @@ pub struct NodeConfig {
     /// on all nodes of a primary-backup cluster, for ever.
     pub sessions_max: usize,
     /// Bytes of entries that one read of a range passes in a turn of the loop, in the
-    /// primary-backup mode; tombstones and overwritten cells count like any. Too small: pages of
-    /// few items, and reads of rows that take many turns. Too large: elections, for the loop sends
-    /// no heartbeats meanwhile.
+    /// primary-backup mode; tombstones and overwritten cells count like any, and each cell of a
+    /// large `multi_get` as a block. Too small: pages of few items, and reads of rows that take
+    /// many turns. Too large: elections, for the loop sends no heartbeats meanwhile.
     pub read_turn_bytes: usize,
     /// Most connections at a time.
     pub connections_max: usize,

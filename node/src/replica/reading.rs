@@ -1,11 +1,12 @@
 //! The loop's side of reads that pass over much: turn by turn.
 //!
 //! A read of a range passes so many bytes in a turn of the loop at most
-//! ([`NodeConfig::read_turn_bytes`]), whether it finds anything in them or not. Many such reads at
-//! a time must not hold the loop up either: when they have passed so much together, those that
-//! come after wait for the next turn, one of them at least, and then again as many as have room.
-//! Reads of single cells never wait. What is not answered in its turn goes on in later ones, one
-//! read after the other: they are few, and the store keeps what one of them has found.
+//! ([`NodeConfig::read_turn_bytes`]), whether it finds anything in them or not, and so does one of
+//! many cells, each of which counts as a block. Many such reads at a time must not hold the loop up
+//! either: when they have passed so much together, those that come after wait for the next turn,
+//! one of them at least, and then again as many as have room. Reads of one cell, or of a few, never
+//! wait. What is not answered in its turn goes on in later ones, one read after the other: the store
+//! keeps what one of them has found.
 //!
 //! So the reads of a turn pass four times that many bytes at most, and between two turns the loop
 //! hears from its peers and sends its heartbeats.
@@ -47,7 +48,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Answers a read whose time has come, or has it wait for a turn.
     pub(super) fn begin_read(&mut self, token: Token, request: PendingRequest) {
         let Asks::Answer(query) = &request.asks else { return };
-        if self.reading.passed_bytes >= self.config.read_turn_bytes && query.is_range() {
+        if self.reading.passed_bytes >= self.config.read_turn_bytes && query.takes_turns() {
             crate::probe!("replica.read_waits_for_a_turn");
             self.reading.fresh.push_back(token);
             self.pending.put_back(token, request);

@@ -270,6 +270,37 @@ proptest! {
     }
 }
 
+fn multi_get(places: &[(Vec<u8>, Vec<u8>)]) -> Query {
+    Query::MultiGet { cells: places.iter().map(|(k, c)| (key(k), column(c))).collect() }
+}
+
+proptest! {
+    #[test]
+    fn many_cells_read_in_turns_are_the_state_at_the_last_of_them(
+        edits in prop::collection::vec(edit(), 0..80),
+        meanwhile in prop::collection::vec((edit(), any::<bool>()), 0..80),
+        places in prop::collection::vec((few(), few()), 17..60),
+        bytes_max in 1_usize..40_000,
+    ) {
+        let mut store = Store::new();
+        for batch in edits {
+            store.write(batch);
+        }
+        let mut meanwhile = meanwhile.into_iter();
+        let query = multi_get(&places);
+        let (reply, turn_count) = store.in_turns(&query, bytes_max, |store| {
+            if let Some((batch, is_flushed)) = meanwhile.next() {
+                store.write(batch);
+                if is_flushed {
+                    store.flush();
+                }
+            }
+        });
+        prop_assert_eq!(reply, store.whole(&query));
+        prop_assert!(turn_count >= places.len() * 4_096 / (bytes_max + 4_096 + 40), "{}", turn_count);
+    }
+}
+
 /// Deletes numbered columns of a key, a thousand at a time.
 fn bury(store: &mut Store, of: &[u8], count: u32) {
     for first in (0..count).step_by(1_000) {
@@ -398,6 +429,58 @@ fn another_query_begins_anew_and_so_does_one_whose_state_was_replaced() {
     let (_, turn_count) = store.in_turns(&query, TURN_BYTES, |_| {});
     let (reply, anew) = store.in_turns(&query, TURN_BYTES, |_| {});
     assert_eq!((turn_count, reply), (anew, store.whole(&query)));
+}
+
+/// The accident: a `multi_get` of any number of cells was read in one turn, and counted nothing.
+#[test]
+fn multi_get_of_10_000_cells_takes_many_turns_and_is_seen_at_one_moment() {
+    let mut store = Store::new();
+    let place = |n: u32| (b"k".to_vec(), n.to_be_bytes().to_vec());
+    let places: Vec<_> = (0..10_000).map(place).collect();
+    let query = multi_get(&places);
+    let first = store.machine.query(&query, TURN_BYTES).unwrap();
+    assert_eq!(first, Turn { reply: None, passed_bytes: 0 }, "there is no use in beginning");
+    let mut last = 0;
+    let (reply, turn_count) = store.in_turns(&query, TURN_BYTES, |store| {
+        // One cell at any moment, which moves on.
+        let (taken, put) = (numbered(last), numbered((last + 1_777) % 10_000));
+        last = (last + 1_777) % 10_000;
+        let batch = Batch::new().delete(key(b"k"), taken);
+        store.write(batch.set(key(b"k"), put, value(b"here")));
+    });
+    assert!(turn_count > 500, "{turn_count} turns");
+    let QueryReply::Cells(cells) = reply else { panic!("{reply:?}") };
+    let found: Vec<usize> = (0..).zip(&cells).filter_map(|(n, c)| c.as_ref().map(|_| n)).collect();
+    assert_eq!((cells.len(), found), (10_000, vec![last as usize]));
+}
+
+#[test]
+fn multi_get_of_a_few_cells_is_read_at_once_and_counts_nothing() {
+    let store = Store::new();
+    let places: Vec<_> = (0..17_u8).map(|n| (b"k".to_vec(), vec![n])).collect();
+    let of_few = store.machine.query(&multi_get(&places[..16]), 1).unwrap();
+    assert_eq!(of_few.passed_bytes, 0);
+    assert!(matches!(of_few.reply, Some(QueryReply::Cells(cells)) if cells.len() == 16));
+    let of_more = store.machine.query(&multi_get(&places), usize::MAX).unwrap();
+    assert_eq!(of_more.passed_bytes, 17 * 4_096);
+    assert!(matches!(of_more.reply, Some(QueryReply::Cells(cells)) if cells.len() == 17));
+}
+
+#[test]
+fn multi_get_that_grows_too_large_between_its_turns_is_refused() {
+    let mut store = Store::new();
+    let mut places: Vec<_> = (0..100_u8).map(|n| (b"k".to_vec(), vec![n])).collect();
+    // Named twice, so that it counts twice.
+    places[1] = places[0].clone();
+    let query = multi_get(&places);
+    assert_eq!(store.machine.read_on(&query, TURN_BYTES).unwrap().reply, None);
+    let large = value(&vec![7; Value::BYTES_MAX]);
+    store.write(Batch::new().set(key(b"k"), column(&[0]), large.clone()));
+    assert_eq!(store.machine.read_on(&query, TURN_BYTES).unwrap().reply, None, "2 MiB");
+    store.write(Batch::new().set(key(b"k"), column(&[2]), large.clone()));
+    store.write(Batch::new().set(key(b"k"), column(&[3]), large));
+    let refused = store.machine.read_on(&query, TURN_BYTES).unwrap_err();
+    assert!(matches!(refused, QueryError::AnswerTooLarge { .. }), "{refused:?}");
 }
 
 /// The accident: it let go by calling itself for each column, and a full page of short ones that

@@ -4,14 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::config::NodeConfig;
-use super::super::identity::{self, Identity};
 use super::super::inbox::{Arrivals, Event};
 use super::super::observer::Observer;
-use super::super::persist::vote_record;
 use super::super::shell::Replica;
-use super::super::start::WAL_DIR;
 use super::super::state::StateEvent;
-use super::{HandEnv, tree_soon_behind};
+use super::{HandEnv, prepare, tree_soon_behind};
 use crate::base::{
     ClusterId, Column, Core, Index, Instant, Key, NodeId, Payload, RequestSeq, Rng, SessionId,
     Value,
@@ -24,7 +21,6 @@ use crate::raft::{
     SnapshotMeta,
 };
 use crate::storage::test_disk::run;
-use crate::storage::wal;
 use crate::wire::PeerMessage;
 
 /// The follower under test.
@@ -93,20 +89,6 @@ fn config() -> NodeConfig {
         scrub_bytes_per_second: 0,
         ..NodeConfig::new(ClusterId(1), N1, "n1", members)
     }
-}
-
-/// Makes the disk one of a node that has taken part.
-fn prepare(env: &HandEnv, config: &NodeConfig) {
-    let disk = env.disk();
-    let vote = vote_record(&HardState { term: 1, vote: None }, None);
-    let prepared = run(async {
-        identity::claim(disk, &Identity::of(config)).await?;
-        let (mut log, _) = wal::open(disk, WAL_DIR, wal::Options::default()).await?;
-        log.append_critical(vote.kind, vote.tag, |buffer| buffer.extend_from_slice(&vote.payload));
-        log.write().await?;
-        log.sync().await
-    });
-    prepared.unwrap_or_else(|error| panic!("{error}"));
 }
 
 pub(super) fn command(number: u64) -> Payload {

@@ -7,11 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::super::config::NodeConfig;
+use super::super::identity::{self, Identity};
+use super::super::persist::vote_record;
+use super::super::start::WAL_DIR;
 use crate::base::{Instant, Rng, WallTime};
 use crate::env::Env;
 use crate::env::real::RealEnv;
-use crate::storage::test_disk::TestDisk;
+use crate::raft::HardState;
+use crate::storage::test_disk::{TestDisk, run};
 use crate::storage::tree::TreeOptions;
+use crate::storage::wal;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -97,4 +103,18 @@ pub(in crate::replica) fn tree_soon_behind(memtable_bytes: u64) -> TreeOptions {
         step_bytes: 3 << 10,
         ..TreeOptions::default()
     }
+}
+
+/// Makes the disk one of a node that has taken part.
+pub(in crate::replica) fn prepare(env: &HandEnv, config: &NodeConfig) {
+    let disk = env.disk();
+    let vote = vote_record(&HardState { term: 1, vote: None }, None);
+    let prepared = run(async {
+        identity::claim(disk, &Identity::of(config)).await?;
+        let (mut log, _) = wal::open(disk, WAL_DIR, wal::Options::default()).await?;
+        log.append_critical(vote.kind, vote.tag, |buffer| buffer.extend_from_slice(&vote.payload));
+        log.write().await?;
+        log.sync().await
+    });
+    prepared.unwrap_or_else(|error| panic!("{error}"));
 }

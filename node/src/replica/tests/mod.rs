@@ -6,12 +6,13 @@ mod by_hand;
 mod ending;
 mod full_disk;
 mod persist;
+mod reading;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(super) use self::by_hand::{HandEnv, tree_soon_behind};
+pub(super) use self::by_hand::{HandEnv, prepare, tree_soon_behind};
 use crate::base::{Instant, Rng, WallTime};
 use crate::env::Env;
 use crate::env::real::RealEnv;
