@@ -23,7 +23,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::command::{Batch, Command, CommandReply, Condition, Expectation, Mutation};
+use super::command::{Batch, Command, CommandReply, Mutation};
+use super::conditions;
 use super::query::{Query, Version};
 use super::read::{self, LongRead, Progress, QueryError, Turn};
 use super::session::{Admission, Sessions};
@@ -281,7 +282,7 @@ impl<S: Engine> Machine<S> {
         at: SnapshotPoint,
         batch: &Batch,
     ) -> Result<CommandReply, StorageError> {
-        if let Some(failed) = self.failed_condition(&batch.conditions)? {
+        if let Some(failed) = conditions::first_failed(&self.engine, &batch.conditions)? {
             self.engine.write(at, &[]);
             return Ok(failed);
         }
@@ -300,30 +301,6 @@ impl<S: Engine> Machine<S> {
         if let Some(begun) = self.reading.as_mut().filter(|_| !planted!("R59")) {
             begun.on_write(at.index, changes);
         }
-    }
-
-    /// Returns the answer for the first condition that does not hold.
-    fn failed_condition(
-        &self,
-        conditions: &[Condition],
-    ) -> Result<Option<CommandReply>, StorageError> {
-        for (position, condition) in (0..).zip(conditions) {
-            if planted!("R56") && position > 0 {
-                break;
-            }
-            let current = read::get(&self.engine, &condition.key, &condition.column)?;
-            let holds = match (&condition.expected, &current) {
-                (Expectation::Absent, current) => current.is_none(),
-                (Expectation::Present, current) => current.is_some(),
-                (Expectation::Value(value), Some(cell)) => *value == cell.value,
-                (Expectation::Version(version), Some(cell)) => *version == cell.version,
-                (Expectation::Value(_) | Expectation::Version(_), None) => false,
-            };
-            if !holds {
-                return Ok(Some(CommandReply::ConditionFailed { position, current }));
-            }
-        }
-        Ok(None)
     }
 
     /// Returns what must be kept with the cells.

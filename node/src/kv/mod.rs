@@ -19,6 +19,7 @@ pub mod cell_store;
 mod cells_read;
 pub mod changes;
 pub mod command;
+mod conditions;
 pub mod machine;
 pub mod plan;
 pub mod query;

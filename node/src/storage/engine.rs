@@ -115,6 +115,13 @@ pub trait Engine {
     /// The store cannot tell. That is never "not found".
     fn get(&self, place: &[u8]) -> Result<Option<Stored>, StorageError>;
 
+    /// Returns the version of what is kept at `place`. It may read as much as
+    /// [`get`](Self::get), but copies nothing.
+    ///
+    /// # Errors
+    /// As of [`get`](Self::get).
+    fn version_of(&self, place: &[u8]) -> Result<Option<u64>, StorageError>;
+
     /// Visits the cells of `start..end` in order (`None`: to the end) until `visit` breaks.
     ///
     /// However few cells there are, it may pass any number of tombstones, of overwritten cells and

@@ -2,6 +2,7 @@
 //! a plain map.
 
 mod cell_store;
+mod conditions;
 mod machine;
 mod plan;
 mod turns;

@@ -225,6 +225,21 @@ impl<D: Disk> Engine for Tree<D> {
         Ok((!is_hidden).then_some(Stored { value, version }))
     }
 
+    fn version_of(&self, place: &[u8]) -> Result<Option<u64>, StorageError> {
+        let newest = match self.memtables().find_map(|memtable| memtable.get(place)) {
+            Some(Cell { content: Content::Value(_), version, .. }) => Some(version),
+            Some(Cell { content: Content::Deleted | Content::RowDeleted, .. }) => None,
+            None => {
+                let found = self.version.get(place)?.filter(|found| found.value.is_some());
+                found.map(|found| found.version)
+            }
+        };
+        let Some(version) = newest else { return Ok(None) };
+        let tombstone = self.tombstone_over(place)?;
+        let is_hidden = tombstone.is_some_and(|(_, deleted)| version < deleted);
+        Ok((!is_hidden).then_some(version))
+    }
+
     fn scan_some(
         &self,
         start: &[u8],

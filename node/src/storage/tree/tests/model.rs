@@ -87,6 +87,8 @@ impl Model {
                 let got = self.tree.get(&place).unwrap();
                 let got = got.map(|got| (got.value.to_vec(), got.version));
                 assert_eq!(got.as_ref(), now.get(&place), "{place:?}");
+                let version = self.tree.version_of(&place).unwrap();
+                assert_eq!(version, got.map(|(_, version)| version), "{place:?}");
             }
             let (start, end) = (place(key, 5), place(key + 1, 2));
             let within = cells(&self.tree, &start, Some(&end)).unwrap();
