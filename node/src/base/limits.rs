@@ -12,6 +12,11 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most mutations and conditions that one atomic batch may carry together.
 pub const BATCH_COUNT_MAX: usize = 10_000;
 
+/// Most conditions among them. Each may have every replica read a block from its disk, up to 1 MiB
+/// for large values, in one step at the same entry of the log: that many take less than an election
+/// timeout. Whoever depends on more cells has all their writers change one, and names that.
+pub const CONDITION_COUNT_MAX: usize = 256;
+
 /// Most bytes (keys, columns, values and overhead) of one atomic batch.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
@@ -59,6 +64,7 @@ const _: () = {
         "a cell fits a batch"
     );
     assert!(BATCH_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "a batch fits a frame");
+    assert!(CONDITION_COUNT_MAX < BATCH_COUNT_MAX, "a batch of conditions has room for mutations");
     assert!(FRAME_BYTES_MAX < REQUESTS_BYTES_MAX, "a node that owes nothing takes any request");
     assert!(MULTI_GET_BYTES_MAX + (512 << 10) < FRAME_BYTES_MAX, "a multi_get fits a frame");
     assert!(

@@ -32,7 +32,8 @@ impl Batch {
         Self::new().require(key.clone(), column.clone(), expected).set(key, column, value)
     }
 
-    /// Adds the condition that a cell be as expected before the batch.
+    /// Adds the condition that a cell be as expected before the batch. There may be
+    /// [`CONDITION_COUNT_MAX`](crate::base::limits::CONDITION_COUNT_MAX) of them.
     #[must_use]
     pub fn require(mut self, key: Key, column: Column, expected: Expectation) -> Self {
         self.conditions.push(Condition { key, column, expected });

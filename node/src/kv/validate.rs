@@ -5,7 +5,9 @@
 
 use super::command::{Batch, Command};
 use super::query::Query;
-use crate::base::limits::{BATCH_BYTES_MAX, BATCH_COUNT_MAX, MULTI_GET_COUNT_MAX};
+use crate::base::limits::{
+    BATCH_BYTES_MAX, BATCH_COUNT_MAX, CONDITION_COUNT_MAX, MULTI_GET_COUNT_MAX,
+};
 
 /// A request is refused: it did not and will not take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +19,17 @@ pub enum InvalidRequest {
     )]
     BatchCount {
         /// Conditions and mutations.
+        count: usize,
+        /// The limit.
+        count_max: usize,
+    },
+    /// A batch of too many conditions.
+    #[error(
+        "a batch of {count} conditions is over the limit of {count_max}: \
+         name one cell that all its writers change instead of many"
+    )]
+    ConditionCount {
+        /// Conditions.
         count: usize,
         /// The limit.
         count_max: usize,
@@ -59,6 +72,10 @@ pub fn validate_batch(batch: &Batch) -> Result<(), InvalidRequest> {
     if count > BATCH_COUNT_MAX {
         return Err(InvalidRequest::BatchCount { count, count_max: BATCH_COUNT_MAX });
     }
+    let count = batch.conditions.len();
+    if count > CONDITION_COUNT_MAX {
+        return Err(InvalidRequest::ConditionCount { count, count_max: CONDITION_COUNT_MAX });
+    }
     let bytes = batch.bytes();
     if bytes > BATCH_BYTES_MAX {
         return Err(InvalidRequest::BatchBytes { bytes, bytes_max: BATCH_BYTES_MAX });
@@ -88,6 +105,7 @@ pub fn validate_query(query: &Query) -> Result<(), InvalidRequest> {
 mod tests {
     use super::*;
     use crate::base::{Column, Key, RequestSeq, SessionId, Value};
+    use crate::kv::Expectation;
 
     fn write(batch: Batch) -> Command {
         let (session, seq) = (SessionId(1), RequestSeq(1));
@@ -104,6 +122,20 @@ mod tests {
             refused.to_string(),
             "a batch of 10001 conditions and mutations is over the limit of 10000: \
              split it, if it need not be atomic"
+        );
+    }
+
+    #[test]
+    fn batch_of_more_conditions_than_its_limit_is_refused() {
+        let require = |batch: Batch, _| {
+            batch.require(Key::default(), Column::default(), Expectation::Present)
+        };
+        let full = (0..CONDITION_COUNT_MAX).fold(Batch::new(), require);
+        assert_eq!(validate(&write(full.clone())), Ok(()));
+        assert_eq!(
+            validate(&write(require(full, 0))).unwrap_err().to_string(),
+            "a batch of 257 conditions is over the limit of 256: \
+             name one cell that all its writers change instead of many"
         );
     }
 
