@@ -140,10 +140,9 @@ fn with_large_cells(count: u32) -> (Scene, Vec<Version>) {
     let mut scene = Scene::new();
     let write = |n| {
         let (key, column) = place(n);
-        match scene.write(Batch::new().set(key, column, large())).reply {
-            CommandReply::Applied(version) => version,
-            reply => panic!("{reply:?}"),
-        }
+        let applied = scene.write(Batch::new().set(key, column, large()));
+        let CommandReply::Applied(version) = applied.reply else { panic!("{applied:?}") };
+        version
     };
     let versions = (0..count).map(write).collect();
     (scene, versions)

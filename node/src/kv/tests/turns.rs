@@ -8,9 +8,9 @@ use crate::base::{Column, Index, Key, Value};
 use crate::codec::{self, keycode};
 use crate::kv::row_read::RowRead;
 use crate::kv::*;
-use crate::storage::{Change, Tree};
 use crate::storage::test_disk::{TestDisk, run};
 use crate::storage::tree::{self, Keeper};
+use crate::storage::{Change, Tree};
 
 /// What a turn may pass in the tests of long reads: some hundreds of tombstones.
 const TURN_BYTES: usize = 64 << 10;
@@ -492,9 +492,9 @@ fn page_that_lets_go_of_thousands_of_columns_takes_little_of_the_stack() {
     for n in 0..10 {
         let columns = (n * 1_000 + 1)..=(n + 1) * 1_000;
         let short = value(&[7; 160]);
-        store.write(columns.fold(Batch::new(), |batch, n| {
-            batch.set(key(b"k"), numbered(n), short.clone())
-        }));
+        store.write(
+            columns.fold(Batch::new(), |batch, n| batch.set(key(b"k"), numbered(n), short.clone())),
+        );
     }
     let row = (keycode::encode_key(b"k"), keycode::encode_key_end(b"k"));
     let mut page = RowRead::of_slice(&slice(b"k", 10_000), &key(b"k"), row, 10_000);
