@@ -295,7 +295,10 @@ fn shrink_one(
     say!("{}", shrink::in_words(&shrunk.case, &shrunk.report));
     say!(
         "{} decisions are left of {}, after {} runs and {:.1} CPU s",
-        shrunk.after, shrunk.before, shrunk.runs, shrunk.cpu_seconds
+        shrunk.after,
+        shrunk.before,
+        shrunk.runs,
+        shrunk.cpu_seconds
     );
     let path = output.unwrap_or_else(|| format!("{}.shrunk.json", which.stem()).into());
     write(&path, &shrunk.case.to_json());
