@@ -83,10 +83,13 @@ pub const BUGS: &[Bug] = &[
     Bug { code: "R58", what: "commits only what every node has" },
     Bug { code: "R59", what: "a read of several turns misses what is written in between" },
     Bug { code: "R61", what: "a scan tells no versions" },
+    Bug { code: "R63", what: "a session keeps its answers in the order of their arrival" },
+    Bug { code: "R64", what: "a row's deletion spares what its own batch wrote before it" },
+    Bug { code: "R65", what: "a slice leaves out the column that it goes up to" },
 ];
 
-/// Those of requests that only the requests profile asks for.
-const OF_REQUESTS: [&str; 3] = ["R56", "R57", "R61"];
+/// Those of which only the requests profile has what they spoil.
+const OF_REQUESTS: &[&str] = &["R56", "R57", "R61", "R63", "R64", "R65", "D80"];
 
 /// Every planted bug of the masterless mode.
 pub const MASTERLESS_BUGS: &[Bug] = &[
@@ -133,6 +136,7 @@ pub const MASTERLESS_BUGS: &[Bug] = &[
     Bug { code: "D73", what: "counts what it hears after the time-out" },
     Bug { code: "D74", what: "a batch whose holder lost its disk is not held again" },
     Bug { code: "D75", what: "a start gives stamps before others can tell what its disk forgot" },
+    Bug { code: "D80", what: "a row's deletion hides what its own batch writes after it" },
 ];
 
 /// Bugs that we had, of the kind that ten thousand runs show once; and the test that each keeps
@@ -149,6 +153,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("R55", "raft::tests::standing::vote_whose_record_was_lost_is_not_given_again"),
     ("R58", "sim-tests quorum_alone::cluster_that_needs_all_its_nodes_is_found_by_a_quorum_alone"),
     ("R59", "kv::tests::turns::read_that_misses_what_is_written_between_its_turns_is_caught"),
+    ("R63", "kv::session::answers_kept_in_the_order_of_their_arrival_are_caught"),
     ("D53", "dynamo::clock::restart_alone_does_not_lead_twice_as_far"),
     ("D54", "sim-tests regress::batch_on_one_disk"),
     ("D55", "client::token::first_mutation_that_counts_is_caught"),
@@ -199,9 +204,9 @@ const NOTES: &[(&[&str], &str)] = &[
          time,\nso nothing comes between them; its test does that.",
     ),
     (
-        &OF_REQUESTS,
-        "R56, R57 and R61 were hunted in the requests profile alone: no other asks for what they \
-         spoil.",
+        OF_REQUESTS,
+        "R56, R57, R61, R63, R64, R65 and D80 were hunted in the requests profile alone: no other \
+         has what\nthey spoil.",
     ),
 ];
 
@@ -735,7 +740,7 @@ mod tests {
             (0..8).map(|position| plan(position).profile.name()).collect()
         };
         assert_eq!(profiles("R2"), BTreeSet::from(["forgetful", "standard", "storage"]));
-        for code in OF_REQUESTS {
+        for code in OF_REQUESTS.iter().copied() {
             assert!(find(code).is_some(), "{code} is planted nowhere");
             assert_eq!(profiles(code), BTreeSet::from(["requests"]));
         }

@@ -145,6 +145,16 @@ pub enum Request {
         /// What is written, and deleted.
         cells: Vec<(Cell, Option<u64>)>,
     },
+    /// Writes and deletes several cells and rows, all or none, in this order: what is written to a
+    /// row before it is deleted is never to be seen.
+    BulkRows {
+        /// What is written, and deleted, first.
+        before: Vec<(Cell, Option<u64>)>,
+        /// The keys whose cells are all deleted then.
+        rows: Vec<String>,
+        /// What is written, and deleted, last.
+        after: Vec<(Cell, Option<u64>)>,
+    },
     /// Lists keys page by page.
     Keys {
         /// Only keys that begin so.
@@ -166,6 +176,19 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         start: Option<Cell>,
         /// Most cells of a page.
+        limit: u32,
+    },
+    /// Reads some columns of a key page by page.
+    Slice {
+        /// Which.
+        key: String,
+        /// The first, inclusive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start: Option<String>,
+        /// The last, inclusive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stop: Option<String>,
+        /// Most columns of a page.
         limit: u32,
     },
 }
@@ -261,8 +284,8 @@ impl<'a> Draw<'a> {
     fn request(&mut self) -> Request {
         let RequestMix { get, set, delete, delete_row, cas, bulk_set, multi_get, status, .. } =
             self.options.mix;
-        let RequestMix { bulk_if, keys, scan, .. } = self.options.mix;
-        let weights: [(u64, DrawRequest<'a>); 12] = [
+        let RequestMix { bulk_if, keys, scan, bulk_rows, slice, .. } = self.options.mix;
+        let weights: [(u64, DrawRequest<'a>); 14] = [
             (get, |draw| Request::Get(draw.cell())),
             (set, |draw| Request::Set { cell: draw.cell(), bytes: draw.bytes() }),
             (delete, |draw| Request::Delete(draw.cell())),
@@ -278,6 +301,8 @@ impl<'a> Draw<'a> {
             (bulk_if, Draw::bulk_if),
             (keys, Draw::keys),
             (scan, Draw::scan),
+            (bulk_rows, Draw::bulk_rows),
+            (slice, Draw::slice),
         ];
         let total: u64 = weights.iter().map(|(weight, _)| weight).sum();
         let mut drawn = self.rng.range(0, total.max(1));
@@ -319,8 +344,34 @@ impl<'a> Draw<'a> {
         let count = self.rng.range(2, 6);
         let cells = (0..count).map(|_| {
             let cell = self.cell();
-            let is_set = self.rng.chance(0.8);
-            (cell, is_set.then(|| self.bytes()))
+            self.write_to(cell)
+        });
+        cells.collect()
+    }
+
+    fn write_to(&mut self, cell: Cell) -> (Cell, Option<u64>) {
+        let is_set = self.rng.chance(0.8);
+        (cell, is_set.then(|| self.bytes()))
+    }
+
+    fn bulk_rows(&mut self) -> Request {
+        let mut rows = vec![self.key()];
+        if self.rng.chance(0.3) {
+            rows.push(self.key());
+        }
+        let (before, after) = (self.writes_near(&rows), self.writes_near(&rows));
+        Request::BulkRows { before, rows, after }
+    }
+
+    /// Draws writes, most of them to these rows: beside others their deletion shows nothing.
+    fn writes_near(&mut self, rows: &[String]) -> Vec<(Cell, Option<u64>)> {
+        let count = self.rng.range(0, 4);
+        let cells = (0..count).map(|_| {
+            let mut cell = self.cell();
+            if self.rng.chance(0.7) {
+                cell = Cell::new(&rows[self.rng.index(rows.len())], cell.column());
+            }
+            self.write_to(cell)
         });
         cells.collect()
     }
@@ -355,6 +406,19 @@ impl<'a> Draw<'a> {
     fn scan(&mut self) -> Request {
         let start = self.rng.chance(0.3).then(|| self.cell());
         Request::Scan { prefix: self.prefix(), start, limit: self.limit() }
+    }
+
+    fn slice(&mut self) -> Request {
+        let key = self.key();
+        let start = self.rng.chance(0.4).then(|| self.column());
+        let stop = self.rng.chance(0.6).then(|| self.column());
+        // Never all columns that there are, so that a whole row takes more than one page.
+        let limit = self.rng.range(1, u64::try_from(COLUMNS.len()).unwrap_or(2));
+        Request::Slice { key, start, stop, limit: u32::try_from(limit).unwrap_or(1) }
+    }
+
+    fn column(&mut self) -> String {
+        COLUMNS[self.rng.index(COLUMNS.len())].to_owned()
     }
 
     fn limit(&mut self) -> u32 {
@@ -411,6 +475,15 @@ impl fmt::Display for Request {
                 let demands = demands.collect::<Vec<_>>().join(" and ");
                 write!(f, "writes in one batch {}, if {demands}", written(cells))
             }
+            Self::BulkRows { before, rows, after } => {
+                let writes = |cells: &[(Cell, Option<u64>)]| {
+                    (!cells.is_empty()).then(|| format!("writes {}", written(cells)))
+                };
+                let rows = format!("deletes the rows {}", rows.join(", "));
+                let steps = [writes(before), Some(rows), writes(after)];
+                let steps: Vec<String> = steps.into_iter().flatten().collect();
+                write!(f, "in one batch {}", steps.join(", then "))
+            }
             Self::Keys { prefix, start, stop, limit } => {
                 let bounds = bounds(start.as_deref(), stop.as_deref());
                 write!(f, "lists the keys {prefix}…{bounds}, {limit} a page")
@@ -419,12 +492,21 @@ impl fmt::Display for Request {
                 let bounds = bounds(start.as_ref().map(|cell| cell.0.as_str()), None);
                 write!(f, "reads the cells of {prefix}…{bounds}, {limit} a page")
             }
+            Self::Slice { key, start, stop, limit } => {
+                // One of them has no name.
+                let quoted = |column: Option<&String>| column.map(|name| format!("{name:?}"));
+                let (start, stop) = (quoted(start.as_ref()), quoted(stop.as_ref()));
+                let bounds = bounds(start.as_deref(), stop.as_deref());
+                write!(f, "reads the columns of {key}{bounds}, {limit} a page")
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -473,11 +555,61 @@ mod tests {
         }
     }
 
+    /// Only writes to the very row that is deleted tell whether its deletion comes in their middle.
+    #[test]
+    fn batch_writes_to_the_rows_that_it_deletes_before_and_after() {
+        let mut options = Options::draw(7);
+        options.mix.bulk_rows = 1000;
+        let (mut batches, mut counts) = (0, [0; 2]);
+        for operation in Drawn::new(&options, 1).take(300) {
+            let Request::BulkRows { before, rows, after } = operation.request else { continue };
+            batches += 1;
+            let is_hit = |(cell, bytes): &(Cell, Option<u64>)| {
+                bytes.is_some() && rows.iter().any(|row| row == cell.key())
+            };
+            counts[0] += u32::from(before.iter().any(is_hit));
+            counts[1] += u32::from(after.iter().any(is_hit));
+        }
+        assert!(batches > 200, "{batches} of 300");
+        assert!(counts.iter().all(|count| *count > batches / 3), "{counts:?} of {batches}");
+    }
+
+    #[test]
+    fn batch_with_rows_is_told_in_its_order() {
+        let cell = |name: &str| Cell(name.to_owned());
+        let told = |before: &[(Cell, Option<u64>)], after: &[(Cell, Option<u64>)]| {
+            let rows = vec!["k".to_owned(), "l".to_owned()];
+            Request::BulkRows { before: before.to_vec(), rows, after: after.to_vec() }.to_string()
+        };
+        assert_eq!(told(&[], &[]), "in one batch deletes the rows k, l");
+        assert_eq!(
+            told(&[(cell("k"), Some(8))], &[(cell("k/a"), None), (cell("l"), Some(8))]),
+            "in one batch writes k, then deletes the rows k, l, then writes k/a (deleted), l"
+        );
+    }
+
+    #[test]
+    fn slice_has_bounds_and_pages_shorter_than_a_row() {
+        let mut options = Options::draw(7);
+        options.mix.slice = 1000;
+        let mut bounded = BTreeSet::new();
+        for operation in Drawn::new(&options, 1).take(100) {
+            let Request::Slice { start, stop, limit, .. } = operation.request else { continue };
+            assert!((1..COLUMNS.len()).contains(&usize::try_from(limit).unwrap()), "{limit}");
+            bounded.insert((start.is_some(), stop.is_some()));
+        }
+        assert_eq!(bounded.len(), 4, "only {bounded:?}");
+        let (key, start, stop) = ("k".to_owned(), Some(String::new()), Some("b".to_owned()));
+        let told = Request::Slice { key, start, stop, limit: 2 }.to_string();
+        assert_eq!(told, "reads the columns of k from \"\" to \"b\", 2 a page");
+    }
+
     #[test]
     fn operation_is_itself_again_from_json() {
         let mut options = Options::draw(5);
         options.mix.bulk_set = 5;
         options.mix.status = 3;
+        (options.mix.bulk_rows, options.mix.slice) = (4, 4);
         (options.mix.bulk_if, options.mix.keys, options.mix.scan) = (4, 4, 4);
         for operation in Drawn::new(&options, 1).take(200) {
             let json = serde_json::to_string(&operation).unwrap();

@@ -36,9 +36,9 @@ use crate::base::{Entry, Payload, Stamp, Value, Written};
 use crate::codec::keycode;
 use crate::dynamo::placement::{self, NOTE_PREFIX};
 use crate::dynamo::{Partition, PersistId, Record, merkle};
-use crate::probe;
 use crate::storage::table::Found;
 use crate::storage::{Cell, Content, Engine, PurgeFloors, Raw, SnapshotPoint, StorageError};
+use crate::{planted, probe};
 
 /// The term of all positions: there are no elections.
 const TERM: u64 = 1;
@@ -201,7 +201,9 @@ pub fn purge_floors_of(floors: impl IntoIterator<Item = (Partition, Stamp)>) -> 
 
 /// Tells whether an entry of a cell counts, and not what is known of its place.
 fn replaces(entry: &Entry, raw: &Raw) -> bool {
-    if raw.row_deleted.is_some_and(|deleted| entry.stamp.version() < deleted) {
+    let version = entry.stamp.version();
+    let is_hidden = |deleted| version < deleted || planted!("D80") && version == deleted;
+    if raw.row_deleted.is_some_and(is_hidden) {
         probe!("cell_store.late_cell_is_hidden");
         return false;
     }

@@ -336,7 +336,8 @@ impl<'b> Overlay<'b> {
                 Mutation::DeleteRow { key } => {
                     let row = keycode::encode_key(key.as_bytes());
                     let end = keycode::encode_key_end(key.as_bytes());
-                    let earlier = overlay.cells.extract_if(row.clone()..end, |_, _| true);
+                    let earlier =
+                        overlay.cells.extract_if(row.clone()..end, |_, _| !planted!("R64"));
                     earlier.for_each(drop);
                     overlay.deleted_rows.insert(row);
                 }

@@ -132,6 +132,9 @@ pub(super) fn answer(
         Query::Slice { key, start, stop, limit } => {
             let first = start.as_ref().map_or(&[][..], Column::as_bytes);
             let end = match stop {
+                Some(stop) if planted!("R65") => {
+                    keycode::encode_cell(key.as_bytes(), stop.as_bytes())
+                }
                 Some(stop) => place_after(key, stop),
                 None => keycode::encode_key_end(key.as_bytes()),
             };

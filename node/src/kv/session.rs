@@ -139,6 +139,7 @@ impl Sessions {
             unreachable!("write {seq:?} of {id:?} has an answer already")
         };
         let bytes = answer_bytes(reply);
+        let position = if planted!("R63") { session.answers.len() } else { position };
         session.answers.insert(position, (seq, reply.clone()));
         session.bytes += bytes;
         self.bytes += bytes;
@@ -347,6 +348,28 @@ mod tests {
         assert_eq!(forgotten, Admission::Answered(CommandReply::OutOfWindow));
         let kept = sessions.admit(12, FIRST, RequestSeq(3), RequestSeq(0));
         assert_eq!(kept, Admission::Answered(reply(3)));
+    }
+
+    /// Tells whether one of several writes that came out of order is not answered as before.
+    #[cfg(feature = "testing")]
+    fn answer_out_of_order_is_lost() -> bool {
+        let mut sessions = Sessions::new(1);
+        sessions.register_by_index(1);
+        let reply = |seq: u64| CommandReply::Applied(Version(100 + seq));
+        for (index, seq) in (2..).zip([3, 1, 5, 2]) {
+            write(&mut sessions, index, seq, &reply(seq));
+        }
+        let mut again = (6..).zip([1, 2, 3, 5]);
+        again.any(|(index, seq)| {
+            let again = write(&mut sessions, index, seq, &CommandReply::Malformed);
+            again != Admission::Answered(reply(seq))
+        })
+    }
+
+    #[cfg(feature = "testing")]
+    #[test]
+    fn answers_kept_in_the_order_of_their_arrival_are_caught() {
+        crate::base::planted::loses_only_with("R63", answer_out_of_order_is_lost);
     }
 
     #[test]

@@ -119,9 +119,10 @@ macro_rules! masterless_settings {
 }
 
 /// Every option.
-const SETTINGS: [Setting; 52] = settings! {
+const SETTINGS: [Setting; 53] = settings! {
     "nodes": node_count,
     "clients": client_count,
+    "in_flight": in_flight,
     "keys": key_count,
     "fault_phase_ms": fault_phase,
     "think_time_ms": think_time,
@@ -246,6 +247,7 @@ pub fn plain(mode: Mode, seed: u64) -> Options {
         profile: Profile::Standard,
         node_count: 3,
         client_count: 1,
+        in_flight: 1,
         key_count: 4,
         fault_phase: Duration::from_secs(10),
         think_time: Duration::from_millis(100),
@@ -266,6 +268,8 @@ pub fn plain(mode: Mode, seed: u64) -> Options {
             bulk_if: 0,
             keys: 0,
             scan: 0,
+            bulk_rows: 0,
+            slice: 0,
         },
         planted: None,
         mute: None,

@@ -217,9 +217,21 @@ mod tests {
              cells: vec![(cell(\"l\"), None)] }"
         );
         assert_eq!(
+            mended(
+                "BulkRows { before: [(Cell(\"k\"), Some(8))], rows: [\"k\", \"l\"], after: [] }"
+            ),
+            "BulkRows { before: vec![(cell(\"k\"), Some(8))], \
+             rows: vec![\"k\".to_owned(), \"l\".to_owned()], after: vec![] }"
+        );
+        assert_eq!(
             mended("Keys { prefix: \"k0-\", start: None, stop: Some(\"k0-3\"), limit: 4 }"),
             "Keys { prefix: \"k0-\".to_owned(), start: None, stop: Some(\"k0-3\".to_owned()), \
              limit: 4 }"
+        );
+        assert_eq!(
+            mended("Slice { key: \"k\", start: Some(\"\"), stop: Some(\"b\"), limit: 2 }"),
+            "Slice { key: \"k\".to_owned(), start: Some(\"\".to_owned()), \
+             stop: Some(\"b\".to_owned()), limit: 2 }"
         );
         assert_eq!(
             mended("Scan { prefix: \"k0-\", start: Some(Cell(\"k0-1/a\")), limit: 4 }"),

@@ -28,6 +28,8 @@ const PLAIN: RequestMix = RequestMix {
     bulk_if: 0,
     keys: 0,
     scan: 0,
+    bulk_rows: 0,
+    slice: 0,
 };
 
 /// Options of a busy cluster of three in which nothing goes wrong by chance.

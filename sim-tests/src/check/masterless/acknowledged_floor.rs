@@ -141,6 +141,28 @@ mod tests {
     }
 
     #[test]
+    fn batch_that_sets_what_it_deletes_explains_only_that_older_values_are_gone() {
+        let set_again = |script: &mut Script| {
+            script.set("k/a", "old", Quorum, 10);
+            script.row_call("k", &[("k/a", Some("new"))])
+        };
+        let mut script = Script::new();
+        let call = set_again(&mut script);
+        script.unknown(call);
+        script.get("k/a", None, Quorum);
+        assert_eq!(check(&script.ledger()), Ok(()), "one replica has the row's tombstone alone");
+        script.get("k/a", Some(("new", 5)), One);
+        assert!(check(&script.ledger()).is_err(), "the deletion is older, as it turns out");
+        let mut script = Script::new();
+        let call = set_again(&mut script);
+        script.write(call, Quorum, 20);
+        script.get("k/a", Some(("new", 20)), Quorum);
+        assert_eq!(check(&script.ledger()), Ok(()));
+        script.get("k/a", None, Quorum);
+        assert!(check(&script.ledger()).is_err(), "its own deletion does not hide it");
+    }
+
+    #[test]
     fn failed_deletion_explains_nothing() {
         let mut script = Script::new();
         script.set("k", "value", Quorum, 10);

@@ -165,6 +165,13 @@ impl Script {
         Call::Bulk(Box::new(Bulk { cells: cells.collect(), ..Bulk::default() }))
     }
 
+    /// A batch that deletes a row and then writes cells.
+    pub(super) fn row_call(&mut self, row: &str, cells: &[(&str, Option<&str>)]) -> Call {
+        let Call::Bulk(mut bulk) = self.bulk_call(cells) else { panic!("a bulk is none") };
+        bulk.rows.push(self.history.row(row));
+        Call::Bulk(bulk)
+    }
+
     pub(super) fn begin_get(&mut self, name: &str, level: Level) -> OpId {
         let cell = self.cell(name);
         self.begin(Call::Get { cell }, level)

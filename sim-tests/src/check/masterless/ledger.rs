@@ -138,8 +138,8 @@ pub struct Seen {
 #[derive(Debug, Clone, Copy)]
 struct Deletion {
     invoked: u32,
-    /// `None`: unknown, any.
-    stamp: Option<Stamp>,
+    /// Its stamp may be unknown: then it is any.
+    op: OpId,
 }
 
 /// See the [module](self).
@@ -170,10 +170,14 @@ impl<'a> Ledger<'a> {
                 ledger.stamps.insert(id, stamp);
             }
             for (cell, value) in writes(history, &op.call) {
-                if value == ValueId::ABSENT && op.outcome != Outcome::Fail {
-                    let deletion = Deletion { invoked: op.invoked, stamp };
+                // A replica may have a row's tombstone and not yet what its batch set after it.
+                let is_deleted =
+                    value == ValueId::ABSENT || empties(&op.call, history.row_of(cell));
+                if is_deleted && op.outcome != Outcome::Fail {
+                    let deletion = Deletion { invoked: op.invoked, op: id };
                     ledger.deletions[cell.0 as usize].push(deletion);
-                } else if value != ValueId::ABSENT {
+                }
+                if value != ValueId::ABSENT {
                     ledger.writers.entry((cell, value)).or_insert(id);
                 }
             }
@@ -276,7 +280,8 @@ impl<'a> Ledger<'a> {
     /// with a stamp above `floor`.
     pub fn may_be_deleted(&self, cell: CellId, floor: Stamp, before: u32) -> bool {
         self.deletions[cell.0 as usize].iter().any(|deletion| {
-            deletion.invoked < before && deletion.stamp.is_none_or(|stamp| stamp > floor)
+            let stamp = self.stamp_of(deletion.op);
+            deletion.invoked < before && stamp.is_none_or(|stamp| stamp > floor)
         })
     }
 
@@ -301,4 +306,9 @@ impl<'a> Ledger<'a> {
         // A value without stamp is the origin checker's.
         seen.stamp.is_none_or(|stamp| bound.admits(stamp))
     }
+}
+
+/// Tells whether a call is a batch that deletes a row before it sets cells.
+fn empties(call: &Call, row: RowId) -> bool {
+    matches!(call, Call::Bulk(bulk) if bulk.rows.contains(&row))
 }

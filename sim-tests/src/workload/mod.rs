@@ -1,25 +1,28 @@
 //! The load: client processes that use the shipped client library and record what they are told.
 //!
 //! Each process asks one request after the other, by a timetable: the
-//! [operations](crate::operation) that the seed draws for it, or those that a [case](crate::case)
-//! lists. Written values are unique within a run, so that every read tells which write it saw; one
-//! that is not whole is taken for what nobody wrote.
+//! [operations](crate::operation) that the seed draws for its client, or those that a
+//! [case](crate::case) lists. A client that may have several requests in flight is as many
+//! processes, which share its session and its timetable. Written values are unique within a run, so
+//! that every read tells which write it saw; one that is not whole is taken for what nobody wrote.
+
+mod pages;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use mangrove::base::{Column, Index, Key, Rng, Stamp, Value};
 use mangrove::client::{BatchBuilder, CasResult, Client, ClientError, ClientOptions};
 use mangrove::dynamo::Level;
 use mangrove::env::Env;
-use mangrove::kv::{Cell as FoundCell, Expectation, Query, QueryReply, Version};
+use mangrove::kv::{Cell as FoundCell, Expectation, Version};
 use mangrove::wire::Outcome;
 
 use crate::check::versions;
 use crate::history::{
-    Answer, Bulk, Call, CellId, Expected, History, OpId, Process, Range, RowId, Session, Slice,
-    Terms, ValueId, text,
+    Answer, Bulk, Call, CellId, Expected, History, OpId, Process, RowId, Session, Terms, ValueId,
 };
 use crate::operation::{Cell, Demand, Drawn, Operation, OperationId, Request};
 use crate::options::Options;
@@ -175,6 +178,22 @@ impl State {
         }
     }
 
+    /// Returns a batch that deletes rows as a history has it: with their deletion first. So what the
+    /// batch wrote to them before is left out, as if nobody had ever asked for it: whoever sees it
+    /// sees what nobody wrote.
+    fn emptying(
+        &mut self,
+        before: Vec<(CellId, ValueId)>,
+        rows: &[String],
+        after: Vec<(CellId, ValueId)>,
+    ) -> Bulk {
+        let rows: Vec<RowId> = rows.iter().map(|key| self.history.row(key)).collect();
+        let mut cells = before;
+        cells.retain(|(cell, _)| !rows.contains(&self.history.row_of(*cell)));
+        cells.extend(after);
+        Bulk { rows, cells, ..Bulk::default() }
+    }
+
     /// Returns what is to be demanded of a cell, for the store and for the history, if this was
     /// just read.
     ///
@@ -205,6 +224,13 @@ pub enum Timetable {
     Drawn(Box<Drawn>),
     /// These, in the order of their times.
     Listed(std::vec::IntoIter<Operation>),
+}
+
+impl Timetable {
+    /// Returns what is the turn of one of `count` processes.
+    fn share(&self, turn: u32, count: u32) -> impl Iterator<Item = Operation> + use<> {
+        self.clone().filter(move |operation| operation.id.number % count == turn)
+    }
 }
 
 impl Iterator for Timetable {
@@ -252,6 +278,8 @@ pub struct ClientProcess<E: Env> {
     process: Process,
     /// What it is doing.
     doing: OperationId,
+    /// How many processes the client is.
+    in_flight: u32,
     /// What the masterless mode adds.
     strength: Option<Strength>,
     /// Returns the time of the run in nanoseconds, the same for all processes.
@@ -314,7 +342,10 @@ impl<E: Env> ClientProcess<E> {
             session: strength.as_ref().is_some_and(|strength| strength.is_bound),
             ..ClientOptions::default()
         };
+        let in_flight = u32::try_from(options.in_flight).unwrap_or(u32::MAX);
         Self {
+            // A session of the masterless mode has one token.
+            in_flight: if strength.is_some() { 1 } else { in_flight.max(1) },
             strength,
             client: Client::connect(env.clone(), in_turn(&addresses, client, options), limits),
             addresses,
@@ -326,9 +357,34 @@ impl<E: Env> ClientProcess<E> {
         }
     }
 
-    /// Asks by the timetable, until the load is stopped; misses what is due while it is busy.
-    pub async fn run(mut self, timetable: Timetable) {
-        for operation in timetable {
+    /// Makes one more process of the same client, which shares connections and session with it.
+    fn beside(&self) -> Self {
+        Self {
+            env: self.env.clone(),
+            client: self.client.clone(),
+            addresses: self.addresses.clone(),
+            shared: Arc::clone(&self.shared),
+            process: self.shared.lock().history.new_process(),
+            doing: self.doing,
+            in_flight: self.in_flight,
+            strength: None,
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
+    /// Asks by the timetable, until the load is stopped. Of several processes, each has the
+    /// operations with the numbers of its turn, so that what becomes of one changes no other's.
+    pub async fn run(self, timetable: Timetable) {
+        let count = self.in_flight;
+        let others: Vec<Self> = (1..count).map(|_| self.beside()).collect();
+        let processes = std::iter::once(self).chain(others).zip(0..);
+        let all = processes.map(|(process, turn)| process.ask_all(timetable.share(turn, count)));
+        join_all(all).await;
+    }
+
+    /// Asks for one after the other; misses what is due while it is busy.
+    async fn ask_all(mut self, operations: impl Iterator<Item = Operation>) {
+        for operation in operations {
             let since_start = Duration::from_nanos(self.env.now().as_nanos());
             let Some(pause) = operation.at.checked_sub(since_start) else { continue };
             self.shared.lock().asked.push(operation.id);
@@ -424,6 +480,7 @@ impl<E: Env> ClientProcess<E> {
             Request::DeleteRow(key) => self.delete_row(key).await,
             Request::Status(node) => self.status(*node).await,
             Request::BulkIf { conditions, cells } => self.bulk_if(conditions, cells).await,
+            Request::BulkRows { before, rows, after } => self.bulk_rows(before, rows, after).await,
             Request::Keys { prefix, start, stop, limit } => {
                 let mut start = start.clone();
                 for _ in 0..PAGES_MAX {
@@ -438,6 +495,14 @@ impl<E: Env> ClientProcess<E> {
                     let Some(next) = self.scan(prefix, start.as_ref(), *limit).await else {
                         return;
                     };
+                    start = Some(next);
+                }
+            }
+            Request::Slice { key, start, stop, limit } => {
+                let mut start = start.clone();
+                for _ in 0..PAGES_MAX {
+                    let page = self.slice(key, start.as_deref(), stop.as_deref(), *limit).await;
+                    let Some(next) = page else { return };
                     start = Some(next);
                 }
             }
@@ -506,7 +571,26 @@ impl<E: Env> ClientProcess<E> {
     }
 
     async fn bulk_set(&mut self, cells: &[(Cell, Option<u64>)]) {
-        let (builder, bulk) = self.add_writes(BatchBuilder::new(), cells);
+        let (builder, cells) = self.add_writes(BatchBuilder::new(), cells, 1);
+        self.bulk(builder, Bulk { cells, ..Bulk::default() }).await;
+    }
+
+    async fn bulk_rows(
+        &mut self,
+        before: &[(Cell, Option<u64>)],
+        rows: &[String],
+        after: &[(Cell, Option<u64>)],
+    ) {
+        let (builder, written) = self.add_writes(BatchBuilder::new(), before, 1);
+        let builder = rows.iter().fold(builder, |builder, key| builder.delete_row(key.clone()));
+        let first = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let (builder, last) = self.add_writes(builder, after, first);
+        let bulk = self.shared.lock().emptying(written, rows, last);
+        self.bulk(builder, bulk).await;
+    }
+
+    /// Asks for a batch without conditions, which stands so in the history.
+    async fn bulk(&mut self, builder: BatchBuilder, bulk: Bulk) {
         let Ok(batch) = builder.build() else { return };
         let op = self.invoke(Call::Bulk(Box::new(bulk)));
         let result = self.client.bulk_set(batch).await;
@@ -526,34 +610,36 @@ impl<E: Env> ClientProcess<E> {
             expected.push((id, known));
             builder = builder.expect(cell.key().to_owned(), cell.column().to_owned(), demanded);
         }
-        let (builder, mut bulk) = self.add_writes(builder, cells);
-        bulk.conditions.clone_from(&expected);
+        let (builder, cells) = self.add_writes(builder, cells, 1);
+        let bulk = Bulk { conditions: expected.clone(), cells, ..Bulk::default() };
         let Ok(batch) = builder.build() else { return };
         let op = self.invoke(Call::Bulk(Box::new(bulk)));
         let result = self.client.conditional_bulk(batch).await;
         self.end(op, result, |state, result| state.tried(&expected, result));
     }
 
-    /// Adds writes with fresh values to a batch; returns them for the history, too.
+    /// Adds writes with fresh values to a batch, the first at that position of it; returns them for
+    /// the history, too.
     fn add_writes(
         &self,
         mut builder: BatchBuilder,
         cells: &[(Cell, Option<u64>)],
-    ) -> (BatchBuilder, Bulk) {
-        let mut bulk = Bulk::default();
-        for (position, (cell, bytes)) in (1..).zip(cells) {
+        first: u32,
+    ) -> (BatchBuilder, Vec<(CellId, ValueId)>) {
+        let mut written = Vec::with_capacity(cells.len());
+        for (position, (cell, bytes)) in (first..).zip(cells) {
             let id = self.id_of(cell);
             let (key, column) = (cell.key().to_owned(), cell.column().to_owned());
             if let Some(bytes) = bytes {
                 let (value, bytes) = self.value(position, *bytes);
-                bulk.cells.push((id, value));
+                written.push((id, value));
                 builder = builder.set_cell(key, column, bytes);
             } else {
-                bulk.cells.push((id, ValueId::ABSENT));
+                written.push((id, ValueId::ABSENT));
                 builder = builder.delete_cell(key, column);
             }
         }
-        (builder, bulk)
+        (builder, written)
     }
 
     /// Reads several cells; returns what was answered.
@@ -572,94 +658,6 @@ impl<E: Env> ClientProcess<E> {
             let values = cells.iter().zip(&found);
             let values = values.map(|(cell, found)| (*cell, state.found(*cell, found.as_ref())));
             Answer::Values(values.collect())
-        });
-        answered
-    }
-
-    /// Asks for a page of keys; returns where the next one begins.
-    async fn keys(
-        &mut self,
-        prefix: &str,
-        start: Option<&str>,
-        stop: Option<&str>,
-        limit: u32,
-    ) -> Option<String> {
-        let named = |key: &str| Box::from(text(key.as_bytes()));
-        let range = Range { prefix: named(prefix), start: start.map(named), stop: stop.map(named) };
-        let op = self.invoke(Call::Keys(Box::new(range)));
-        let (prefix, start, stop) = (key(prefix), start.map(key), stop.map(key));
-        let query =
-            Query::Keys { start: start.clone(), stop: stop.clone(), prefix: prefix.clone(), limit };
-        let mut following = None;
-        let result = self.client.query(query).await;
-        self.end(op, result, |state, reply| {
-            let QueryReply::Keys { keys, next } = reply else {
-                unreachable!("the client library takes {reply:?} for a page of keys")
-            };
-            let is_inside = |key: &Key| {
-                key.as_bytes().starts_with(prefix.as_bytes())
-                    && start.as_ref().is_none_or(|start| start <= key)
-                    && stop.as_ref().is_none_or(|stop| key <= stop)
-            };
-            assert_page(&keys, next.as_ref(), limit, is_inside);
-            following = next.as_ref().and_then(|next| readable(next.as_bytes()));
-            let rows = keys.iter().map(|key| state.history.row(&text(key.as_bytes())));
-            let next = next.map(|next| Box::from(text(next.as_bytes())));
-            Answer::Rows { rows: rows.collect(), next }
-        });
-        following
-    }
-
-    /// Asks for a page of cells; returns where the next one begins.
-    async fn scan(&mut self, prefix: &str, start: Option<&Cell>, limit: u32) -> Option<Cell> {
-        let range = Range {
-            prefix: text(prefix.as_bytes()).into(),
-            start: start.map(|cell| place_text(cell.key().as_bytes(), cell.column().as_bytes())),
-            stop: None,
-        };
-        let op = self.invoke(Call::Scan(Box::new(range)));
-        let prefix = key(prefix);
-        let start = start.map(|cell| (key(cell.key()), column(cell.column())));
-        let query = Query::Scan { start: start.clone(), prefix: prefix.clone(), limit };
-        let mut following = None;
-        let result = self.client.query(query).await;
-        self.end(op, result, |state, reply| {
-            let QueryReply::Scanned { cells, next } = reply else {
-                unreachable!("the client library takes {reply:?} for a page of cells")
-            };
-            let places: Vec<(Key, Column)> =
-                cells.iter().map(|(key, column, _)| (key.clone(), column.clone())).collect();
-            let is_inside = |place: &(Key, Column)| {
-                place.0.as_bytes().starts_with(prefix.as_bytes())
-                    && start.as_ref().is_none_or(|start| start <= place)
-            };
-            assert_page(&places, next.as_ref(), limit, is_inside);
-            following = next.as_ref().and_then(|(key, column)| {
-                Some(Cell::new(&readable(key.as_bytes())?, &readable(column.as_bytes())?))
-            });
-            let found = cells.iter().map(|(key, column, cell)| {
-                let id = state.history.cell(&text(key.as_bytes()), &text(column.as_bytes()));
-                (id, state.found(id, Some(cell)))
-            });
-            let cells = found.collect();
-            let next = next.map(|(key, column)| place_text(key.as_bytes(), column.as_bytes()));
-            Answer::Page { cells, next }
-        });
-        following
-    }
-
-    /// Reads a row; returns whether that was answered.
-    async fn row(&mut self, key: &str) -> bool {
-        let row = self.shared.lock().history.row(key);
-        let op = self.invoke(Call::Slice(Box::new(Slice { row, start: None, stop: None })));
-        let result = self.client.row(key.to_owned()).await;
-        let answered = result.is_ok();
-        self.end(op, result, |state, columns| {
-            let cells = columns.iter().map(|(column, cell)| {
-                let id = state.history.cell(&text(key.as_bytes()), &text(column.as_bytes()));
-                (id, state.found(id, Some(cell)))
-            });
-            Answer::Page { cells: cells.collect(), next: None }
         });
         answered
     }
@@ -747,50 +745,6 @@ fn column(text: &str) -> Column {
     Column::new(text.to_owned()).unwrap_or_default()
 }
 
-/// Returns bytes as the text that they were made of, if they were.
-fn readable(bytes: &[u8]) -> Option<String> {
-    String::from_utf8(bytes.to_vec()).ok()
-}
-
-/// Names a place as a history does.
-fn place_text(key: &[u8], column: &[u8]) -> Box<str> {
-    format!("{}/{}", text(key), text(column)).into()
-}
-
-/// Demands of a page what no state of the store excuses: what is on it stands for itself and needs
-/// no history to be judged.
-fn assert_page<T: Ord + std::fmt::Debug>(
-    items: &[T],
-    next: Option<&T>,
-    limit: u32,
-    is_inside: impl Fn(&T) -> bool,
-) {
-    let what = flaw_of_page(items, next, limit, is_inside);
-    assert!(what.is_none(), "a page {what:?}: {items:?}, and then {next:?}, at most {limit}");
-}
-
-/// Says what is wrong with a page, if anything is.
-fn flaw_of_page<T: Ord>(
-    items: &[T],
-    next: Option<&T>,
-    limit: u32,
-    is_inside: impl Fn(&T) -> bool,
-) -> Option<&'static str> {
-    if !items.is_sorted_by(|one, other| one < other) {
-        return Some("is not sorted, or has something twice");
-    }
-    if items.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
-        return Some("has more than was asked for");
-    }
-    if !items.iter().all(is_inside) {
-        return Some("has something outside of what was asked for");
-    }
-    if items.last().zip(next).is_some_and(|(last, next)| next <= last) {
-        return Some("is followed by one that begins on it");
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -823,20 +777,56 @@ mod tests {
         assert_eq!(verdict_on(|bytes| bytes.replace("c1.2", "c1.3")), Some("no_phantom"));
     }
 
+    /// Lets one batch write `k` and `l`, delete the row `k` and write `k/a`, and a client read one
+    /// cell after it; tells who minds.
+    fn verdict_after_batch(cell: &str, found: Option<&str>) -> Option<&'static str> {
+        let shared = Shared::new();
+        let mut state = shared.lock();
+        let history = &mut state.history;
+        let process = history.new_process();
+        let written =
+            ["k", "k/a", "l"].map(|name| (history.cell_named(name), history.value("old")));
+        for (cell, value) in written {
+            let op = history.invoke(process, Call::Set { cell, value }, 1);
+            history.ok(op, Answer::Done, 2);
+        }
+        let before = ["k", "l"].map(|name| (history.cell_named(name), history.value("before")));
+        let after = vec![(history.cell_named("k/a"), history.value("after"))];
+        let bulk = state.emptying(before.to_vec(), &["k".to_owned()], after);
+        let history = &mut state.history;
+        let op = history.invoke(process, Call::Bulk(Box::new(bulk)), 3);
+        history.ok(op, Answer::Done, 4);
+        let cell = history.cell_named(cell);
+        let value = found.map_or(ValueId::ABSENT, |found| history.value(found));
+        let op = history.invoke(process, Call::Get { cell }, 5);
+        history.ok(op, Answer::Value(value), 6);
+        client::check(history).err().map(|violation| violation.checker)
+    }
+
     #[test]
-    fn page_is_judged_by_itself() {
-        let flaw = |items: &[u32], next: Option<u32>| {
-            flaw_of_page(items, next.as_ref(), 3, |item| (10..20).contains(item))
-        };
-        assert_eq!(flaw(&[], None), None);
-        assert_eq!(flaw(&[], Some(12)), None, "the masterless mode may find nothing so far");
-        assert_eq!(flaw(&[10, 11, 13], Some(14)), None);
-        assert_eq!(flaw(&[10, 12, 11], None), Some("is not sorted, or has something twice"));
-        assert_eq!(flaw(&[10, 10], None), Some("is not sorted, or has something twice"));
-        assert_eq!(flaw(&[10, 11, 12, 13], None), Some("has more than was asked for"));
-        let outside = Some("has something outside of what was asked for");
-        assert_eq!([flaw(&[9, 11], None), flaw(&[11, 20], None)], [outside, outside]);
-        assert_eq!(flaw(&[10, 11], Some(11)), Some("is followed by one that begins on it"));
+    fn row_that_a_batch_deletes_has_what_was_written_after_and_nothing_else() {
+        assert_eq!(verdict_after_batch("k", None), None);
+        assert_eq!(verdict_after_batch("k", Some("before")), Some("no_phantom"));
+        assert_eq!(verdict_after_batch("k", Some("old")), Some("no_lost_write"));
+        assert_eq!(verdict_after_batch("k/a", Some("after")), None);
+        assert_eq!(verdict_after_batch("k/a", None), Some("no_lost_write"));
+        assert_eq!(verdict_after_batch("k/a", Some("old")), Some("no_lost_write"));
+        assert_eq!(verdict_after_batch("l", Some("before")), None, "it is of another row");
+        assert_eq!(verdict_after_batch("l", None), Some("no_lost_write"));
+    }
+
+    /// Returns the numbers that each of several processes of a client has of its operations.
+    fn numbers(in_flight: u32) -> Vec<Vec<u32>> {
+        let listed = Drawn::new(&Options::draw(3), 1).take(7).collect::<Vec<_>>();
+        let timetable = Timetable::Listed(listed.into_iter());
+        let shares = (0..in_flight).map(|turn| timetable.share(turn, in_flight));
+        shares.map(|share| share.map(|operation| operation.id.number).collect()).collect()
+    }
+
+    #[test]
+    fn processes_of_a_client_share_its_operations() {
+        assert_eq!(numbers(1), [vec![1, 2, 3, 4, 5, 6, 7]]);
+        assert_eq!(numbers(3), [vec![3, 6], vec![1, 4, 7], vec![2, 5]]);
     }
 
     #[test]

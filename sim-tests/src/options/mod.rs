@@ -7,6 +7,8 @@
 //! Every group of options has a stream of randomness of its own, so that a change to one group
 //! leaves the others of the same seed as they were.
 
+mod requests;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use mangrove::base::Rng;
 use mangrove::storage::table::{Compression, TableOptions};
 use mangrove::storage::tree::TreeOptions;
 
+pub use self::requests::RequestMix;
 use crate::healing::Healing;
 use crate::masterless;
 use crate::world::{ClockOptions, DiskOptions, Latency, NetOptions};
@@ -64,7 +67,8 @@ pub enum Profile {
     /// takes to lose something then comes together once in ten thousand runs of the others.
     Forgetful,
     /// The standard one with every request that there is: besides those of the others, batches with
-    /// conditions, and keys and cells listed page by page.
+    /// conditions and batches that delete rows, and keys, cells and columns read page by page. In
+    /// the primary-backup mode clients often ask on while they wait for an answer.
     Requests,
 }
 
@@ -127,6 +131,7 @@ impl Plan {
     pub fn draw(self, seed: u64) -> Options {
         let options = self.profile.draw(seed);
         let options = match self.mode {
+            Mode::PrimaryBackup if self.profile == Profile::Requests => options.maybe_pipelined(),
             Mode::PrimaryBackup => options,
             Mode::Masterless => masterless::options::draw(options),
         };
@@ -359,8 +364,10 @@ pub struct Options {
     pub profile: Profile,
     /// Nodes: 1, 3 or 5; in the masterless mode also 2, 4, 6 and 7.
     pub node_count: u64,
-    /// Client processes, each with one request in flight.
+    /// Clients, each with a session of its own.
     pub client_count: u64,
+    /// Requests that a client may have in flight; in the masterless mode always one.
+    pub in_flight: u64,
     /// Keys that single requests use at a time; replaced by new ones as the run goes on.
     pub key_count: u64,
     /// Length of the phase with faults, in simulated time.
@@ -427,33 +434,6 @@ pub struct Tuning {
     pub value_bytes_max: u64,
 }
 
-/// Relative weight of each kind of request.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestMix {
-    /// Reads of one cell.
-    pub get: u64,
-    /// Writes of one cell.
-    pub set: u64,
-    /// Deletes of one cell.
-    pub delete: u64,
-    /// Compare-and-set.
-    pub cas: u64,
-    /// Deletes of all cells of a row.
-    pub delete_row: u64,
-    /// Atomic batches.
-    pub bulk_set: u64,
-    /// Reads of several cells.
-    pub multi_get: u64,
-    /// Questions to single nodes about how they are.
-    pub status: u64,
-    /// Atomic batches with conditions.
-    pub bulk_if: u64,
-    /// Keys, page by page.
-    pub keys: u64,
-    /// Cells of several keys, page by page.
-    pub scan: u64,
-}
-
 impl Options {
     /// Returns how the cluster replicates.
     pub fn mode(&self) -> Mode {
@@ -506,6 +486,7 @@ impl Options {
             profile: Profile::Standard,
             node_count,
             client_count: load.range(2, 6),
+            in_flight: 1,
             key_count: load.range(2, 9),
             fault_phase: pace.duration(phase.0, phase.1),
             think_time: pace.duration(think.0, think.1),
@@ -618,36 +599,6 @@ impl Options {
     }
 }
 
-impl Options {
-    /// Makes of them what [`Profile::Requests`] says. Deletes come along: a listing that shows what
-    /// is gone, or a batch whose cell is gone, takes one. Most runs have reads of a row that take
-    /// several turns, and followers that acknowledge no more while their tables do not keep up.
-    fn for_requests(self) -> Self {
-        let root = Rng::new(self.seed).split("options.requests");
-        let (mut load, mut sizes) = (root.split("load"), root.split("sizes"));
-        let mut tuning = self.tuning;
-        if sizes.chance(0.7) {
-            tuning.read_turn_bytes = 1 << sizes.range(6, 11);
-        }
-        if sizes.chance(0.5) {
-            tuning.behind_bytes_max = 1 << sizes.range(6, 12);
-        }
-        Self {
-            profile: Profile::Requests,
-            tuning,
-            mix: RequestMix {
-                delete: load.range(1, 4),
-                delete_row: load.range(0, 2),
-                bulk_if: load.range(1, 6),
-                keys: load.range(1, 4),
-                scan: load.range(1, 4),
-                ..self.mix
-            },
-            ..self
-        }
-    }
-}
-
 impl FaultClasses {
     /// Returns each class with its name.
     pub fn named(&self) -> [(&'static str, bool); 17] {
@@ -691,6 +642,9 @@ impl fmt::Display for Options {
             if on.is_empty() { "none".to_owned() } else { on.join(" ") },
             self.think_time.as_millis(),
         )?;
+        if self.in_flight > 1 {
+            write!(f, "; clients have {} requests in flight", self.in_flight)?;
+        }
         if self.lockstep {
             f.write_str("; in lockstep")?;
         }
@@ -759,65 +713,5 @@ fn draw_tree(rng: &mut Rng) -> TreeOptions {
             bloom_bits_per_cell: if rng.chance(0.2) { 1 } else { 10 },
             compression: [Compression::None, Compression::Lz4][rng.index(2)],
         },
-    }
-}
-
-impl RequestMix {
-    fn draw(rng: &mut Rng) -> Self {
-        let (get, set, delete) = (rng.range(2, 10), rng.range(2, 10), rng.range(0, 3));
-        Self {
-            get,
-            set,
-            delete,
-            delete_row: delete.min(1),
-            cas: rng.range(0, 4),
-            bulk_set: rng.range(0, 4),
-            multi_get: rng.range(0, 4),
-            status: rng.range(0, 2),
-            bulk_if: 0,
-            keys: 0,
-            scan: 0,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a seed means under the others must not change with what only this one asks for.
-    #[test]
-    fn one_profile_alone_asks_for_batches_with_conditions_and_listings() {
-        for mode in [Mode::PrimaryBackup, Mode::Masterless] {
-            for seed in 1..20 {
-                let mix = |profile| {
-                    let RequestMix { bulk_if, keys, scan, .. } =
-                        Plan { mode, profile }.draw(seed).mix;
-                    [bulk_if, keys, scan]
-                };
-                for profile in
-                    [Profile::Standard, Profile::Storage, Profile::Beyond, Profile::Forgetful]
-                {
-                    assert_eq!(mix(profile), [0; 3], "{mode:?}, {profile:?}, seed {seed}");
-                }
-                let all = mix(Profile::Requests);
-                assert!(all.iter().all(|weight| *weight > 0), "{mode:?}, seed {seed}: {all:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn requests_profile_has_the_faults_of_the_standard_one() {
-        for mode in [Mode::PrimaryBackup, Mode::Masterless] {
-            for seed in 1..20 {
-                let drawn = |profile| Plan { mode, profile }.draw(seed);
-                let (standard, requests) = (drawn(Profile::Standard), drawn(Profile::Requests));
-                assert_eq!(
-                    crate::nemesis::faults(&standard, None),
-                    crate::nemesis::faults(&requests, None),
-                    "{mode:?}, seed {seed}"
-                );
-            }
-        }
     }
 }
