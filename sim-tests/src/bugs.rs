@@ -161,7 +161,7 @@ const DIRECTED: &[(&str, &str)] = &[
     ("D57", "dynamo::healing_tests::floors::floor_that_is_taken_over_too_early_is_caught"),
     ("D58", "dynamo::healing_tests::floors::floor_of_the_last_life_is_caught"),
     ("D59", "dynamo::tests::batches::batch_of_a_lone_holder_is_caught"),
-    ("D60", "sim-tests regress::stamp_of_an_outvoted_answer"),
+    ("D60", "dynamo::healing_tests::reads::stamp_of_an_outvoted_answer_is_caught"),
     (
         "D61",
         "replica::dynamo::start::compaction_after_a_start_relies_on_the_floors_in_the_tables_alone",

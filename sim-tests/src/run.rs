@@ -243,6 +243,11 @@ fn foreign_number() -> u64 {
 }
 
 impl Report {
+    /// Returns the faults that were done: not one that the run ended before.
+    pub fn faults_done(&self) -> impl Iterator<Item = &Fault> {
+        self.struck.iter().filter(|fault| fault.at <= self.simulated)
+    }
+
     pub(crate) fn empty(seed: u64) -> Self {
         Self {
             seed,
@@ -589,6 +594,8 @@ pub(crate) fn clock(world: &World) -> Arc<dyn Fn() -> u64 + Send + Sync> {
 async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
     let end = scene.options.fault_phase;
     for fault in faults {
+        // Also if it is never reached: until then the run looks at itself as it will again.
+        lock(&scene.done).push(fault.clone());
         let now = scene.world.now();
         scene.pass(fault.at.min(end).saturating_sub(now)).await;
         if scene.violation.is_some() {
@@ -599,7 +606,9 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
         }
         let leader = scene.cluster.watch().leader().map(|leader| leader.0);
         let fault = fault.resolved(leader);
-        lock(&scene.done).push(fault.clone());
+        if let Some(last) = lock(&scene.done).last_mut() {
+            last.clone_from(&fault);
+        }
         scene.cluster.begin(fault.id.0);
         scene.cluster.perform(fault.action).await;
     }

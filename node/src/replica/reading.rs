@@ -5,8 +5,8 @@
 //! many cells, each of which counts as a block. Many such reads at a time must not hold the loop up
 //! either: when they have passed so much together, those that come after wait for the next turn,
 //! one of them at least, and then again as many as have room. Reads of one cell, or of a few, never
-//! wait. What is not answered in its turn goes on in later ones, one read after the other: the store
-//! keeps what one of them has found.
+//! wait. What is not answered in its turn goes on in later ones, one read after the other: the
+//! store keeps what one of them has found.
 //!
 //! So the reads of a turn pass four times that many bytes at most, and between two turns the loop
 //! hears from its peers and sends its heartbeats.

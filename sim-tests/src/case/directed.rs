@@ -72,6 +72,13 @@ impl Scenario {
         assert_eq!(report.violation, None, "a promise is broken");
     }
 
+    /// Demands that no promise is broken though a planted bug is there: something else mends it.
+    pub fn holds_with(mut self, planted: &str) {
+        self.0.options.planted = bugs::find(planted);
+        assert!(self.0.options.planted.is_some(), "there is no {planted}");
+        self.holds();
+    }
+
     /// Demands that a planted bug breaks a promise here, and that nothing else does.
     pub fn breaks_only_with(mut self, planted: &str, checker: &str) {
         self.holds();

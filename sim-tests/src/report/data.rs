@@ -174,7 +174,7 @@ impl<'a> Drawing<'a> {
     /// Returns the times at which something was wrong.
     pub(super) fn bands(&self) -> Vec<Band> {
         let mut bands = self.bands_of_events();
-        for fault in &self.report.struck {
+        for fault in self.report.faults_done() {
             let node = |node: u64| self.lane(&format!("n{node}"));
             let (lane, length) = if let Action::Weather { length, .. } = &fault.action {
                 (None, *length)

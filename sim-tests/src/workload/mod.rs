@@ -178,9 +178,9 @@ impl State {
         }
     }
 
-    /// Returns a batch that deletes rows as a history has it: with their deletion first. So what the
-    /// batch wrote to them before is left out, as if nobody had ever asked for it: whoever sees it
-    /// sees what nobody wrote.
+    /// Returns a batch that deletes rows as a history has it: with their deletion first. So what
+    /// the batch wrote to them before is left out, as if nobody had ever asked for it: whoever sees
+    /// it sees what nobody wrote.
     fn emptying(
         &mut self,
         before: Vec<(CellId, ValueId)>,

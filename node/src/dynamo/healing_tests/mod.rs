@@ -2,8 +2,8 @@
 //! runtime; and for each planted bug of theirs a test that shows it.
 //!
 //! The clusters are those of `super::harness`. `reads`, `sync`, `floors` and `losses` set up one
-//! situation each; `properties` runs arbitrary schedules of writes, reads, crashes, losses and old disks,
-//! and then asks whether the replicas become equal and nothing deleted has come back.
+//! situation each; `properties` runs arbitrary schedules of writes, reads, crashes, losses and old
+//! disks, and then asks whether the replicas become equal and nothing deleted has come back.
 
 #[cfg(test)]
 mod floors;

@@ -297,7 +297,8 @@ proptest! {
             }
         });
         prop_assert_eq!(reply, store.whole(&query));
-        prop_assert!(turn_count >= places.len() * 4_096 / (bytes_max + 4_096 + 40), "{}", turn_count);
+        let least = places.len() * 4_096 / (bytes_max + 4_096 + 40);
+        prop_assert!(turn_count >= least, "{turn_count} turns, {least} at least");
     }
 }
 

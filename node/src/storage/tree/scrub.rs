@@ -74,7 +74,7 @@ impl<D: Disk> Keeper<D> {
                     // Nobody needs the file as long as this process lives.
                     Err(error) if error.is_no_space() => {
                         let dir = self.place.dir.as_str();
-                        tracing::warn!(dir, %error, "a damaged manifest stays until there is space");
+                        tracing::warn!(dir, %error, "a damaged manifest stays for want of space");
                         Ok(())
                     }
                     published => published.map(drop).map_err(|error| self.judge(error)),

@@ -21,7 +21,8 @@ pub(crate) struct Determinism {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds.
-    #[arg(long, default_value_t = 10, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 10, value_parser = parse_count::<u64>)]
+    #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// The `sim` program of another build, such as target/debug/sim.
     #[arg(long)]

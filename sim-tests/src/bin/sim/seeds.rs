@@ -24,7 +24,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
-    #[arg(long, default_value_t = 100, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 100, value_parser = parse_count::<u64>)]
+    #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// Runs at the same time; default: one per processor.
     #[arg(long, value_parser = parse_count::<usize>)]
@@ -89,7 +90,8 @@ pub(crate) struct Explore {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds.
-    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>)]
+    #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// A path is rare if at most so many of the seeds take it.
     #[arg(long, default_value_t = 3)]
@@ -182,7 +184,8 @@ pub(crate) struct Liveness {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock.
-    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>, conflicts_with = "seed_range")]
+    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>)]
+    #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// Runs of each kind of fault, for the curves; 0 leaves them out.
     #[arg(long, default_value_t = 20)]
