@@ -2,10 +2,10 @@
 //! state.
 //!
 //! A `multi_get` may ask for ten thousand cells, each in a block of its own on disk. It has no
-//! pages to be closed, and promises one state of the store, so it goes on as a walk over a row does
-//! (see [`row_read`](super::row_read)): the cells are read in the order asked, each as it is when its
-//! turn comes, and what is written meanwhile to one that *was* read is taken into what was found.
-//! When the last one is read, all of them are as they are at that moment.
+//! pages to be closed, and promises one state of the store, so it goes on as a walk over a row
+//! does (see [`row_read`](super::row_read)): the cells are read in the order asked, each as it is
+//! when its turn comes, and what is written meanwhile to one that *was* read is taken into what
+//! was found. When the last one is read, all of them are as they are at that moment.
 //!
 //! # Invariants
 //! 1. What was found is what a read of the same cells would find now.
