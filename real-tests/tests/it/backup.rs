@@ -155,7 +155,7 @@ fn damaged_store_of_a_lone_node_is_said_and_salvaged() {
         ok(&["set", "newest", "in the log", "--cluster", &address]);
         let expected = export(&cluster);
         let (code, said) = run(&["store", "verify", text(&data)]);
-        assert!(code == Some(6) && said.contains("a node runs"), "{said}");
+        assert!(code == Some(6) && said.contains("is running on this directory"), "{said}");
         cluster.kill(1);
         assert!(ok(&["store", "verify", text(&data)]).contains("ok"));
         let out = cluster.scratch().join("salvaged.jsonl");
