@@ -16,7 +16,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font
 th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left;white-space:nowrap}
 thead th{border-bottom:2px solid var(--rule)}tr.head td{background:var(--head);font-weight:600}
-@media(max-width:60rem){table{display:block;overflow-x:auto}}
+@media(max-width:75rem){table{display:block;overflow-x:auto}}
 svg{max-width:100%;height:auto;border:1px solid #e3e3e3;margin:.4rem 0}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(28rem,100%),1fr));gap:1rem}
 .charts svg{margin:0}
