@@ -34,7 +34,8 @@
 //!   PDIS 1994.
 //! - \[ALICE '14\] T. Pillai et al.: All File Systems Are Not Created Equal, OSDI 2014.
 //! - \[LSM '96\] P. O'Neil et al.: The Log-Structured Merge-Tree, Acta Informatica 33, 1996.
-//! - \[Space '17\] S. Dong et al.: Optimizing Space Amplification in `RocksDB`, CIDR 2017.
+//! - \[Dostoevsky '18\] N. Dayan, S. Idreos: Dostoevsky: Better Space-Time Trade-Offs for LSM-Tree
+//!   Based Key-Value Stores via Adaptive Removal of Superfluous Merging, SIGMOD 2018.
 //! - \[RIFL '15\] C. Lee et al.: Implementing Linearizability at Large Scale and Low Latency,
 //!   SOSP 2015.
 #![cfg_attr(

@@ -176,7 +176,7 @@ fn config() -> NodeConfig {
             table_bytes: 3 << 10,
             base_bytes: 4 << 10,
             level0_tables: 3,
-            fanout: 2,
+            runs_max: 2,
             table: TableOptions { compression: Compression::Lz4, ..TableOptions::default() },
             ..TreeOptions::default()
         },

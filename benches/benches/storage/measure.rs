@@ -28,6 +28,10 @@ const NOISE_BYTES: usize = 1 << 20;
 /// Numbers of keys that are not there begin here.
 const ABSENT: u64 = 1 << 40;
 
+/// Steps of a growing store once it has its size: until it has doubled. Merges of all runs come
+/// that seldom, and a single step has none of one, or all.
+pub(crate) const LATER_STEPS: u64 = 10;
+
 /// What is to be measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
@@ -85,12 +89,13 @@ impl Task {
         figure("absent_per_s", float(count) / begin.read().wall_s);
     }
 
-    /// Puts again and again a tenth of all keys.
+    /// Puts again and again a tenth of all keys, and goes on with new ones until there are twice
+    /// as many.
     fn growth<C: Candidate>(&self) {
         let mut store = C::open(&self.directory, CACHE_BYTES);
         let mut load = Load::new();
         let step = self.key_count / 10;
-        for number in 0..=10 {
+        for number in 0..10 + LATER_STEPS {
             let size = number * step;
             let begin = Stopwatch::start();
             load.put(&mut store, size..size + step);

@@ -263,7 +263,7 @@ pub(crate) const OPTIONS: TreeOptions = TreeOptions {
     level0_tables: 3,
     level0_tables_max: 6,
     base_bytes: 1 << 10,
-    fanout: 2,
+    runs_max: 2,
     step_bytes: 600,
     cache_bytes: 0,
     table: TableOptions {

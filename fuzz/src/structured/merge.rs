@@ -35,7 +35,7 @@ const OPTIONS: TreeOptions = TreeOptions {
     level0_tables: 2,
     level0_tables_max: 4,
     base_bytes: 1 << 10,
-    fanout: 2,
+    runs_max: 2,
     step_bytes: 600,
     cache_bytes: 0,
     table: TableOptions {

@@ -166,7 +166,7 @@ const SETTINGS: [Setting; 53] = settings! {
     "tree.level0_tables": tuning.tree.level0_tables,
     "tree.level0_tables_max": tuning.tree.level0_tables_max,
     "tree.base_bytes": tuning.tree.base_bytes,
-    "tree.fanout": tuning.tree.fanout,
+    "tree.runs_max": tuning.tree.runs_max,
     "tree.step_bytes": tuning.tree.step_bytes,
     "tree.cache_bytes": tuning.tree.cache_bytes,
     "table.block_bytes": tuning.tree.table.block_bytes,
@@ -300,7 +300,7 @@ fn plain_tuning() -> Tuning {
             level0_tables: 4,
             level0_tables_max: 12,
             base_bytes: 1 << 16,
-            fanout: 4,
+            runs_max: 3,
             step_bytes: 1 << 13,
             cache_bytes: 1 << 16,
             table: TableOptions {

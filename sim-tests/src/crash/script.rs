@@ -38,7 +38,7 @@ pub(super) const TREE_OPTIONS: TreeOptions = TreeOptions {
     level0_tables: 2,
     level0_tables_max: 6,
     base_bytes: 4 << 10,
-    fanout: 2,
+    runs_max: 2,
     step_bytes: 700,
     cache_bytes: 8 << 10,
     table: TableOptions {

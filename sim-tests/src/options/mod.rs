@@ -705,7 +705,7 @@ fn draw_tree(rng: &mut Rng) -> TreeOptions {
         level0_tables,
         level0_tables_max: level0_tables + rng.index(8) + 1,
         base_bytes: 1 << rng.range(12, 17),
-        fanout: rng.range(2, 9),
+        runs_max: rng.index(5) + 1,
         step_bytes: 1 << rng.range(8, 14),
         cache_bytes: if rng.chance(0.3) { 0 } else { 1 << rng.range(12, 20) },
         table: TableOptions {

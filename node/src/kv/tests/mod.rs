@@ -26,7 +26,7 @@ const OPTIONS: TreeOptions = TreeOptions {
     level0_tables: 2,
     level0_tables_max: 6,
     base_bytes: 800,
-    fanout: 2,
+    runs_max: 2,
     step_bytes: 300,
     cache_bytes: 8 << 10,
     table: TableOptions {

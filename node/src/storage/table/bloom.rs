@@ -31,6 +31,13 @@ impl PlaceHash {
         Self(XxHash3_64::oneshot(place))
     }
 
+    /// Returns a hash as good as any that no place has: how often filters answer to such ones that
+    /// they may have it, is how often they are wrong.
+    #[must_use]
+    pub fn of_nothing(self) -> Self {
+        Self(self.0.rotate_left(43) ^ 0xD1B5_4A32_D192_ED03)
+    }
+
     /// Returns the hash of the row's tombstone at the same place.
     pub(super) fn of_row(self) -> Self {
         Self(self.0.rotate_left(21) ^ 0x9E37_79B9_7F4A_7C15)

@@ -68,6 +68,7 @@ mod frame;
 mod index;
 mod reader;
 mod run;
+mod sample;
 mod source;
 mod varint;
 mod verify;

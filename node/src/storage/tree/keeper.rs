@@ -16,6 +16,7 @@ use super::output::{Output, Place, remove};
 use super::picker::{self, Plan};
 use super::recovery::Damage;
 use super::scrub::Scrubber;
+use super::superfluous::Superfluous;
 use super::verdict::{self, Verdict};
 use super::version::{Levels, Version};
 use super::{LEVEL_COUNT, TreeOptions, extra_path, number_of, sync_dir};
@@ -44,6 +45,8 @@ pub struct Keeper<D: Disk> {
     pub(super) floors: PurgeFloors,
     /// Tables of the last level that keep their tombstones whatever the floors say.
     unpurged: BTreeSet<u64>,
+    /// What the version's tables make superfluous.
+    pub(super) superfluous: Superfluous,
     plan: Option<Plan>,
     compaction: Option<Compaction<D>>,
     replacement: Option<Output<D>>,
@@ -65,7 +68,9 @@ pub(super) struct Start<D: Disk> {
 impl<D: Disk> Keeper<D> {
     pub(super) fn new(place: Place<D>, options: TreeOptions, start: Start<D>) -> Self {
         let Start { version, next_number, extra, damage } = start;
-        let plan = picker::pick(&metas(&version.levels), &options);
+        let mut superfluous = Superfluous::default();
+        superfluous.update(&version.levels);
+        let plan = picker::pick(&metas(&version.levels), &superfluous, &options);
         // Whoever writes with stamps knows floors, and has yet to name them.
         let floors =
             if version.is_stamped() { PurgeFloors::none() } else { PurgeFloors::default() };
@@ -79,6 +84,7 @@ impl<D: Disk> Keeper<D> {
             scrubber: Scrubber::default(),
             floors,
             unpurged: BTreeSet::new(),
+            superfluous,
             plan,
             compaction: None,
             replacement: None,
@@ -131,7 +137,7 @@ impl<D: Disk> Keeper<D> {
 
     fn next_plan(&self) -> Option<Plan> {
         let tables = metas(&self.version.levels);
-        picker::pick(&tables, &self.options)
+        picker::pick(&tables, &self.superfluous, &self.options)
             .or_else(|| picker::purge(&tables, &self.floors, &self.unpurged))
     }
 
@@ -404,6 +410,7 @@ impl<D: Disk> Keeper<D> {
         }
         self.extra = extra_file;
         self.version = Arc::clone(&version);
+        self.superfluous.update(&version.levels);
         if self.compaction.is_none() {
             self.plan = self.next_plan();
         }

@@ -23,27 +23,17 @@
 //! log: cut up to version.applied           Keeper::collect: removes files nobody reads any more
 //! ```
 //!
-//! # Levels
-//! A flushed memtable is a table of level 0; those overlap. Every other level is one sorted
-//! sequence in tables of about [`TreeOptions::table_bytes`]. All that stays comes to level 6 in
-//! the end; a level above it is used only if the one below holds more than
-//! [`TreeOptions::base_bytes`], and holds a [`TreeOptions::fanout`]th of that one. So level 0 is
-//! merged into the first level that is in use, while small stores have level 6 alone; and what is
-//! above level 6, which is all that may be superfluous, is a fraction of what is in it.
+//! # Runs
+//! A flushed memtable is a table of level 0; those overlap. Every other level is one sorted *run*,
+//! cut into tables of about [`TreeOptions::table_bytes`]. A store of up to
+//! [`TreeOptions::base_bytes`] has one run, into which level 0 is merged. A larger one gets a new
+//! run from each full level 0, and runs are merged only if there are more than
+//! [`TreeOptions::runs_max`], or if much of the store is [superfluous](superfluous): a store that
+//! only grows is written again as often as reads demand, and no more; one whose cells change is
+//! written again as often as space does. [`picker`] has the rules.
 //!
-//! Measured with random puts of 118 B (keys of 16, values of 100 that do not compress) in batches
-//! of 64, flushes and compactions included, all on one core and in the page cache, tables not
-//! compressed:
-//!
-//! | | 4 M puts over 1 M keys | 20 M puts over 8 M keys |
-//! |---|---|---|
-//! | puts a second | 612,000 (with LZ4 525,000) | 418,000 |
-//! | bytes written for a byte put, without the log | 3.6 | 5.2 |
-//! | space for a byte that is live, settled; most ever | 1.07; 2.6 | 1.18; 1.9 |
-//! | longest write; step of a flush; of a compaction | 0.7; 2.0; 3.1 ms | 5.4; 5.0; 6.1 ms |
-//!
-//! Most space is in use when a small store's only level is merged: both copies are there until
-//! the new one counts.
+//! Superfluous entries are at most 38 hundredths of the others once compactions are done. While
+//! they are made there is more: both copies of what is merged are there until the new one counts.
 //!
 //! # Invariants
 //! 1. An entry of a place is newer than every one of the same place in an older source: memtable,
@@ -72,8 +62,9 @@
 //! [replaces](Keeper::finish_replacement) everything. Compactions side by side.
 //!
 //! # Sources
-//! The structure is that of [LSM '96]; levels sized from the last one up bound the superfluous
-//! space [Space '17].
+//! The structure is that of [LSM '96]; runs that are merged when they are too many, and not when
+//! each is full, are the tiering of [Dostoevsky '18]. Cassandra, too, estimates how much its tables
+//! have in common before it merges them, by sketches of their keys.
 
 mod compaction;
 mod engine;
@@ -88,6 +79,7 @@ mod picker;
 mod recovery;
 mod salvage;
 mod scrub;
+mod superfluous;
 mod verdict;
 mod version;
 
@@ -124,11 +116,12 @@ pub struct TreeOptions {
     pub level0_tables: usize,
     /// Tables of level 0 at which writes are to be held back: every read asks all of them.
     pub level0_tables_max: usize,
-    /// Bytes of the first level in use beyond which another one comes into use above it.
+    /// Bytes up to which all that was flushed is kept in one sorted run, which reads like best and
+    /// small stores can afford.
     pub base_bytes: u64,
-    /// How many times as much a level holds as the one above it. Larger ones waste less space
-    /// and write more.
-    pub fanout: u64,
+    /// Sorted runs beyond which some are merged; there is room for six. Every read asks each of
+    /// them; with fewer, everything is written more often.
+    pub runs_max: usize,
     /// Bytes that are written, or merged, before others get their turn. More take the processor
     /// for longer; with many fewer, taking turns costs more than the work.
     pub step_bytes: usize,
@@ -147,7 +140,7 @@ impl Default for TreeOptions {
             level0_tables: 8,
             level0_tables_max: 20,
             base_bytes: 256 << 20,
-            fanout: 4,
+            runs_max: 5,
             step_bytes: 64 << 10,
             cache_bytes: 64 << 20,
             table: TableOptions::default(),

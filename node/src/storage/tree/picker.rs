@@ -1,44 +1,56 @@
-//! Chooses what to compact: a plain function of the tables.
+//! Chooses what to compact: a plain function of the tables, and of what they make superfluous.
 //!
-//! Every level has a *score*, 1000 where it is as full as it may be, and the fullest is compacted
-//! into the next level in use. Level 0 is full with [`TreeOptions::level0_tables`] tables, and
-//! already when what it may make superfluous below is three tenths of it, or with the levels in
-//! between 45 hundredths of the last one, so that a store takes at most half as much more space
-//! than its cells. A tombstone counts there as much as a cell that
-//! it may hide; a table of any level that is mostly tombstones goes down at once.
+//! Every level below level 0 that is in use holds one *run*, a sorted sequence of tables; what is
+//! in a run is newer than what is in a lower one. Every run more is one more for each read to ask,
+//! and may hold what makes entries below superfluous; every merge writes all of its input again.
+//! So runs are left alone as long as there are few, and little is superfluous:
 //!
-//! From level 0 all tables are taken, since they overlap; from another level the one table that
-//! has least below it, for what is below is written again. Tables of the target level are taken
-//! where the *rows* of the input reach, so that a row's tombstone meets the row's cells; and small
-//! neighbours are taken along, so that no level falls to pieces. A table with nothing below it is
-//! not written again, but only named in its new level.
+//! 1. *Level 0* is merged into a new run above the others when it has
+//!    [`TreeOptions::level0_tables`]. While the store is no larger than
+//!    [`TreeOptions::base_bytes`], it has one run: level 0 is merged into it already when it is
+//!    three tenths of it. It goes into the first run, too, if it reaches little of that, or if no
+//!    level is left and writes would soon be held back.
+//! 2. *More than [`TreeOptions::runs_max`] runs*: of all stretches of neighbours the one is merged
+//!    that costs fewest bytes, divided by the square of how many runs there are less. Runs of one
+//!    size are merged together, and a large one not for the sake of a small one. (By the count
+//!    itself middling runs are merged over and over: on paper, a store that grows from 50 to 500
+//!    times what level 0 holds is written again 22 times, and 7 by the square.)
+//! 3. *Much is [superfluous]*, 38 hundredths of what is not: runs are merged into the last one,
+//!    from that one on which gives most for the bytes that it costs.
+//! 4. A table that is mostly tombstones goes down at once.
+//!
+//! A merge of runs takes [`TreeOptions::level0_tables`] tables or so at a time, the first of the
+//! upper run and whatever they reach below, so that a store of any size has no merge that keeps
+//! level 0 waiting for long, and needs little space meanwhile. All decisions are made anew after
+//! each. Tables are taken where the *rows* of the input reach, so that a row's tombstone meets the
+//! row's cells; and small neighbours are taken along, so that no level falls to pieces. A table
+//! with nothing below it is not written again, but only named in its new level.
 //!
 //! Where tombstones are kept until a [floor](PurgeFloors) lets them go, they come to rest in the
 //! last level, and a table of it that holds many is merged with itself once they may go.
+//!
+//! [superfluous]: super::superfluous
 
 use std::collections::BTreeSet;
 
+use super::superfluous::Superfluous;
 use super::version::{rows_end, rows_start};
 use super::{LEVEL_COUNT, TreeOptions};
 use crate::storage::PurgeFloors;
 use crate::storage::table::TableMeta;
 
-/// Score at which a level is full.
-const FULL: u64 = 1000;
+/// The level in which all comes to rest.
+const LAST: usize = LEVEL_COUNT - 1;
 
-/// What level 0 may hold, in thousandths of what is below it, before its bytes demand compaction.
+/// What level 0 may hold, in thousandths of the only run.
 const LEVEL0_SHARE: u64 = 300;
 
-/// What all levels above the last may hold, in thousandths of the last, before level 0 is
-/// compacted earlier than its count demands: all of that may be superfluous.
-const ABOVE_LAST_SHARE: u64 = 450;
+/// What may be superfluous, in thousandths of what is not. With what indexes and filters take, and
+/// blocks that are not full, a store then has half as much more on disk than it has cells.
+const SUPERFLUOUS_SHARE: u64 = 380;
 
-/// What level 0 may always hold, in thousandths of the last level.
-const LEVEL0_SHARE_MIN: u64 = 100;
-
-/// How many cells a row tombstone is taken to hide. How many it does, only the compaction finds
-/// out; too few leave a deleted row's space in use for longer, too many make for more writing.
-const CELLS_PER_ROW: u64 = 32;
+/// What level 0 may reach of the first run, in thousandths of itself, to go into it.
+const REACHED_SHARE: u64 = 250;
 
 /// A compaction to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +66,182 @@ pub(super) struct Plan {
 }
 
 /// Returns the most urgent compaction; `None` if all is well.
-pub(super) fn pick(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan> {
-    let scored = (0..LEVEL_COUNT - 1).map(|level| (score(levels, level, options), level));
-    // Among equal scores the highest level: it is the one that is read most.
-    let fullest =
-        scored.filter(|(score, _)| *score >= FULL).max_by_key(|(s, l)| (*s, LEVEL_COUNT - l));
-    match fullest {
-        Some((_, 0)) => Some(plan_level0(levels, options)),
-        Some((_, level)) => least_below(levels, level, options),
-        None => tombstones(levels, options),
+pub(super) fn pick(
+    levels: &[Vec<&TableMeta>],
+    superfluous: &Superfluous,
+    options: &TreeOptions,
+) -> Option<Plan> {
+    let store = Store { levels, superfluous, options };
+    store
+        .sinking_run()
+        .or_else(|| store.level0_plan().filter(|_| store.has_room() || store.is_crowded()))
+        .or_else(|| store.merge_of_runs())
+        .or_else(|| store.level0_plan())
+        .or_else(|| store.merge_for_space())
+        .or_else(|| tombstones(levels, options))
+}
+
+/// What a choice is made from.
+#[derive(Clone, Copy)]
+struct Store<'a, 'm> {
+    levels: &'a [Vec<&'m TableMeta>],
+    superfluous: &'a Superfluous,
+    options: &'a TreeOptions,
+}
+
+impl<'m> Store<'_, 'm> {
+    fn level(&self, index: usize) -> &[&'m TableMeta] {
+        level(self.levels, index)
+    }
+
+    /// Returns what is in a level and all below it.
+    fn bytes_from(&self, index: usize) -> u64 {
+        (index..LEVEL_COUNT).map(|index| bytes_of(self.level(index))).sum()
+    }
+
+    /// Returns what a level and all below it make superfluous.
+    fn superfluous_from(&self, index: usize) -> u64 {
+        let tables = (index..LEVEL_COUNT).flat_map(|index| self.level(index));
+        tables.map(|table| self.superfluous.of(table)).sum()
+    }
+
+    /// Returns the highest level that holds a run; the last level if none does.
+    fn first_run(&self) -> usize {
+        (1..LAST).find(|index| !self.level(*index).is_empty()).unwrap_or(LAST)
+    }
+
+    /// Tells whether there is a level for another run.
+    fn has_room(&self) -> bool {
+        self.level(1).is_empty()
+    }
+
+    /// Tells whether level 0 is half way from where it is due to where writes are held back.
+    fn is_crowded(&self) -> bool {
+        let TreeOptions { level0_tables, level0_tables_max, .. } = *self.options;
+        self.level(0).len() >= level0_tables.midpoint(level0_tables_max)
+    }
+
+    /// Plans for a run with an empty level below it to go there, so that new ones have room above.
+    /// The last level takes no tombstones without need.
+    fn sinking_run(&self) -> Option<Plan> {
+        let may_sink = |index: &usize| {
+            let tables = self.level(*index);
+            let is_clean = tombstone_count(tables) == 0;
+            let below = index + 1;
+            !tables.is_empty() && self.level(below).is_empty() && (below < LAST || is_clean)
+        };
+        let index = (1..LAST).rev().find(may_sink)?;
+        let upper = self.level(index).iter().map(|table| table.number).collect();
+        Some(Plan { target: index + 1, upper, lower: Vec::new(), is_move: true })
+    }
+
+    /// Plans for level 0, if it is due.
+    fn level0_plan(&self) -> Option<Plan> {
+        let tables = self.level(0);
+        let below_bytes = self.bytes_from(1);
+        let is_small = below_bytes <= self.options.base_bytes;
+        let is_due = if tables.len() >= self.options.level0_tables.max(1) {
+            !tables.is_empty()
+        } else if below_bytes == 0 {
+            tables.len() >= 2
+        } else {
+            let weight = bytes_of(tables).max(self.superfluous_from(0) - self.superfluous_from(1));
+            is_small && weight.saturating_mul(1000) > below_bytes.saturating_mul(LEVEL0_SHARE)
+        };
+        is_due.then(|| if is_small { self.level0_and_all() } else { self.level0_as_run() })
+    }
+
+    /// Plans for level 0 to go into the last level, with all that it reaches on the way.
+    fn level0_and_all(&self) -> Plan {
+        let upper = self.with_reached(self.level(0).to_vec(), 1..LAST);
+        plan(self.levels, &upper, LAST, self.options)
+    }
+
+    /// Plans for level 0 to become a run above the others; or a part of the first one, if it
+    /// reaches little of it, or there is no level left.
+    fn level0_as_run(&self) -> Plan {
+        let (tables, first) = (self.level(0), self.first_run());
+        let reached = bytes_of(&reached(self.level(first), tables));
+        let is_part =
+            reached.saturating_mul(1000) <= bytes_of(tables).saturating_mul(REACHED_SHARE);
+        let target = if is_part || !self.has_room() { first } else { first - 1 };
+        plan(self.levels, tables, target, self.options)
+    }
+
+    /// Plans for the cheapest stretch of runs to become one, if there are too many.
+    fn merge_of_runs(&self) -> Option<Plan> {
+        let runs = (1..LEVEL_COUNT).filter(|index| !self.level(*index).is_empty());
+        let runs: Vec<usize> = runs.collect();
+        if runs.len() <= self.options.runs_max.max(1) {
+            return None;
+        }
+        let stretches =
+            (0..runs.len()).flat_map(|from| (from + 2..=runs.len()).map(move |to| (from, to)));
+        let cost = |stretch: &&[usize]| {
+            let bytes: u64 = stretch.iter().map(|index| bytes_of(self.level(*index))).sum();
+            let less = to_u64(stretch.len() - 1);
+            bytes.checked_div(less * less).unwrap_or(u64::MAX)
+        };
+        let stretches = stretches.filter_map(|(from, to)| runs.get(from..to));
+        let cheapest = stretches.min_by_key(cost)?;
+        Some(self.merge(*cheapest.first()?, *cheapest.last()?))
+    }
+
+    /// Plans for runs to be merged into the last one, if too much is superfluous.
+    fn merge_for_space(&self) -> Option<Plan> {
+        let (bytes, superfluous) = (self.bytes_from(0), self.superfluous_from(0));
+        let allowed = bytes.saturating_sub(superfluous).saturating_mul(SUPERFLUOUS_SHARE);
+        if superfluous.saturating_mul(1000) <= allowed {
+            return None;
+        }
+        let gain = |index: usize| self.superfluous_from(index);
+        // Bytes written for each that is given back.
+        let cost = |index: &usize| {
+            self.bytes_from(*index)
+                .saturating_mul(1000)
+                .checked_div(gain(*index))
+                .unwrap_or(u64::MAX)
+        };
+        let runs = (1..LAST).filter(|index| !self.level(*index).is_empty());
+        let best = runs.min_by_key(cost);
+        if self.level(0).is_empty() || gain(1).saturating_mul(2) > superfluous {
+            return Some(self.merge(best?, LAST));
+        }
+        // Mostly by what is in level 0, all of which goes down at once: as far as that is not long.
+        let is_short = bytes <= self.options.base_bytes.saturating_mul(2);
+        Some(if is_short { self.level0_and_all() } else { self.level0_as_run() })
+    }
+
+    /// Plans for a part of a run to be merged into a lower one: for its first tables, with what
+    /// they reach in between and there.
+    fn merge(&self, from: usize, target: usize) -> Plan {
+        let bytes_max = to_u64(self.options.level0_tables.max(1));
+        let bytes_max = bytes_max.saturating_mul(self.options.table_bytes);
+        let tables = self.level(from);
+        let mut upper = Vec::new();
+        for count in 1..=tables.len() {
+            let chosen = tables.get(..count).unwrap_or_default().to_vec();
+            let wider = self.with_reached(chosen, from + 1..target);
+            let lower_bytes = bytes_of(&reached(self.level(target), &wider));
+            if !upper.is_empty() && bytes_of(&wider) + lower_bytes > bytes_max {
+                break;
+            }
+            upper = wider;
+        }
+        plan(self.levels, &upper, target, self.options)
+    }
+
+    /// Adds to tables what they reach in lower levels, and what that reaches in turn: nothing of a
+    /// place may pass by what is older.
+    fn with_reached(
+        &self,
+        mut tables: Vec<&'m TableMeta>,
+        below: std::ops::Range<usize>,
+    ) -> Vec<&'m TableMeta> {
+        for index in below {
+            tables.extend(reached(self.level(index), &tables));
+        }
+        tables
     }
 }
 
@@ -70,93 +249,22 @@ fn bytes_of(tables: &[&TableMeta]) -> u64 {
     tables.iter().map(|table| table.bytes).sum()
 }
 
+fn tombstone_count(tables: &[&TableMeta]) -> u64 {
+    tables.iter().map(|table| table.tombstone_count + table.row_tombstone_count).sum()
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
 fn level<'l, 'm>(levels: &'l [Vec<&'m TableMeta>], index: usize) -> &'l [&'m TableMeta] {
     levels.get(index).map_or(&[], Vec::as_slice)
 }
 
-fn score(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> u64 {
-    let tables = level(levels, index);
-    if tables.is_empty() {
-        return 0;
-    }
-    if index == 0 {
-        return level0_score(levels, options);
-    }
-    let wanted = wanted_bytes(levels, index, options);
-    bytes_of(tables).saturating_mul(FULL).checked_div(wanted).unwrap_or(u64::MAX)
-}
-
-fn level0_score(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> u64 {
-    let tables = level(levels, 0);
-    let count = u64::try_from(tables.len()).unwrap_or(u64::MAX);
-    let count_max = u64::try_from(options.level0_tables.max(1)).unwrap_or(u64::MAX);
-    let by_count = count.saturating_mul(FULL) / count_max;
-    let below = levels.get(1..).unwrap_or_default();
-    let below_bytes: u64 = below.iter().map(|tables| bytes_of(tables)).sum();
-    let below_cells: u64 = below.iter().flatten().map(|table| table.cell_count).sum();
-    if below_cells == 0 {
-        return if count >= 2 { by_count.max(FULL) } else { by_count };
-    }
-    let hidden = |table: &&TableMeta| {
-        table.tombstone_count + table.row_tombstone_count.saturating_mul(CELLS_PER_ROW)
-    };
-    let tombstones: u64 = tables.iter().map(hidden).sum();
-    let hidden_bytes = tombstones.saturating_mul(below_bytes / below_cells);
-    let weight = bytes_of(tables).saturating_add(hidden_bytes);
-    let allowed = level0_bytes_allowed(below_bytes, bytes_of(level(levels, LEVEL_COUNT - 1)));
-    by_count.max(weight.saturating_mul(FULL) / allowed)
-}
-
-/// Returns what level 0 may hold, of what is below it, and what of that is in the last level.
-fn level0_bytes_allowed(below_bytes: u64, last_bytes: u64) -> u64 {
-    let share = |bytes: u64, share: u64| bytes.saturating_mul(share) / 1000;
-    let between_bytes = below_bytes.saturating_sub(last_bytes);
-    let rest = share(last_bytes, ABOVE_LAST_SHARE).saturating_sub(between_bytes);
-    let allowed = rest.max(share(last_bytes, LEVEL0_SHARE_MIN));
-    allowed.min(share(below_bytes, LEVEL0_SHARE)).max(1)
-}
-
-/// Returns how much a level below level 0 should hold; 0 if it is not in use.
-fn wanted_bytes(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> u64 {
-    let mut wanted = bytes_of(level(levels, LEVEL_COUNT - 1));
-    for below in (index + 1..LEVEL_COUNT).rev() {
-        if wanted <= options.base_bytes {
-            return 0;
-        }
-        wanted /= options.fanout.max(2);
-        assert!(below > index, "level {below} is not below {index}");
-    }
-    wanted.max(1)
-}
-
-/// Returns the first level that level 0 may be merged into: nothing older lies above it.
-fn first_level(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> usize {
-    let is_in_use = |index: &usize| {
-        !level(levels, *index).is_empty() || wanted_bytes(levels, *index, options) > 0
-    };
-    (1..LEVEL_COUNT - 1).find(is_in_use).unwrap_or(LEVEL_COUNT - 1)
-}
-
-fn plan_level0(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Plan {
-    plan(levels, level(levels, 0), first_level(levels, options), options)
-}
-
-/// Plans for the table of a level that overlaps least, for its size, with the next level in use.
-fn least_below(levels: &[Vec<&TableMeta>], index: usize, options: &TreeOptions) -> Option<Plan> {
-    let cost = |table: &&TableMeta| {
-        let below = bytes_of(&reached(level(levels, index + 1), &[*table]));
-        below.saturating_mul(1000) / table.bytes.max(1)
-    };
-    let table = level(levels, index).iter().copied().min_by_key(cost)?;
-    Some(plan(levels, &[table], index + 1, options))
-}
-
 /// Plans for a table that is mostly tombstones, and so keeps space from being given back.
 fn tombstones(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan> {
-    for index in 1..LEVEL_COUNT - 1 {
-        let is_heavy = |table: &&&TableMeta| {
-            (table.tombstone_count + table.row_tombstone_count) * 2 > table.cell_count
-        };
+    for index in 1..LAST {
+        let is_heavy = |table: &&&TableMeta| tombstone_count(&[**table]) * 2 > table.cell_count;
         if let Some(table) = level(levels, index).iter().find(is_heavy) {
             return Some(plan(levels, &[*table], index + 1, options));
         }
@@ -179,8 +287,8 @@ pub(super) fn purge(
             && !spared.contains(&table.number)
             && floors.allow_all(&table.first, &table.last, table.version_max)
     };
-    let table = level(levels, LEVEL_COUNT - 1).iter().find(may_shrink)?;
-    let (target, upper, lower) = (LEVEL_COUNT - 1, Vec::new(), vec![table.number]);
+    let table = level(levels, LAST).iter().find(may_shrink)?;
+    let (target, upper, lower) = (LAST, Vec::new(), vec![table.number]);
     Some(Plan { target, upper, lower, is_move: false })
 }
 
@@ -198,6 +306,7 @@ fn reached<'m>(tables: &[&'m TableMeta], input: &[&TableMeta]) -> Vec<&'m TableM
     ahead.copied().collect()
 }
 
+/// Plans for tables of levels above the target, and for what they reach in it.
 fn plan(
     levels: &[Vec<&TableMeta>],
     upper: &[&TableMeta],
@@ -206,11 +315,9 @@ fn plan(
 ) -> Plan {
     let below = level(levels, target);
     let mut lower = reached(below, upper);
-    let tombstone_count: u64 =
-        upper.iter().map(|table| table.tombstone_count + table.row_tombstone_count).sum();
     let is_small = |table: &TableMeta| table.bytes < options.table_bytes / 4;
     let is_move = lower.is_empty()
-        && (target < LEVEL_COUNT - 1 || tombstone_count == 0)
+        && (target < LAST || tombstone_count(upper) == 0)
         && are_apart(upper)
         && !upper.iter().any(|table| is_small(table));
     if !is_move {
@@ -261,7 +368,7 @@ mod tests {
         level0_tables: 4,
         level0_tables_max: 12,
         base_bytes: 1000,
-        fanout: 10,
+        runs_max: 3,
         step_bytes: 100,
         cache_bytes: 0,
         table: crate::storage::table::TableOptions {
@@ -286,64 +393,143 @@ mod tests {
         }
     }
 
-    /// Picks with these tables in levels 0, 5 and 6.
-    fn picked(
-        flushed: &[TableMeta],
-        middle: &[TableMeta],
-        last: &[TableMeta],
-    ) -> Option<(usize, Vec<u64>, Vec<u64>, bool)> {
+    /// Picks with these tables in these levels, of which some make so much superfluous.
+    fn picked_of(tables: &[(usize, &[TableMeta])], covered: &[(u64, u64)]) -> Option<Plan> {
         let mut levels: Vec<Vec<&TableMeta>> = vec![Vec::new(); LEVEL_COUNT];
-        for (level, tables) in [(0, flushed), (5, middle), (6, last)] {
-            levels[level] = tables.iter().collect();
+        for (level, tables) in tables {
+            levels[*level] = tables.iter().collect();
         }
-        let plan = pick(&levels, &OPTIONS)?;
-        Some((plan.target, plan.upper, plan.lower, plan.is_move))
+        let mut superfluous = Superfluous::default();
+        for (number, bytes) in covered {
+            superfluous.set(*number, *bytes);
+        }
+        pick(&levels, &superfluous, &OPTIONS)
     }
 
+    fn plan_of(target: usize, upper: &[u64], lower: &[u64], is_move: bool) -> Plan {
+        Plan { target, upper: upper.to_vec(), lower: lower.to_vec(), is_move }
+    }
+
+    /// Picks with these tables in levels 0 and 6.
+    fn picked(flushed: &[TableMeta], last: &[TableMeta]) -> Option<Plan> {
+        picked_of(&[(0, flushed), (6, last)], &[])
+    }
+
+    /// Tables one after the other, from number 100 on.
     fn run_of(count: u8) -> Vec<TableMeta> {
-        (0..count).map(|n| table(100 + u64::from(n), b'a' + 2 * n, b'b' + 2 * n)).collect()
+        run_from(100, count)
+    }
+
+    fn run_from(number: u64, count: u8) -> Vec<TableMeta> {
+        (0..count).map(|n| table(number + u64::from(n), b'a' + 2 * n, b'b' + 2 * n)).collect()
     }
 
     #[test]
     fn small_part_of_the_store_may_wait_in_level_0() {
-        assert_eq!(picked(&[table(1, b'a', b'z')], &[], &run_of(4)), None);
-        assert_eq!(picked(&[], &[], &run_of(4)), None);
+        assert_eq!(picked(&[table(1, b'a', b'z')], &run_of(4)), None);
+        assert_eq!(picked(&[], &run_of(4)), None);
     }
 
     #[test]
-    fn level_0_may_hold_less_the_more_is_in_between() {
-        let allowed = [1000, 1200, 1400, 2000].map(|below| level0_bytes_allowed(below, 1000));
-        assert_eq!(allowed, [300, 250, 100, 100]);
-    }
-
-    #[test]
-    fn level_0_goes_down_whole_when_it_is_a_large_part() {
+    fn level_0_of_a_small_store_goes_down_whole_when_it_is_a_large_part() {
         let flushed = [table(2, b'c', b'd'), table(1, b'c', b'e')];
-        let expected = (6, vec![2, 1], vec![101, 102], false);
-        assert_eq!(picked(&flushed, &[], &run_of(5)), Some(expected));
+        assert_eq!(picked(&flushed, &run_of(5)), Some(plan_of(6, &[2, 1], &[101, 102], false)));
+        let tables = [(0, &flushed[..]), (5, &run_from(200, 2)), (6, &run_of(3))];
+        let expected = Some(plan_of(6, &[2, 1, 201], &[101, 102], false));
+        assert_eq!(picked_of(&tables, &[]), expected, "with what lies in between");
     }
 
     #[test]
-    fn level_0_goes_to_the_level_above_a_large_one() {
+    fn level_0_becomes_a_run_above_a_large_one() {
+        let flushed = [4, 3, 2, 1].map(|number| table(number, b'a', b'd'));
+        assert_eq!(picked(&flushed[1..], &run_of(11)), None);
+        assert_eq!(picked(&flushed, &run_of(11)), Some(plan_of(5, &[4, 3, 2, 1], &[], false)));
+    }
+
+    #[test]
+    fn level_0_goes_into_a_large_run_that_it_hardly_reaches() {
         let flushed = [4, 3, 2, 1].map(|number| table(number, b'a', b'b'));
-        let expected = (5, vec![4, 3, 2, 1], vec![], false);
-        assert_eq!(picked(&flushed, &[], &run_of(11)), Some(expected));
+        assert_eq!(picked(&flushed, &run_of(11)), Some(plan_of(6, &[4, 3, 2, 1], &[100], false)));
+        let ascending = [4, 3, 2, 1].map(|n| table(u64::from(n), b'w' + n, b'w' + n));
+        assert_eq!(picked(&ascending, &run_of(11)), Some(plan_of(6, &[4, 3, 2, 1], &[], true)));
     }
 
     #[test]
-    fn full_level_gives_the_table_that_has_least_below() {
-        let middle = [table(1, b'a', b'g'), table(2, b'h', b'i'), table(3, b'k', b'p')];
-        let expected = (6, vec![2], vec![103, 104], false);
-        assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+    fn cheapest_stretch_of_too_many_runs_is_merged() {
+        let [two, three, four] =
+            [(200, 2), (300, 3), (400, 4)].map(|(n, count)| run_from(n, count));
+        let large = run_of(12);
+        let runs = [(4, &three[..]), (5, &four), (6, &large)];
+        assert_eq!(picked_of(&runs, &[]), None, "three are not too many");
+        // Two of the small ones cost 500 and 700, all three 900 / 4, and all four 2000 / 9.
+        let runs = [(3, &two[..]), (4, &three), (5, &four), (6, &large)];
+        let expected = Some(plan_of(5, &[200, 300], &[400], false));
+        assert_eq!(picked_of(&runs, &[]), expected, "as far as 400 bytes of them");
     }
 
     #[test]
-    fn table_with_nothing_below_moves_unless_it_is_a_tombstone() {
-        let mut above = [table(1, b'y', b'z')];
-        let below = run_of(3);
-        assert_eq!(picked(&[], &above, &below), Some((6, vec![1], vec![], true)));
-        above[0].tombstone_count = 1;
-        assert_eq!(picked(&[], &above, &below), Some((6, vec![1], vec![], false)));
+    fn part_of_a_run_takes_what_it_reaches_on_the_way_down() {
+        let (upper, mut last) = (run_from(300, 1), run_of(11));
+        for table in &mut last {
+            table.bytes = 300;
+        }
+        let mut wide = [table(200, b'b', b'e')];
+        wide[0].bytes = 800;
+        let runs = [(3, &upper[..]), (4, &wide), (5, &run_from(400, 8)), (6, &last)];
+        let expected = Some(plan_of(5, &[300, 200], &[400, 401, 402], false));
+        assert_eq!(picked_of(&runs, &[]), expected, "not 400 alone: 200 goes down with its places");
+    }
+
+    #[test]
+    fn level_0_waits_for_runs_when_there_is_no_level_left() {
+        let flushed = [4, 3, 2, 1].map(|number| table(number, b'a', b'd'));
+        let runs = [1, 2, 3, 4, 5, 6].map(|n| (n, run_from(100 * to_u64(n), 11)));
+        let mut tables: Vec<(usize, &[TableMeta])> = vec![(0, &flushed)];
+        tables.extend(runs.iter().map(|(level, run)| (*level, &run[..])));
+        let is_of_runs = |plan: Plan| plan.target == 6 && plan.upper.first() == Some(&100);
+        assert!(picked_of(&tables, &[]).is_some_and(is_of_runs));
+        tables.remove(1);
+        assert_eq!(picked_of(&tables, &[]), Some(plan_of(1, &[4, 3, 2, 1], &[], false)));
+        let crowd = [8, 7, 6, 5, 4, 3, 2, 1].map(|number| table(number, b'a', b'd'));
+        tables[0].1 = &crowd;
+        tables.insert(1, (1, &runs[0].1));
+        let expected = Some(plan_of(1, &[8, 7, 6, 5, 4, 3, 2, 1], &[100, 101], false));
+        assert_eq!(picked_of(&tables, &[]), expected, "12 hold writes back");
+    }
+
+    #[test]
+    fn runs_go_down_when_much_is_superfluous() {
+        let [upper, middle, last] =
+            [(200, 2), (300, 4), (100, 11)].map(|(n, count)| run_from(n, count));
+        let runs = [(4, &upper[..]), (5, &middle), (6, &last)];
+        assert_eq!(picked_of(&runs, &[(200, 100), (301, 300)]), None, "not more than 38 in 100");
+        // The middle one gives 400 for 1500, both together 500 for 1700.
+        let both = picked_of(&runs, &[(200, 100), (301, 400)]);
+        assert_eq!(both, Some(plan_of(6, &[200, 300], &[100], false)));
+        let middle = picked_of(&runs, &[(200, 10), (301, 500)]);
+        assert_eq!(middle, Some(plan_of(6, &[300, 301], &[100, 101], false)));
+    }
+
+    #[test]
+    fn level_0_goes_down_when_it_makes_much_superfluous() {
+        let flushed = [table(2, b'a', b'd'), table(1, b'a', b'd')];
+        let covered = [(1, 200), (2, 400)];
+        let long = [(0, &flushed[..]), (5, &run_from(200, 10)), (6, &run_of(11))];
+        assert_eq!(picked_of(&long, &[(1, 300), (2, 400)]), Some(plan_of(4, &[2, 1], &[], false)));
+        let short = [(0, &flushed[..]), (6, &run_of(11))];
+        assert_eq!(picked_of(&short, &covered), Some(plan_of(6, &[2, 1], &[100, 101], false)));
+    }
+
+    #[test]
+    fn run_sinks_to_the_next_one_unless_tombstones_would_come_to_rest() {
+        let run = run_from(300, 2);
+        let sunk = picked_of(&[(3, &run), (6, &run_of(11))], &[]);
+        assert_eq!(sunk, Some(plan_of(4, &[300, 301], &[], true)));
+        assert_eq!(picked_of(&[(5, &run)], &[]), Some(plan_of(6, &[300, 301], &[], true)));
+        let mut deleted = run.clone();
+        deleted[1].tombstone_count = 1;
+        assert_eq!(picked_of(&[(4, &deleted)], &[]), Some(plan_of(5, &[300, 301], &[], true)));
+        assert_eq!(picked_of(&[(5, &deleted)], &[]), None);
     }
 
     #[test]
@@ -352,23 +538,16 @@ mod tests {
         let mut below = run_of(5);
         below[1].bytes = 20;
         below[3].bytes = 20;
-        let expected = (6, vec![2, 1], vec![101, 102, 103], false);
-        assert_eq!(picked(&flushed, &[], &below), Some(expected));
-    }
-
-    #[test]
-    fn few_row_tombstones_weigh_as_many_cells() {
-        let mut flushed = [table(1, b'a', b'z')];
-        flushed[0].row_tombstone_count = 2;
-        assert!(picked(&flushed, &[], &run_of(9)).is_some_and(|(target, ..)| target == 6));
+        let expected = Some(plan_of(6, &[2, 1], &[101, 102, 103], false));
+        assert_eq!(picked(&flushed, &below), expected);
     }
 
     #[test]
     fn table_of_tombstones_goes_down_at_once() {
         let mut middle = [table(1, b'a', b'b')];
         middle[0].tombstone_count = 9;
-        let expected = (6, vec![1], vec![100], false);
-        assert_eq!(picked(&[], &middle, &run_of(11)), Some(expected));
+        let expected = Some(plan_of(6, &[1], &[100], false));
+        assert_eq!(picked_of(&[(5, &middle), (6, &run_of(11))], &[]), expected);
     }
 
     #[test]
@@ -376,7 +555,7 @@ mod tests {
         let mut last = run_of(2);
         last[1].tombstone_count = 3;
         let mut levels: Vec<Vec<&TableMeta>> = vec![Vec::new(); LEVEL_COUNT];
-        levels[LEVEL_COUNT - 1] = last.iter().collect();
+        levels[LAST] = last.iter().collect();
         let mut floors = PurgeFloors::none();
         let (none, number) = (BTreeSet::new(), last[1].number);
         let purged = |floors: &PurgeFloors, spared: &BTreeSet<u64>| {
@@ -400,7 +579,6 @@ mod tests {
         let mut below = run_of(3);
         below[0].last = vec![b'c', 0, 0, 5];
         below[1].first = vec![b'c', 0, 0, 7];
-        let expected = (6, vec![2, 1], vec![100, 101], false);
-        assert_eq!(picked(&flushed, &[], &below), Some(expected));
+        assert_eq!(picked(&flushed, &below), Some(plan_of(6, &[2, 1], &[100, 101], false)));
     }
 }

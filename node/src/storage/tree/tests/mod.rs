@@ -8,6 +8,7 @@ mod model;
 #[cfg(feature = "testing")]
 mod planted;
 mod power;
+mod runs;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ const OPTIONS: TreeOptions = TreeOptions {
     level0_tables: 3,
     level0_tables_max: 6,
     base_bytes: 1 << 10,
-    fanout: 2,
+    runs_max: 2,
     step_bytes: 600,
     cache_bytes: 8 << 10,
     table: TableOptions {

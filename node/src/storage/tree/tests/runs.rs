@@ -1,0 +1,151 @@
+//! What compactions are made for: few runs, and little that is superfluous.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::storage::test_disk::Faults;
+use crate::storage::tree::LEVEL_COUNT;
+
+/// Cells of these tests are all about as long, so that counts of them are counts of bytes.
+const VALUE_BYTES: usize = 40;
+
+fn set(key: u8, column: u8) -> Edit {
+    Edit::Set(key, column, VALUE_BYTES)
+}
+
+fn small(number: u32) -> u8 {
+    u8::try_from(number).unwrap()
+}
+
+/// Returns a tree with one run of sixteen rows with cells in twenty even columns.
+fn of_320_cells(disk: &TestDisk) -> (Opened, Cells) {
+    let sets: Vec<Edit> = (0..320).map(|n| set(small(n % 16), small(n / 16 * 2))).collect();
+    let ((mut tree, mut keeper, recovery), model) = filled(disk, &sets, 40);
+    settle(&mut tree, &mut keeper).unwrap();
+    ((tree, keeper, recovery), model)
+}
+
+/// Returns how many bytes the newest table of level 0 makes superfluous, in thousandths of itself.
+fn share_of_newest(keeper: &Keeper<TestDisk>) -> u64 {
+    let newest = keeper.version.levels[0][0].meta();
+    keeper.superfluous.of(newest) * 1000 / newest.bytes
+}
+
+#[test]
+fn what_a_table_makes_superfluous_is_estimated_by_what_it_overwrites() {
+    // Of 24 cells, for tables of 200 bytes a block; cells of small tables take more space each.
+    for (quarters, expected) in [(0, 0..1), (2, 400..900), (4, 1000..1500)] {
+        let disk = TestDisk::default();
+        let ((mut tree, mut keeper, _), mut model) = of_320_cells(&disk);
+        for n in 0..320_u32 {
+            let is_new = n.wrapping_mul(0x9E37_79B9) >> 30 >= quarters;
+            write(&mut tree, &mut model, &set(small(n % 16), small(n / 16 * 2) + u8::from(is_new)));
+        }
+        flush(&mut tree, &mut keeper).unwrap();
+        let share = share_of_newest(&keeper);
+        assert!(expected.contains(&share), "{share} for {quarters} of 4 quarters");
+        // It is the same after a start, which has nothing but the tables.
+        let (_, reopened, _) = open(&disk);
+        assert_eq!(reopened.superfluous, keeper.superfluous);
+    }
+}
+
+#[test]
+fn tombstones_are_superfluous_themselves_and_a_rows_hides_many_cells() {
+    let disk = TestDisk::default();
+    let ((mut tree, mut keeper, _), mut model) = of_320_cells(&disk);
+    for n in 0..10 {
+        write(&mut tree, &mut model, &Edit::Delete(4, n * 2));
+    }
+    flush(&mut tree, &mut keeper).unwrap();
+    let deletes = share_of_newest(&keeper);
+    assert!(deletes > 1500, "{deletes}: each hides a longer cell, and is none");
+    write(&mut tree, &mut model, &Edit::DeleteRow(5));
+    flush(&mut tree, &mut keeper).unwrap();
+    assert!(share_of_newest(&keeper) > 5000, "{}", share_of_newest(&keeper));
+}
+
+#[test]
+fn table_that_cannot_be_read_makes_all_superfluous_and_breaks_nothing() {
+    let disk = TestDisk::default();
+    let ((mut tree, mut keeper, _), mut model) = of_320_cells(&disk);
+    for n in 0..40 {
+        write(&mut tree, &mut model, &set(n % 4 * 4, 100 + n / 4));
+    }
+    flush(&mut tree, &mut keeper).unwrap();
+    let newest = keeper.version.levels[0][0].path().to_owned();
+    disk.set_faults(Faults { unreadable: Some((newest, 0)), ..Faults::default() });
+    keeper.superfluous = super::super::superfluous::Superfluous::default();
+    let levels = keeper.version.levels.clone();
+    keeper.superfluous.update(&levels);
+    assert!(share_of_newest(&keeper) > 800, "{}", share_of_newest(&keeper));
+}
+
+/// Fills a store with 2000 cells in random order, 20 for each flush; returns how often a cell was
+/// written again on average, in tenths.
+fn tenths_written_again(runs_max: usize) -> u64 {
+    let disk = TestDisk::default();
+    let options = TreeOptions { runs_max, ..OPTIONS };
+    let (mut tree, mut keeper, _) = run(super::super::open(disk.clone(), DIR, options)).unwrap();
+    let mut model = Cells::new();
+    let (mut written, mut known) = (0, std::collections::BTreeSet::new());
+    for n in 0..2_000_u32 {
+        // Prime to 251, so all keys come, and one after the other they are all over the range.
+        let (key, column) = (small(n * 37 % 251), small(n / 251) + 1);
+        write(&mut tree, &mut model, &set(key, column));
+        if n % 20 != 19 {
+            continue;
+        }
+        flush(&mut tree, &mut keeper).unwrap();
+        while keeper.needs_compaction() {
+            if let Some(version) = run(keeper.compact_step()).unwrap() {
+                tree.adopt(version);
+                for table in keeper.version.levels.iter().skip(1).flatten() {
+                    let meta = table.meta();
+                    written += if known.insert(meta.number) { meta.cell_count } else { 0 };
+                }
+            }
+        }
+    }
+    assert_eq!(cells(&tree, &[], None).unwrap(), model);
+    let sizes = keeper.version().level_sizes();
+    let runs = sizes.iter().skip(1).filter(|(bytes, _)| *bytes > 0).count();
+    assert!((1..=runs_max).contains(&runs), "{sizes:?}");
+    written * 10 / 2_000
+}
+
+#[test]
+fn store_that_only_grows_is_written_again_less_often_the_more_runs_it_may_have() {
+    let written = [1, 2, 5].map(tenths_written_again);
+    assert!(written.is_sorted_by(|a, b| a > b), "{written:?}");
+    assert!(written[2] < 70, "{written:?}, of 33 times that level 0 was full");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// However cells are overwritten and deleted, little superfluous is left in the end.
+    #[test]
+    fn superfluous_space_is_bounded(
+        keys in 20_u8..60,
+        edits in proptest::collection::vec((any::<u8>(), 1_u8..20, 0_u8..10), 400..1500),
+        flush_each in 15_usize..60,
+    ) {
+        let disk = TestDisk::default();
+        let edits = edits.into_iter().map(|(key, column, kind)| match kind {
+            0 => Edit::Delete(key % keys, column),
+            _ => set(key % keys, column),
+        });
+        let edits: Vec<Edit> = edits.collect();
+        let ((mut tree, mut keeper, _), model) = filled(&disk, &edits, flush_each);
+        settle(&mut tree, &mut keeper).unwrap();
+        prop_assert_eq!(&cells(&tree, &[], None).unwrap(), &model);
+        let tables = keeper.version().levels.iter().flatten();
+        let entries: u64 = tables.map(|table| table.meta().cell_count).sum();
+        let live = u64::try_from(model.len()).unwrap();
+        // What is estimated from a few dozen cells may be a quarter off.
+        let sizes = keeper.version().level_sizes();
+        prop_assert!(entries * 10 <= live * 17 + 400, "{} for {}: {:?}", entries, live, sizes);
+        prop_assert!(sizes.len() == LEVEL_COUNT);
+    }
+}
