@@ -3,7 +3,9 @@
 //! A node that answered as a leader is asked again until it fails. A node that does not lead
 //! may say who does; such a hint is followed even to an address that nobody configured. When
 //! nothing is known the configured nodes take turns: one is asked by all requests until it
-//! fails, so that a hundred requests at the start do not ask every node.
+//! fails, so that a hundred requests at the start do not ask every node. Who hinted at an address
+//! that nobody configured, and that leads nowhere, has had its turn: it would say so again, for
+//! nodes may know each other by names that mean nothing to their clients.
 //!
 //! In the masterless mode any node answers, and nobody gives hints: the first one of those that
 //! are configured that can be reached is asked until it fails, then the next.
@@ -120,11 +122,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Routing<S> {
         let is_route =
             |other: Option<&Arc<Route<S>>>| other.is_some_and(|other| Arc::ptr_eq(other, route));
         let mut table = lock(&self.table);
+        let mut is_turn_over = is_route(table.configured.get(table.turn));
         if is_route(table.leader.as_ref()) {
             table.leader = None;
+            is_turn_over |= !table.configured.iter().any(|other| is_route(Some(other)));
         }
-        if is_route(table.configured.get(table.turn)) {
-            table.turn = (table.turn + 1) % table.configured.len();
+        if is_turn_over {
+            table.turn = (table.turn + 1) % table.configured.len().max(1);
         }
     }
 

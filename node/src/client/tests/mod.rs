@@ -76,6 +76,22 @@ fn hints_are_followed_to_the_leader_and_remembered() {
 }
 
 #[test]
+fn hint_that_leads_nowhere_makes_the_next_node_be_asked() {
+    run(async {
+        let env = FakeEnv::new(|address, _| match address {
+            "a" => not_leader(Some("x")),
+            "b" => Reaction::Answer(no_cell()),
+            other => unreachable!("{other} was asked"),
+        });
+        env.down("x");
+        let client = client(&env);
+        assert_eq!(client.get("k").await, Ok(None));
+        assert_eq!(client.get("k").await, Ok(None));
+        assert_eq!(env.asked(), ["a", "b", "b"]);
+    });
+}
+
+#[test]
 fn node_is_asked_once_who_leads() {
     run(async {
         let env = FakeEnv::new(|address, _| match address {
