@@ -125,8 +125,8 @@ impl BatchBuilder {
     }
 }
 
-/// Refuses a `multi_get` that no node would take.
-pub(super) fn check_multi_get(query: &Query) -> Result<(), ClientError> {
+/// Refuses a query that no node would take.
+pub(super) fn check_query(query: &Query) -> Result<(), ClientError> {
     validate_query(query)?;
     let Query::MultiGet { cells } = query else { return Ok(()) };
     let bytes = cells.iter().map(|(key, column)| key.len() + column.len()).sum();
@@ -159,7 +159,7 @@ mod tests {
         assert!(matches!(large.build(), Err(ClientError::Invalid(_))));
         let place = (Key::new(vec![0; KEY_BYTES_MAX]).unwrap(), Column::default());
         let query = |count| Query::MultiGet { cells: vec![place.clone(); count] };
-        assert_eq!(check_multi_get(&query(1024)), Ok(()));
-        assert!(matches!(check_multi_get(&query(1025)), Err(ClientError::TooLarge(_))));
+        assert_eq!(check_query(&query(1024)), Ok(()));
+        assert!(matches!(check_query(&query(1025)), Err(ClientError::TooLarge(_))));
     }
 }

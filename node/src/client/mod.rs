@@ -71,7 +71,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use self::batch::check_multi_get;
+use self::batch::check_query;
 use self::connection::Answer;
 use self::pager::page_limit;
 use self::retry::{Kind, Tries};
@@ -304,10 +304,7 @@ impl<E: Env> Client<E> {
         cells: Vec<(Key, Column)>,
     ) -> Result<Vec<Option<Cell>>, ClientError> {
         let query = Query::MultiGet { cells };
-        check_multi_get(&query)?;
-        let QueryReply::Cells(cells) = self.query(query).await? else {
-            return Err(misfit());
-        };
+        let QueryReply::Cells(cells) = self.query(query).await? else { return Err(misfit()) };
         Ok(cells)
     }
 
@@ -479,6 +476,8 @@ impl<E: Env> Client<E> {
     pub async fn query(&self, query: Query) -> Result<QueryReply, ClientError> {
         let mut tries = self.inner.tries(Kind::Harmless);
         tries.consistency = self.consistency();
+        // A frame that is too long would close the connection, which all clones share.
+        check_query(&query)?;
         if let Some(token) = &self.inner.token
             && self.inner.mode(&mut tries).await?.is_masterless()
         {

@@ -495,6 +495,13 @@ fn pages_are_put_together() {
             found.extend(page);
         }
         assert_eq!(found, [Key::new("a").unwrap(), Key::new("b").unwrap()]);
+        let place = (Key::new(vec![0; 4 << 10]).unwrap(), Column::default());
+        let query = Query::MultiGet { cells: vec![place; 2_049] };
+        let error = client.query(query.clone()).await.unwrap_err();
+        assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
+        let Query::MultiGet { cells } = query else { unreachable!() };
+        let error = client.multi_get(cells).await.unwrap_err();
+        assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
     });
 }
 
