@@ -134,7 +134,7 @@ struct State {
 
 impl Inbox {
     /// Makes an empty inbox that admits at most `requests_max` unanswered requests.
-    pub(super) fn new(requests_max: usize) -> Arc<Self> {
+    pub(crate) fn new(requests_max: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             waker: AtomicWaker::new(),

@@ -11,12 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::base::limits::{FRAME_BYTES_MAX, SESSION_INFLIGHT_MAX, SNAPSHOT_PIECE_BYTES_MAX};
 use crate::base::{Payload, Rng};
 use crate::codec::{self, DecodeError, FrameDecoder};
-use crate::env::{Disk, Env, Net};
+use crate::env::{Disk, Env};
 use crate::kv::{validate, validate_query};
 use crate::replica::{ClientOutbox, Inbox, Submitted};
 use crate::wire::{Request, RequestBody, RequestError, ResponseBody};
@@ -24,7 +24,7 @@ use crate::wire::{Request, RequestBody, RequestError, ResponseBody};
 /// Bytes of unread answers after which a client is not read on.
 const OUTBOX_BYTES_MAX: usize = 4 << 20;
 
-/// Longest time for the rest of a frame to arrive once it has begun.
+/// Longest time for the rest of a frame to arrive once it has begun, while we read.
 const PARTIAL_FRAME_MAX: Duration = Duration::from_secs(30);
 
 /// Certainty, in millionths.
@@ -34,7 +34,6 @@ const MILLION: u32 = 1_000_000;
 const READ_BYTES: usize = 16 << 10;
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Stream<E> = <<E as Env>::Net as Net>::Stream;
 
 /// Why a client connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +47,9 @@ pub(super) enum ConnectionError {
 }
 
 /// See the [module](self).
-pub(super) struct ClientConnection<E: Env> {
+pub(super) struct ClientConnection<E: Env, S> {
     env: E,
-    stream: Stream<E>,
+    stream: S,
     inbox: Arc<Inbox>,
     outbox: Arc<ClientOutbox>,
     decoder: FrameDecoder,
@@ -63,9 +62,9 @@ pub(super) struct ClientConnection<E: Env> {
     faults: Option<Rng>,
 }
 
-impl<E: Env> ClientConnection<E> {
+impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
     /// Makes the connection; `read` holds bytes that came with the handshake.
-    pub(super) fn new(env: E, stream: Stream<E>, inbox: Arc<Inbox>, read: BytesMut) -> Self {
+    pub(super) fn new(env: E, stream: S, inbox: Arc<Inbox>, read: BytesMut) -> Self {
         let outbox = inbox.new_outbox();
         Self {
             env,
@@ -92,6 +91,8 @@ impl<E: Env> ClientConnection<E> {
         loop {
             // The outbox wakes this task with each answer, which makes room again.
             if !self.decode_requests()? {
+                // Nobody is late whom we do not read.
+                self.partial_deadline = None;
                 return Poll::Pending;
             }
             self.read.reserve(READ_BYTES);
@@ -222,5 +223,127 @@ fn check(body: &RequestBody) -> Result<(), String> {
                 (true, Some(_), _) | (true, None, 0) => Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::base::{Column, Key, Value};
+    use crate::codec::encode_frame;
+    use crate::env::real::RealEnv;
+    use crate::kv::{Cell, Query, QueryReply, Version};
+    use crate::wire::Consistency;
+
+    /// More than `PARTIAL_FRAME_MAX`, on a clock that goes on only when it is told to.
+    const LONG: Duration = Duration::from_secs(31);
+
+    /// A connection that is polled by hand, and its other end.
+    struct Scene {
+        connection: ClientConnection<RealEnv, DuplexStream>,
+        client: DuplexStream,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let (client, server) = tokio::io::duplex(64 << 10);
+            let (env, inbox) = (RealEnv::client(), Inbox::new(100));
+            let connection = ClientConnection::new(env, server, inbox, BytesMut::new());
+            Self { connection, client }
+        }
+
+        fn poll(&mut self) -> Poll<Result<(), ConnectionError>> {
+            self.connection.poll(&mut Context::from_waker(Waker::noop()))
+        }
+
+        /// Returns how many requests have come through.
+        fn taken(&self) -> usize {
+            self.connection.outbox.load().0
+        }
+
+        /// Sends bytes, which the connection takes before it goes on.
+        async fn send(&mut self, bytes: &[u8]) {
+            for piece in bytes.chunks(32 << 10) {
+                self.client.write_all(piece).await.unwrap();
+                assert!(self.poll().is_pending());
+            }
+        }
+
+        /// Gives so many answers of 1 MiB each, to requests that nobody has sent.
+        fn answer(&self, count: u64) {
+            let value = Value::new(vec![7; 1 << 20]).unwrap();
+            let cell = Cell { value, version: Version(1) };
+            for id in 0..count {
+                let number = self.connection.outbox.expect_reply(id, 0);
+                let reply = QueryReply::Cell(Some(cell.clone()));
+                self.connection.outbox.reply(number, ResponseBody::Query(reply));
+            }
+        }
+
+        /// Fetches all answers.
+        fn fetch(&mut self) {
+            let mut fetched = vec![0; 64 << 10];
+            loop {
+                assert!(self.poll().is_pending());
+                let read = pin!(self.client.read(&mut fetched));
+                match read.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(count) => assert!(count.unwrap() > 0, "it was closed"),
+                    Poll::Pending => return,
+                }
+            }
+        }
+    }
+
+    /// Returns a request of about so many KiB.
+    fn request(kib: usize) -> Vec<u8> {
+        let place = (Key::new(vec![0; 1 << 10]).unwrap(), Column::default());
+        let body = RequestBody::Query(Query::MultiGet { cells: vec![place; kib] });
+        let mut frame = Vec::new();
+        encode_frame(&mut frame, |buffer| {
+            Request::encode_parts(1, Consistency::default(), &body, buffer);
+        });
+        frame
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        // Else the streams would say now and then that they are not ready, so that others get a turn.
+        runtime.block_on(tokio::task::unconstrained(test));
+    }
+
+    #[test]
+    fn half_a_request_is_not_held_against_who_was_not_read() {
+        run(async {
+            let (mut scene, request) = (Scene::new(), request(100));
+            let (half, rest) = request.split_at(50 << 10);
+            scene.send(half).await;
+            // What is being written leaves room; what waits after it does not.
+            for _ in 0..2 {
+                scene.answer(5);
+                assert!(scene.poll().is_pending());
+            }
+            assert!(scene.connection.outbox.load().1 > OUTBOX_BYTES_MAX, "there is no room");
+            tokio::time::advance(LONG).await;
+            scene.fetch();
+            scene.send(rest).await;
+            assert_eq!(scene.taken(), 1, "it is whole");
+        });
+    }
+
+    #[test]
+    fn half_a_request_and_nothing_more_ends_the_connection() {
+        run(async {
+            let (mut scene, request) = (Scene::new(), request(100));
+            scene.send(&request[..50 << 10]).await;
+            tokio::time::advance(LONG).await;
+            let ended = scene.poll();
+            let is_partial = matches!(ended, Poll::Ready(Err(ConnectionError::PartialFrame)));
+            assert!(is_partial, "{ended:?}");
+        });
     }
 }
