@@ -40,6 +40,13 @@ pub const MULTI_GET_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// writes are refused that could have waited. Too large: memory.
 pub const REQUESTS_BYTES_MAX: usize = 128 << 20;
 
+/// Bytes of answers that wait for the clients of all connections to fetch them, beyond which a
+/// connection that holds a page of them already gets errors instead of long ones. So all of them
+/// take at most this and, for each connection, a page and the longest answer. Too small: clients
+/// that read much at a time are refused because of others. Too large: memory, which any number of
+/// clients that ask and never read can take.
+pub const ANSWERS_BYTES_MAX: usize = 256 << 20;
+
 /// Answers remembered per client session, hence the most writes a client may have in flight.
 pub const SESSION_INFLIGHT_MAX: usize = 1024;
 
@@ -66,6 +73,7 @@ const _: () = {
     assert!(BATCH_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "a batch fits a frame");
     assert!(CONDITION_COUNT_MAX < BATCH_COUNT_MAX, "a batch of conditions has room for mutations");
     assert!(FRAME_BYTES_MAX < REQUESTS_BYTES_MAX, "a node that owes nothing takes any request");
+    assert!(PAGE_BYTES_MAX < ANSWERS_BYTES_MAX, "a page is allowed beside the sum of all answers");
     assert!(MULTI_GET_BYTES_MAX + (512 << 10) < FRAME_BYTES_MAX, "a multi_get fits a frame");
     assert!(
         SESSION_BYTES_MAX + VALUE_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX,

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use super::outbox::ClientOutbox;
+use super::outbox::{ClientOutbox, Unfetched};
 use super::persist::PersistEvent;
 use super::state::StateEvent;
 use crate::base::NodeId;
@@ -112,7 +112,8 @@ fn split(both: u64) -> (usize, usize) {
     (part(both >> BYTES_BITS), part(both % ONE_REQUEST))
 }
 
-fn number(bytes: usize) -> u64 {
+/// Returns a number of bytes as a counter holds it.
+pub(super) fn number(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
@@ -122,6 +123,7 @@ pub struct Inbox {
     waker: AtomicWaker,
     room: Notify,
     unanswered: Arc<Unanswered>,
+    unfetched: Arc<Unfetched>,
     requests_max: usize,
 }
 
@@ -140,13 +142,15 @@ impl Inbox {
             waker: AtomicWaker::new(),
             room: Notify::new(),
             unanswered: Arc::default(),
+            unfetched: Arc::default(),
             requests_max,
         })
     }
 
     /// Makes the outbox of a connection that submits its requests here.
     pub fn new_outbox(&self) -> Arc<ClientOutbox> {
-        Arc::new(ClientOutbox::new(Arc::clone(&self.unanswered)))
+        let (unanswered, unfetched) = (&self.unanswered, &self.unfetched);
+        Arc::new(ClientOutbox::new(Arc::clone(unanswered), Arc::clone(unfetched)))
     }
 
     /// Admits a request, or answers it at once if it cannot be.

@@ -59,6 +59,6 @@ pub use identity::mode_of;
 pub use identity::reread_name_plate;
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
-pub use outbox::{ClientOutbox, PeerOutbox};
+pub use outbox::{ClientOutbox, KEPT_BYTES_MAX, PeerOutbox};
 pub use shell::Replica;
 pub use start::{STATE_DIR, StartError, WAL_DIR, dump_log};

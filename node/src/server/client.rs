@@ -18,7 +18,7 @@ use crate::base::{Payload, Rng};
 use crate::codec::{self, DecodeError, FrameDecoder};
 use crate::env::{Disk, Env};
 use crate::kv::{validate, validate_query};
-use crate::replica::{ClientOutbox, Inbox, Submitted};
+use crate::replica::{ClientOutbox, Inbox, KEPT_BYTES_MAX, Submitted};
 use crate::wire::{Request, RequestBody, RequestError, ResponseBody};
 
 /// Bytes of unread answers after which a client is not read on.
@@ -54,6 +54,8 @@ pub(super) struct ClientConnection<E: Env, S> {
     outbox: Arc<ClientOutbox>,
     decoder: FrameDecoder,
     read: BytesMut,
+    /// `read` was long; it does not tell how much memory it keeps.
+    has_grown: bool,
     writing: Vec<u8>,
     written: usize,
     flushed: bool,
@@ -73,6 +75,7 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
             outbox,
             decoder: FrameDecoder::new(FRAME_BYTES_MAX),
             read,
+            has_grown: false,
             writing: Vec::new(),
             written: 0,
             flushed: true,
@@ -95,6 +98,7 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
                 self.partial_deadline = None;
                 return Poll::Pending;
             }
+            self.give_back();
             self.read.reserve(READ_BYTES);
             let read = pin!(self.stream.read_buf(&mut self.read)).poll(context)?;
             match read {
@@ -112,6 +116,7 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
             if rest.is_empty() {
                 self.writing.clear();
                 self.written = 0;
+                // It gives what has grown back, too.
                 if self.outbox.poll_take(context, &mut self.writing).is_pending() {
                     break;
                 }
@@ -130,6 +135,15 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
             self.flushed = Pin::new(&mut self.stream).poll_flush(context)?.is_ready();
         }
         Ok(())
+    }
+
+    /// Gives the memory of a long request back once nothing more is in it.
+    fn give_back(&mut self) {
+        if self.read.is_empty() && self.has_grown {
+            self.read = BytesMut::new();
+            self.has_grown = false;
+        }
+        self.has_grown |= self.read.len() > KEPT_BYTES_MAX;
     }
 
     /// Ends the connection when a frame has begun and its rest does not come.
@@ -344,6 +358,20 @@ mod tests {
             let ended = scene.poll();
             let is_partial = matches!(ended, Poll::Ready(Err(ConnectionError::PartialFrame)));
             assert!(is_partial, "{ended:?}");
+        });
+    }
+
+    #[test]
+    fn buffers_that_grew_are_given_back() {
+        run(async {
+            let (mut scene, request) = (Scene::new(), request(3 << 10));
+            scene.send(&request).await;
+            assert_eq!(scene.taken(), 1);
+            assert!(!scene.connection.read.try_reclaim(KEPT_BYTES_MAX), "it is kept to read");
+            scene.answer(5);
+            scene.fetch();
+            let capacity = scene.connection.writing.capacity();
+            assert!(capacity <= KEPT_BYTES_MAX, "{capacity} bytes are kept to write");
         });
     }
 }
