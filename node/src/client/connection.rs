@@ -382,6 +382,8 @@ async fn shake_hands<E: Env>(
     cluster: Option<ClusterId>,
 ) -> Result<(<E::Net as Net>::Stream, ClusterId, Mode), HandshakeError> {
     let mut stream = env.net().connect(address).await?;
+    // Who closes it has all answers, or has given up: what arrives after that can only do harm.
+    env.net().discard_on_drop(&stream)?;
     let identity = Identity::Client { cluster };
     let hello = Hello { magic: MAGIC, version: PROTOCOL_VERSION, identity };
     let mut frame = Vec::with_capacity(64);

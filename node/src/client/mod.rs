@@ -44,7 +44,9 @@
 //! at any level (`token` says how).
 //!
 //! # Left out
-//! Cancelling a request at the node: dropping a future stops the waiting, not the write. Load
+//! Cancelling a request at the node: dropping a future stops the waiting, not the write. A write
+//! whose outcome is unknown may take effect later, even after the client has gone: of those that
+//! have left for a node nobody can tell when that reads them. Load
 //! balancing: all requests go to one node, the leader or, without leaders, the first of the
 //! addresses that answers; give clients the addresses in different orders.
 //!
@@ -474,10 +476,10 @@ impl<E: Env> Client<E> {
 
     /// Asks any query; everything that reads goes through here.
     pub async fn query(&self, query: Query) -> Result<QueryReply, ClientError> {
-        let mut tries = self.inner.tries(Kind::Harmless);
-        tries.consistency = self.consistency();
         // A frame that is too long would close the connection, which all clones share.
         check_query(&query)?;
+        let mut tries = self.inner.tries(Kind::Harmless);
+        tries.consistency = self.consistency();
         if let Some(token) = &self.inner.token
             && self.inner.mode(&mut tries).await?.is_masterless()
         {

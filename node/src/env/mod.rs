@@ -20,7 +20,8 @@
 //! safe. An open file stays readable and writable after its name is removed or replaced.
 //!
 //! *Network.* Reliable ordered byte streams that may stall, reset, or be half open for ever: every
-//! wait needs a deadline of the caller's. A write that succeeded says nothing about delivery.
+//! wait needs a deadline of the caller's. A write that succeeded says nothing about delivery, and
+//! what was written before a stream was dropped may arrive minutes later.
 //!
 //! *Tasks.* A panic in a task ends the node. Tasks are polled in an unspecified order.
 //!
@@ -222,6 +223,14 @@ pub trait Net: Clone + Send + Sync + 'static {
 
     /// Connects. May hang for very long: give it a deadline.
     fn connect(&self, address: &str) -> impl Future<Output = std::io::Result<Self::Stream>> + Send;
+
+    /// Lets what has not left yet be thrown away when the stream is dropped, also by the end of
+    /// the process, instead of being delivered whenever the other side can be reached again. For a
+    /// side that waits for the answers to all that it has written and still wants to be done.
+    /// A hint: what has left is out of reach.
+    fn discard_on_drop(&self, _stream: &Self::Stream) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An open port.

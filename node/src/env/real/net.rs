@@ -3,6 +3,12 @@
 //! Every stream has Nagle's delay off, because a frame is written whole and someone waits for it,
 //! and keep-alive on, so that the kernel in the end reports a peer that lost its power instead of
 //! holding the connection for ever. That takes minutes; who cannot wait has a deadline anyway.
+//!
+//! A stream that is closed with bytes that have not left lives on in the kernel, which sends them
+//! again and again for minutes until they arrive. A client does not want that
+//! ([`Net::discard_on_drop`]): it has told its user meanwhile that the outcome is unknown, and its
+//! user may have repeated the write and written other things since. Who accepts connections must
+//! have it so: it closes them behind an answer, often an error, that is still to arrive.
 
 use std::io;
 use std::time::Duration;
@@ -58,6 +64,11 @@ impl Net for RealNet {
         let stream = TcpStream::connect(address).await?;
         set_up(&stream)?;
         Ok(stream)
+    }
+
+    fn discard_on_drop(&self, stream: &TcpStream) -> io::Result<()> {
+        // A close that lingers for no time at all resets the connection, and waits for nothing.
+        SockRef::from(stream).set_linger(Some(Duration::ZERO))
     }
 }
 
@@ -124,6 +135,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 // What any network must do is in `env::conformance`; here is what only this one promises.
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::super::tests::block_on;
     use super::*;
 
@@ -137,6 +150,31 @@ mod tests {
             for stream in [&near, &far] {
                 assert!(stream.nodelay().unwrap(), "a frame is not held back");
                 assert!(SockRef::from(stream).keepalive().unwrap(), "a dead peer is noticed");
+            }
+        });
+    }
+
+    #[test]
+    fn what_has_not_left_is_thrown_away_with_a_stream_if_that_is_wanted() {
+        block_on(async {
+            for is_wanted in [false, true] {
+                let mut listener = RealNet.listen("127.0.0.1:0").await.unwrap();
+                let near = RealNet.connect(&listener.local_address()).await.unwrap();
+                let (mut far, _) = listener.accept().await.unwrap();
+                if is_wanted {
+                    RealNet.discard_on_drop(&near).unwrap();
+                }
+                near.writable().await.unwrap();
+                // Nobody reads: when no more is taken, the last of it has not left.
+                let (mut written, piece) = (0, vec![7; 64 << 10]);
+                while let Ok(count) = near.try_write(&piece) {
+                    written += count;
+                }
+                drop(near);
+                let mut read = Vec::new();
+                let ended = far.read_to_end(&mut read).await;
+                assert_eq!(ended.is_err(), is_wanted, "{ended:?} after {} bytes", read.len());
+                assert_eq!(read.len() < written, is_wanted, "{} of {written}", read.len());
             }
         });
     }
