@@ -649,7 +649,12 @@ Bytes that are no text go into key_base64, column_base64, value_base64.
 Each batch is applied wholly or not at all, the file as a whole is not. Of two lines with the same
 cell the later one wins. How far the import is, is kept in FILE.progress until it is complete. It
 goes on in the same cluster only, and if all that is imported already is still at the beginning of
-FILE, byte for byte; what comes after that may have been mended meanwhile.";
+FILE, byte for byte; what comes after that may have been mended meanwhile.
+
+Batches under way when an import was interrupted are written again; nothing of the earlier import of
+FILE takes effect after that. The masterless mode cannot promise this: a node that was frozen may
+still write what it had received, over later lines with the same cells. There, go on when every node
+answers or has been killed.";
 
 /// Arguments of `import`.
 #[derive(Debug, Clone, Args)]

@@ -5,10 +5,21 @@
 //! holds a cell of its own. An import may stop in the middle; so after each batch that the
 //! cluster acknowledged, and all before it, the place in the input is written down (`progress`),
 //! and `--resume` goes on from there. Batches after that place may have been applied already: to
-//! apply them again, in order, changes nothing. The input may be slow, and blocks; so a thread of
-//! its own reads it, and what is under way does not wait for it.
+//! apply them again, in order, changes nothing. But they may also be applied *later*, from buffers
+//! of a network that was cut, or of a node that was frozen, and so undo what comes after them in
+//! the input. So an import ends the session of the one before it, which is written down, too,
+//! before it writes anything (`client::session`): what comes of it later has no effect. In the
+//! masterless mode there are no sessions. There the connections of a client that is gone deliver
+//! nothing more (`Net::discard_on_drop`); what a node had received by then, it may still write when
+//! it goes on, with a stamp of that time. Of that the help warns.
+//!
+//! The input may be slow, and blocks; so a thread of its own reads it, and what is under way does
+//! not wait for it.
 //!
 //! # Left out
+//! Writing down another session when the cluster has pushed out that of the import: as many others
+//! as it keeps would have to come while the import writes nothing.
+//!
 //! Rejecting a line and going on: an input with a wrong line is refused at that line. Sending what
 //! there is when the input pauses: a batch waits until it is full, or the input ends.
 
@@ -112,6 +123,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
     let start = kept.progress();
     file.seek(SeekFrom::Start(start.done_bytes)).map_err(failed)?;
     kept.bind(cluster_of(&client).await?)?;
+    take_over(&client, &mut kept).await?;
     kept.write(start)?;
     let mut import = Import::new(&args, Some(kept), start);
     let pieces = read_aside(BufReader::new(file), start, &args);
@@ -157,6 +169,16 @@ async fn cluster_of(client: &Client<RealEnv>) -> Result<ClusterId, CliError> {
     let asked = addresses.iter().map(|address| Box::pin(client.status(address)));
     let (status, _others) = select_ok(asked).await?;
     Ok(status.cluster)
+}
+
+/// Sees to it that nothing of an earlier import of the input takes effect from now on, and takes
+/// note of the session whose end does the same for this one.
+async fn take_over(client: &Client<RealEnv>, kept: &mut ProgressFile) -> Result<(), CliError> {
+    if let Some(former) = kept.session() {
+        client.end_session(former).await?;
+    }
+    kept.set_session(client.session().await?);
+    Ok(())
 }
 
 /// One import under way.

@@ -5,13 +5,16 @@
 //! half in a cluster of its own, would look complete. What comes after that may be another: a wrong
 //! line is mended, and the import goes on.
 //!
+//! Before anything is written the session of the import is in the file, so that whoever goes on, or
+//! begins anew, can end it first ([`super::import`]).
+//!
 //! # Layout
 //! One JSON object, replaced as a whole:
 //! ```text
-//! {"cluster":"5e1f0c0ffee5e1f0","progress":{"done_bytes":4096,"done_crc":305419896, …}}
+//! {"cluster":"5e1f0c0ffee5e1f0","session":77,"progress":{"done_bytes":4096,"done_crc":3054, …}}
 //! ```
 //! Earlier files have no `done_crc`, which tells what was imported. They are recognised, and
-//! refused.
+//! refused. Some have no `session`; one of the masterless mode has `null` there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::files::with_suffix;
-use crate::base::ClusterId;
+use crate::base::{ClusterId, SessionId};
 
 /// How far an import is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +47,8 @@ pub(super) struct Progress {
 struct Content {
     /// Where the cells go; `None` until that is known.
     cluster: Option<String>,
+    /// What numbers the writes, if anything does.
+    session: Option<u64>,
     progress: Progress,
 }
 
@@ -57,14 +62,16 @@ pub(super) struct ProgressFile {
 }
 
 impl ProgressFile {
-    /// Begins with an input of this length. Writes nothing yet.
+    /// Begins with an input of this length. Writes nothing yet. Of an earlier import of the input
+    /// only its session is taken over: that is to be ended, too.
     pub(super) fn begin(input: &Path, total_bytes: u64) -> Self {
+        let path = with_suffix(input, ".progress");
+        let former = fs::read(&path).ok();
+        let former = former.and_then(|bytes| serde_json::from_slice::<Content>(&bytes).ok());
+        let session = former.and_then(|former| former.session);
         let progress = Progress { total_bytes, ..Progress::default() };
-        Self {
-            path: with_suffix(input, ".progress"),
-            input: input.display().to_string(),
-            content: Content { cluster: None, progress },
-        }
+        let content = Content { cluster: None, session, progress };
+        Self { path, input: input.display().to_string(), content }
     }
 
     /// Reads how far an earlier import of the input got, which has this length now. `crc_of`
@@ -123,6 +130,16 @@ impl ProgressFile {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the session of the import, or of the one before it.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.content.session.map(SessionId)
+    }
+
+    /// Takes note of what numbers the writes from now on.
+    pub(super) fn set_session(&mut self, session: Option<SessionId>) {
+        self.content.session = session.map(|session| session.0);
     }
 
     /// Returns how far the import is.
@@ -184,6 +201,7 @@ mod tests {
         assert_refused(ProgressFile::resume(&input, 30, crc_in(7)), "without --resume");
         let mut kept = ProgressFile::begin(&input, 30);
         kept.bind(ClusterId(1)).unwrap();
+        kept.set_session(Some(SessionId(u64::MAX)));
         let progress = Progress { done_bytes: 20, done_crc: 27, done_lines: 2, ..kept.progress() };
         kept.write(progress).unwrap();
 
@@ -191,6 +209,9 @@ mod tests {
         assert_eq!(resumed, kept);
         resumed.bind(ClusterId(1)).unwrap();
         assert_eq!(resumed.progress(), progress);
+        assert_eq!(resumed.session(), Some(SessionId(u64::MAX)));
+        let anew = ProgressFile::begin(&input, 30);
+        assert_eq!((anew.session(), anew.progress().done_bytes), (resumed.session(), 0));
         assert_refused(resumed.bind(ClusterId(2)), "went to the cluster 0000000000000001");
         assert_refused(ProgressFile::resume(&input, 30, crc_in(8)), "not what they were");
         assert_refused(ProgressFile::resume(&input, 19, crc_in(7)), "not what they were");
@@ -202,6 +223,16 @@ mod tests {
         resumed.remove().unwrap();
         kept.remove().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn file_without_a_session_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("cells.jsonl");
+        let kept = ProgressFile::begin(&input, 30);
+        let progress = serde_json::to_string(&kept.progress()).unwrap();
+        fs::write(&kept.path, format!(r#"{{"cluster":null,"progress":{progress}}}"#)).unwrap();
+        assert_eq!(ProgressFile::resume(&input, 30, |_| Ok(0)).unwrap(), kept);
     }
 
     #[test]

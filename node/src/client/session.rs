@@ -5,11 +5,17 @@
 //! applying the write again. So that they need not remember for ever, each write also says
 //! below which number the client has all answers.
 //!
+//! That sentence ends a session, too: a write that says so of all numbers leaves none that could
+//! still take effect. So a program can go on with what an earlier process began, and know that
+//! nothing of that comes late and undoes it, be it in a buffer of the network or of a node that
+//! was frozen.
+//!
 //! # Invariants
 //! 1. A number is used for one write only, and every try of that write uses it.
 //! 2. `acked_below` never exceeds the number of a write that may still be tried.
 //! 3. Numbers in use span less than [`SESSION_INFLIGHT_MAX`], so no answer is pushed out that a
 //!    retry may still ask for.
+//! 4. The last of all numbers is that of the write that ends a session, and has no other use.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -17,9 +23,14 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::lock;
+use super::retry::Kind;
+use super::{Client, ClientError, lock, misfit};
 use crate::base::limits::SESSION_INFLIGHT_MAX;
-use crate::base::{RequestSeq, SessionId};
+use crate::base::{Payload, RequestSeq, SessionId};
+use crate::codec;
+use crate::env::Env;
+use crate::kv::{Batch, Command, CommandReply};
+use crate::wire::{RequestBody, ResponseBody};
 
 /// The session of a client, if it has one by now.
 #[derive(Debug, Default)]
@@ -104,6 +115,43 @@ impl Sessions {
             *window = Window::default();
             drop(window);
             self.room.notify_waiters();
+        }
+    }
+}
+
+impl<E: Env> Client<E> {
+    /// Returns the session that numbers the client's writes, registering one if need be; none in
+    /// the masterless mode. It may be another one later, if the cluster forgets this one.
+    pub(crate) async fn session(&self) -> Result<Option<SessionId>, ClientError> {
+        let inner = &*self.inner;
+        let mut tries = inner.tries(Kind::Harmless);
+        if inner.mode(&mut tries).await?.is_masterless() {
+            return Ok(None);
+        }
+        Ok(Some(inner.ticket(&mut tries).await?.session))
+    }
+
+    /// Ends the session of another client: what that one has written and what is not carried out
+    /// by now never will be. Fine if the cluster does not know the session (any more), for then
+    /// nothing of it will be either.
+    pub(crate) async fn end_session(&self, session: SessionId) -> Result<(), ClientError> {
+        let inner = &*self.inner;
+        let mut tries = inner.tries(Kind::Harmless);
+        if inner.mode(&mut tries).await?.is_masterless() {
+            return Ok(());
+        }
+        let (seq, acked_below) = (RequestSeq(u64::MAX), RequestSeq(u64::MAX));
+        let command = Command::Write { session, seq, acked_below, batch: Batch::default() };
+        let body = RequestBody::Command(Payload::new(codec::encode(&command))?);
+        match inner.call(&body, &mut tries).await?.body {
+            ResponseBody::Command(CommandReply::Applied(_) | CommandReply::SessionExpired) => {
+                Ok(())
+            }
+            ResponseBody::Command(_)
+            | ResponseBody::Query(_)
+            | ResponseBody::Status(_)
+            | ResponseBody::Snapshot(_)
+            | ResponseBody::Error(_) => Err(misfit()),
         }
     }
 }

@@ -445,6 +445,30 @@ fn large_write_passes_a_stream_that_takes_little_at_a_time() {
 }
 
 #[test]
+fn session_of_another_client_is_ended_by_a_number_beyond_all_others() {
+    for reply in [CommandReply::Applied(Version(7)), CommandReply::SessionExpired] {
+        run(async {
+            let env = FakeEnv::new(with_sessions(move |_, count| match count {
+                0 => Reaction::HangUp,
+                _ => command_reply(reply.clone()),
+            }));
+            let client = client(&env);
+            assert_eq!(client.end_session(SessionId(77)).await, Ok(()));
+            assert_eq!(env.writes(), [(77, u64::MAX, u64::MAX); 2], "it may be repeated");
+            assert_eq!(client.session().await, Ok(Some(SessionId(1))));
+            assert_eq!(client.session().await, Ok(Some(SessionId(1))), "it has one");
+        });
+    }
+    run(async {
+        let env = FakeEnv::new(|_, _| Reaction::HangUp).masterless();
+        let client = client(&env);
+        assert_eq!(client.session().await, Ok(None));
+        assert_eq!(client.end_session(SessionId(77)).await, Ok(()));
+        assert_eq!(env.asked(), Vec::<String>::new(), "there are no sessions");
+    });
+}
+
+#[test]
 fn future_dropped_in_flight_frees_its_number() {
     run(async {
         let env = FakeEnv::new(with_sessions(|_, count| match count {
@@ -471,6 +495,13 @@ fn argument_over_its_limit_asks_nobody() {
         let conditional = BatchBuilder::new().expect_absent("k", "").set("k", "v");
         let error = client.bulk_set(conditional.build().unwrap()).await.unwrap_err();
         assert!(matches!(error, ClientError::Invalid(_)), "{error}");
+        let place = (Key::new(vec![0; 4 << 10]).unwrap(), Column::default());
+        let query = Query::MultiGet { cells: vec![place; 2_049] };
+        let error = client.query(query.clone()).await.unwrap_err();
+        assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
+        let Query::MultiGet { cells } = query else { unreachable!() };
+        let error = client.multi_get(cells).await.unwrap_err();
+        assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
         assert_eq!(env.connects(), Vec::<String>::new());
     });
 }
@@ -495,13 +526,6 @@ fn pages_are_put_together() {
             found.extend(page);
         }
         assert_eq!(found, [Key::new("a").unwrap(), Key::new("b").unwrap()]);
-        let place = (Key::new(vec![0; 4 << 10]).unwrap(), Column::default());
-        let query = Query::MultiGet { cells: vec![place; 2_049] };
-        let error = client.query(query.clone()).await.unwrap_err();
-        assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
-        let Query::MultiGet { cells } = query else { unreachable!() };
-        let error = client.multi_get(cells).await.unwrap_err();
-        assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
     });
 }
 

@@ -239,6 +239,29 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn write_of_an_ended_session_that_comes_late_has_no_effect() {
+    let mut machine = machine(SESSIONS_MAX);
+    let mut register = || {
+        let reply = apply(&mut machine, &Command::Register { nonce: 7 });
+        let CommandReply::Registered(session) = reply else { unreachable!("{reply:?}") };
+        session.0
+    };
+    let (former, session) = (register(), register());
+    let set = |n| Batch::new().set(key(b"k"), Column::default(), value(&[n]));
+    let late = write(former, 5, 1, set(1));
+    let end = write(former, u64::MAX, u64::MAX, Batch::new());
+    for _ in 0..2 {
+        let ended = apply(&mut machine, &end);
+        assert!(matches!(ended, CommandReply::Applied(_)), "{ended:?}");
+    }
+    let again = apply(&mut machine, &write(session, 1, 1, set(2)));
+    assert!(matches!(again, CommandReply::Applied(_)), "{again:?}");
+    assert_eq!(apply(&mut machine, &late), CommandReply::OutOfWindow);
+    let mut other = through_a_snapshot(&mut machine);
+    assert_eq!(apply(&mut other, &late), CommandReply::OutOfWindow);
+}
+
 proptest! {
     #[test]
     fn machine_agrees_with_the_model(steps in prop::collection::vec(step(), 0..80)) {
