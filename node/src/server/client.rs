@@ -326,7 +326,7 @@ mod tests {
     fn run(test: impl Future<Output = ()>) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        // Else the streams would say now and then that they are not ready, so that others get a turn.
+        // Else the streams would say now and then that they are not ready, for others' sake.
         runtime.block_on(tokio::task::unconstrained(test));
     }
 

@@ -4,9 +4,9 @@
 //! and the tables, starts the replica's loop and its helpers, and opens the port. Everything
 //! that a stranger can send is bounded here: handshakes by size and time, frames by length,
 //! connections by number, requests in flight by number per connection, and by number and bytes
-//! over all of them (the inbox counts), and answers that nobody fetches by bytes, per connection and
-//! over all of them (the outbox counts): [`ANSWERS_BYTES_MAX`], and a page and an answer for each
-//! connection. Buffers that grew are given back.
+//! over all of them (the inbox counts), and answers that nobody fetches by bytes, per connection
+//! and over all of them (the outbox counts): [`ANSWERS_BYTES_MAX`], and a page and an answer for
+//! each connection. Buffers that grew are given back.
 //!
 //! [`ANSWERS_BYTES_MAX`]: crate::base::limits::ANSWERS_BYTES_MAX
 //!
