@@ -6,8 +6,9 @@
 //! on from there. The term that the first start takes is that of the position, in which nobody of
 //! this cluster has voted; the first election is in the next one.
 //!
-//! The sessions of clients come with the state. They do no harm, as their ids are positions that
-//! the new log never reaches again, and taking them out would make another state of it.
+//! The sessions of clients come with the state. They do no harm: the id of a new one is made of its
+//! position and a number that its client has drawn, and one that meets a known id moves on to the
+//! next that is free. Taking them out would make another state of it.
 //!
 //! # Invariants
 //! 1. The name plate comes last. A directory in which a restoration was interrupted is refused by
