@@ -76,7 +76,7 @@ impl<S: Engine> Machine<S> {
     /// As of [`restore`](Self::restore).
     pub fn reload(&mut self, extra: &[u8], sessions_max: usize) -> Result<(), StorageError> {
         self.reading = None;
-        let decoded = decode_extra(extra, sessions_max);
+        let decoded = decode_extra(extra, sessions_max, self.applied().index);
         (self.trail, self.sessions) = decoded.map_err(|error| StorageError::Corrupt {
             path: format!("sessions of the state at {:?}", self.applied()),
             offset: 0,
@@ -357,9 +357,20 @@ impl<'b> Overlay<'b> {
     }
 }
 
-fn decode_extra(extra: &[u8], sessions_max: usize) -> Result<(u64, Sessions), DecodeError> {
+/// Reads what was captured with the state at `applied`.
+fn decode_extra(
+    extra: &[u8],
+    sessions_max: usize,
+    applied: Index,
+) -> Result<(u64, Sessions), DecodeError> {
     let (trail, sessions) = extra.split_first_chunk::<8>().ok_or(DecodeError::Truncated)?;
-    Ok((u64::from_le_bytes(*trail), Sessions::decode(sessions, sessions_max)?))
+    let sessions = Sessions::decode(sessions, sessions_max)?;
+    let last_used = sessions.last_used();
+    if last_used > applied {
+        let what = format!("a session was used at {last_used}, in a state at {applied}");
+        return Err(DecodeError::Malformed(what));
+    }
+    Ok((u64::from_le_bytes(*trail), sessions))
 }
 
 /// Stirs `value` into `hash`, so that neither order nor repetition goes unnoticed (the finishing

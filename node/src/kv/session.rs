@@ -156,6 +156,11 @@ impl Sessions {
         self.by_id.is_empty()
     }
 
+    /// Returns the log position at which a session was last used; 0 if there is none.
+    pub fn last_used(&self) -> Index {
+        self.by_use.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
     fn insert(&mut self, id: SessionId, session: Session) {
         self.bytes += session.bytes;
         let before = self.by_use.insert(session.last_used, id);

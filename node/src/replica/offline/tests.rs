@@ -16,9 +16,10 @@ use crate::kv::{Batch, CellStore, Command, Condition, Expectation, Machine, Muta
 use crate::raft::{Entry, EntryKind};
 use crate::replica::NodeConfig;
 use crate::storage::snapshot::SnapshotEncoder;
+use crate::storage::snapshot::format::{BlockKind, Encoder, Footer};
 use crate::storage::test_disk::{TestDisk, run};
 use crate::storage::tree::{self, Keeper, Tree, TreeOptions};
-use crate::storage::{Engine, PurgeFloors, wal};
+use crate::storage::{Engine, PurgeFloors, SnapshotPoint, wal};
 use crate::wire::Mode;
 
 type Cells = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
@@ -383,6 +384,40 @@ fn damaged_file_is_refused_before_anything_is_made() {
         assert!(matches!(refused, Err(RestoreError::Storage(_))), "byte {at}: {refused:?}");
         assert_eq!(disk.operation_count(), 0, "byte {at}");
     }
+}
+
+/// Returns a snapshot of no cells, with right checksums.
+fn made_up(point: SnapshotPoint, extra: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut encoder) = (Vec::new(), Encoder::default());
+    encoder.push_preamble(&mut bytes);
+    encoder.push_block(BlockKind::Extra, extra, &mut bytes);
+    let extra_bytes = u64::try_from(extra.len()).unwrap();
+    let footer = Footer { point, cell_count: 0, extra_bytes };
+    encoder.push_block(BlockKind::Footer, &footer.encode(), &mut bytes);
+    bytes
+}
+
+/// The accident: a file whose position no log reaches, or with a session that was used after it,
+/// was restored, and stopped the node that was started on it by an assertion.
+#[test]
+fn made_up_state_is_refused_though_its_checksums_are_right() {
+    let node = filled();
+    let (at, empty) = (node.machine.applied(), Machine::<Tree<TestDisk>>::extra_without_sessions());
+    let used = node.machine.extra();
+    let refused = |point: SnapshotPoint, extra: &[u8]| {
+        let restored = restored(&TestDisk::default(), 1, &made_up(point, extra));
+        matches!(restored, Err(RestoreError::Storage(StorageError::Corrupt { .. })))
+    };
+    assert!(!refused(at, &empty) && !refused(at, &used));
+    let latest = SnapshotPoint { index: 1 << 62, term: 1 << 62 };
+    assert!(!refused(latest, &empty));
+    for index in [0, (1 << 62) + 1, u64::MAX] {
+        assert!(refused(SnapshotPoint { index, ..at }, &empty), "index {index}");
+    }
+    for term in [(1 << 62) + 1, u64::MAX] {
+        assert!(refused(SnapshotPoint { term, ..at }, &empty), "term {term}");
+    }
+    assert!(refused(SnapshotPoint { index: at.index - 1, ..at }, &used), "used after the state");
 }
 
 #[test]

@@ -14,6 +14,10 @@ use crate::env::File;
 use crate::storage::{Cell, SnapshotPoint, StorageError, let_others_run};
 use crate::{planted, probe};
 
+/// Greatest index, and term, that is believed: no log ever gets there, and nothing that is reckoned
+/// with them overflows.
+const POSITION_MAX: u64 = 1 << 62;
+
 /// What a whole and undamaged snapshot holds besides its cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -132,7 +136,11 @@ impl<'f, F: File> Contents<'f, F> {
         if found != footer {
             return Err(reader.corrupt(format!("footer says {footer:?}, found {found:?}")));
         }
-        if self.newest_version > footer.point.index {
+        let SnapshotPoint { index, term } = footer.point;
+        if !(1..=POSITION_MAX).contains(&index) || term > POSITION_MAX {
+            return Err(reader.corrupt(format!("a state at {:?}", footer.point)));
+        }
+        if self.newest_version > index {
             return Err(reader.corrupt(format!(
                 "a cell of version {} in a state of {:?}",
                 self.newest_version, footer.point
