@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use mangrove::codec::keycode::{encode_cell, encode_key};
-use mangrove::replica::STATE_DIR;
-use mangrove::replica::offline;
+use mangrove::replica::{SESSIONS_MAX_USUAL, STATE_DIR, offline};
 use mangrove::storage::table::{
     BlockCache, Compression, Piece, PlaceHash, Table, TableBuilder, TableMeta, TableOptions,
     TableWalk, read_own_meta,
@@ -391,11 +390,11 @@ pub(super) fn store_altered(input: &[u8]) {
 /// What is salvaged was written, or lies in a range of which it is said that it may be stale.
 fn salvage(disk: &TestDisk, whole: &WholeStore) {
     let mut found = Vec::new();
-    let salvaged =
-        run(offline::salvage(disk, &TestDisk::default(), &mut |place, value, version| {
-            found.push((place.to_vec(), value.to_vec(), version));
-            ControlFlow::Continue(())
-        }));
+    let visit = &mut |place: &[u8], value: &[u8], version| {
+        found.push((place.to_vec(), value.to_vec(), version));
+        ControlFlow::Continue(())
+    };
+    let salvaged = run(offline::salvage(disk, &TestDisk::default(), SESSIONS_MAX_USUAL, visit));
     let Ok(report) = salvaged else { return };
     let is_doubtful = |place: &[u8]| report.lost.iter().any(|lost| lost.range.contains(place));
     let is_listed = report.store.applied.is_some();

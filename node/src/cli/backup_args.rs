@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 
 use super::args::{ConnectionArgs, Format};
 use super::config::Settings;
+use crate::replica::SESSIONS_MAX_USUAL;
 
 const SAVE_HELP: &str = "\
 Examples:
@@ -101,7 +103,10 @@ be stale, or may have been deleted. Outside of them every cell is as it was, unl
 to be damaged; of a masterless node, a cell that was deleted may also be there again, if what
 deletes it is in a table and the cell in the log alone. The ranges of a masterless node are in the
 order of partitions, which are named. The exit code is 6 if anything is lost. If the node was one of
-several, its last writes may never have been acknowledged.";
+several, its last writes may never have been acknowledged.
+
+If the node was started with --sessions-max, give the same number here: which sessions it remembers
+decides which writes of its log took effect.";
 
 /// What to do with the tables of a node that does not run.
 #[derive(Debug, Clone, Subcommand)]
@@ -123,6 +128,15 @@ pub(super) enum StoreCommand {
         /// Where to write.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
+        /// Most client sessions that the node was told to remember (`serve --sessions-max`).
+        #[arg(
+            long,
+            env = "MANGROVE_SESSIONS_MAX",
+            value_name = "N",
+            default_value_t = SESSIONS_MAX_USUAL,
+            value_parser = RangedU64ValueParser::<usize>::new().range(1..=u64::from(u32::MAX))
+        )]
+        sessions_max: usize,
     },
 }
 

@@ -94,8 +94,8 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Store(StoreCommand::Verify { dir, output }) => {
             block_on(None, store::verify(dir, output))
         }
-        Command::Store(StoreCommand::Salvage { dir, to }) => {
-            block_on(None, store::salvage(dir, to))
+        Command::Store(StoreCommand::Salvage { dir, to, sessions_max }) => {
+            block_on(None, store::salvage(dir, to, sessions_max))
         }
         Command::Wal(WalCommand::Dump { dir }) => block_on(None, wal::dump(dir)),
         Command::CrashTest(args) => block_on(None, crash_test::crash_test(args)),

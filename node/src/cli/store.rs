@@ -78,7 +78,11 @@ fn print(
 }
 
 /// `mangrove store salvage`
-pub(super) async fn salvage(dir: PathBuf, to: PathBuf) -> Result<(), CliError> {
+pub(super) async fn salvage(
+    dir: PathBuf,
+    to: PathBuf,
+    sessions_max: usize,
+) -> Result<(), CliError> {
     let env = open_stopped(&dir)?;
     let scratch_path = with_suffix(&to, ".scratch");
     if scratch_path.exists() {
@@ -88,7 +92,7 @@ pub(super) async fn salvage(dir: PathBuf, to: PathBuf) -> Result<(), CliError> {
         )));
     }
     let scratch = open_data(&scratch_path)?;
-    let salvaged = write_salvaged(&env, &scratch, &to).await;
+    let salvaged = write_salvaged(&env, &scratch, sessions_max, &to).await;
     drop(scratch);
     if let Err(error) = fs::remove_dir_all(&scratch_path) {
         say(&format!("{} stays: {error}", scratch_path.display()));
@@ -108,6 +112,7 @@ pub(super) async fn salvage(dir: PathBuf, to: PathBuf) -> Result<(), CliError> {
 async fn write_salvaged(
     env: &RealEnv,
     scratch: &RealEnv,
+    sessions_max: usize,
     to: &Path,
 ) -> Result<SalvageReport, CliError> {
     let mut file = PartialFile::create(to)?;
@@ -116,7 +121,8 @@ async fn write_salvaged(
         written = write_cell(&mut file, place, value, version);
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let report = offline::salvage(env.disk(), scratch.disk(), &mut visit).await;
+    let (from, scratch) = (env.disk(), scratch.disk());
+    let report = offline::salvage(from, scratch, sessions_max, &mut visit).await;
     let report = report.map_err(|error| CliError::Failed(error.to_string()))?;
     written?;
     file.finish()?;

@@ -11,6 +11,9 @@ pub use crate::storage::table::Compression;
 use crate::storage::tree::TreeOptions;
 use crate::wire::Mode;
 
+/// Client sessions that are remembered if nobody says how many.
+pub const SESSIONS_MAX_USUAL: usize = 10_000;
+
 /// Configuration of one node.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -139,7 +142,7 @@ impl NodeConfig {
             behind_bytes_max: 64 << 20,
             append_entries_max: 4096,
             snapshot_chunk_bytes: 256 << 10,
-            sessions_max: 10_000,
+            sessions_max: SESSIONS_MAX_USUAL,
             // More than a full page has, so that a page without tombstones takes one turn.
             read_turn_bytes: 4 << 20,
             connections_max: 4_096,

@@ -49,7 +49,9 @@ mod tests;
 
 pub use crate::dynamo::placement::{PARTITION_COUNT_MAX, partition_of_place, without_prefix};
 pub use crate::storage::snapshot::DIRECTORY as TRANSFER_DIR;
-pub use config::{Compression, Masterless, NodeConfig, Repair, Replication, SyncPolicy};
+pub use config::{
+    Compression, Masterless, NodeConfig, Repair, Replication, SESSIONS_MAX_USUAL, SyncPolicy,
+};
 pub use dynamo::MasterlessReplica;
 #[cfg(feature = "testing")]
 pub use dynamo::judge_masterless_log;

@@ -7,7 +7,8 @@
 //! It is said what cannot be trusted. A write of the log with a condition on a cell that is lost
 //! is carried out or not by what is left of that cell; such are counted. If the sessions are lost,
 //! a write that its client has sent twice is carried out twice. And the last entries of the log of
-//! a node that was not alone may never have been committed.
+//! a node that was not alone may never have been committed. Which sessions are pushed out is part
+//! of the state, so the machine must be told of as many as the node's was.
 //!
 //! Of a node of the masterless mode the cells come in the order of their partitions. Tombstones in
 //! the tables are not brought along: where one lay only in a damaged place, or hides something that
@@ -34,9 +35,6 @@ use crate::storage::{
 
 /// Bytes of cells that are copied at a time.
 const COPIED_BYTES: usize = 1 << 20;
-
-/// Most sessions that are understood; the node has been told to remember fewer.
-const SESSIONS_MAX: usize = 1 << 24;
 
 /// No log gets so far: stamps begin with the milliseconds since 1970.
 const POSITION_MAX: Index = 1 << 48;
@@ -76,7 +74,8 @@ pub struct LogReport {
 
 /// Reads everything that can be read from the directory of a node that does not run, and calls
 /// `visit` for each cell, in order, with place, value and version, until it breaks. `scratch` is
-/// an empty directory with room for another copy of the state.
+/// an empty directory with room for another copy of the state; `sessions_max` is how many sessions
+/// a node of the primary-backup mode was told to remember.
 ///
 /// # Errors
 /// Another version of the program wrote the files, or the disk of `scratch` refuses. Damage is no
@@ -84,6 +83,7 @@ pub struct LogReport {
 pub async fn salvage<D: Disk>(
     disk: &D,
     scratch: &D,
+    sessions_max: usize,
     visit: &mut Visitor<'_>,
 ) -> Result<SalvageReport, StorageError> {
     let store = tree::examine(disk, STATE_DIR, |_| {}).await?;
@@ -94,7 +94,7 @@ pub async fn salvage<D: Disk>(
     }
     let mut log = LogReport { sessions_are_lost: store.extra.is_none(), ..LogReport::default() };
     let extra = store.extra.clone().unwrap_or_else(Machine::<Tree<D>>::extra_without_sessions);
-    let mut machine = Machine::restore(tree, &extra, SESSIONS_MAX)?;
+    let mut machine = Machine::restore(tree, &extra, sessions_max)?;
     replay_log(disk, &mut machine, &lost, &mut log).await?;
     let mut cell_count = 0;
     for range in &mut lost {

@@ -12,7 +12,9 @@ use crate::base::{
 use crate::codec::{self, keycode};
 use crate::dynamo::Record;
 use crate::dynamo::placement::{NOTE_PREFIX, place_in};
-use crate::kv::{Batch, CellStore, Command, Condition, Expectation, Machine, Mutation};
+use crate::kv::{
+    Batch, CellStore, Command, CommandReply, Condition, Expectation, Machine, Mutation,
+};
 use crate::raft::{Entry, EntryKind};
 use crate::replica::NodeConfig;
 use crate::storage::snapshot::SnapshotEncoder;
@@ -32,6 +34,9 @@ struct Node {
     keeper: Keeper<TestDisk>,
 }
 
+/// As many sessions as [`node`] remembers.
+const SESSIONS_MAX: usize = 10;
+
 fn options() -> TreeOptions {
     let mut options = TreeOptions::default();
     options.table.block_bytes = 300;
@@ -39,10 +44,15 @@ fn options() -> TreeOptions {
 }
 
 fn node() -> Node {
+    node_of(SESSIONS_MAX)
+}
+
+fn node_of(sessions_max: usize) -> Node {
     let disk = TestDisk::default();
     let opened = run(tree::open(disk.clone(), STATE_DIR, options()));
     let (tree, keeper, _) = opened.unwrap_or_else(|error| panic!("{error}"));
-    let machine = Machine::restore(tree, &[], 10).unwrap_or_else(|error| panic!("{error}"));
+    let machine =
+        Machine::restore(tree, &[], sessions_max).unwrap_or_else(|error| panic!("{error}"));
     let log = run(wal::open(&disk, WAL_DIR, wal::Options::default()));
     let (log, _) = log.unwrap_or_else(|error| panic!("{error}"));
     let mut node = Node { disk, log, machine, keeper };
@@ -51,9 +61,9 @@ fn node() -> Node {
 }
 
 impl Node {
-    fn apply(&mut self, command: &Command) {
+    fn apply(&mut self, command: &Command) -> CommandReply {
         let (index, bytes) = (self.machine.applied().index + 1, codec::encode(command));
-        self.machine.apply(index, 1, &bytes).unwrap_or_else(|error| panic!("{error}"));
+        let reply = self.machine.apply(index, 1, &bytes);
         let kind = EntryKind::Command(Payload::new(bytes).unwrap_or_default());
         let entry = Entry { term: 1, index, kind };
         self.log.append(KIND_ENTRY, index, |buffer| codec::encode_into(&entry, buffer));
@@ -62,6 +72,7 @@ impl Node {
             self.log.sync().await
         });
         written.unwrap_or_else(|error| panic!("{error}"));
+        reply.unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn write(&mut self, conditions: Vec<Condition>, mutations: Vec<Mutation>) {
@@ -128,12 +139,17 @@ fn filled() -> Node {
 }
 
 fn salvaged(disk: &TestDisk) -> (Cells, SalvageReport) {
+    salvaged_with(disk, SESSIONS_MAX)
+}
+
+fn salvaged_with(disk: &TestDisk, sessions_max: usize) -> (Cells, SalvageReport) {
     let mut cells = Cells::new();
     let before = (disk.files(STATE_DIR), disk.files(WAL_DIR), disk.operation_count());
-    let report = run(salvage(disk, &TestDisk::default(), &mut |place, value, version| {
+    let visit = &mut |place: &[u8], value: &[u8], version| {
         cells.insert(place.to_vec(), (value.to_vec(), version));
         std::ops::ControlFlow::Continue(())
-    }));
+    };
+    let report = run(salvage(disk, &TestDisk::default(), sessions_max, visit));
     assert_eq!((disk.files(STATE_DIR), disk.files(WAL_DIR), disk.operation_count()), before);
     (cells, report.unwrap_or_else(|error| panic!("{error}")))
 }
@@ -324,6 +340,40 @@ fn condition_on_a_lost_cell_is_counted() {
     let (_, report) = salvaged(&node.disk);
     assert!(report.lost.iter().any(|lost| lost.range.contains(&first)), "{report:?}");
     assert_eq!(report.log.doubtful_count, 1);
+}
+
+/// The accident: salvage remembered all sessions, so a write of one that the node had pushed out
+/// was carried out, and the one that came instead was not.
+#[test]
+fn sessions_are_pushed_out_as_the_node_has_done() {
+    let mut node = node_of(1);
+    let (key, column) = place(0);
+    let value = |text: &str| Value::new(text.to_owned()).unwrap_or_default();
+    let mutation =
+        |text| Mutation::Set { key: key.clone(), column: column.clone(), value: value(text) };
+    node.set(0, "first");
+    node.flush();
+    let expected = Expectation::Value(value("first"));
+    let condition = Condition { key: key.clone(), column: column.clone(), expected };
+    let cas = |node: &mut Node, session, text| {
+        let seq = RequestSeq(node.machine.applied().index);
+        let batch = Batch { conditions: vec![condition.clone()], mutations: vec![mutation(text)] };
+        node.apply(&Command::Write { session, seq, acked_below: seq, batch })
+    };
+    let register = |node: &mut Node| {
+        let registered = node.apply(&Command::RegisterByIndex { nonce: 1 });
+        let CommandReply::Registered(session) = registered else { panic!("{registered:?}") };
+        session
+    };
+    let other = register(&mut node);
+    assert_eq!(cas(&mut node, SessionId(1), "mine"), CommandReply::SessionExpired);
+    let applied = cas(&mut node, other, "other");
+    assert!(matches!(applied, CommandReply::Applied(_)), "{applied:?}");
+    let again = register(&mut node);
+    let conflict = cas(&mut node, again, "mine");
+    assert!(matches!(conflict, CommandReply::ConditionFailed { .. }), "{conflict:?}");
+    assert_eq!(salvaged_with(&node.disk, 1).0, node.cells());
+    assert_ne!(salvaged_with(&node.disk, 2).0, node.cells(), "another limit is another state");
 }
 
 fn config(node: u64) -> NodeConfig {
