@@ -98,7 +98,12 @@ pub(super) async fn salvage(
         say(&format!("{} stays: {error}", scratch_path.display()));
     }
     let report = salvaged?;
-    let what = report_salvage(&report, Order::of(env.disk()).await);
+    if mode_of(env.disk()).await.is_none() {
+        let mode = if report.is_masterless { "masterless" } else { "primary-backup" };
+        say(&format!("the file NODE cannot be read: what else there is tells that it is {mode}"));
+    }
+    let order = if report.is_masterless { Order::Partitions } else { Order::Keys };
+    let what = report_salvage(&report, order);
     for line in &what {
         say(line);
     }

@@ -13,9 +13,15 @@
 //! Of a node of the masterless mode the cells come in the order of their partitions. Tombstones in
 //! the tables are not brought along: where one lay only in a damaged place, or hides something that
 //! only the log has, what was deleted is there again.
+//!
+//! Which mode a node is of says its name plate. If that cannot be read, the log does: no record is
+//! written by both. Tables alone tell it least, for a young node has none.
 
 use super::super::identity;
-use super::super::persist::KIND_RECORDS;
+use super::super::persist::{
+    KIND_DAMAGED, KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECORDS, KIND_RECOVERED,
+    KIND_STANDING,
+};
 use super::super::recovery;
 use super::super::start::{STATE_DIR, WAL_DIR};
 use super::super::state::meta;
@@ -44,6 +50,8 @@ const POSITION_MAX: Index = 1 << 48;
 pub struct SalvageReport {
     /// What was found damaged.
     pub store: StoreReport,
+    /// Whether the node is one of the masterless mode.
+    pub is_masterless: bool,
     /// The cells that are lost or uncertain.
     pub lost: Vec<Lost>,
     /// What came from the log.
@@ -107,17 +115,33 @@ pub async fn salvage<D: Disk>(
         }
         visit(place, value, version)
     })?;
-    Ok(SalvageReport { store, lost, log, cell_count })
+    Ok(SalvageReport { store, is_masterless, lost, log, cell_count })
 }
 
 /// Tells whether the directory is of a node of the masterless mode. If the name plate is damaged,
-/// too, the tables tell: a stamp is far above any position of a log.
+/// too, the log tells; if that is empty, the tables: a stamp is far above any position of a log.
 async fn is_masterless<D: Disk>(disk: &D, store: &StoreReport) -> bool {
     if let Some(owner) = identity::owner(disk).await {
         return owner.mode.is_masterless();
     }
-    let newest = store.tables.iter().map(|table| table.meta.version_max).max().unwrap_or(0);
-    newest > store.applied.map_or(POSITION_MAX, |applied| applied.index)
+    let log = wal::inspect(disk, WAL_DIR).await.unwrap_or_default();
+    let told = log.records.iter().find_map(|record| is_kind_masterless(record.kind));
+    told.unwrap_or_else(|| {
+        // The others do not say anything of themselves.
+        let known = store.tables.iter().filter(|table| table.meta.cell_count > 0);
+        let newest = known.map(|table| table.meta.version_max).max().unwrap_or(0);
+        newest > store.applied.map_or(POSITION_MAX, |applied| applied.index)
+    })
+}
+
+/// Tells whether it is the masterless mode that writes log records of this kind; `None` if neither
+/// mode does.
+fn is_kind_masterless(kind: u8) -> Option<bool> {
+    match kind {
+        KIND_RECORDS | KIND_DAMAGED => Some(true),
+        KIND_HARD_STATE | KIND_ENTRY | KIND_INSTALL | KIND_RECOVERED | KIND_STANDING => Some(false),
+        _ => None,
+    }
 }
 
 /// Copies what can be read of the tables into the scratch store.
@@ -213,7 +237,7 @@ async fn salvage_masterless<D: Disk>(
         }
         visit(without_prefix(place), value, version)
     })?;
-    Ok(SalvageReport { store, lost, log, cell_count })
+    Ok(SalvageReport { store, is_masterless: true, lost, log, cell_count })
 }
 
 /// Carries out what the log has after the tables.

@@ -254,31 +254,65 @@ fn masterless_entry(number: usize, ms: u64) -> base::Entry {
     base::Entry { place, stamp: Stamp::new(ms, 0, NodeId(1)), written: Written::Value(value) }
 }
 
-/// Returns the disk of a masterless node with a table, and a log that goes further.
-fn masterless() -> TestDisk {
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn masterless_entries(numbers: std::ops::Range<usize>, ms: u64) -> Record {
+    Record::Entries(numbers.map(|number| masterless_entry(number, ms)).collect())
+}
+
+/// Returns a record that writes a note of the node's own, or removes it.
+fn masterless_note(place: &[u8], content: Option<Payload>) -> Record {
+    let place = Payload::new([NOTE_PREFIX.as_slice(), place].concat()).unwrap();
+    Record::Note { place, content }
+}
+
+/// Returns what a masterless node is asked to make durable: first 40 cells, then 20, half of them
+/// anew.
+fn masterless_requests() -> [Vec<Record>; 2] {
+    let note = masterless_note(b"note", Some(Payload::default()));
+    let first = vec![masterless_entries(0..40, NOW_MS), note];
+    [first, vec![masterless_entries(30..50, NOW_MS + 1)]]
+}
+
+/// Returns the disk of a masterless node of which these requests are in a table.
+fn masterless_with(flushed: &[Vec<Record>]) -> TestDisk {
     let disk = TestDisk::default();
     let (tree, mut keeper, _) = run(tree::open(disk.clone(), STATE_DIR, options())).unwrap();
     keeper.set_purge_floors(PurgeFloors::none());
     let mut store = CellStore::new(tree);
-    let entries = |numbers: std::ops::Range<usize>, ms| {
-        Record::Entries(numbers.map(|number| masterless_entry(number, ms)).collect())
-    };
-    let note = Payload::new([NOTE_PREFIX.as_slice(), b"note"].concat()).unwrap();
-    let note = Record::Note { place: note, content: Some(Payload::default()) };
-    let now = 1_700_000_000_000;
-    store.apply(1, &[entries(0..40, now), note]).unwrap();
-    let frozen = store.engine_mut().freeze(Vec::new());
-    store.engine_mut().adopt(run(keeper.flush(&frozen)).unwrap());
+    for (id, records) in (1..).zip(flushed) {
+        store.apply(id, records).unwrap();
+    }
+    if !flushed.is_empty() {
+        let frozen = store.engine_mut().freeze(Vec::new());
+        store.engine_mut().adopt(run(keeper.flush(&frozen)).unwrap());
+    }
     let mode = Mode::Masterless { placement: 1 };
     let owner = Identity { cluster: ClusterId(7), node: NodeId(1), mode };
     run(identity::publish(&disk, &owner)).unwrap();
-    let (mut log, _) = run(wal::open(&disk, WAL_DIR, wal::Options::default())).unwrap();
-    let later = vec![entries(30..50, now + 1)];
-    log.append(KIND_RECORDS, 2, |buffer| codec::encode_into(&later, buffer));
+    disk
+}
+
+/// Appends a record to the log of a node that does not run.
+fn log(disk: &TestDisk, kind: u8, tag: u64, payload: &[u8]) {
+    let (mut log, _) = run(wal::open(disk, WAL_DIR, wal::Options::default())).unwrap();
+    log.append(kind, tag, |buffer| buffer.extend_from_slice(payload));
     run(async {
         log.write().await.unwrap();
         log.sync().await.unwrap();
+        log.close().await.unwrap();
     });
+}
+
+fn log_records(disk: &TestDisk, id: u64, records: &Vec<Record>) {
+    log(disk, KIND_RECORDS, id, &codec::encode(records));
+}
+
+/// Returns the disk of a masterless node with a table, and a log that goes further.
+fn masterless() -> TestDisk {
+    let [first, second] = masterless_requests();
+    let disk = masterless_with(&[first]);
+    log_records(&disk, 2, &second);
     disk
 }
 
@@ -298,6 +332,48 @@ fn salvage_of_a_masterless_node_has_tables_and_log_also_without_its_name_plate()
         assert_eq!(salvaged(&disk).0, cells, "damaged in copy {copy} and those before");
     }
     assert_eq!(run(identity::owner(&disk)), None);
+}
+
+/// Damages both copies of the name plate, or one if the other is damaged.
+fn damage_name_plate(disk: &TestDisk) {
+    disk.damage("NODE", |bytes| [0, 4096].iter().for_each(|copy| bytes[copy + 13] ^= 1));
+}
+
+/// The accident: a young node of the masterless mode, all of whose data was in the log, was taken
+/// for one of the other mode, which could not read that log. Nothing came out of it.
+#[test]
+fn log_tells_the_mode_of_a_node_whose_name_plate_is_damaged() {
+    let [first, second] = masterless_requests();
+    let only_notes = vec![masterless_note(b"note", Some(Payload::default()))];
+    for flushed in [Vec::new(), vec![only_notes]] {
+        let disk = masterless_with(&flushed);
+        let next = 1 + u64::try_from(flushed.len()).unwrap();
+        log_records(&disk, next, &first);
+        log_records(&disk, next + 1, &second);
+        let whole = salvaged(&disk);
+        damage_name_plate(&disk);
+        let (cells, report) = salvaged(&disk);
+        assert_eq!((cells.len(), report.cell_count, report.log.failure), (50, 50, None));
+        assert!(cells == whole.0 && report.is_masterless, "{cells:?}");
+    }
+}
+
+/// The accident: the meta of a table that does not say anything was taken for that of stamps, and
+/// the keys lost their first two bytes.
+#[test]
+fn table_that_says_nothing_of_itself_does_not_tell_the_mode() {
+    let node = filled();
+    node.disk.lose(&node.path_of("MANIFEST"));
+    node.disk.damage(&node.path_of("table-"), |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let (cells, report) = salvaged(&node.disk);
+    assert_eq!((report.log.entry_count, report.is_masterless), (20, false), "{report:?}");
+    assert_eq!(cells, node.cells());
+    for name in node.disk.files(WAL_DIR).keys() {
+        node.disk.lose(name);
+    }
+    let (cells, report) = salvaged(&node.disk);
+    assert!(!report.is_masterless && cells.len() > 100, "{report:?}");
+    assert!(cells.keys().all(|place| place.starts_with(b"key/")), "{cells:?}");
 }
 
 #[test]
