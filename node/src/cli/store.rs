@@ -175,6 +175,13 @@ fn report_salvage(report: &SalvageReport, order: Order) -> Vec<String> {
             log.last
         ));
     }
+    if log.is_incomplete {
+        lines.push(
+            "lost: the node lacks requests that it may have acknowledged, and had not got them \
+             back from the others: any cell may be missing, stale, or there again"
+                .to_owned(),
+        );
+    }
     if let Some(last) = log.lost_through {
         let from = log.last + 1;
         lines.push(if from <= last {

@@ -34,7 +34,7 @@
 //! What a node writes to itself while it is behind, such as a repair after a read of its own, is
 //! not bounded by this: reads go on.
 
-mod recovery;
+pub(super) mod recovery;
 mod requests;
 mod start;
 mod status;

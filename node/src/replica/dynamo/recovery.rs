@@ -24,18 +24,18 @@ const REQUEST_MAX: PersistId = 1 << 62;
 
 /// What the log tells, besides the records themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Judged {
+pub(in crate::replica) struct Judged {
     /// The last persist request that is durable, in the log or in tables.
-    pub(super) persisted: PersistId,
+    pub(in crate::replica) persisted: PersistId,
     /// Requests are missing that may have been acknowledged.
-    pub(super) is_damaged: bool,
+    pub(in crate::replica) is_damaged: bool,
 }
 
 /// Judges what is in the log, beside tables that go up to `applied`.
 ///
 /// # Errors
 /// A record is of the other mode, or of another program.
-pub(super) fn judge(log: &Recovery, applied: PersistId) -> Result<Judged, DecodeError> {
+pub(in crate::replica) fn judge(log: &Recovery, applied: PersistId) -> Result<Judged, DecodeError> {
     let mut damage = log.damage.iter().filter(|hole| hole.loss != Loss::Nothing).peekable();
     let mut judge = Judge { applied, last: None, is_lost: false, noted_with: None };
     for record in &log.records {

@@ -12,11 +12,15 @@
 //!
 //! Of a node of the masterless mode the cells come in the order of their partitions. Tombstones in
 //! the tables are not brought along: where one lay only in a damaged place, or hides something that
-//! only the log has, what was deleted is there again.
+//! only the log has, what was deleted is there again. A node that knows that it lacks something,
+//! and has not got it back from the others yet, does not know which cells that concerns.
 //!
 //! Which mode a node is of says its name plate. If that cannot be read, the log does: no record is
 //! written by both. Tables alone tell it least, for a young node has none.
 
+use std::ops::ControlFlow;
+
+use super::super::dynamo::recovery::judge;
 use super::super::identity;
 use super::super::persist::{
     KIND_DAMAGED, KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECORDS, KIND_RECOVERED,
@@ -27,8 +31,8 @@ use super::super::start::{STATE_DIR, WAL_DIR};
 use super::super::state::meta;
 use crate::base::Index;
 use crate::codec::{self, keycode};
-use crate::dynamo;
 use crate::dynamo::placement::{NOTE_PREFIX, without_prefix};
+use crate::dynamo::{self, notes};
 use crate::env::Disk;
 use crate::kv::{CellStore, Command, Machine};
 use crate::raft::{Entry, EntryKind};
@@ -69,6 +73,9 @@ pub struct LogReport {
     pub entry_count: u64,
     /// The last of them, or of the tables if there are none.
     pub last: Index,
+    /// The node is one of the masterless mode and lacks requests that it may have acknowledged, of
+    /// any cells.
+    pub is_incomplete: bool,
     /// The last entry that may be lost, if any is.
     pub lost_through: Option<Index>,
     /// Where the log ends in what looks like a write that a crash interrupted: it was never
@@ -207,6 +214,10 @@ async fn salvage_masterless<D: Disk>(
     let mut log = LogReport { last: cells.applied(), ..LogReport::default() };
     match wal::inspect(disk, WAL_DIR).await {
         Ok(found) => {
+            match judge(&found, cells.applied()) {
+                Ok(judged) => log.is_incomplete = judged.is_damaged,
+                Err(error) => log.failure = Some(error.to_string()),
+            }
             for record in found.records.iter().filter(|record| record.kind == KIND_RECORDS) {
                 let records = codec::decode::<Vec<dynamo::Record>>(&record.payload);
                 let Ok(records) = records.map_err(|error| log.failure = Some(error.to_string()))
@@ -220,12 +231,11 @@ async fn salvage_masterless<D: Disk>(
                     let_others_run().await;
                 }
             }
-            let is_lost = found.damage.iter().any(|damage| damage.loss != wal::Loss::Nothing);
-            log.lost_through = is_lost.then_some(log.last);
             log.torn = found.torn;
         }
         Err(error) => log.failure = Some(error.to_string()),
     }
+    log.is_incomplete |= notes_damage(cells.engine())?;
     for range in &mut lost {
         range.stale_count = 0;
     }
@@ -238,6 +248,16 @@ async fn salvage_masterless<D: Disk>(
         visit(without_prefix(place), value, version)
     })?;
     Ok(SalvageReport { store, is_masterless: true, lost, log, cell_count })
+}
+
+/// Tells whether a node of the masterless mode has a note that it lacks something.
+fn notes_damage(tree: &impl Engine) -> Result<bool, StorageError> {
+    let mut is_noted = false;
+    tree.scan(&NOTE_PREFIX, None, &mut |place, _, _| {
+        is_noted = notes::is_damaged(place);
+        if is_noted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(is_noted)
 }
 
 /// Carries out what the log has after the tables.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::identity::{self, Identity};
-use super::super::persist::{KIND_ENTRY, KIND_RECORDS};
+use super::super::persist::{KIND_DAMAGED, KIND_ENTRY, KIND_RECORDS};
 use super::super::start::WAL_DIR;
 use super::*;
 use crate::base::{
@@ -375,6 +375,34 @@ fn table_that_says_nothing_of_itself_does_not_tell_the_mode() {
     assert!(!report.is_masterless && cells.len() > 100, "{report:?}");
     assert!(cells.keys().all(|place| place.starts_with(b"key/")), "{cells:?}");
 }
+
+#[test]
+fn masterless_node_that_knows_what_it_lacks_is_not_salvaged_in_silence() {
+    let [first, second] = masterless_requests();
+    let is_incomplete = |disk: &TestDisk| salvaged(disk).1.log.is_incomplete;
+    // Its tables were damaged, and are replaced by empty ones.
+    let disk = masterless_with(&[]);
+    log_records(&disk, 1, &first);
+    assert!(!is_incomplete(&disk));
+    log(&disk, KIND_DAMAGED, 2, &[]);
+    assert!(is_incomplete(&disk), "the note is not written yet");
+    log_records(&disk, 2, &vec![masterless_note(&DAMAGED_NOTE, Some(Payload::default()))]);
+    assert!(is_incomplete(&disk), "the note says so");
+    log_records(&disk, 3, &second);
+    log_records(&disk, 4, &vec![masterless_note(&DAMAGED_NOTE, None)]);
+    assert!(!is_incomplete(&disk), "it has got back what it lacked");
+    // The note is in a table.
+    let noted = vec![masterless_note(&DAMAGED_NOTE, Some(Payload::default()))];
+    assert!(is_incomplete(&masterless_with(&[first.clone(), noted])));
+    // The oldest segment of the log is gone.
+    let disk = masterless_with(&[first]);
+    log_records(&disk, 3, &second);
+    let (cells, report) = salvaged(&disk);
+    assert!(report.log.is_incomplete && cells.len() == 50, "{report:?}");
+}
+
+/// What follows the prefix in the place of the note that a disk is damaged.
+const DAMAGED_NOTE: [u8; 3] = [6, 0, 0];
 
 #[test]
 fn damaged_name_plate_is_found_by_verifying_and_left_as_it_is() {
