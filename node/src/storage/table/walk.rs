@@ -112,6 +112,17 @@ impl<F: File> TableWalk<F> {
         }
     }
 
+    /// Tells whether the walk has come to what follows the last block, and not only to the end of a
+    /// file that is too short.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Returns where the next piece would begin.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Reads the frame at `offset`, if it is whole; returns where it ends, too.
     fn frame_at(&self, offset: u64) -> Option<(Kind, Bytes, u64)> {
         let header_bytes = u64::try_from(HEADER_BYTES).unwrap_or(u64::MAX);

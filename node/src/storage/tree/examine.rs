@@ -149,7 +149,10 @@ pub async fn examine<D: Disk>(
     }
     let cache = Arc::new(BlockCache::new(0));
     for table in &mut report.tables {
-        examine_table(disk, table, &cache).await?;
+        // One that says nothing of itself has been examined.
+        if table.wounds.is_empty() {
+            examine_table(disk, table, &cache).await?;
+        }
         on_table(table);
     }
     Ok(report)
@@ -226,7 +229,8 @@ fn named_tables(dir: &str, manifest: &Manifest) -> Vec<TableReport> {
     tables.map(report).collect()
 }
 
-/// Returns every table in the directory, with what it says of itself; not examined yet.
+/// Returns every table in the directory, with what it says of itself; not examined yet, but for
+/// those that say nothing.
 async fn tables_by_name<D: Disk>(disk: &D, dir: &str) -> Result<Vec<TableReport>, StorageError> {
     let names = disk.list(dir).await?;
     let mut numbers: Vec<u64> =
@@ -240,12 +244,16 @@ async fn tables_by_name<D: Disk>(disk: &D, dir: &str) -> Result<Vec<TableReport>
             Ok(file) => read_own_meta(file, path.clone(), number),
             Err(error) => Err(error.into()),
         };
-        let meta = match meta {
-            Ok(meta) => meta,
+        let (meta, unreadable) = match meta {
+            Ok(meta) => (meta, None),
             Err(error @ StorageError::Format { .. }) => return Err(error),
-            Err(_) => unknown_meta(number),
+            Err(error) => (unknown_meta(number), Some(error)),
         };
-        tables.push(TableReport { path, level: None, meta, wounds: Vec::new() });
+        let mut report = TableReport { path, level: None, meta, wounds: Vec::new() };
+        if let Some(error) = unreadable {
+            report.wounds = wounds_of_table(disk, &report, &error).await;
+        }
+        tables.push(report);
     }
     Ok(tables)
 }
@@ -354,7 +362,32 @@ async fn gaps<F: crate::env::File>(mut walk: TableWalk<F>, report: &TableReport)
         }
         let_others_run().await;
     }
+    if !is_open {
+        gaps.extend(gap_at_the_end(&walk, report, last));
+    }
     gaps
+}
+
+/// Returns what is missing of a table whose file ends just behind the block that ends with `last`.
+fn gap_at_the_end<F: crate::env::File>(
+    walk: &TableWalk<F>,
+    report: &TableReport,
+    last: Option<Vec<u8>>,
+) -> Option<Gap> {
+    if walk.is_over() || last.is_some() && last.as_ref() == last_of(report) {
+        return None;
+    }
+    let whole = PlaceRange::of(&report.meta);
+    let offset = walk.offset();
+    let start = last.map_or(whole.start, Bound::Excluded);
+    let wound = Wound {
+        path: report.path.clone(),
+        offset,
+        what: "the file ends before its last block".to_owned(),
+        range: Some(PlaceRange { start, end: whole.end }),
+        is_salvageable: false,
+    };
+    Some(Gap { offset, end: report.meta.bytes.max(offset + 1), wound })
 }
 
 /// Returns the last place of a table, if that is known.

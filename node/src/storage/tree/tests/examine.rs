@@ -88,17 +88,19 @@ fn any_flipped_bit_is_found_and_takes_no_more_than_is_said() {
     }
 }
 
+/// Returns where frames lie that begin with these bytes: cells with `MT\x01`, any with `MT`.
+fn frames(bytes: &[u8], start: &[u8]) -> Vec<usize> {
+    let starts = bytes.windows(start.len()).enumerate();
+    starts.filter(|(_, window)| *window == start).map(|(offset, _)| offset).collect()
+}
+
 #[test]
 fn each_damaged_block_is_said_and_the_others_are_read() {
     let (disk, model) = store();
     let files = disk.files(DIR);
     let tables: Vec<&String> = files.keys().filter(|path| path.contains("table-")).collect();
     for path in &tables {
-        let magics = |bytes: &[u8]| {
-            let starts = bytes.windows(4).enumerate();
-            let starts = starts.filter(|(_, window)| window[..3] == *b"MT\x01");
-            starts.map(|(start, _)| start).collect::<Vec<_>>()
-        };
+        let magics = |bytes: &[u8]| frames(bytes, b"MT\x01");
         for every in 2..4 {
             let damage = |bytes: &mut Vec<u8>| {
                 for start in magics(bytes).into_iter().step_by(every) {
@@ -133,6 +135,38 @@ fn end_of_a_table_takes_no_cells_with_it() {
         let report = report_of(&copy);
         assert!(!report.is_whole());
         assert_eq!(salvaged(&copy, &report), (model.clone(), Vec::new()), "{cut} bytes less");
+    }
+}
+
+/// The accident: a table that was empty, or ended just behind a block, was said to be salvaged.
+#[test]
+fn table_that_ends_between_two_blocks_lacks_those_behind() {
+    let (disk, model) = store();
+    let with_manifest = [disk.after_process_end(), disk];
+    with_manifest[0].lose("tree/MANIFEST");
+    for (disk, has_manifest) in with_manifest.iter().zip([false, true]) {
+        let tables = disk.files(DIR).into_iter().filter(|(path, _)| path.contains("table-"));
+        for (path, bytes) in tables {
+            let last_block = *frames(&bytes, b"MT\x01").last().unwrap();
+            let ends = frames(&bytes, b"MT");
+            let behind = *ends.iter().find(|end| **end > last_block).unwrap();
+            assert!(ends[0] == 0, "{ends:?}");
+            for end in ends {
+                let copy = disk.after_process_end();
+                copy.damage(&path, |bytes| bytes.truncate(end));
+                let report = report_of(&copy);
+                let (cells, lost) = salvaged(&copy, &report);
+                let when = format!("{path} ends at byte {end}");
+                // Without a manifest nothing else tells which block was the last.
+                let lacks_some = end <= last_block || !has_manifest && end == behind;
+                assert_eq!(lost.len(), usize::from(lacks_some), "{lost:?}, {when}");
+                if has_manifest {
+                    check_honesty(&model, &cells, &lost, &when);
+                }
+                let mut wounds = report.all_wounds().filter(|wound| wound.path == path);
+                assert!(wounds.all(|wound| !wound.what.contains("instead of 0")), "{report:?}");
+            }
+        }
     }
 }
 
