@@ -18,7 +18,9 @@ use crate::codec::keycode;
 use crate::env::real::RealEnv;
 use crate::env::{Disk, Env as _};
 use crate::kv::{Cell, Version};
-use crate::replica::offline::{self, PlaceRange, SalvageReport, StoreReport, TableReport, Wound};
+use crate::replica::offline::{
+    self, LogReport, PlaceRange, SalvageReport, StoreReport, TableReport, Wound,
+};
 use crate::replica::{STATE_DIR, mode_of, partition_of_place, without_prefix};
 
 /// What to do about damage.
@@ -102,13 +104,10 @@ pub(super) async fn salvage(
         let mode = if report.is_masterless { "masterless" } else { "primary-backup" };
         say(&format!("the file NODE cannot be read: what else there is tells that it is {mode}"));
     }
-    let order = if report.is_masterless { Order::Partitions } else { Order::Keys };
-    let what = report_salvage(&report, order);
-    for line in &what {
-        say(line);
-    }
+    let Told { notices, losses } = report_salvage(&report);
+    notices.iter().chain(&losses).for_each(|line| say(line));
     say(&format!("wrote {} to {}", counted(report.cell_count, "cell"), to.display()));
-    if what.is_empty() {
+    if losses.is_empty() {
         return Ok(());
     }
     Err(CliError::Failed("not everything could be salvaged".to_owned()))
@@ -147,12 +146,25 @@ fn write_cell(
     file.write(&Record::of_cell(&key, &column, &cell, false))
 }
 
-/// Says what is lost, line by line; nothing if all is there.
-fn report_salvage(report: &SalvageReport, order: Order) -> Vec<String> {
-    let wounds = report.store.all_wounds();
-    let mut lines: Vec<String> = wounds.map(|wound| order.wound_line(wound)).collect();
+/// What a person is told of a salvage, line by line.
+#[derive(Debug, Default)]
+struct Told {
+    /// What was damaged and costs nothing.
+    notices: Vec<String>,
+    /// What is lost, or not certain to be as it was.
+    losses: Vec<String>,
+}
+
+/// Says what became of a store; nothing if all was whole.
+fn report_salvage(report: &SalvageReport) -> Told {
+    let order = if report.is_masterless { Order::Partitions } else { Order::Keys };
+    let mut told = Told::default();
+    for wound in report.store.all_wounds() {
+        let lines = if wound.is_salvageable { &mut told.notices } else { &mut told.losses };
+        lines.push(order.wound_line(wound));
+    }
     for lost in &report.lost {
-        lines.push(format!(
+        told.losses.push(format!(
             "lost: cells {}, written at version {} or before ({}); {} cells of that range that \
              were read are possibly stale",
             order.range_text(&lost.range),
@@ -162,62 +174,69 @@ fn report_salvage(report: &SalvageReport, order: Order) -> Vec<String> {
         ));
     }
     if report.store.applied.is_none() {
-        lines.push(
+        told.losses.push(
             "the manifest is lost: what tables there are was taken for the state; cells that were \
              deleted may be back, and tables may be missing"
                 .to_owned(),
         );
     }
-    let log = &report.log;
-    if let Some(failure) = &log.failure {
-        lines.push(format!(
-            "the log cannot be read: what was written after entry {} is lost ({failure})",
-            log.last
-        ));
-    }
-    if log.is_incomplete {
-        lines.push(
-            "lost: the node lacks requests that it may have acknowledged, and had not got them \
-             back from the others: any cell may be missing, stale, or there again"
-                .to_owned(),
-        );
-    }
-    if let Some(last) = log.lost_through {
-        let from = log.last + 1;
-        lines.push(if from <= last {
-            format!("lost: the log is damaged; entries {from} to {last} may be lost")
-        } else {
-            format!("lost: the log is damaged; some requests before {from} may be lost")
-        });
-    }
-    if let Some(torn) = &log.torn {
-        lines.push(format!(
-            "the log ends in what looks like an unfinished write, at byte {} of {}: it was never \
-             acknowledged, unless just that place is damaged",
-            torn.offset, torn.path
-        ));
-    }
-    if log.doubtful_count > 0 {
-        lines.push(format!(
-            "{} conditional writes in the log were decided by cells that are possibly stale",
-            log.doubtful_count
-        ));
-    }
-    if log.sessions_are_lost && log.entry_count > 0 {
-        lines.push(format!(
-            "the client sessions are lost: of the last {} writes, those that were sent twice were \
-             carried out twice",
-            log.entry_count
-        ));
-    }
-    if !lines.is_empty() && matches!(order, Order::Partitions) {
-        lines.push(
+    told.of_log(&report.log);
+    let is_whole = told.notices.is_empty() && told.losses.is_empty();
+    if report.is_masterless && !is_whole {
+        told.notices.push(
             "tombstones are not brought along: a cell that was deleted is there again if the log \
              has an older write of it, or only the tombstone was damaged"
                 .to_owned(),
         );
     }
-    lines
+    told
+}
+
+impl Told {
+    /// Says what became of the log.
+    fn of_log(&mut self, log: &LogReport) {
+        if let Some(failure) = &log.failure {
+            self.losses.push(format!(
+                "the log cannot be read: what was written after entry {} is lost ({failure})",
+                log.last
+            ));
+        }
+        if log.is_incomplete {
+            self.losses.push(
+                "lost: the node lacks requests that it may have acknowledged, and had not got them \
+                 back from the others: any cell may be missing, stale, or there again"
+                    .to_owned(),
+            );
+        }
+        if let Some(last) = log.lost_through {
+            let from = log.last + 1;
+            self.losses.push(if from <= last {
+                format!("lost: the log is damaged; entries {from} to {last} may be lost")
+            } else {
+                format!("lost: the log is damaged; some requests before {from} may be lost")
+            });
+        }
+        if let Some(torn) = &log.torn {
+            self.notices.push(format!(
+                "the log ends in what looks like an unfinished write, at byte {} of {}: it was \
+                 never acknowledged, unless just that place is damaged",
+                torn.offset, torn.path
+            ));
+        }
+        if log.doubtful_count > 0 {
+            self.losses.push(format!(
+                "{} conditional writes in the log were decided by cells that are possibly stale",
+                log.doubtful_count
+            ));
+        }
+        if log.sessions_are_lost && log.entry_count > 0 {
+            self.losses.push(format!(
+                "the client sessions are lost: of the last {} writes, those that were sent twice \
+                 were carried out twice",
+                log.entry_count
+            ));
+        }
+    }
 }
 
 /// Opens the directory of a node that does not run and has run.
@@ -385,6 +404,8 @@ fn summary_json(report: &StoreReport) -> Json {
 mod tests {
     use super::*;
     use crate::dynamo::placement::{NOTE_PREFIX, prefix};
+    use crate::storage::SnapshotPoint;
+    use crate::storage::wal::Torn;
 
     fn wound(range: Option<PlaceRange>, is_salvageable: bool) -> Wound {
         let (path, what) = ("tables/table-7".to_owned(), "a block".to_owned());
@@ -428,6 +449,42 @@ mod tests {
         assert_eq!(line["from"], json!({"key": "a", "column": "c", "partition": 300}));
         let note = [&NOTE_PREFIX[..], &keycode::encode_cell(b"note", b"")].concat();
         assert_eq!(Order::Partitions.place_text(&note), "\"\\\\xff\\\\xffnote\"");
+    }
+
+    fn report(wounds: Vec<Wound>, log: LogReport) -> SalvageReport {
+        let applied = Some(SnapshotPoint { index: 7, term: 1 });
+        let store = StoreReport { applied, extra: None, tables: Vec::new(), wounds };
+        SalvageReport { store, is_masterless: false, lost: Vec::new(), log, cell_count: 0 }
+    }
+
+    /// The accident: the exit code was that of a loss although everything had been brought out.
+    #[test]
+    fn damage_that_costs_nothing_is_no_loss() {
+        let counts = |report: &SalvageReport| {
+            let Told { notices, losses } = report_salvage(report);
+            (notices.len(), losses.len())
+        };
+        let whole = LogReport::default();
+        assert_eq!(counts(&report(Vec::new(), whole.clone())), (0, 0));
+        let salvaged = vec![wound(None, true), wound(Some(PlaceRange::ALL), true)];
+        assert_eq!(counts(&report(salvaged.clone(), whole.clone())), (2, 0));
+        let masterless = SalvageReport { is_masterless: true, ..report(salvaged, whole.clone()) };
+        assert_eq!(counts(&masterless), (3, 0), "tombstones");
+        let lost = vec![wound(Some(PlaceRange::ALL), false)];
+        assert_eq!(counts(&report(lost, whole.clone())), (0, 1));
+        let torn = Torn { path: "wal/1.wal".to_owned(), offset: 4096, from: 9, dropped_count: 0 };
+        let torn = LogReport { torn: Some(torn), ..whole.clone() };
+        assert_eq!(counts(&report(Vec::new(), torn)), (1, 0));
+        let losses = [
+            LogReport { failure: Some("a reason".to_owned()), ..whole.clone() },
+            LogReport { is_incomplete: true, ..whole.clone() },
+            LogReport { lost_through: Some(9), ..whole.clone() },
+            LogReport { doubtful_count: 1, ..whole.clone() },
+            LogReport { sessions_are_lost: true, entry_count: 1, ..whole },
+        ];
+        for log in losses {
+            assert_eq!(counts(&report(Vec::new(), log.clone())), (0, 1), "{log:?}");
+        }
     }
 
     #[test]
