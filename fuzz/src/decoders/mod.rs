@@ -40,12 +40,14 @@ pub const TARGETS: &[Target] = &[
     SESSION_TABLE,
     NAME_PLATE,
     MANIFEST,
+    VERDICT,
     TABLE,
     SNAPSHOT,
     WAL_SEGMENT,
     CONFIGURATION,
     HISTORY,
     IMPORT,
+    PROGRESS,
     NOTE_START,
     TABLE_ALTERED,
     SNAPSHOT_ALTERED,
@@ -186,6 +188,16 @@ pub const MANIFEST: Target = Target {
     bytes_max: (64 << 10, 128),
 };
 
+/// DAMAGED: why a state is not to be believed.
+pub const VERDICT: Target = Target {
+    name: "verdict",
+    kind: Kind::Decoder,
+    what: "DAMAGED: why a state is not to be believed",
+    run: table::verdict,
+    seeds: table::verdict_seeds,
+    bytes_max: (8 << 10, 64),
+};
+
 /// A table, blind: open, read, walk, verify.
 pub const TABLE: Target = Target {
     name: "table",
@@ -303,6 +315,16 @@ pub const IMPORT: Target = Target {
     what: "JSON Lines: cells and changes",
     run: text::import,
     seeds: text::import_seeds,
+    bytes_max: (64 << 10, 256),
+};
+
+/// JSON: how far an import is.
+pub const PROGRESS: Target = Target {
+    name: "progress",
+    kind: Kind::Decoder,
+    what: "JSON: how far an import is",
+    run: text::progress,
+    seeds: text::progress_seeds,
     bytes_max: (64 << 10, 256),
 };
 

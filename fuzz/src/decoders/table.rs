@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
+use mangrove::base::checksum::crc32;
 use mangrove::codec::keycode::{encode_cell, encode_key};
 use mangrove::replica::{SESSIONS_MAX_USUAL, STATE_DIR, offline};
 use mangrove::storage::table::{
@@ -250,6 +251,40 @@ pub(super) fn manifest_seeds() -> Vec<Vec<u8>> {
         let copy = &bytes[..bytes.len() / 2];
         let copy = &copy[..copy.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)];
         seeds.extend([0, 1, 40].map(|twist| [&[twist][..], copy].concat()));
+    }
+    seeds
+}
+
+/// ```text
+/// blind u8 (bit 0) │ the file
+/// ```
+pub(super) fn verdict(input: &[u8]) {
+    let Some((&blind, bytes)) = input.split_first() else { return };
+    let read = || {
+        let Some(again) = tree::reread_verdict(bytes) else { return };
+        let sealed = bytes.split_last_chunk::<4>();
+        let is_sealed = sealed.is_some_and(|(said, crc)| crc32(said).to_le_bytes() == *crc);
+        assert!(is_sealed, "nothing is believed without its checksum");
+        let twice = tree::reread_verdict(&again);
+        assert_eq!(twice.as_ref(), Some(&again), "what is read survives writing it");
+    };
+    if blind & 1 == 1 { blindly(read) } else { read() }
+}
+
+pub(super) fn verdict_seeds() -> Vec<Vec<u8>> {
+    let of = |path: &str, what: &str| {
+        let disk = store(0);
+        let opened = run(tree::open(disk.clone(), STATE_DIR, OPTIONS));
+        let Ok((_, mut keeper, _)) = opened else { panic!("a whole store opens") };
+        let (path, what) = (path.to_owned(), what.to_owned());
+        let condemned = run(keeper.condemn(&StorageError::Corrupt { path, offset: 4096, what }));
+        assert_eq!(condemned, Ok(()), "memory takes a verdict");
+        disk.contents(&format!("{STATE_DIR}/DAMAGED"))
+    };
+    let mut seeds = Vec::new();
+    for (path, what) in [("", ""), ("tables/table-7", "a block"), ("tabl\u{e9}", "\u{fffd}")] {
+        seeds.push([vec![0], of(path, what)].concat());
+        seeds.push([vec![1], blindly(|| of(path, what))].concat());
     }
     seeds
 }

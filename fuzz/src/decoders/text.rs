@@ -139,3 +139,35 @@ pub(super) fn import_seeds() -> Vec<Vec<u8>> {
     seeds.push(lines.join("\n").into_bytes());
     seeds
 }
+
+/// ```text
+/// length of the import's input u64 LE │ checksum of any of its beginnings u32 LE │ the file
+/// ```
+pub(super) fn progress(input: &[u8]) {
+    let Some((total, rest)) = input.split_first_chunk::<8>() else { return };
+    let Some((crc, file)) = rest.split_first_chunk::<4>() else { return };
+    let (total, crc) = (u64::from_le_bytes(*total), u32::from_le_bytes(*crc));
+    let Ok((done, again)) = fuzzed::progress(file, total, crc) else { return };
+    assert!(done <= total, "{done} bytes of {total} are done");
+    let twice = fuzzed::progress(&again, total, crc);
+    assert_eq!(twice, Ok((done, again)), "what is read survives writing it");
+}
+
+pub(super) fn progress_seeds() -> Vec<Vec<u8>> {
+    let whole = r#"{"cluster":"5e1f0c0ffee5e1f0","progress":{"total_bytes":30,"done_bytes":20,"#;
+    let whole = format!(r#"{whole}"done_crc":7,"done_lines":2,"done_cells":2}}}}"#);
+    let unbound = r#"{"cluster":null,"progress":{"total_bytes":0,"done_bytes":0,"#;
+    let unbound = format!(r#"{unbound}"done_crc":7,"done_lines":0,"done_cells":0}}}}"#);
+    let earlier = r#"{"total_bytes":30,"done_bytes":0,"done_lines":0,"done_cells":0}"#;
+    let input = |total: u64, file: &str| {
+        [&total.to_le_bytes()[..], &7_u32.to_le_bytes(), file.as_bytes()].concat()
+    };
+    // The third was cut: less is there than was done.
+    vec![
+        input(30, &whole),
+        input(31, &whole),
+        input(19, &whole),
+        input(0, &unbound),
+        input(9, earlier),
+    ]
+}

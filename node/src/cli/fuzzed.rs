@@ -3,6 +3,7 @@
 use super::cluster_file::ClusterFile;
 use super::config::Settings;
 use super::import;
+use super::progress;
 use super::records::Record;
 use crate::base::{Column, Key};
 use crate::kv::{Cell, Mutation, Version};
@@ -49,4 +50,14 @@ pub fn exported(key: &Key, column: &Column, cell: &Cell) -> Result<Vec<u8>, Stri
 /// first wrong line was answered with.
 pub fn import(input: &[u8]) -> (u64, u64, u64, Result<(), String>) {
     import::read_all(input)
+}
+
+/// Reads the file that says how far an import is, of an input of this length and with this checksum
+/// of any of its beginnings; returns how many bytes are done, and the file as it would be written
+/// again.
+///
+/// # Errors
+/// What a person would be told.
+pub fn progress(file: &[u8], total_bytes: u64, crc: u32) -> Result<(u64, Vec<u8>), String> {
+    progress::reread(file, total_bytes, crc)
 }

@@ -93,6 +93,8 @@ pub use keeper::Keeper;
 pub use manifest::reread_manifest;
 pub use recovery::{Damage, Recovery, open};
 pub use salvage::{Lost, Salvage, salvage};
+#[cfg(feature = "testing")]
+pub use verdict::reread_verdict;
 pub use version::{Version, VersionCursor};
 
 use super::StorageError;

@@ -14,8 +14,8 @@
 use super::sync;
 use crate::base::checksum::crc32;
 use crate::env::{Disk, DiskErrorKind, File};
-use crate::probe;
 use crate::storage::StorageError;
+use crate::{planted, probe};
 
 /// Name of the file.
 pub(super) const NAME: &str = "DAMAGED";
@@ -58,7 +58,10 @@ impl Verdict {
         let (offset, rest) = rest.split_first_chunk::<8>()?;
         let (path_len, rest) = rest.split_first_chunk::<4>()?;
         let path_len = usize::try_from(u32::from_le_bytes(*path_len)).ok()?;
-        let (path, what) = rest.split_at_checked(path_len)?;
+        let (path, what) = match rest.split_at_checked(path_len) {
+            None if planted!("F23") => rest.split_at(path_len),
+            split => split?,
+        };
         Some(Self {
             generation: u64::from_le_bytes(*generation),
             path: String::from_utf8_lossy(path).into_owned(),
@@ -119,6 +122,13 @@ impl Verdict {
         });
         Ok(Some(verdict).filter(|verdict| verdict.generation >= generation))
     }
+}
+
+/// Reads the verdict in a file of these bytes, and returns the file as it would be written again;
+/// `None` if it is damaged.
+#[cfg(feature = "testing")]
+pub fn reread_verdict(bytes: &[u8]) -> Option<Vec<u8>> {
+    Verdict::decode(bytes).map(|verdict| verdict.encode())
 }
 
 #[cfg(test)]
