@@ -66,14 +66,7 @@ pub fn check(ledger: &Ledger<'_>, stores: &Stores, inquiry: &Inquiry) -> Result<
             let may_be_purged =
                 value == ValueId::ABSENT || ledger.may_be_deleted(cell, stamp, u32::MAX);
             for (replica, store) in stores.replicas(&place) {
-                let is_hinted = || {
-                    // A row's deletion is hinted at the row's place.
-                    let row = mangrove::codec::keycode::row_prefix(&place);
-                    let kept = |at: &[u8]| {
-                        stores.nodes.values().any(|store| store.has_hint(replica, at, stamp))
-                    };
-                    kept(&place) || kept(row)
-                };
+                let is_hinted = || stores.is_owed(replica, &place, stamp);
                 let is_excused = inquiry.forgetful.contains(&replica);
                 if is_excused || store.has(&place, stamp, may_be_purged) || is_hinted() {
                     continue;

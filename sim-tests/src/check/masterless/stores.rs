@@ -137,6 +137,14 @@ impl Stores {
         replicas.filter_map(|node| Some((*node, self.nodes.get(node)?)))
     }
 
+    /// Tells whether some node keeps a hint of that stamp for a replica of a place.
+    pub fn is_owed(&self, replica: NodeId, place: &[u8], stamp: Stamp) -> bool {
+        // A row's deletion is hinted at the row's place.
+        let places = [place, keycode::row_prefix(place)];
+        let keeps = |store: &Store| places.iter().any(|at| store.has_hint(replica, at, stamp));
+        self.nodes.values().any(keeps)
+    }
+
     /// Returns every visible value of cells that the history names: its cell, which value of the
     /// history it is (if any), and its stamp.
     pub fn values(&self, history: &History) -> Vec<(CellId, Option<ValueId>, Stamp)> {
