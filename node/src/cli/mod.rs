@@ -7,7 +7,8 @@
 //! `wal`), trials on real processes (`crash_test`, `bench`, `compare`), and how all that is printed
 //! (`output`) and written (`files`).
 //!
-//! Only here and in tests the real world ([`crate::env::real`]) is chosen and a runtime started.
+//! Only here, in [`crate::trial`] and in tests the real world ([`crate::env::real`]) is chosen and
+//! a runtime started.
 //!
 //! # Invariants
 //! 1. Standard output carries answers only; logs, progress and complaints go to standard error.

@@ -41,7 +41,7 @@
 //! it has read. There are no conditional writes, and writes carry no number: one whose answer is
 //! lost is [`ClientError::Unknown`] at once, and repeating it is another write. With
 //! [`ClientOptions::session`] the client sees its own writes, and never an older state than before,
-//! at any level (`token` says how).
+//! at any level (`token` says how, and what of long listings it does not remember).
 //!
 //! # Left out
 //! Cancelling a request at the node: dropping a future stops the waiting, not the write. A write

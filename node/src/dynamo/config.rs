@@ -209,7 +209,7 @@ impl Config {
             heartbeat_interval: Duration::from_millis(200),
             detector_window: 100,
             detector_deviation_min: Duration::from_millis(100),
-            // phi 8 of a normal distribution: silence so long is one in 10^8
+            // six deviations of a normal distribution: silence so long is one in 10^9
             detector_deviations: 6,
             detector_doubt: Duration::from_millis(300),
             read_timeout: Duration::from_secs(2),

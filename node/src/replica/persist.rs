@@ -8,8 +8,8 @@
 //! from all others and from itself, at any time, and a batch that begins with the first of them
 //! has few. So there it also waits while each turn of the loop brings more (`TURNS_MAX`), and
 //! syncs in place, because what it would do meanwhile is then done before. Measured with 64
-//! connections: a quarter more writes, with a quarter less processor time for each; either of the
-//! two alone gave a tenth or nothing (`docs/performance.md`).
+//! connections: a quarter more writes, with a quarter less processor time for each; waiting alone
+//! gave a fifth, syncs in place alone nothing (`docs/performance.md`).
 //!
 //! What a leader's batch writes is written and synced aside, with one way to another thread and
 //! back. So is each step towards the next segment of the log (`LogTask::clean_up`), by a task of
