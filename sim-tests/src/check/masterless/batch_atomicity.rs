@@ -11,8 +11,8 @@
 //! takes over).
 //!
 //! What a hint is kept for is there, too: replicas that all lack a cell, because the one that had
-//! it has an older disk now, are equal, and that they are is what a run waits for before this looks.
-//! That hints arrive in the end, the runs show that have no other mechanism.
+//! it has an older disk now, are equal, and a run waits for no more before this looks. That hints
+//! arrive in the end, the runs show that have no other mechanism.
 //!
 //! **What is skipped.** Deletions that may be purged: under a floor nothing can be told from
 //! nothing. Nor can it on a disk that forgot the deletion after the others had purged it. Bulk
