@@ -305,7 +305,10 @@ Examples:
 The first start chooses the addresses and the id of the cluster and writes them to
 DIR/cluster.toml; every later start with the same --data finds its data again. Node 1 keeps its
 data in DIR/n1 and its log in DIR/n1.log, and so on. Ctrl-C stops all nodes in good order. A node
-that dies is reported, with the command that starts it again beside the others.";
+that dies is reported, with the command that starts it again beside the others.
+
+The nodes see the MANGROVE_… variables of this command, except those of what DIR/cluster.toml
+settles and MANGROVE_CONFIG: a file for all of them is named by `-- --config FILE`.";
 
 /// Arguments of `cluster`.
 #[derive(Debug, Clone, Args)]

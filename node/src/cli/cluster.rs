@@ -23,6 +23,7 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use super::args::{Cli, ClusterArgs, DEFAULT_CLUSTER};
 use super::cluster_file::{ClusterFile, NAME, NodeEntry, Wanted};
+use super::config::ModeSetting;
 use super::output::{quoted, say};
 use super::{CliError, stop_signal};
 use crate::base::ClusterId;
@@ -41,6 +42,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Most of a log's end in which a node's last words are looked for: more than any complaint.
 const LAST_WORDS_BYTES: u64 = 2048;
+
+/// Variables that do not reach the nodes. What `cluster.toml` settles is told to them by flags, and
+/// what it leaves to the defaults must not be settled behind its back.
+const KEPT_BACK: [&str; 4] =
+    ["MANGROVE_CONFIG", "MANGROVE_MODE", "MANGROVE_REPLICATION_FACTOR", "MANGROVE_PARTITIONS"];
 
 /// How the complaints of this program begin: its own, and those about its command line.
 const COMPLAINTS: [&str; 2] = ["mangrove: ", "error: "];
@@ -105,7 +111,9 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
 
 /// Refuses flags that no node would take, before anything is made of the cluster.
 fn check_serve_flags(flags: &[String]) -> Result<(), CliError> {
-    let words = ["mangrove", "serve"].into_iter().chain(flags.iter().map(String::as_str));
+    // The mode is named to every node: a flag that names it once more is of no use.
+    let own = ["mangrove", "serve", "--mode", ModeSetting::PrimaryBackup.name()];
+    let words = own.into_iter().chain(flags.iter().map(String::as_str));
     match Cli::try_parse_from(words) {
         Ok(_) => Ok(()),
         Err(error) => Err(CliError::Usage(format!("the flags after --: {error}"))),
@@ -138,6 +146,9 @@ fn start(
         .stdout(output.try_clone().map_err(failed)?)
         .stderr(output)
         .kill_on_drop(true);
+    for variable in KEPT_BACK {
+        command.env_remove(variable);
+    }
     #[cfg(unix)]
     command.process_group(0);
     let mut child = command.spawn().map_err(failed)?;
@@ -397,6 +408,15 @@ mod tests {
         assert!(error.to_string().contains("--foo"), "{error}");
         assert!(!Path::new(&data).exists(), "nothing is left behind");
         check_serve_flags(&["--sync".to_owned(), "interval:10".to_owned()]).unwrap();
+        let error = check_serve_flags(&["--mode".to_owned(), "masterless".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("--mode"), "{error}");
+    }
+
+    #[test]
+    fn command_of_a_node_names_the_mode() {
+        let (args, file) = (cluster_args(&[]), file(&["127.0.0.1:9"]));
+        let flags = serve_flags(&args, &file, &file.nodes[0], Path::new("d"));
+        assert!(flags.windows(2).any(|pair| pair == ["--mode", "primary-backup"]), "{flags:?}");
     }
 
     #[test]

@@ -117,13 +117,19 @@ impl ClusterFile {
         members.collect::<Vec<_>>().join(",")
     }
 
-    /// Returns what every node needs to be told about how the cluster replicates.
+    /// Returns how it replicates.
+    pub(super) fn mode(&self) -> &str {
+        self.mode.as_deref().unwrap_or(ModeSetting::PrimaryBackup.name())
+    }
+
+    /// Returns what every node needs to be told about how the cluster replicates. The mode is
+    /// always named: where it is not, the environment of a node may name another one.
     pub(super) fn replication_flags(&self) -> Vec<String> {
         let flag = |name: &str, value: Option<String>| {
             value.map_or_else(Vec::new, |value| vec![name.to_owned(), value])
         };
         [
-            flag("--mode", self.mode.clone()),
+            flag("--mode", Some(self.mode().to_owned())),
             flag("--replication-factor", self.replication_factor.map(|n| n.to_string())),
             flag("--partitions", self.partitions.map(|n| n.to_string())),
         ]
@@ -181,7 +187,7 @@ impl ClusterFile {
         if let Some(nodes) = wanted.nodes_count.filter(|nodes| count(*nodes) != self.nodes.len()) {
             return other("nodes", format!("{} nodes", self.nodes.len()), nodes.to_string());
         }
-        let mode = self.mode.as_deref().unwrap_or(ModeSetting::PrimaryBackup.name());
+        let mode = self.mode();
         if let Some(wanted) = wanted.mode.filter(|wanted| wanted.name() != mode) {
             return other("mode", format!("the mode {mode}"), wanted.name().to_owned());
         }
@@ -252,6 +258,13 @@ mod tests {
         assert!(open(other).unwrap_err().to_string().contains("--mode"));
         let other = Wanted { replication_factor: Some(3), ..masterless };
         assert!(open(other).unwrap_err().to_string().contains("--replication-factor"));
+    }
+
+    #[test]
+    fn mode_is_named_to_the_nodes_even_if_it_is_the_usual_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (usual, _) = open(dir.path(), None, 0).unwrap();
+        assert_eq!(usual.replication_flags(), ["--mode", "primary-backup"]);
     }
 
     #[test]

@@ -5,6 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+/// How the variables begin that this program is told things by, and those of them that a node of a
+/// trial may see: how it logs changes nothing that is tried.
+const OUR_VARIABLES: &str = "MANGROVE_";
+const LOG_VARIABLES: [&str; 2] = ["MANGROVE_LOG", "MANGROVE_LOG_FORMAT"];
+
 /// Lines of a log that are shown to people.
 const LOG_LINES_SHOWN: usize = 60;
 
@@ -20,6 +25,9 @@ pub enum Signal {
 }
 
 /// A node that can be started, killed and started again on the same data. It dies with its owner.
+///
+/// Its arguments alone say what it is: of the variables that configure a node it sees none, so that
+/// a trial does not judge another mode, or another promise, than it believes to run.
 #[derive(Debug)]
 pub struct NodeProcess {
     command: Vec<String>,
@@ -51,6 +59,14 @@ impl NodeProcess {
         let mut command = Command::new(program);
         // The pipe ends when this process does, which a node can be told to stop at.
         command.args(arguments).stdin(Stdio::piped()).stdout(log).stderr(errors);
+        for (variable, _) in std::env::vars_os() {
+            let configures = variable.to_str().is_some_and(|variable| {
+                variable.starts_with(OUR_VARIABLES) && !LOG_VARIABLES.contains(&variable)
+            });
+            if configures {
+                command.env_remove(&variable);
+            }
+        }
         // Ctrl-C is for whoever started the nodes, not for them.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -140,5 +156,41 @@ impl Drop for NodeProcess {
             child.kill().ok();
             child.wait().ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The process runs itself once more, because variables cannot be set safely in a process.
+    #[test]
+    fn node_sees_no_variable_that_would_configure_it() {
+        const DIRECTORY: &str = "MANGROVE_TEST_ENVIRONMENT_OF";
+        if let Some(directory) = std::env::var_os(DIRECTORY) {
+            let log = Path::new(&directory).join("log");
+            let mut process = NodeProcess::new(vec!["env".to_owned()], &log);
+            process.start().unwrap();
+            while process.is_running() {
+                std::thread::yield_now();
+            }
+            let seen = process.log();
+            let ours: Vec<&str> = seen.lines().filter(|line| line.contains("MANGROVE")).collect();
+            assert_eq!(ours, ["MANGROVE_LOG=debug"], "of {seen}");
+            assert!(seen.contains("PATH="), "the rest is left as it is: {seen}");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let name = "trial::process::tests::node_sees_no_variable_that_would_configure_it";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(DIRECTORY, directory.path())
+            .envs([("MANGROVE_MODE", "masterless"), ("MANGROVE_SYNC", "interval:9")])
+            .env("MANGROVE_LOG", "debug")
+            .env_remove("MANGROVE_LOG_FORMAT")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "the child ran it");
     }
 }
