@@ -181,7 +181,8 @@ async fn every_promise_survives(node_count: usize, mode: &str) {
         let promises = load.stop().await;
         promises.check(&client).await;
         for node in cluster.numbers() {
-            cluster.node(node).kill().expect("it can be killed");
+            let ended = cluster.node(node).kill().expect("it can be killed");
+            assert!(ended.is_none(), "{}", cluster.node(node).log_tail());
         }
     }
 }

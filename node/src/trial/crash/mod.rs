@@ -193,7 +193,7 @@ pub async fn run(
                     return Ok(report);
                 }
             }
-            life.end()?;
+            life.end(report.rounds())?;
             *rounds -= count;
         }
     }
@@ -305,10 +305,15 @@ impl Life {
         serving(&self.probe, &mut self.cluster, place).await
     }
 
-    /// Kills what runs, and removes what it has written.
-    fn end(mut self) -> Result<(), CrashError> {
+    /// Kills what runs, and removes what it has written; unless a node had ended by itself, of
+    /// which all is kept. So many rounds are over.
+    fn end(mut self, rounds: u32) -> Result<(), CrashError> {
+        let place = Place { variant: self.variant, round: rounds, seed: self.seed };
         for node in self.cluster.numbers() {
-            self.cluster.node(node).kill().map_err(CrashError::io("kill a node"))?;
+            let ended = self.cluster.node(node).kill().map_err(CrashError::io("kill a node"))?;
+            if let Some(status) = ended {
+                return Err(place.node_died(&mut self.cluster, node, status));
+            }
         }
         fs::remove_dir_all(&self.directory).map_err(CrashError::io("remove a directory"))
     }
@@ -409,5 +414,30 @@ fn writer_options() -> ClientOptions {
         try_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(4),
         ..ClientOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_that_ended_by_itself_is_found_at_the_end_and_its_log_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            program: "true".into(),
+            directory: directory.path().to_owned(),
+            variants: vec![Variant::Single],
+            rounds: 1,
+            seed: 1,
+        };
+        let mut life = Life::begin(&options, Variant::Single, 0).unwrap();
+        while life.cluster.node(1).is_running() {
+            std::thread::yield_now();
+        }
+        let kept = life.directory.clone();
+        let error = life.end(7).unwrap_err();
+        assert!(matches!(error, CrashError::NodeDied { round: 7, node: 1, .. }), "{error}");
+        assert!(kept.join("n1.log").exists(), "the evidence is gone");
     }
 }
