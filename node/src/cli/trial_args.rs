@@ -21,8 +21,9 @@ Examples:
 
 In each round clients write and note what was acknowledged, while one node, a majority or all of
 them are killed with SIGKILL, stay down for a moment and are started again, some to be killed once
-more while they recover. Then everything is read back: no acknowledged write may be missing or
-replaced by an older one, no bulk write half applied, and nothing may be there that was refused.
+more while they recover. Each node must be in service again within a minute. Then everything is
+read back: no acknowledged write may be missing or replaced by an older one, no bulk write half
+applied, and nothing may be there that was refused.
 In every other cluster the nodes also lose what they have written to their tables
 (`set --debug-table-loss`), as in a power cut, and must have it from their logs.
 

@@ -3,8 +3,9 @@
 //!
 //! A *round* is one disturbance: writers write; one node, a majority or all are killed with
 //! SIGKILL at a moment drawn from the seed, stay down for a while, and are started again, some of
-//! them to be killed once more while they recover. Then every cell that was ever written is read
-//! back (`ledger` says what must be found). A *life* is some rounds on one cluster in a fresh
+//! them to be killed once more while they recover. When the cluster serves again, each node must
+//! take part again, too (`service`). Then every cell that was ever written is read back (`ledger`
+//! says what must be found). A *life* is some rounds on one cluster in a fresh
 //! directory; lives differ in how large logs and tables may grow, how many threads a node has, and
 //! whether its nodes lose what they write to their tables.
 //!
@@ -19,6 +20,7 @@
 mod ledger;
 mod nemesis;
 mod report;
+mod service;
 mod writer;
 
 use std::cell::Cell;
@@ -30,12 +32,14 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 
 use self::nemesis::Disturbance;
+use self::service::serving;
 use self::writer::Writer;
 use super::LocalCluster;
 use crate::base::{ClusterId, Rng};
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::env::Env;
 use crate::env::real::RealEnv;
+use crate::wire::Status;
 
 pub use self::ledger::Wrong;
 pub use self::report::{Report, Tally, VariantReport, Violation};
@@ -77,6 +81,14 @@ impl Variant {
         match self {
             Self::Single => "single",
             Self::PrimaryBackup => "primary-backup",
+            Self::Masterless => "masterless",
+        }
+    }
+
+    /// Returns how its nodes replicate, as they say it themselves.
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Single | Self::PrimaryBackup => "primary-backup",
             Self::Masterless => "masterless",
         }
     }
@@ -131,6 +143,40 @@ pub enum CrashError {
         directory: String,
         /// What the client said.
         source: Box<ClientError>,
+    },
+    /// The cluster serves, but one of its nodes does not take part again.
+    #[error(
+        "round {round} of {variant:?} (seed {seed}): node {node} is not in service again within \
+         {RECOVERY_LIMIT:?}: {lacks}; the end of its log, of which the whole is in {directory}:\n\
+         {log}"
+    )]
+    NotInService {
+        /// Which round, over all.
+        round: u32,
+        /// Of what.
+        variant: Variant,
+        /// The seed of the run.
+        seed: u64,
+        /// Which node.
+        node: usize,
+        /// What it lacks.
+        lacks: String,
+        /// Where its data and log are.
+        directory: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// A node replicates in another way than it was told.
+    #[error("round {round}: node {node} says that it is {mode}, and {variant:?} is to be tried")]
+    OtherMode {
+        /// Which round, over all.
+        round: u32,
+        /// What is tried.
+        variant: Variant,
+        /// Which node.
+        node: u64,
+        /// What it says.
+        mode: String,
     },
     /// A node ended though nobody had killed it.
     #[error(
@@ -253,7 +299,7 @@ impl Life {
         let disturbed = async {
             let disturbed = disturbance.carry_out(env, cluster, place).await;
             let served = match &disturbed {
-                Ok(()) => serving(probe, cluster, place).await,
+                Ok(()) => serving(env, probe, cluster, place).await,
                 Err(_) => Ok(()),
             };
             // The nodes are back: some writes more, then all is compared.
@@ -302,7 +348,7 @@ impl Life {
     }
 
     async fn wait_until_serving(&mut self, place: Place) -> Result<(), CrashError> {
-        serving(&self.probe, &mut self.cluster, place).await
+        serving(&self.env, &self.probe, &mut self.cluster, place).await
     }
 
     /// Kills what runs, and removes what it has written; unless a node had ended by itself, of
@@ -334,6 +380,18 @@ impl Place {
         CrashError::NotServing { round, variant, seed, directory, source: Box::new(error) }
     }
 
+    fn not_in_service(self, cluster: &mut LocalCluster, node: usize, lacks: String) -> CrashError {
+        let Self { variant, round, seed } = self;
+        let directory = cluster.directory().display().to_string();
+        let log = cluster.node(node).log_tail();
+        CrashError::NotInService { round, variant, seed, node, lacks, directory, log }
+    }
+
+    fn other_mode(self, status: &Status) -> CrashError {
+        let (node, mode) = (status.node.0, status.mode.clone());
+        CrashError::OtherMode { round: self.round, variant: self.variant, node, mode }
+    }
+
     fn node_died(
         self,
         cluster: &mut LocalCluster,
@@ -351,31 +409,6 @@ impl Place {
     }
 }
 
-/// Waits until the cluster takes a write and answers a read.
-async fn serving(
-    probe: &Client<RealEnv>,
-    cluster: &mut LocalCluster,
-    place: Place,
-) -> Result<(), CrashError> {
-    let asked = probe.set("probe", "serving").await;
-    for node in cluster.numbers() {
-        let ended = cluster.node(node).try_ended().map_err(CrashError::io("wait for a node"))?;
-        if let Some(status) = ended {
-            return Err(place.node_died(cluster, node, status));
-        }
-    }
-    match asked {
-        Ok(_) => Ok(()),
-        // A write whose answer is lost is over at once in the masterless mode, which says nothing.
-        Err(ClientError::Unknown { .. }) => probe
-            .get("probe")
-            .await
-            .map(|_cell| ())
-            .map_err(|error| place.not_serving(cluster.directory(), error)),
-        Err(error) => Err(place.not_serving(cluster.directory(), error)),
-    }
-}
-
 /// Returns what the nodes of a life are told: how they replicate, and how soon they make tables.
 fn node_arguments(variant: Variant, with_losses: bool, rng: &mut Rng) -> Vec<String> {
     let mut arguments = Vec::new();
@@ -383,8 +416,8 @@ fn node_arguments(variant: Variant, with_losses: bool, rng: &mut Rng) -> Vec<Str
         arguments.push(flag.to_owned());
         arguments.push(value.to_owned());
     };
+    add("--mode", variant.mode());
     if variant == Variant::Masterless {
-        add("--mode", "masterless");
         add("--partitions", "32");
     }
     // Small logs and tables, so that flushes, compactions and removals meet the kills, too.
