@@ -14,6 +14,7 @@ use super::trial_args::{CompareArgs, MeasuringArgs};
 use super::{CliError, stop_signal};
 use crate::env::{First, race};
 use crate::trial::compare::{self, Comparison, Options, page, ratios, rows};
+use crate::trial::load::NUMBER_BYTES;
 
 /// Time between two pictures of the spinner.
 const TICK: Duration = Duration::from_millis(120);
@@ -21,6 +22,7 @@ const TICK: Duration = Duration::from_millis(120);
 /// `mangrove compare`
 pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
     let MeasuringArgs { data, load, output } = args.measuring;
+    check_values(load.value_bytes)?;
     check_page(&args.page)?;
     let (directory, is_own) = trial_directory(data, "compare", load.seed)?;
     let program = std::env::current_exe();
@@ -43,6 +45,17 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
     }
     write_page(&args.page, &page(&comparison))?;
     printed
+}
+
+/// Refuses values by which nothing could be told, before anything is made.
+fn check_values(bytes: usize) -> Result<(), CliError> {
+    if bytes < NUMBER_BYTES {
+        return Err(CliError::Usage(format!(
+            "--value-bytes ({bytes}) must be at least {NUMBER_BYTES}: each value begins with a \
+             number of that length, by which stale reads are found"
+        )));
+    }
+    Ok(())
 }
 
 /// Returns what shows that something goes on.
@@ -121,7 +134,31 @@ fn print(format: Format, comparison: &Comparison) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Command};
     use super::*;
+
+    fn args(words: &[&str]) -> CompareArgs {
+        let words = ["mangrove", "compare"].into_iter().chain(words.iter().copied());
+        let Command::Compare(args) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!()
+        };
+        args
+    }
+
+    #[test]
+    fn values_by_which_nothing_can_be_told_are_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data").display().to_string();
+        let page = dir.path().join("page.html").display().to_string();
+        let args = args(&["--value-bytes", "7", "--data", &data, "--page", &page]);
+        let error = super::super::block_on(None, compare(args)).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("at least 8"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+        check_values(8).unwrap();
+    }
 
     #[test]
     fn page_that_cannot_be_written_is_refused_and_others_are_left_as_they_are() {

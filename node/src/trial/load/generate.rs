@@ -21,8 +21,8 @@ const FILL_BATCHES: u64 = 8;
 /// How often a batch is written before filling is given up.
 const FILL_TRIES: u32 = 5;
 
-/// Bytes of the number that begins each value.
-const NUMBER_BYTES: usize = 8;
+/// Bytes of the number that begins each value: shorter ones cannot tell whether a read is stale.
+pub const NUMBER_BYTES: usize = 8;
 
 /// Time between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
@@ -47,12 +47,19 @@ struct Common<'a, E> {
 
 /// Runs a load on these connections to its end; `on_progress` hears now and then how much is
 /// answered.
+///
+/// # Panics
+/// If stale reads are to be found by values that have no room for [`NUMBER_BYTES`].
 pub async fn run<E: Env, T: Target>(
     env: &E,
     targets: &[T],
     load: &Load,
     mut on_progress: impl FnMut(Duration, u64),
 ) -> Outcome {
+    if load.finds_stale {
+        let bytes = load.value_bytes;
+        assert!(bytes >= NUMBER_BYTES, "{bytes} B have no room for a number of {NUMBER_BYTES} B");
+    }
     let start = env.now();
     let begin = start + load.warm_up;
     let in_flight = load.in_flight.max(1);

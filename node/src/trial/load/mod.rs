@@ -24,7 +24,7 @@ mod target;
 
 use std::time::Duration;
 
-pub use self::generate::{fill, fill_each, run};
+pub use self::generate::{NUMBER_BYTES, fill, fill_each, run};
 pub use self::keys::{Distribution, key};
 pub(in crate::trial) use self::record::float;
 pub use self::record::{Outcome, Series, Slice};
