@@ -15,6 +15,7 @@ use super::{CliError, stop_signal};
 use crate::env::{First, race};
 use crate::trial::compare::{self, Comparison, Options, page, ratios, rows};
 use crate::trial::load::NUMBER_BYTES;
+use crate::trial::peers::VALUE_BYTES_MAX;
 
 /// Time between two pictures of the spinner.
 const TICK: Duration = Duration::from_millis(120);
@@ -22,7 +23,7 @@ const TICK: Duration = Duration::from_millis(120);
 /// `mangrove compare`
 pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
     let MeasuringArgs { data, load, output } = args.measuring;
-    check_values(load.value_bytes)?;
+    check_values(load.value_bytes, args.peers)?;
     check_page(&args.page)?;
     let (directory, is_own) = trial_directory(data, "compare", load.seed)?;
     let program = std::env::current_exe();
@@ -48,11 +49,17 @@ pub(super) async fn compare(args: CompareArgs) -> Result<(), CliError> {
 }
 
 /// Refuses values by which nothing could be told, before anything is made.
-fn check_values(bytes: usize) -> Result<(), CliError> {
+fn check_values(bytes: usize, with_peers: bool) -> Result<(), CliError> {
     if bytes < NUMBER_BYTES {
         return Err(CliError::Usage(format!(
             "--value-bytes ({bytes}) must be at least {NUMBER_BYTES}: each value begins with a \
              number of that length, by which stale reads are found"
+        )));
+    }
+    if with_peers && bytes > VALUE_BYTES_MAX {
+        return Err(CliError::Usage(format!(
+            "--value-bytes ({bytes}) must be at most {VALUE_BYTES_MAX} with --peers: each request \
+             to etcd is sent as one small frame of HTTP/2; name smaller values, or leave --peers out"
         )));
     }
     Ok(())
@@ -157,7 +164,16 @@ mod tests {
         assert_eq!(error.exit_code(), 2, "{error}");
         assert!(error.to_string().contains("at least 8"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
-        check_values(8).unwrap();
+        check_values(8, true).unwrap();
+    }
+
+    #[test]
+    fn values_that_etcd_cannot_be_sent_are_refused_with_peers_only() {
+        let error = check_values(VALUE_BYTES_MAX + 1, true).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("--peers"), "{error}");
+        check_values(VALUE_BYTES_MAX, true).unwrap();
+        check_values(1 << 20, false).unwrap();
     }
 
     #[test]

@@ -222,7 +222,7 @@ masterless asked at one. Puts the same loads on each of them in turn, round by r
 reads with one request in flight on each connection, writes with 16, and writes of a single client.
 In the end, under a load of writes and reads, the node that leads (where none does: one of them) is
 killed with SIGKILL and started again. Values have at least 8 bytes: those by which stale reads are
-found.
+found. With --peers they have at most 8 KiB: what the client for etcd can send in one piece.
 
 Prints medians over the rounds, and writes a page with the same figures and what happened through
 the fault. The page needs nothing from the network. Do not use the machine for anything else

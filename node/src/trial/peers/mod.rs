@@ -25,6 +25,10 @@ pub use self::grpc::GrpcConnection;
 pub use self::redis::Redis;
 pub use self::resp::RespConnection;
 
+/// Longest value that peers are asked to take: etcd's client here sends each request as one frame
+/// of HTTP/2, and lets no answer be longer than the window that streams begin with.
+pub const VALUE_BYTES_MAX: usize = 8 << 10;
+
 /// Longest time for a store to become ready.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
