@@ -109,8 +109,7 @@ fn print(format: Format, mode: &str, load: &Load, outcome: &Outcome) -> Result<(
         load.value_bytes,
         outcome.elapsed.as_secs_f64(),
     ))?;
-    if outcome.sets.count() > 0 {
-        let gap = outcome.longest_gap;
+    if let Some(gap) = outcome.longest_gap {
         output.line(&format!("longest time without an acknowledged write: {gap:.1?}"))?;
     }
     for (why, count) in &outcome.errors {
@@ -145,6 +144,6 @@ fn as_json(mode: &str, load: &Load, outcome: &Outcome) -> Value {
         "writes": series_json(outcome, &outcome.sets),
         "reads": series_json(outcome, &outcome.gets),
         "errors": outcome.errors,
-        "longest_gap_ms": outcome.longest_gap.as_secs_f64() * 1e3,
+        "longest_gap_ms": outcome.longest_gap.map(|gap| gap.as_secs_f64() * 1e3),
     })
 }

@@ -320,8 +320,10 @@ impl Contestant {
 
 fn fault_figures(faults: &[Outcome]) -> Option<FaultFigures> {
     let first = faults.first()?;
+    // Without a write that was even tried, there was none in all of the time.
+    let gap_of = |outcome: &Outcome| outcome.longest_gap.unwrap_or(outcome.elapsed);
     let gaps_ms: Vec<f64> =
-        faults.iter().map(|outcome| outcome.longest_gap.as_secs_f64() * 1e3).collect();
+        faults.iter().map(|outcome| gap_of(outcome).as_secs_f64() * 1e3).collect();
     Some(FaultFigures {
         gap_ms: median(gaps_ms.clone()),
         gaps_ms,

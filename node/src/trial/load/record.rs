@@ -80,8 +80,9 @@ pub struct Outcome {
     /// Reads that did not see a write that had been acknowledged before they began; counted if
     /// that was asked for.
     pub stale_reads: u64,
-    /// Longest time without a write that was acknowledged.
-    pub longest_gap: Duration,
+    /// Longest time without a write that was acknowledged: all of it, if none was. `None` if none
+    /// was tried.
+    pub longest_gap: Option<Duration>,
     /// Tenth by tenth of a second.
     pub timeline: Vec<Slice>,
 }
@@ -120,12 +121,17 @@ pub(super) struct Recorder {
     outcome: Outcome,
     /// From here on it counts.
     begin: Instant,
+    /// When the last write was acknowledged, and when the last one was over, however it ended.
     last_set: Instant,
+    last_set_over: Instant,
+    /// Writes that were tried.
+    sets_tried: u64,
 }
 
 impl Recorder {
     pub(super) fn new(begin: Instant) -> Self {
-        Self { outcome: Outcome::default(), begin, last_set: begin }
+        let outcome = Outcome::default();
+        Self { outcome, begin, last_set: begin, last_set_over: begin, sets_tried: 0 }
     }
 
     fn slice(&mut self, now: Instant) -> &mut Slice {
@@ -147,6 +153,7 @@ impl Recorder {
         }
         let latency = now.since(due);
         if is_set {
+            self.on_set_over(now);
             self.close_gap(now);
         }
         let series = if is_set { &mut self.outcome.sets } else { &mut self.outcome.gets };
@@ -156,9 +163,19 @@ impl Recorder {
         slice.longest_us = slice.longest_us.max(micros(latency));
     }
 
-    pub(super) fn on_failed(&mut self, due: Instant, now: Instant, failure: &Failure) {
+    /// Takes down a request that was due at `due` and fails now.
+    pub(super) fn on_failed(
+        &mut self,
+        due: Instant,
+        now: Instant,
+        is_set: bool,
+        failure: &Failure,
+    ) {
         if due < self.begin {
             return;
+        }
+        if is_set {
+            self.on_set_over(now);
         }
         *self.outcome.errors.entry(failure.0).or_default() += 1;
         self.slice(now).failed += 1;
@@ -168,9 +185,14 @@ impl Recorder {
         self.outcome.stale_reads += 1;
     }
 
+    fn on_set_over(&mut self, now: Instant) {
+        self.sets_tried += 1;
+        self.last_set_over = self.last_set_over.max(now);
+    }
+
     fn close_gap(&mut self, now: Instant) {
         let gap = now.since(self.last_set);
-        self.outcome.longest_gap = self.outcome.longest_gap.max(gap);
+        self.outcome.longest_gap = self.outcome.longest_gap.max(Some(gap));
         self.last_set = now;
     }
 
@@ -179,9 +201,12 @@ impl Recorder {
         self.outcome.sets.count() + self.outcome.gets.count()
     }
 
-    pub(super) fn finish(mut self, end: Instant) -> Outcome {
-        if self.outcome.sets.count() > 0 {
-            self.close_gap(end);
+    /// Ends a load that was to end at `load_end`, and whose last request was over at `end`.
+    pub(super) fn finish(mut self, load_end: Instant, end: Instant) -> Outcome {
+        if self.sets_tried > 0 {
+            // Nobody wrote after the load's end but who had begun before: what only reads waited
+            // for is no time without a write.
+            self.close_gap(load_end.min(end).max(self.last_set_over));
         }
         self.outcome.elapsed = end.since(self.begin);
         self.outcome
@@ -211,10 +236,10 @@ mod tests {
     fn what_was_due_before_the_warm_up_ended_does_not_count() {
         let mut recorder = Recorder::new(at(1_000));
         recorder.on_answered(at(999), at(1_500), true);
-        recorder.on_failed(at(10), at(1_500), &Failure("timeout"));
+        recorder.on_failed(at(10), at(1_500), true, &Failure("timeout"));
         recorder.on_answered(at(1_000), at(1_250), true);
-        recorder.on_failed(at(1_300), at(1_310), &Failure("timeout"));
-        let outcome = recorder.finish(at(3_000));
+        recorder.on_failed(at(1_300), at(1_310), true, &Failure("timeout"));
+        let outcome = recorder.finish(at(3_000), at(3_000));
         assert_eq!((outcome.sets.count(), outcome.error_count()), (1, 1));
         assert!((outcome.sets.percentile_ms(50.0) - 250.0).abs() < 1.0);
         let slices: Vec<_> = outcome.timeline.iter().map(|slice| slice.answered).collect();
@@ -230,6 +255,40 @@ mod tests {
         }
         recorder.on_answered(at(425), at(430), false);
         assert_eq!(recorder.answered(), 5);
-        assert_eq!(recorder.finish(at(500)).longest_gap, Duration::from_millis(370));
+        let outcome = recorder.finish(at(500), at(500));
+        assert_eq!(outcome.longest_gap, Some(Duration::from_millis(370)));
+    }
+
+    #[test]
+    fn gap_is_all_of_the_time_if_every_write_fails_and_none_if_none_was_tried() {
+        let mut failing = Recorder::new(at(1_000));
+        failing.on_failed(at(1_100), at(1_200), true, &Failure("timeout"));
+        failing.on_answered(at(1_300), at(1_310), false);
+        let outcome = failing.finish(at(4_000), at(4_000));
+        assert_eq!(outcome.longest_gap, Some(Duration::from_secs(3)));
+        let mut reading = Recorder::new(at(1_000));
+        reading.on_answered(at(1_300), at(1_310), false);
+        reading.on_failed(at(1_100), at(1_200), false, &Failure("timeout"));
+        assert_eq!(reading.finish(at(4_000), at(4_000)).longest_gap, None);
+    }
+
+    #[test]
+    fn gap_ends_with_the_load_unless_a_write_was_still_under_way() {
+        let gap = |more: fn(&mut Recorder)| {
+            let mut recorder = Recorder::new(at(0));
+            recorder.on_answered(at(0), at(900), true);
+            more(&mut recorder);
+            recorder.finish(at(1_000), at(9_000)).longest_gap.map(|gap| gap.as_millis())
+        };
+        assert_eq!(gap(|recorder| recorder.on_answered(at(990), at(9_000), false)), Some(900));
+        let failing = |recorder: &mut Recorder| {
+            recorder.on_failed(at(990), at(8_000), true, &Failure("timeout"));
+        };
+        assert_eq!(gap(failing), Some(7_100), "nobody could write until then");
+        assert_eq!(gap(|recorder| recorder.on_answered(at(990), at(7_000), true)), Some(6_100));
+        // A load that ends early, after so many requests, ends then.
+        let mut early = Recorder::new(at(0));
+        early.on_answered(at(0), at(10), true);
+        assert_eq!(early.finish(at(60_000), at(20)).longest_gap, Some(Duration::from_millis(10)));
     }
 }
