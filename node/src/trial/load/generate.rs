@@ -7,15 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::keys::{Keys, scattered};
+use super::keys::{KEY_BYTES, Keys, scattered};
 use super::record::Recorder;
 use super::{Failure, Load, Outcome, Target, key};
+use crate::base::limits::BATCH_BYTES_MAX;
 use crate::base::{Instant, Rng};
 use crate::client::{BatchBuilder, Client, ClientError};
 use crate::env::{Env, race};
 
-/// Cells of a batch when a store is filled, and batches at a time.
-const FILL_CELLS: u64 = 500;
+/// Most cells of a batch when a store is filled, and batches at a time.
+const FILL_CELLS_MAX: usize = 500;
 const FILL_BATCHES: u64 = 8;
 
 /// How often a batch is written before filling is given up.
@@ -214,7 +215,7 @@ pub async fn fill<E: Env>(
     while next < to {
         let mut batches = Vec::new();
         for _ in 0..FILL_BATCHES {
-            let end = (next + FILL_CELLS).min(to);
+            let end = (next + fill_cells(value_bytes)).min(to);
             if end > next {
                 batches.push(fill_batch(client, next..end, (from, to), value_bytes));
             }
@@ -226,6 +227,12 @@ pub async fn fill<E: Env>(
         on_progress(next);
     }
     Ok(())
+}
+
+/// Returns how many cells of such values a batch has: about half as many as fit, at most.
+fn fill_cells(value_bytes: usize) -> u64 {
+    let fit = BATCH_BYTES_MAX / 2 / (KEY_BYTES + value_bytes);
+    u64::try_from(fit.clamp(1, FILL_CELLS_MAX)).unwrap_or(1)
 }
 
 /// Writes some of the cells of a range at once. If it is unknown whether a batch took effect, it
@@ -350,6 +357,20 @@ mod tests {
         assert_eq!(outcome.sets.count() + outcome.gets.count(), 1_000);
         let share = super::super::record::float(outcome.gets.count()) / 1_000.0;
         assert!((0.4..0.6).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn batch_that_fills_a_store_is_taken_whatever_its_values_are() {
+        for value_bytes in [0, 1, 100, 4_000, 8_400, 9_000, 1 << 19, 1 << 20] {
+            let count = fill_cells(value_bytes);
+            let mut batch = BatchBuilder::new();
+            for number in 0..count {
+                batch = batch.set(key(number), value(0, value_bytes));
+            }
+            let built = batch.build().map(|_batch| ());
+            assert_eq!(built, Ok(()), "{count} values of {value_bytes} B");
+        }
+        assert_eq!((fill_cells(100), fill_cells(1 << 20)), (500, 1));
     }
 
     #[test]

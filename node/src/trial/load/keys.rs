@@ -10,6 +10,9 @@ const ZIPF_EXPONENT: f64 = 0.99;
 /// Spreads the keys that are asked for most over all of them; a prime, so that no two meet.
 const SPREAD: u64 = 2_654_435_761;
 
+/// Bytes of a key.
+pub(super) const KEY_BYTES: usize = 16;
+
 /// Which keys are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distribution {
@@ -111,5 +114,6 @@ mod tests {
     #[test]
     fn key_has_sixteen_bytes() {
         assert_eq!(key(7).as_ref(), b"key:000000000007");
+        assert_eq!(key(7).len(), KEY_BYTES);
     }
 }
