@@ -112,6 +112,12 @@ fn print(format: Format, mode: &str, load: &Load, outcome: &Outcome) -> Result<(
     if let Some(gap) = outcome.longest_gap {
         output.line(&format!("longest time without an acknowledged write: {gap:.1?}"))?;
     }
+    if outcome.never_sent > 0 {
+        let count = outcome.never_sent;
+        output.line(&format!(
+            "never sent, though due: {count}; the requests before them were not answered in time"
+        ))?;
+    }
     for (why, count) in &outcome.errors {
         output.line(&format!("failed: {why}: {count}"))?;
     }
@@ -144,6 +150,7 @@ fn as_json(mode: &str, load: &Load, outcome: &Outcome) -> Value {
         "writes": series_json(outcome, &outcome.sets),
         "reads": series_json(outcome, &outcome.gets),
         "errors": outcome.errors,
+        "never_sent": outcome.never_sent,
         "longest_gap_ms": outcome.longest_gap.map(|gap| gap.as_secs_f64() * 1e3),
     })
 }

@@ -93,7 +93,8 @@ Examples:
 
 Without --rate every client sends its next request when it has the answer to the last one: that
 finds the highest throughput. With --rate each request is due at its time, and its latency counts
-from then, so what had to wait because the cluster was slow is in the figures.
+from then, so what had to wait because the cluster was slow is in the figures. What could not be
+sent before the time was over is not sent later: it is counted as never sent, though due.
 
 Keys have 16 bytes, key:000000000000 and so on. They are overwritten, and stay.";
 

@@ -9,7 +9,8 @@
 //! still, nobody asks. In an *open loop* request number *i* is due at *i / rate*, whatever has
 //! become of those before it, and its latency counts from that moment; when all workers wait, the
 //! requests that are due meanwhile wait, too, and that is in their latencies. So nothing is left
-//! out because the store was slow.
+//! out because the store was slow. What still waits when the time is over is not sent any more, and
+//! counted: a store that takes less than the rate is asked for no longer than any other.
 //!
 //! # Layout
 //! ```text

@@ -9,9 +9,6 @@ use serde::Serialize;
 use super::Failure;
 use crate::base::Instant;
 
-/// Longest latency that is told apart.
-const LATENCY_MAX: Duration = Duration::from_mins(1);
-
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
 
@@ -26,15 +23,16 @@ pub struct Series {
 
 impl Default for Series {
     fn default() -> Self {
-        let micros = Histogram::new_with_bounds(1, micros(LATENCY_MAX), DIGITS);
-        let Ok(micros) = micros else { unreachable!("{DIGITS} digits up to {LATENCY_MAX:?}") };
+        // It grows with what it is given: what waited for minutes is told as such.
+        let Ok(micros) = Histogram::new(DIGITS) else { unreachable!("{DIGITS} digits") };
         Self { micros }
     }
 }
 
 impl Series {
     fn add(&mut self, latency: Duration) {
-        self.micros.saturating_record(micros(latency));
+        let added = self.micros.record(micros(latency));
+        assert!(added.is_ok(), "{latency:?} has a place: {added:?}");
     }
 
     /// Returns how many requests were answered.
@@ -44,14 +42,13 @@ impl Series {
 
     /// Returns a percentile of the latency in milliseconds; 100 is the longest.
     pub fn percentile_ms(&self, percentile: f64) -> f64 {
-        let micros = self.micros.value_at_percentile(percentile);
-        f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1e3
+        float(self.micros.value_at_percentile(percentile)) / 1e3
     }
 
     /// Adds another one.
     pub fn merge(&mut self, other: &Self) {
         let added = self.micros.add(&other.micros);
-        assert!(added.is_ok(), "both have the same bounds: {added:?}");
+        assert!(added.is_ok(), "there is a place for all: {added:?}");
     }
 }
 
@@ -75,6 +72,9 @@ pub struct Outcome {
     pub sets: Series,
     /// Reads that were answered.
     pub gets: Series,
+    /// Requests that were due in an open loop before its end, and not sent: those before them had
+    /// not been answered.
+    pub never_sent: u64,
     /// How often requests failed, by why.
     pub errors: BTreeMap<&'static str, u64>,
     /// Reads that did not see a write that had been acknowledged before they began; counted if
@@ -201,6 +201,11 @@ impl Recorder {
         self.outcome.sets.count() + self.outcome.gets.count()
     }
 
+    /// Takes down requests that were due and not sent.
+    pub(super) fn on_never_sent(&mut self, count: u64) {
+        self.outcome.never_sent += count;
+    }
+
     /// Ends a load that was to end at `load_end`, and whose last request was over at `end`.
     pub(super) fn finish(mut self, load_end: Instant, end: Instant) -> Outcome {
         if self.sets_tried > 0 {
@@ -245,6 +250,17 @@ mod tests {
         let slices: Vec<_> = outcome.timeline.iter().map(|slice| slice.answered).collect();
         assert_eq!(slices, [0, 0, 1, 0]);
         assert!((outcome.per_second() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn latencies_of_minutes_and_hours_are_told_apart() {
+        let (mut series, mut longer) = (Series::default(), Series::default());
+        series.add(Duration::from_secs(150));
+        longer.add(Duration::from_hours(3));
+        series.merge(&longer);
+        let [half, longest] = [50.0, 100.0].map(|p| series.percentile_ms(p) / 1e3);
+        assert!((half / 150.0 - 1.0).abs() < 1e-3, "{half} s");
+        assert!((longest / 10_800.0 - 1.0).abs() < 1e-3, "{longest} s");
     }
 
     #[test]
