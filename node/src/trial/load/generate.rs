@@ -99,7 +99,9 @@ pub async fn run<E: Env, T: Target>(
 async fn work<E: Env, T: Target>(common: &Common<'_, E>, target: &T, worker: u64) {
     let load = common.load;
     let mut rng = Rng::new(load.seed).split(&format!("worker.{worker}"));
-    let mut number = 0;
+    // Keys still hold the numbers of earlier loads, none of which made one for each nanosecond: so
+    // all numbers of this one are higher.
+    let mut number = common.start.as_nanos();
     while let Some(due) = next_due(common).await {
         if rng.chance(load.read_share) {
             read(common, target, due, common.keys.draw(&mut rng)).await;
@@ -435,5 +437,25 @@ mod tests {
             let outcome = run_on(&env, &targets, &load);
             assert_eq!(outcome.stale_reads > 0, is_stale, "{}", outcome.stale_reads);
         }
+    }
+
+    #[test]
+    fn forgotten_writes_are_found_behind_what_an_earlier_load_wrote() {
+        let env = RealEnv::client();
+        let load = Load {
+            requests_max: Some(2_000),
+            read_share: 0.5,
+            key_count: 16,
+            finds_stale: true,
+            ..Load::default()
+        };
+        let targets = [target(&env, Duration::ZERO, true)];
+        // The most that another load of this process can have come to.
+        let earlier = value(env.now().as_nanos(), load.value_bytes);
+        for number in 0..16 {
+            targets[0].cells.borrow_mut().insert(key(number), earlier.clone());
+        }
+        let outcome = run_on(&env, &targets, &load);
+        assert!(outcome.stale_reads > 0, "of {} reads", outcome.gets.count());
     }
 }
