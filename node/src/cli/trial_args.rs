@@ -113,7 +113,8 @@ pub(super) struct BenchArgs {
     /// Time that counts.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_some_time)]
     pub(super) duration: Duration,
-    /// End after so many requests, even before the time is over. [default: the time alone ends it]
+    /// End after so many requests after the warm-up, even before the time is over. [default: the
+    /// time alone ends it]
     #[arg(long, value_name = "N")]
     pub(super) requests: Option<u64>,
     /// Share of the requests that are reads, 0 to 1.

@@ -37,8 +37,9 @@ struct Common<'a, E> {
     load: &'a Load,
     keys: Keys,
     recorder: RefCell<Recorder>,
-    /// Requests that were begun.
+    /// Requests that were begun, and those of them that are due after the warm-up.
     begun: Cell<u64>,
+    counted: Cell<u64>,
     start: Instant,
     /// End of the warm-up.
     begin: Instant,
@@ -74,6 +75,7 @@ pub async fn run<E: Env, T: Target>(
         keys: Keys::new(load.distribution, load.key_count),
         recorder: RefCell::new(Recorder::new(begin)),
         begun: Cell::new(0),
+        counted: Cell::new(0),
         start,
         begin,
         end: begin + load.duration,
@@ -139,15 +141,15 @@ impl<E> Common<'_, E> {
     fn never_sent(&self) -> u64 {
         let Some(rate) = self.load.rate else { return 0 };
         let first = self.begun.get().max(self.due_before(self.begin, rate));
-        let wanted = self.load.requests_max.unwrap_or(u64::MAX);
-        self.due_before(self.end, rate).min(wanted).saturating_sub(first)
+        let left = self.load.requests_max.map_or(u64::MAX, |most| most - self.counted.get());
+        self.due_before(self.end, rate).saturating_sub(first).min(left)
     }
 }
 
 /// Waits until a worker's next request is due; `None` when there are no more.
 async fn next_due<E: Env>(common: &Common<'_, E>) -> Option<Instant> {
     let number = common.begun.get();
-    if common.load.requests_max.is_some_and(|most| number >= most) {
+    if common.load.requests_max.is_some_and(|most| common.counted.get() >= most) {
         return None;
     }
     let now = common.env.now();
@@ -158,6 +160,9 @@ async fn next_due<E: Env>(common: &Common<'_, E>) -> Option<Instant> {
         return None;
     }
     common.begun.set(number + 1);
+    if due >= common.begin {
+        common.counted.set(common.counted.get() + 1);
+    }
     let wait = due.since(now);
     if !wait.is_zero() {
         common.env.sleep(wait).await;
@@ -406,6 +411,15 @@ mod tests {
         assert_eq!(outcome.never_sent, 0, "nothing is due in a closed loop");
         let share = super::super::record::float(outcome.gets.count()) / 1_000.0;
         assert!((0.4..0.6).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn requests_of_the_warm_up_are_not_among_those_that_are_wanted() {
+        let env = RealEnv::client();
+        let warm_up = Duration::from_millis(20);
+        let load = Load { requests_max: Some(50), key_count: 10, warm_up, ..Load::default() };
+        let outcome = run_on(&env, &[target(&env, Duration::ZERO, false)], &load);
+        assert_eq!(outcome.sets.count(), 50);
     }
 
     #[test]
