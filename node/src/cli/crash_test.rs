@@ -131,7 +131,7 @@ fn print(format: Format, report: &Report, seconds: f64) -> Result<(), CliError> 
         "bulks",
         "refused",
         "unknown",
-        "losses",
+        "losses asked",
         "reads",
         "checked",
     ];

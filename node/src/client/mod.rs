@@ -379,6 +379,34 @@ impl<E: Env> Client<E> {
         answer.map(|_cell| Some(address.to_owned()))
     }
 
+    /// Makes the node at `address` lose what it writes to its tables, with this probability, as
+    /// [`with_debug_table_loss`](Self::with_debug_table_loss) does with the node that takes a
+    /// write: for nodes that take none because another one leads. Tried once; writes nothing.
+    pub async fn debug_table_loss_at(
+        &self,
+        address: &str,
+        probability: f64,
+    ) -> Result<(), ClientError> {
+        // A session that nobody uses, if this node leads; it is refused elsewhere, after the fault.
+        let command = Command::Register { nonce: lock(&self.inner.rng).next_u64() };
+        let command = Payload::new(codec::encode(&command))?;
+        let body = RequestBody::FaultyCommand { command, loss_ppm: ppm(probability) };
+        match self.ask_once(address, &body).await {
+            Err(ClientError::Unavailable {
+                last: TryFailure::Answered(RequestError::Invalid(what)),
+                ..
+            }) => Err(ClientError::Invalid(what)),
+            // Whatever else a node answers, it does so after the fault.
+            Ok(_)
+            | Err(
+                ClientError::Unavailable { last: TryFailure::Answered(_), .. }
+                | ClientError::Overloaded
+                | ClientError::DiskFull,
+            ) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks the node at `address`, once.
     async fn ask_once(
         &self,

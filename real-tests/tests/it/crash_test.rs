@@ -112,7 +112,16 @@ fn tables_lost_by_every_node_come_back_from_their_logs() {
             for node in cluster.numbers() {
                 cluster.start_node(node);
             }
+            cluster.client().set("ready", "yes").await.expect("it is taken");
+            for address in cluster.addresses() {
+                let asked = cluster.client().debug_table_loss_at(address, 1.0).await;
+                asked.expect("it was started with the switch");
+            }
             fill(&cluster).await;
+            let held = |node: usize| cluster.data(node).join("tables.held");
+            for node in cluster.numbers() {
+                assert!(held(node).is_dir(), "{mode}: node {node} holds nothing back");
+            }
             for node in cluster.numbers() {
                 cluster.kill(node);
             }
@@ -120,6 +129,10 @@ fn tables_lost_by_every_node_come_back_from_their_logs() {
                 cluster.start_node(node);
             }
             assert_filled(&cluster).await;
+            for node in cluster.numbers() {
+                let held = cluster.data(node).join("tables.held");
+                assert!(!held.exists(), "{mode}: node {node} has not lost its tables");
+            }
         }
     });
 }
@@ -139,6 +152,8 @@ fn node_without_the_switch_refuses_the_fault_and_writes_nothing() {
                 assert!(matches!(error, ClientError::Invalid(_)), "{error}");
                 assert!(error.to_string().contains("--debug-faults"), "{error}");
             }
+            let asked = cluster.client().debug_table_loss_at(cluster.address(1), 0.5).await;
+            assert!(matches!(asked, Err(ClientError::Invalid(_))), "{asked:?}");
             assert_eq!(cluster.client().get("a").await.unwrap(), None, "{mode}");
             let arguments = ["set", "a", "1", "--debug-table-loss", "1", "--cluster"];
             let done = run_program(&[&arguments[..], &[cluster.address(1)]].concat(), b"");

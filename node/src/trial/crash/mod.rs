@@ -33,7 +33,7 @@ use futures_util::future::{join, join_all};
 
 use self::nemesis::Disturbance;
 use self::service::serving;
-use self::writer::Writer;
+use self::writer::{LOSS_PROBABILITY, Writer};
 use super::LocalCluster;
 use crate::base::{ClusterId, Rng};
 use crate::client::{Client, ClientError, ClientOptions};
@@ -256,6 +256,7 @@ struct Life {
     env: RealEnv,
     probe: Client<RealEnv>,
     directory: PathBuf,
+    with_losses: bool,
 }
 
 impl Life {
@@ -286,13 +287,17 @@ impl Life {
         let writers = writers.collect();
         let seed = options.seed;
         let probe = Client::connect(env.clone(), cluster.addresses().to_vec(), patient);
-        Ok(Self { variant, seed, cluster, writers, rng, env, probe, directory })
+        Ok(Self { variant, seed, cluster, writers, rng, env, probe, directory, with_losses })
     }
 
     /// Writes, disturbs, and reads everything back. Tells whether all promises were kept.
     async fn round(&mut self, report: &mut Report) -> Result<bool, CrashError> {
         let place = Place { variant: self.variant, round: report.rounds() + 1, seed: self.seed };
         self.wait_until_serving(place).await?;
+        if self.with_losses {
+            let tally = report.of(self.variant);
+            tally.loss_requests += self.ask_for_losses(place).await?;
+        }
         let disturbance = Disturbance::draw(&mut self.rng, self.cluster.numbers().count());
         let stop = Cell::new(false);
         let Self { cluster, writers, env, probe, .. } = self;
@@ -349,6 +354,23 @@ impl Life {
 
     async fn wait_until_serving(&mut self, place: Place) -> Result<(), CrashError> {
         serving(&self.env, &self.probe, &mut self.cluster, place).await
+    }
+
+    /// Asks each node for the loss of what it writes to its tables from now on; returns how many
+    /// answered. Writes alone do not reach a node that does not lead.
+    async fn ask_for_losses(&self, place: Place) -> Result<u64, CrashError> {
+        let mut count = 0;
+        for address in self.cluster.addresses() {
+            match self.probe.debug_table_loss_at(address, LOSS_PROBABILITY).await {
+                Ok(()) => count += 1,
+                Err(error @ ClientError::Invalid(_)) => {
+                    return Err(place.not_serving(&self.directory, error));
+                }
+                // A node that does not answer now is looked at again after the disturbance.
+                Err(_) => {}
+            }
+        }
+        Ok(count)
     }
 
     /// Kills what runs, and removes what it has written; unless a node had ended by itself, of

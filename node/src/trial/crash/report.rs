@@ -30,7 +30,7 @@ pub struct Tally {
     pub not_applied: u64,
     /// Writes whose outcome nobody knows.
     pub unknown: u64,
-    /// Writes that asked the node to lose what it writes to its tables.
+    /// Requests that asked a node to lose what it writes to its tables; about half are granted.
     pub loss_requests: u64,
     /// Acknowledged writes that were read back at once.
     pub reads: u64,

@@ -26,8 +26,9 @@ const DELETE_SHARE: f64 = 0.12;
 const READ_SHARE: f64 = 0.2;
 
 /// Share of the writes that ask for the loss of what is written to tables, and how likely it is.
+/// Every node is asked at the beginning of a round, too.
 const LOSS_SHARE: f64 = 0.1;
-const LOSS_PROBABILITY: f64 = 0.5;
+pub(super) const LOSS_PROBABILITY: f64 = 0.5;
 
 /// Cells asked for at once when everything is read back.
 const READ_CELLS: usize = 120;
