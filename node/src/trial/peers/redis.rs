@@ -37,23 +37,8 @@ impl Redis {
         for (server, own) in addresses.iter().enumerate() {
             let data = directory.join(format!("r{server}"));
             std::fs::create_dir_all(&data)?;
-            let port = own.rsplit(':').next().unwrap_or_default();
-            let mut command = vec![program.display().to_string()];
-            for (flag, value) in [
-                ("--port", port),
-                ("--bind", "127.0.0.1"),
-                ("--dir", &data.display().to_string()),
-                ("--appendonly", "yes"),
-                ("--appendfsync", "always"),
-                ("--save", ""),
-                ("--daemonize", "no"),
-            ] {
-                command.extend([flag.to_owned(), value.to_owned()]);
-            }
-            if server > 0 {
-                let leader = address.replace(':', " ");
-                command.extend(["--replicaof".to_owned(), leader]);
-            }
+            let leader = (server > 0).then_some(address.as_str());
+            let command = command(&program, own, &data, leader);
             let mut process = NodeProcess::new(command, &directory.join(format!("r{server}.log")));
             process.start()?;
             servers.push(process);
@@ -99,5 +84,45 @@ impl Redis {
     /// Returns the ids of all processes.
     pub fn process_ids(&self) -> Vec<u32> {
         self.servers.iter().filter_map(NodeProcess::process_id).collect()
+    }
+}
+
+/// Returns the command of a server, of a replica if it has a leader.
+fn command(program: &Path, address: &str, data: &Path, leader: Option<&str>) -> Vec<String> {
+    let mut command = vec![program.display().to_string()];
+    for (flag, value) in [
+        ("--port", port_of(address)),
+        ("--bind", "127.0.0.1"),
+        ("--dir", &data.display().to_string()),
+        ("--appendonly", "yes"),
+        ("--appendfsync", "always"),
+        ("--save", ""),
+        ("--daemonize", "no"),
+    ] {
+        command.extend([flag.to_owned(), value.to_owned()]);
+    }
+    if let Some(leader) = leader {
+        // Two arguments: Redis before 7 does not take one apart.
+        let host = leader.split(':').next().unwrap_or_default();
+        command.extend(["--replicaof", host, port_of(leader)].map(str::to_owned));
+    }
+    command
+}
+
+fn port_of(address: &str) -> &str {
+    address.rsplit(':').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replica_is_told_its_leader_in_two_arguments() {
+        let command = |leader| command(Path::new("r"), "127.0.0.1:2", Path::new("d"), leader);
+        let replica = command(Some("127.0.0.1:1"));
+        assert_eq!(&replica[replica.len() - 3..], ["--replicaof", "127.0.0.1", "1"]);
+        assert_eq!(replica[1..3], ["--port", "2"]);
+        assert!(!command(None).contains(&"--replicaof".to_owned()));
     }
 }
