@@ -9,11 +9,16 @@ use super::compare::{check_page, measure, spinner, write_page};
 use super::crash_test::{remove, trial_directory};
 use super::output::Output;
 use super::trial_args::{GrowthArgs, MeasuringArgs};
-use crate::trial::compare::{Growth, GrowthOptions, columns, grow, growth_page};
+use crate::trial::compare::{Growth, GrowthOptions, columns, grow, growth_page, repeated};
 
 /// `mangrove growth`
 pub(super) async fn growth(args: GrowthArgs) -> Result<(), CliError> {
     let MeasuringArgs { data, load, output } = args.measuring;
+    // Each size has a directory of its own: said before any is made.
+    if let Some(twice) = repeated(&args.sizes) {
+        let why = format!("--sizes names {twice} twice: name every size once");
+        return Err(CliError::Usage(why));
+    }
     check_page(&args.page)?;
     let (directory, is_own) = trial_directory(data, "growth", load.seed)?;
     let program = std::env::current_exe();
@@ -57,4 +62,27 @@ fn print(format: Format, growth: &Growth) -> Result<(), CliError> {
         output.line(note)?;
     }
     output.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Command};
+    use super::*;
+
+    #[test]
+    fn size_that_is_named_twice_is_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data").display().to_string();
+        let page = dir.path().join("page.html").display().to_string();
+        let words = ["mangrove", "growth", "--sizes", "0,0", "--data", &data, "--page", &page];
+        let Command::Growth(args) = Cli::try_parse_from(words).unwrap().command else {
+            unreachable!()
+        };
+        let error = super::super::block_on(None, growth(args)).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("--sizes"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    }
 }

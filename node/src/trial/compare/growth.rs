@@ -264,7 +264,7 @@ fn push_curve(html: &mut String, curve: &Curve) {
 }
 
 /// Returns a size that is there more than once.
-fn repeated(sizes: &[u32]) -> Option<u32> {
+pub fn repeated(sizes: &[u32]) -> Option<u32> {
     let mut earlier = BTreeSet::new();
     sizes.iter().copied().find(|size| !earlier.insert(*size))
 }

@@ -35,7 +35,7 @@ use super::usage::{Usage, bytes_in, memory_bytes};
 use crate::env::Env;
 use crate::env::real::RealEnv;
 
-pub use self::growth::{Curve, Growth, GrowthOptions, Point, columns, grow, growth_page};
+pub use self::growth::{Curve, Growth, GrowthOptions, Point, columns, grow, growth_page, repeated};
 pub use self::page::{page, ratios, rows};
 use self::subject::Subject;
 
