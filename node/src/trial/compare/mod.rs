@@ -180,8 +180,7 @@ pub async fn run(options: &Options, mut on_step: impl FnMut(&str)) -> io::Result
             contestant.subject.fill(&env, options.fill, options.load.value_bytes).await?;
         }
     }
-    let processes: Vec<u32> =
-        contestants.iter().flat_map(|contestant| contestant.subject.process_ids()).collect();
+    let processes = processes_of(&contestants);
     for round in 0..options.rounds {
         for (number, name) in LOADS.iter().enumerate() {
             for contestant in &mut contestants {
@@ -199,9 +198,16 @@ pub async fn run(options: &Options, mut on_step: impl FnMut(&str)) -> io::Result
         }
     }
     for fault in 0..options.faults {
-        for contestant in &mut contestants {
+        for at in 0..contestants.len() {
+            // Those that were started again are others.
+            let processes = processes_of(&contestants);
+            let Some(contestant) = contestants.get_mut(at) else { continue };
             if contestant.subject.has_others() {
-                on_step(&format!("fault {}: {}", fault + 1, contestant.subject.name()));
+                let step = format!("fault {}: {}", fault + 1, contestant.subject.name());
+                on_step(&step);
+                if !come_to_rest(&env, &processes, REST_MAX).await {
+                    notes.push(format!("others were still at work: {step}"));
+                }
                 let outcome = through_fault(&env, &mut contestant.subject, options, fault).await?;
                 contestant.faults.push(outcome);
             }
@@ -209,6 +215,11 @@ pub async fn run(options: &Options, mut on_step: impl FnMut(&str)) -> io::Result
     }
     let columns = contestants.into_iter().map(|contestant| contestant.finish(options));
     Ok(Comparison { setup: setup(options), notes, columns: columns.collect() })
+}
+
+/// Returns the processes of all stores.
+fn processes_of(contestants: &[Contestant]) -> Vec<u32> {
+    contestants.iter().flat_map(|contestant| contestant.subject.process_ids()).collect()
 }
 
 /// Returns one of the loads of a round.
