@@ -168,7 +168,7 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
         Err(_) => vec!["?".to_owned(), address.clone(), "unreachable".to_owned()],
     });
     output.grid(&heads, &rows.collect::<Vec<_>>())?;
-    let leader = answered(found).find(|status| status.role == "leader");
+    let leader = leader(found);
     if let Some(status) = leader.or_else(|| answered(found).next()) {
         output
             .line(&format!("cluster {} ({}), {}", status.cluster, status.mode, status.version))?;
@@ -180,6 +180,13 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
         }
         None => output.line(&no_leader_line(found)),
     }
+}
+
+/// Returns the node that leads. One that was replaced and has not heard of it yet says the same, of
+/// a lower term.
+fn leader(found: &[Answer]) -> Option<&Status> {
+    let leaders = answered(found).filter(|status| status.role == "leader");
+    leaders.max_by_key(|status| status.term)
 }
 
 /// Says how far a follower is, as the leader knows.
@@ -476,6 +483,18 @@ mod tests {
         assert_eq!(said, "n3: does not answer; last known to be up to date (probe)");
         let behind = PeerStatus { lag: 1, ..peers[0].clone() };
         assert_eq!(peer_line(&found, &behind), "n2: 1 entry behind (probe)");
+    }
+
+    #[test]
+    fn of_two_leaders_the_one_of_the_higher_term_leads() {
+        let of_term = |node, term| {
+            let (address, status) = answer(node, Some(node));
+            (address, status.map(|status| Status { term, ..status }))
+        };
+        for found in [[of_term(1, 6), of_term(2, 7)], [of_term(2, 7), of_term(1, 6)]] {
+            assert_eq!(leader(&found).map(|status| status.node), Some(NodeId(2)));
+        }
+        assert_eq!(leader(&[answer(1, Some(2)), silent(2)]), None);
     }
 
     #[test]
