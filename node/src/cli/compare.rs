@@ -59,7 +59,7 @@ fn check_values(bytes: usize, with_peers: bool) -> Result<(), CliError> {
     if with_peers && bytes > VALUE_BYTES_MAX {
         return Err(CliError::Usage(format!(
             "--value-bytes ({bytes}) must be at most {VALUE_BYTES_MAX} with --peers: each request \
-             to etcd is sent as one small frame of HTTP/2; name smaller values, or leave --peers out"
+             to etcd is one small frame of HTTP/2; name smaller values, or leave --peers out"
         )));
     }
     Ok(())
