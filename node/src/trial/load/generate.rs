@@ -148,11 +148,18 @@ impl<E> Common<'_, E> {
 
 /// Waits until a worker's next request is due; `None` when there are no more.
 async fn next_due<E: Env>(common: &Common<'_, E>) -> Option<Instant> {
-    let number = common.begun.get();
+    let mut number = common.begun.get();
     if common.load.requests_max.is_some_and(|most| common.counted.get() >= most) {
         return None;
     }
     let now = common.env.now();
+    if let Some(rate) = common.load.rate
+        && now >= common.begin
+        && common.due(number, rate) < common.begin
+    {
+        // What could not be sent in the warm-up must not take the time of what counts.
+        number = common.due_before(common.begin, rate);
+    }
     let due = common.load.rate.map_or(now, |rate| common.due(number, rate));
     // What could not be sent in time is not sent after it: a load above what the store takes would
     // not end.
@@ -330,10 +337,12 @@ mod tests {
         until: Rc<Cell<Option<Instant>>>,
         cells: RefCell<std::collections::BTreeMap<Bytes, Bytes>>,
         forgets: bool,
+        asked: Cell<u64>,
     }
 
     impl Target for Stalling {
         async fn set(&self, key: Bytes, value: Bytes) -> Result<(), Failure> {
+            self.asked.set(self.asked.get() + 1);
             if let Some(until) = self.until.get() {
                 self.env.sleep(until.since(self.env.now())).await;
             }
@@ -350,7 +359,8 @@ mod tests {
 
     fn target(env: &RealEnv, stall: Duration, forgets: bool) -> Stalling {
         let until = Rc::new(Cell::new(Some(env.now() + stall)));
-        Stalling { env: env.clone(), until, cells: RefCell::default(), forgets }
+        let (cells, asked) = (RefCell::default(), Cell::new(0));
+        Stalling { env: env.clone(), until, cells, forgets, asked }
     }
 
     fn run_on(env: &RealEnv, targets: &[Stalling], load: &Load) -> Outcome {
@@ -392,6 +402,23 @@ mod tests {
         let stalled = [target(&env, Duration::from_millis(300), false)];
         let outcome = run_on(&env, &stalled, &load);
         assert_eq!((outcome.sets.count(), outcome.never_sent), (1, 99));
+    }
+
+    #[test]
+    fn backlog_of_the_warm_up_is_not_sent_when_it_is_over() {
+        let env = RealEnv::client();
+        let load = Load {
+            rate: Some(1_000.0),
+            warm_up: Duration::from_millis(50),
+            duration: Duration::from_millis(100),
+            key_count: 10,
+            ..Load::default()
+        };
+        let stalled = [target(&env, Duration::from_millis(80), false)];
+        let outcome = run_on(&env, &stalled, &load);
+        let (asked, count) = (stalled[0].asked.get(), outcome.sets.count());
+        assert!(asked - count <= 1, "{asked} asked, {count} of them count");
+        assert_eq!(count + outcome.never_sent, 100, "{}", outcome.never_sent);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct Load {
     pub warm_up: Duration,
     /// Time that is recorded.
     pub duration: Duration,
-    /// Requests after which it ends, even before the time is over; those of the warm-up not counted.
+    /// Requests after the warm-up after which it ends, even before the time is over.
     pub requests_max: Option<u64>,
     /// Requests due in each second, in an open loop; a closed loop if there is none.
     pub rate: Option<f64>,
