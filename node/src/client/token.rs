@@ -98,7 +98,10 @@ impl Token {
         let mut marks = lock(&self.marks);
         match (query, reply) {
             (Query::Get { key, column }, QueryReply::Cell(cell)) => {
-                if cell.is_none() && seen > Stamp::ZERO {
+                // Of the same stamp may be what the session wrote meanwhile: a value that its own
+                // batch set after the deletion that was met.
+                let known = marks.mark(key, column).map_or(Stamp::ZERO, |mark| mark.stamp);
+                if cell.is_none() && seen > known {
                     marks.raise(key, column, Mark { stamp: seen, is_value: false });
                 }
                 marks.see(key, column, cell.as_ref(), level);
@@ -444,6 +447,20 @@ mod tests {
         assert!(is_nothing_taken(&[set("k", "a"), delete]));
         assert!(!is_nothing_taken(&[delete_row.clone(), set("k", "a")]));
         assert!(is_nothing_taken(&[set("k", "a"), delete_row]));
+    }
+
+    #[test]
+    fn value_written_meanwhile_is_not_deleted_by_the_tombstone_of_its_own_batch() {
+        let token = Token::default();
+        let query = Query::Get { key: key("k"), column: column("a") };
+        let expected = token.expected(&query);
+        token.on_written(&[Mutation::DeleteRow { key: key("k") }, set("k", "a")], stamp(10));
+        let nothing = QueryReply::Cell(None);
+        assert_eq!(expected.find_stale(&query, &nothing, stamp(10), Level::One), None);
+        token.on_read(&query, &nothing, stamp(10), Level::One);
+        drop(expected);
+        let stale = token.expected(&query).find_stale(&query, &nothing, stamp(10), Level::One);
+        assert_eq!(stale, Some(key("k")), "the session has set it");
     }
 
     #[cfg(feature = "testing")]
