@@ -43,6 +43,13 @@ pub struct ClientOptions {
     /// it, or has read just that cell and found it missing. Who needs that reads at
     /// [`Level::Quorum`] and writes at it.
     ///
+    /// Where a cell that the client has seen was deleted by somebody else, one read of the range
+    /// asks all replicas, and then it is known. That cannot be learnt while one of them is down:
+    /// until then each such read fails with [`Stale`](super::ClientError::Stale), or for want of
+    /// replicas. And keys come without stamps: a listing that shows a key of which the client knows
+    /// only deletions, which somebody else has set again, asks all replicas each time, until the
+    /// client has read a cell of it.
+    ///
     /// Beyond ten thousand cells the client forgets them all and reads from all replicas what it
     /// does not know any more; the promise holds, and costs more.
     pub session: bool,

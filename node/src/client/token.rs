@@ -17,7 +17,8 @@
 //! # Invariants
 //! 1. What an answer is compared with was seen before its request began. What other tasks see
 //!    while it is under way is no reason to throw it away.
-//! 2. A mark only goes up.
+//! 2. A mark only goes up. That a value is gone, which all replicas say, is told by a read that
+//!    began after the value was seen: an older one may have been answered before it was written.
 //!
 //! # Left out
 //! That something was *missing* in a range: marks are of places, and a range has infinitely many.
@@ -27,7 +28,7 @@
 //! The two guarantees are those of \[Session '94\].
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 
 use super::lock;
 use crate::base::{Column, Key, Stamp};
@@ -43,6 +44,8 @@ const PLACES_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Token {
     marks: Mutex<Marks>,
+    /// How many marks had gone up when the reads that are under way began.
+    begun: Mutex<Vec<Weak<u64>>>,
 }
 
 /// What was seen, everywhere or in the places of one query.
@@ -53,6 +56,10 @@ pub(super) struct Marks {
     place_count: usize,
     /// Something was forgotten: what is not in `rows` may have been seen.
     is_forgetful: bool,
+    /// How often a mark went up.
+    raised_count: u64,
+    /// Of the places of one query: that number when it began. Kept while it is under way.
+    begun: Arc<u64>,
 }
 
 /// What was seen of one key.
@@ -68,6 +75,21 @@ struct Row {
 struct Mark {
     stamp: Stamp,
     is_value: bool,
+    /// Which one of all that went up it was.
+    number: u64,
+}
+
+/// What an answer found in a stretch of places.
+type InRange<'a> = BTreeMap<(&'a Key, &'a Column), Option<&'a Cell>>;
+
+impl Mark {
+    fn value(stamp: Stamp) -> Self {
+        Self { stamp, is_value: true, number: 0 }
+    }
+
+    fn tombstone(stamp: Stamp) -> Self {
+        Self { stamp, is_value: false, number: 0 }
+    }
 }
 
 impl Token {
@@ -78,52 +100,87 @@ impl Token {
         for mutation in mutations {
             match mutation {
                 Mutation::Set { key, column, .. } => {
-                    marks.raise(key, column, Mark { stamp, is_value: true });
+                    marks.raise(key, column, Mark::value(stamp));
                 }
                 Mutation::Delete { key, column } => {
-                    marks.raise(key, column, Mark { stamp, is_value: false });
+                    marks.raise(key, column, Mark::tombstone(stamp));
                 }
                 Mutation::DeleteRow { key } => marks.raise_row(key, stamp),
             }
         }
     }
 
-    /// Returns what was seen so far of the places that a query is about.
+    /// Returns what was seen so far of the places that a query is about. As long as it is kept,
+    /// the query counts as under way.
     pub(super) fn expected(&self, query: &Query) -> Marks {
-        lock(&self.marks).part(query)
+        let marks = lock(&self.marks);
+        let part = Marks { begun: Arc::new(marks.raised_count), ..marks.part(query) };
+        let mut begun = lock(&self.begun);
+        begun.retain(|read| read.strong_count() > 0);
+        begun.push(Arc::downgrade(&part.begun));
+        part
     }
 
-    /// Takes note of an answer that was not behind.
+    /// Takes note of an answer that was not behind. What was [expected](Self::expected) of it is
+    /// to be kept until then.
     pub(super) fn on_read(&self, query: &Query, reply: &QueryReply, seen: Stamp, level: Level) {
         let mut marks = lock(&self.marks);
+        // Whichever read of those under way this is, what was seen before all began it expected.
+        let is_all = level == Level::All;
+        let oldest = is_all.then(|| lock(&self.begun).iter().filter_map(Weak::upgrade).min());
+        let known = oldest.map(|oldest| oldest.map_or(u64::MAX, |begun| *begun));
+        if let Some((mut found, end)) = found_in_range(query, reply) {
+            let part = if is_all { marks.part(query) } else { Marks::default() };
+            part.add_missing(&mut found, end);
+            for ((key, column), cell) in found {
+                marks.see(key, column, cell, known);
+            }
+            return;
+        }
         match (query, reply) {
             (Query::Get { key, column }, QueryReply::Cell(cell)) => {
                 // Of the same stamp may be what the session wrote meanwhile: a value that its own
                 // batch set after the deletion that was met.
-                let known = marks.mark(key, column).map_or(Stamp::ZERO, |mark| mark.stamp);
-                if cell.is_none() && seen > known {
-                    marks.raise(key, column, Mark { stamp: seen, is_value: false });
+                let before = marks.mark(key, column).map_or(Stamp::ZERO, |mark| mark.stamp);
+                if cell.is_none() && seen > before {
+                    marks.raise(key, column, Mark::tombstone(seen));
                 }
-                marks.see(key, column, cell.as_ref(), level);
+                marks.see(key, column, cell.as_ref(), known);
             }
             (Query::MultiGet { cells: places }, QueryReply::Cells(cells)) => {
                 for ((key, column), cell) in places.iter().zip(cells) {
-                    marks.see(key, column, cell.as_ref(), level);
+                    marks.see(key, column, cell.as_ref(), known);
                 }
             }
-            (Query::Slice { key, .. }, QueryReply::Columns { columns, .. }) => {
-                for (column, cell) in columns {
-                    marks.see(key, column, Some(cell), level);
+            // Keys come without stamps: only of those that are missing something is known.
+            (Query::Keys { .. }, QueryReply::Keys { keys, next }) if is_all => {
+                for (key, row) in marks.part(query).rows {
+                    let is_passed = next.as_ref().is_none_or(|next| key < *next);
+                    if is_passed && keys.binary_search(&key).is_err() {
+                        row.columns.keys().for_each(|column| marks.see(&key, column, None, known));
+                    }
                 }
             }
-            (Query::Scan { .. }, QueryReply::Scanned { cells, .. }) => {
-                for (key, column, cell) in cells {
-                    marks.see(key, column, Some(cell), level);
-                }
-            }
-            // Keys come without stamps.
             _ => {}
         }
+    }
+}
+
+/// Returns what a page of a range shows, and where it ends; `None` of another answer.
+fn found_in_range<'a>(
+    query: &'a Query,
+    reply: &'a QueryReply,
+) -> Option<(InRange<'a>, Option<(&'a Key, &'a Column)>)> {
+    match (query, reply) {
+        (Query::Slice { key, .. }, QueryReply::Columns { columns, next }) => {
+            let found = columns.iter().map(|(column, cell)| ((key, column), Some(cell)));
+            Some((found.collect(), next.as_ref().map(|next| (key, next))))
+        }
+        (Query::Scan { .. }, QueryReply::Scanned { cells, next }) => {
+            let found = cells.iter().map(|(key, column, cell)| ((key, column), Some(cell)));
+            Some((found.collect(), next.as_ref().map(|(key, column)| (key, column))))
+        }
+        _ => None,
     }
 }
 
@@ -182,20 +239,13 @@ impl Marks {
                     .find(|((key, column), cell)| self.is_stale(key, column, cell.as_ref(), level));
                 stale.map(|((key, _), _)| key.clone())
             }
-            (Query::Slice { key, .. }, QueryReply::Columns { columns, next }) => {
-                let found = columns.iter().map(|(column, cell)| ((key, column), Some(cell)));
-                let end = next.as_ref().map(|next| (key, next));
-                self.find_stale_in_range(found.collect(), end, level)
-            }
-            (Query::Scan { .. }, QueryReply::Scanned { cells, next }) => {
-                let found = cells.iter().map(|(key, column, cell)| ((key, column), Some(cell)));
-                let end = next.as_ref().map(|(key, column)| (key, column));
-                self.find_stale_in_range(found.collect(), end, level)
-            }
             (Query::Keys { .. }, QueryReply::Keys { keys, next }) => {
                 self.find_stale_key(keys, next.as_ref(), level)
             }
-            _ => None,
+            _ => {
+                let (found, end) = found_in_range(query, reply)?;
+                self.find_stale_in_range(found, end, level)
+            }
         }
     }
 
@@ -203,7 +253,7 @@ impl Marks {
     /// those that ought to have been.
     fn find_stale_in_range<'a>(
         &'a self,
-        mut found: BTreeMap<(&'a Key, &'a Column), Option<&Cell>>,
+        mut found: InRange<'a>,
         end: Option<(&Key, &Column)>,
         level: Level,
     ) -> Option<Key> {
@@ -211,6 +261,14 @@ impl Marks {
             let first = found.keys().next();
             return Some(first.map(|(key, _)| (*key).clone()).unwrap_or_default());
         }
+        self.add_missing(&mut found, end);
+        let mut found = found.into_iter();
+        let stale = found.find(|((key, column), cell)| self.is_stale(key, column, *cell, level));
+        stale.map(|((key, _), _)| key.clone())
+    }
+
+    /// Adds the places before `end` that were not found.
+    fn add_missing<'a>(&'a self, found: &mut InRange<'a>, end: Option<(&Key, &Column)>) {
         for (key, row) in &self.rows {
             for column in row.columns.keys() {
                 if end.is_none_or(|end| (key, column) < end) {
@@ -218,9 +276,6 @@ impl Marks {
                 }
             }
         }
-        let mut found = found.into_iter();
-        let stale = found.find(|((key, column), cell)| self.is_stale(key, column, *cell, level));
-        stale.map(|((key, _), _)| key.clone())
     }
 
     /// As [`find_stale`](Self::find_stale), of keys without their columns.
@@ -255,20 +310,21 @@ impl Marks {
     /// Returns what was seen at a place.
     fn mark(&self, key: &Key, column: &Column) -> Option<Mark> {
         let row = self.rows.get(key)?;
-        let deleted = Mark { stamp: row.deleted, is_value: false };
+        let deleted = Mark::tombstone(row.deleted);
         let deleted = (row.deleted > Stamp::ZERO).then_some(deleted);
         row.columns.get(column).copied().max(deleted)
     }
 
-    /// Takes note of what was found at a place.
-    fn see(&mut self, key: &Key, column: &Column, cell: Option<&Cell>, level: Level) {
+    /// Takes note of what was found at a place. `known`: all replicas say so, to a read that
+    /// expected the marks up to that number.
+    fn see(&mut self, key: &Key, column: &Column, cell: Option<&Cell>, known: Option<u64>) {
         match (cell, self.mark(key, column)) {
             (Some(cell), _) => {
                 let stamp = stamp_of(cell.version);
-                self.raise(key, column, Mark { stamp, is_value: true });
+                self.raise(key, column, Mark::value(stamp));
             }
             // All replicas say that it is gone. The next answer need not prove it again.
-            (None, Some(mark)) if mark.is_value && level == Level::All => {
+            (None, Some(mark)) if mark.is_value && known.is_some_and(|at| mark.number <= at) => {
                 let row = self.rows.get_mut(key);
                 let old = row.and_then(|row| row.columns.get_mut(column));
                 if let Some(old) = old.filter(|old| **old == mark) {
@@ -280,6 +336,8 @@ impl Marks {
     }
 
     fn raise(&mut self, key: &Key, column: &Column, mark: Mark) {
+        self.raised_count += 1;
+        let mark = Mark { number: self.raised_count, ..mark };
         if let Some(old) = self.rows.get_mut(key).and_then(|row| row.columns.get_mut(column)) {
             if mark.stamp > old.stamp || mark.stamp == old.stamp && !planted!("D55") {
                 *old = mark;
@@ -304,7 +362,8 @@ impl Marks {
     fn make_room(&mut self) {
         if self.place_count >= PLACES_MAX {
             probe!("client.session_forgets_what_it_saw");
-            *self = Self { is_forgetful: true, ..Self::default() };
+            let raised_count = self.raised_count;
+            *self = Self { is_forgetful: true, raised_count, ..Self::default() };
         }
         self.place_count += 1;
     }
@@ -419,6 +478,71 @@ mod tests {
         assert!(taken(&slice(Some("c"), None), columns(&[("d", 10)], None)));
         assert!(taken(&slice(None, Some("c")), columns(&[("b", 10)], None)));
         assert!(is_taken(&written, &all, &columns(&[], None), Level::All), "deleted by somebody");
+    }
+
+    /// Has a session read everything at all levels after somebody else deleted `b`, which it had
+    /// read; tells whether the next answers are taken at once.
+    fn is_deletion_learnt(query: &Query, reply: &QueryReply) -> bool {
+        let token = Token::default();
+        let row = slice(None, None);
+        let before = token.expected(&row);
+        token.on_read(&row, &columns(&[("a", 5), ("b", 10)], None), stamp(10), Level::One);
+        drop(before);
+        let expected = token.expected(query);
+        assert!(expected.find_stale(query, reply, Stamp::ZERO, Level::Quorum).is_some());
+        assert_eq!(expected.find_stale(query, reply, Stamp::ZERO, Level::All), None);
+        token.on_read(query, reply, Stamp::ZERO, Level::All);
+        drop(expected);
+        token.expected(query).find_stale(query, reply, Stamp::ZERO, Level::One).is_none()
+    }
+
+    #[test]
+    fn deletion_that_all_replicas_tell_of_is_proven_once() {
+        let all = slice(None, None);
+        assert!(is_deletion_learnt(&all, &columns(&[("a", 5)], None)));
+        assert!(is_deletion_learnt(&all, &columns(&[("a", 5)], Some("c"))));
+        let scan = Query::Scan { start: None, prefix: Key::default(), limit: 9 };
+        let cells = vec![(key("k"), column("a"), cell(5))];
+        assert!(is_deletion_learnt(&scan, &QueryReply::Scanned { cells, next: None }));
+        let (start, stop) = (None, None);
+        let keys = Query::Keys { start, stop, prefix: Key::default(), limit: 9 };
+        let none = QueryReply::Keys { keys: Vec::new(), next: None };
+        assert!(is_deletion_learnt(&keys, &none), "of the whole row");
+    }
+
+    #[test]
+    fn deletion_is_proven_of_the_answers_stretch_alone() {
+        let token = Token::default();
+        token.on_written(&[set("k", "b"), set("k", "d")], stamp(10));
+        let read = |query: &Query, reply: &QueryReply| {
+            let _expected = token.expected(query);
+            token.on_read(query, reply, Stamp::ZERO, Level::All);
+        };
+        read(&slice(None, None), &columns(&[], Some("d")));
+        read(&slice(None, Some("c")), &columns(&[], None));
+        let stale = |start, stop| {
+            let (query, reply) = (slice(start, stop), columns(&[], None));
+            token.expected(&query).find_stale(&query, &reply, Stamp::ZERO, Level::One).is_some()
+        };
+        assert!(!stale(None, Some("c")) && stale(Some("c"), None));
+    }
+
+    #[test]
+    fn deletion_is_not_proven_by_a_read_older_than_the_value() {
+        let token = Token::default();
+        let get = Query::Get { key: key("k"), column: column("b") };
+        for (query, nothing) in
+            [(slice(None, None), columns(&[], None)), (get, QueryReply::Cell(None))]
+        {
+            let expected = token.expected(&query);
+            token.on_written(&[set("k", "b")], stamp(10));
+            let other = token.expected(&query);
+            token.on_read(&query, &nothing, Stamp::ZERO, Level::All);
+            drop((expected, other));
+            let stale =
+                token.expected(&query).find_stale(&query, &nothing, Stamp::ZERO, Level::One);
+            assert_eq!(stale, Some(key("k")), "the answer may be older than the write");
+        }
     }
 
     #[test]
