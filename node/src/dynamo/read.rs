@@ -453,10 +453,16 @@ impl Reads {
         }
     }
 
-    /// Tells whether others' answers are kept besides those of a question: it alone may exceed the
-    /// limit, by what the replicas' answers to one read can be.
+    /// Tells whether others' answers are kept besides those of a question's read: one read alone
+    /// may exceed the limit, by what the replicas' answers to all its questions can be.
     fn is_one_of_many(&self, number: u64) -> bool {
-        self.questions.get(&number).is_some_and(|question| question.bytes < self.bytes)
+        let Some(question) = self.questions.get(&number) else { return false };
+        let client = question.client.as_ref().and_then(|(token, _)| self.clients.get(token));
+        let bytes = client.map_or(question.bytes, |client| {
+            let open = client.open.iter().filter_map(|number| self.questions.get(number));
+            client.bytes + open.map(|question| question.bytes).sum::<usize>()
+        });
+        bytes < self.bytes
     }
 
     fn fail(&mut self, context: &mut Context, number: u64, reply: Reply) {

@@ -1,5 +1,7 @@
 //! Every structure has a limit, which status shows.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::base::{Entry, Payload, Stamp, Written};
 use crate::dynamo::message::ReadReply;
@@ -163,6 +165,35 @@ fn answers_of_reads_keep_to_their_bytes() {
     let replies = &cluster.readers.replies;
     let is_refused = |token: &&Token| replies.get(token) == Some(&Reply::Overloaded);
     assert_eq!(tokens.iter().filter(is_refused).count(), 2, "{replies:?}");
+    let status = cluster.core(N1).status();
+    assert_eq!((status.pending_reads, status.pending_read_bytes), (0, 0));
+}
+
+#[test]
+fn one_read_of_many_partitions_may_exceed_the_bytes_of_answers() {
+    const SIX: Shape = Shape { nodes: 6, factor: 3, partitions: 6 };
+    let mut cluster = Cluster::new(SIX, 1, |config, seed| {
+        plain(config, seed);
+        config.pending_read_bytes_max = 70;
+    });
+    let mut empty: BTreeSet<_> = (0..6).collect();
+    for name in 'a'..='z' {
+        let key = name.to_string();
+        if empty.remove(&partition_of_place(cluster.place(&key).as_bytes()).unwrap()) {
+            cluster.put(N1, Level::All, &[&key]);
+            cluster.settle(nothing_cut);
+        }
+    }
+    assert_eq!(empty, BTreeSet::new(), "partitions without an entry");
+    let token = cluster.scan(N1, Level::Quorum, 100);
+    cluster.settle(nothing_cut);
+    let reply = cluster.readers.replies.get(&token);
+    let Some(Reply::Read { chunks, .. }) = reply else { panic!("{reply:?}") };
+    assert_eq!(chunks.iter().map(|chunk| chunk.entries.len()).sum::<usize>(), 6);
+    let tokens = [(); 2].map(|()| cluster.scan(N1, Level::Quorum, 100));
+    cluster.settle(nothing_cut);
+    let replies = tokens.map(|token| cluster.readers.replies.get(&token));
+    assert!(replies.contains(&Some(&Reply::Overloaded)), "two of them may not: {replies:?}");
     let status = cluster.core(N1).status();
     assert_eq!((status.pending_reads, status.pending_read_bytes), (0, 0));
 }
