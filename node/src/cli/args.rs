@@ -373,7 +373,8 @@ Of a masterless cluster:
   hints     writes that it keeps for nodes that missed them; `dropped` are those it gave up, which
             anti-entropy brings instead
   batches   atomic writes of several keys whose parts are still on their way
-  synced    time since the last full comparison, with the node for which that is longest
+  synced    time in which all that it holds was compared with the other nodes that hold it, as long
+            as the one that was compared longest ago; `-` where there is no other
   floor     age of the time up to which every write is known to be on every replica, of the
             partition for which that is longest. It is raised where there is something deleted to
             forget, so `never` is nothing bad";

@@ -288,7 +288,8 @@ fn masterless_row(address: &str, status: Option<&Status>) -> Vec<String> {
     let row = status.and_then(|status| {
         let masterless = status.masterless.as_ref()?;
         let hint_count: u64 = masterless.hints.iter().map(|hint| hint.count).sum();
-        // The comparison that is longest ago; one that never was is longer ago than any.
+        // The comparison that is longest ago; one that never was is longer ago than any. A node that
+        // shares nothing with others has none.
         let synced = masterless.syncs.iter().map(|sync| sync.last_ms_ago.unwrap_or(u64::MAX)).max();
         let floor = match masterless.floor_ms {
             0 => u64::MAX,
@@ -302,7 +303,7 @@ fn masterless_row(address: &str, status: Option<&Status>) -> Vec<String> {
             hint_count.to_string(),
             masterless.hints_dropped.to_string(),
             masterless.batch_count.to_string(),
-            ago(synced.unwrap_or(u64::MAX)),
+            synced.map_or_else(|| "-".to_owned(), ago),
             ago(floor),
             status.cell_count.to_string(),
             size(status.wal_bytes),

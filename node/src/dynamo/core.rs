@@ -83,8 +83,9 @@ pub struct DynamoStatus {
     pub merkle_unknown: usize,
     /// Sessions of anti-entropy that were completed since the start.
     pub sync_sessions: u64,
-    /// When a session with each peer was completed last.
-    pub synced: BTreeMap<NodeId, Instant>,
+    /// Since when all that this node shares with a peer has been compared, of each peer that it
+    /// shares a partition with; `None` if some of it was not yet.
+    pub synced: BTreeMap<NodeId, Option<Instant>>,
     /// The least floor of the partitions held here.
     pub floor_min: Stamp,
 }
@@ -663,7 +664,7 @@ impl Dynamo {
         };
         self.reads.status(&mut status);
         self.trees.status(context, &mut status);
-        self.sync.status(&mut status);
+        self.sync.status(context, &mut status);
         floor::status(context, &mut status);
         status
     }

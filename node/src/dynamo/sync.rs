@@ -75,7 +75,8 @@ pub(super) struct Sync {
     answering: BTreeMap<ReadId, Answering>,
     /// Sessions completed.
     completed_count: u64,
-    synced: BTreeMap<NodeId, Instant>,
+    /// When each partition was last compared completely with whom.
+    compared: BTreeMap<(NodeId, Partition), Instant>,
 }
 
 /// A session that this node has begun.
@@ -175,7 +176,7 @@ impl Sync {
             counted_until: context.now + context.config.counting_max(),
             answering: BTreeMap::new(),
             completed_count: 0,
-            synced: BTreeMap::new(),
+            compared: BTreeMap::new(),
         }
     }
 
@@ -291,7 +292,6 @@ impl Sync {
         }
         if !session.asked.is_empty() && session.completed.len() == session.asked.len() {
             self.completed_count += 1;
-            self.synced.insert(session.peer, context.now);
         }
         if let Some(raise) = session.raise {
             floors.on_compared(context, raise, session.peer, &session.completed);
@@ -314,6 +314,7 @@ impl Sync {
     ) {
         let Some(session) = &mut self.session else { return };
         session.completed.insert(partition);
+        self.compared.insert((session.peer, partition), context.now);
         // A node is not whole without the floors: of what was deleted and forgotten it has nothing.
         let has_floor = floors.adopt(context, partition, floor, is_equal_now);
         if let Some(peers) = self.missing.get_mut(&partition).filter(|_| has_floor) {
@@ -357,9 +358,21 @@ impl Sync {
     }
 
     /// Tells how it is.
-    pub(super) fn status(&self, status: &mut DynamoStatus) {
+    pub(super) fn status(&self, context: &Context, status: &mut DynamoStatus) {
         status.sync_sessions = self.completed_count;
-        status.synced.clone_from(&self.synced);
+        let placement = &context.config.placement;
+        let own = context.id();
+        for partition in 0..placement.partition_count() {
+            let replicas = placement.replicas(partition);
+            if !replicas.contains(&own) {
+                continue;
+            }
+            for &peer in replicas.iter().filter(|node| **node != own) {
+                let compared = self.compared.get(&(peer, partition)).copied();
+                let synced = status.synced.entry(peer).or_insert(compared);
+                *synced = compared.min(*synced);
+            }
+        }
     }
 }
 

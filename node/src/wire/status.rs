@@ -114,7 +114,7 @@ pub struct MasterlessStatus {
     pub unknown_tree_count: u32,
     /// Comparisons with other nodes that this one has begun and completed since the start.
     pub sync_count: u64,
-    /// The last full comparison with each of the other nodes.
+    /// The last full comparison with each of the other nodes that hold some of the same partitions.
     pub syncs: Vec<SyncStatus>,
     /// Every write up to this time, in milliseconds since 1970, is on every replica; 0 if that is
     /// not known of every partition yet.
@@ -164,7 +164,8 @@ pub struct HintStatus {
 pub struct SyncStatus {
     /// With whom.
     pub peer: NodeId,
-    /// Milliseconds since the last one; `None` if there was none.
+    /// Milliseconds since which everything that both hold has been compared; `None` if some of it
+    /// was not yet, since the start.
     pub last_ms_ago: Option<u64>,
 }
 

@@ -142,6 +142,44 @@ fn equal_replicas_exchange_roots_alone() {
 }
 
 #[test]
+fn status_tells_since_when_all_that_is_shared_was_compared() {
+    let shape = Shape { nodes: 6, factor: 3, partitions: 6 };
+    let mut cluster = Cluster::new(shape, 1, |config, seed| {
+        syncing(config, seed);
+        config.sync_partitions_max = 1;
+    });
+    let placement = cluster.placement.clone();
+    let shares = |one: NodeId, other: NodeId| -> usize {
+        let is_shared =
+            |of: &u16| placement.is_replica(one, *of) && placement.is_replica(other, *of);
+        (0..6).filter(is_shared).count()
+    };
+    let (ids, mut half_compared) = (cluster.ids(), 0);
+    for _ in 0..100 {
+        cluster.run(Duration::from_millis(50), |_, _| false);
+        for &id in &ids {
+            let status = cluster.core(id).status();
+            let is_peer = |peer: &NodeId| *peer != id && shares(id, *peer) > 0;
+            let peers: Vec<NodeId> = ids.iter().copied().filter(is_peer).collect();
+            assert_eq!(status.synced.keys().copied().collect::<Vec<_>>(), peers);
+            assert!(peers.len() < 5, "{id} shares nothing with some: {peers:?}");
+            let synced = status.synced.values().flatten().count();
+            let all: usize = peers.iter().map(|peer| shares(id, *peer)).sum();
+            assert!(synced == 0 || status.sync_sessions >= 1);
+            if usize::try_from(status.sync_sessions).unwrap() < all {
+                assert!(synced < peers.len(), "{status:?}");
+                half_compared += 1;
+            }
+        }
+    }
+    assert!(half_compared > 0);
+    for id in ids {
+        let status = cluster.core(id).status();
+        assert!(status.synced.values().all(Option::is_some), "{status:?}");
+    }
+}
+
+#[test]
 fn write_under_way_is_not_looked_for() {
     let mut cluster = Cluster::new(Shape { nodes: 2, factor: 2, partitions: 1 }, 1, syncing);
     cluster.run(SECOND, |_, _| false);

@@ -75,9 +75,9 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             bytes_max: wide(limits.hint_bytes_max),
         };
         let hints = core.hints.iter().filter(|(_, (count, _))| *count > 0).map(hint).collect();
-        let sync = |(peer, _): &(NodeId, _)| SyncStatus {
-            peer: *peer,
-            last_ms_ago: core.synced.get(peer).map(|at| ms(now.since(*at))),
+        let sync = |(&peer, compared): (&NodeId, &Option<Instant>)| SyncStatus {
+            peer,
+            last_ms_ago: compared.map(|at| ms(now.since(at))),
         };
         MasterlessStatus {
             replication_factor: count(masterless.replication_factor),
@@ -93,7 +93,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             merkle_bytes: wide(core.merkle_bytes),
             unknown_tree_count: count(core.merkle_unknown),
             sync_count: core.sync_sessions,
-            syncs: self.peers.iter().map(sync).collect(),
+            syncs: core.synced.iter().map(sync).collect(),
             floor_ms: core.floor_min.ms(),
             clock_ms: core.clock.ms(),
             clock_ahead_ms: core.too_far_ahead_ms,
