@@ -549,6 +549,7 @@ impl Dynamo {
                     self.others_by = context.now + context.detector.first_patience();
                 }
                 self.send_heartbeats();
+                self.serve_reads();
             }
             Then::Ceiling(ms) => context.clock.on_ceiling(ms),
             Then::HintStored(target, number) => {

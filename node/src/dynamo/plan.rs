@@ -54,6 +54,16 @@ pub(super) fn plan(
     Ok(planned)
 }
 
+/// Tells whether as many replicas of each range as the level asks for are believed to be up and
+/// whole, or there are not so many.
+pub(super) fn is_enough_up(context: &Context, level: Level, ranges: &[Range]) -> bool {
+    ranges.iter().all(|range| {
+        let replicas = context.config.placement.replicas(range.partition);
+        let up = replicas.iter().filter(|node| can_answer(context, **node));
+        level.needed(replicas.len()).is_none_or(|needed| up.count() >= needed)
+    })
+}
+
 /// Tells whether a replica is believed to be up and whole.
 pub(super) fn can_answer(context: &Context, node: NodeId) -> bool {
     if node == context.id() {

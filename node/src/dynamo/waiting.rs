@@ -1,7 +1,8 @@
 //! Requests of clients before the node can do them: while it starts, or has no stamp to give.
 //!
 //! Called by the core with each request, after each step, and as time passes. What waits is served
-//! in the order in which it came, and no longer than a write may take.
+//! in the order in which it came, but for reads that the start was enough for, and no longer than
+//! a write may take.
 //!
 //! A start takes an fsync, and so does a ceiling: that is worth waiting for. So is the first word
 //! of a majority, a round trip later. A node whose disk may have lost the ceiling gives no stamps
@@ -10,6 +11,7 @@
 //! nothing was done. Reads need no stamp, and what other nodes have it store is none of this.
 
 use super::core::{Dynamo, Startup};
+use super::plan;
 use super::ready::{Change, Input, Reply, Token};
 use super::write::ClientWrite;
 use crate::base::Instant;
@@ -80,6 +82,25 @@ impl Dynamo {
         probe!("dynamo.request_waits_for_the_clock");
         self.waiting_bytes += bytes;
         self.waiting.push_back((self.context.now, waiting));
+    }
+
+    /// The node has just started: serves the reads for which that is enough, whatever clock the
+    /// writes before them wait for. The others wait for the same time, in which whoever they need
+    /// may be heard of.
+    pub(super) fn serve_reads(&mut self) {
+        for (since, waiting) in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Read(_, Input::Read { level, ref ranges, .. })
+                    if plan::is_enough_up(&self.context, level, ranges) =>
+                {
+                    probe!("dynamo.read_is_served_before_the_clock");
+                    self.waiting_bytes -= waiting.bytes();
+                    let Waiting::Read(_, input) = waiting else { continue };
+                    self.on_client_read(input);
+                }
+                _ => self.waiting.push_back((since, waiting)),
+            }
+        }
     }
 
     /// Serves what waited, as far as it can be.

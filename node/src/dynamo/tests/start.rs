@@ -194,6 +194,27 @@ fn write_that_came_before_the_others_were_heard_of_is_refused_then_and_a_read_is
 }
 
 #[test]
+fn read_that_came_before_the_start_is_answered_though_writes_wait_for_the_clock() {
+    let mut cluster = Cluster::new(THREE, 1, short);
+    cluster.run(millis(500), nothing_cut);
+    cluster.crash(N1, 0);
+    cluster.node_mut(N1).skew_ms = 3 * 3_600_000;
+    cluster.slow_disks.insert(N1);
+    cluster.start(N1);
+    let write = cluster.put(N1, Level::One, &["k"]);
+    let read = cluster.read(N1, Level::One, &["k"]);
+    assert_eq!(cluster.core(N1).status().waiting, 2);
+    let asked_at = cluster.now;
+    cluster.slow_disks.clear();
+    cluster.settle(|_, _| true);
+    let reply = cluster.readers.replies.get(&read);
+    assert!(matches!(reply, Some(Reply::Read { .. })), "{reply:?}");
+    assert_eq!(cluster.oracle.reply(write), None, "nobody has told whether the clock is right");
+    let status = cluster.core(N1).status();
+    assert_eq!((status.waiting, cluster.now), (1, asked_at));
+}
+
+#[test]
 fn write_to_a_cluster_that_begins_waits_for_its_nodes_to_meet() {
     let mut cluster = cluster(THREE);
     for id in [N1, N2, N3] {
