@@ -13,8 +13,8 @@
 use criterion::{BatchSize, Criterion};
 use mangrove::base::{Column, Core, Entry, Instant, NodeId, Payload, Rng, Stamp, Written};
 use mangrove::dynamo::{
-    Change, Chunk, Config, Dynamo, Found, Heartbeat, Input, Level, Message, Placement, Range,
-    ReadReply, Ready, Recovered, Reply, RequestId, Token, WriteOutcome,
+    Change, Chunk, Config, Dynamo, Found, Heartbeat, Input, LeafChanges, Level, Message, Placement,
+    Range, ReadReply, Ready, Recovered, Reply, RequestId, Token, WriteOutcome,
 };
 use mangrove::kv::{Plan, Query};
 
@@ -142,7 +142,7 @@ impl Coordinator {
                 return answered;
             }
             for _ in ready.apply.drain(..) {
-                self.core.step(NOW, Input::Applied { deltas: Vec::new() });
+                self.core.step(NOW, Input::Applied { leaves: LeafChanges::default() });
             }
             if let Some(persist) = ready.persist.take() {
                 self.core.step(NOW, Input::Persisted { through: persist.id });

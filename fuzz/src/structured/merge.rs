@@ -159,8 +159,9 @@ impl Replica {
     fn apply(&mut self, entries: &[Entry]) {
         let id = self.store.applied() + 1;
         match self.store.apply(id, &[Record::Entries(entries.to_vec())]) {
-            Ok(deltas) => {
-                for (partition, leaf, delta) in deltas {
+            Ok(changes) => {
+                assert_eq!(changes.void, Vec::<u16>::new(), "the rows are short");
+                for (partition, leaf, delta) in changes.deltas {
                     *self.leaves.entry((partition, leaf)).or_default() ^= delta;
                 }
             }

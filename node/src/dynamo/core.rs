@@ -690,8 +690,8 @@ impl Core for Dynamo {
             Input::DiskFull => self.on_disk_full(),
             Input::DiskHasSpace => self.context.is_disk_full = false,
             Input::StoreRead { id, found } => self.on_store_read(id, found),
-            Input::Applied { deltas } => {
-                self.trees.on_applied(deltas);
+            Input::Applied { leaves } => {
+                self.trees.on_applied(leaves);
                 self.context.on_applied();
             }
         }

@@ -17,6 +17,8 @@
 //!
 //! A partition is read in pages, with pauses, while writes go on. What a write changes behind the
 //! pages that were read is found by a later one, so the store reports only what it changes before.
+//! Where it would have to read too much to report it, because a long row was deleted, it says so,
+//! and the tree is unknown until the partition has been read again.
 //!
 //! # Invariants
 //! - **D10** A tree never leaves out tombstones above the floor.
@@ -26,11 +28,11 @@ use std::collections::BTreeMap;
 use super::context::{Context, Owner};
 use super::core::DynamoStatus;
 use super::placement::{Partition, place_in};
-use super::ready::{Found, ReadId, StoreRead};
+use super::ready::{Found, LeafChanges, ReadId, StoreRead};
 use crate::base::hash::{hash64, mix64};
 use crate::base::{Instant, Payload, Stamp};
 use crate::codec::keycode;
-use crate::planted;
+use crate::{planted, probe};
 
 /// Leaves of a partition: a difference of one row costs reading a sixty-fourth of it.
 pub const LEAF_COUNT: u16 = 64;
@@ -138,8 +140,11 @@ impl Trees {
     }
 
     /// Applying changed leaves.
-    pub(super) fn on_applied(&mut self, deltas: Vec<(Partition, u16, u64)>) {
-        for (partition, leaf, delta) in deltas {
+    pub(super) fn on_applied(&mut self, changes: LeafChanges) {
+        for partition in changes.void {
+            self.forget(partition);
+        }
+        for (partition, leaf, delta) in changes.deltas {
             let building = self.building.as_mut().filter(|b| b.partition == partition);
             let leaves = match building {
                 // Before the first page the store reports for the old tree, which is void.
@@ -152,6 +157,18 @@ impl Trees {
             if let Some(leaf) = leaves.get_mut(usize::from(leaf)) {
                 *leaf ^= delta;
             }
+        }
+    }
+
+    /// Has a partition's tree built anew, from its first page. The answer to a page that is asked
+    /// for already is not waited for; what is reported until the first page counts for no tree.
+    fn forget(&mut self, partition: Partition) {
+        let Some(tree) = self.partitions.get_mut(&partition) else { return };
+        probe!("dynamo.tree_is_void");
+        tree.leaves.clear();
+        self.is_unknown = true;
+        if self.building.as_ref().is_some_and(|building| building.partition == partition) {
+            self.building = None;
         }
     }
 

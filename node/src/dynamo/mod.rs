@@ -153,6 +153,6 @@ pub use message::{
 };
 pub use placement::{Partition, Placement};
 pub use ready::{
-    Change, Found, Input, Level, Persist, PersistId, ReadId, Ready, Record, Recovered, Reply,
-    StoreRead, Token,
+    Change, Found, Input, LeafChanges, Level, Persist, PersistId, ReadId, Ready, Record, Recovered,
+    Reply, StoreRead, Token,
 };

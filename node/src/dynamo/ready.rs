@@ -117,9 +117,18 @@ pub enum Input {
     },
     /// What applying changed in the trees' leaves; at once after every apply.
     Applied {
-        /// Partition, leaf, and what is to be xored to the leaf's hash.
-        deltas: Vec<(Partition, u16, u64)>,
+        /// What it changed.
+        leaves: LeafChanges,
     },
+}
+
+/// What applying changed in the trees' leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeafChanges {
+    /// Partition, leaf, and what is to be xored to the leaf's hash.
+    pub deltas: Vec<(Partition, u16, u64)>,
+    /// Partitions of which it is not known what changed: their leaves must be read anew.
+    pub void: Vec<Partition>,
 }
 
 /// What is to be done. Applying comes before sending and replying; else there is no order.

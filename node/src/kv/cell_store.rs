@@ -12,13 +12,16 @@
 //! does not depend on the order of arrival, neither does the result.
 //!
 //! A row's tombstone hides cells with smaller stamps, those that are there and those that are yet
-//! to come; cells with greater ones stay as they are.
+//! to come; cells with greater ones stay as they are. To hide them takes no look at them, but the
+//! leaves have each of them in it. Of a long row they are too many to be read in one turn of the
+//! loop: then the partition's leaves are void, and read anew in pages.
 //!
 //! # Invariants
 //! 1. What is visible is a function of the set of entries that were applied, whatever their order
 //!    and however often they came.
 //! 2. The deltas that [`apply`](CellStore::apply) returns, put together, are the leaves of what is
 //!    visible; while the leaves of a partition are read in pages, of what lies before the next one.
+//!    A partition that it returns as void has to be read anew for that.
 //! 3. No tombstone above its partition's floor goes away.
 //!
 //! # Left out
@@ -29,13 +32,13 @@
 //! The merge is that of a last-writer-wins register for each cell; with tombstones, as \[Dynamo\]
 //! §4.4 has it with vector clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::base::{Entry, Payload, Stamp, Value, Written};
 use crate::codec::keycode;
 use crate::dynamo::placement::{self, NOTE_PREFIX};
-use crate::dynamo::{Partition, PersistId, Record, merkle};
+use crate::dynamo::{LeafChanges, Partition, PersistId, Record, merkle};
 use crate::storage::table::Found;
 use crate::storage::{Cell, Content, Engine, PurgeFloors, Raw, SnapshotPoint, StorageError};
 use crate::{planted, probe};
@@ -43,8 +46,9 @@ use crate::{planted, probe};
 /// The term of all positions: there are no elections.
 const TERM: u64 = 1;
 
-/// What applying changed in a leaf: its partition, its number, what to xor to its hash.
-pub type LeafDelta = (Partition, u16, u64);
+/// Bytes that the deletions of rows in one persist request may read for the leaves. Fewer: a
+/// partition is read anew where a few long rows are deleted. More: the loop stands still meanwhile.
+pub(super) const HIDDEN_BYTES_MAX: usize = 512 << 10;
 
 /// The cells and notes of a node of the masterless mode; see the [module](self).
 #[derive(Debug)]
@@ -113,22 +117,44 @@ impl<E: Engine> CellStore<E> {
         &mut self,
         id: PersistId,
         records: &[Record],
-    ) -> Result<Vec<LeafDelta>, StorageError> {
+    ) -> Result<LeafChanges, StorageError> {
+        let mut deltas = Deltas { bytes_left: HIDDEN_BYTES_MAX, ..Deltas::default() };
+        self.apply_all(id, records, &mut deltas)?;
+        Ok(deltas.into_changed())
+    }
+
+    /// As [`apply`](Self::apply), at a start: nobody has read any leaves yet.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply).
+    ///
+    /// # Panics
+    /// As [`apply`](Self::apply).
+    pub fn replay(&mut self, id: PersistId, records: &[Record]) -> Result<(), StorageError> {
+        let mut deltas = Deltas { is_unwanted: true, ..Deltas::default() };
+        self.apply_all(id, records, &mut deltas)
+    }
+
+    fn apply_all(
+        &mut self,
+        id: PersistId,
+        records: &[Record],
+        deltas: &mut Deltas,
+    ) -> Result<(), StorageError> {
         assert!(id > self.applied(), "persist request {id} comes after {}", self.applied());
         let at = SnapshotPoint { index: id, term: TERM };
-        let mut deltas = Deltas::default();
         for record in records {
             match record {
                 Record::Entries(entries) => {
                     for entry in entries {
-                        self.apply_entry(at, entry, &mut deltas)?;
+                        self.apply_entry(at, entry, deltas)?;
                     }
                 }
                 Record::Note { place, content } => self.apply_note(at, place, content.as_ref()),
             }
         }
         self.engine.write_stamped(at, &[]);
-        Ok(deltas.into_changed())
+        Ok(())
     }
 
     /// Writes a note as it is: notes are the node's own, and come in order.
@@ -173,19 +199,33 @@ impl<E: Engine> CellStore<E> {
         Ok(())
     }
 
-    /// Takes what a row's tombstone is about to hide out of the leaf. Reads the whole row.
+    /// Takes what a row's tombstone is about to hide out of the leaf. Reads the row, as far as it
+    /// counts; if that is too much, the partition is void.
     fn hide_row(&self, tombstone: &Entry, leaf: &mut Leaf<'_>) -> Result<(), StorageError> {
         let row = tombstone.place.as_bytes();
-        self.engine.scan_raw(row, Some(&keycode::row_end(row)), &mut |cell| {
-            if cell.version < tombstone.stamp.version() {
-                let is_row = cell.content == Content::RowDeleted;
-                let is_tombstone = !matches!(cell.content, Content::Value(_));
-                leaf.toggle(cell.place, is_row, cell.version, is_tombstone);
-            } else {
-                probe!("cell_store.cell_outlives_its_row");
-            }
-            ControlFlow::Continue(())
-        })
+        let row_end = keycode::row_end(row);
+        // What is still to be read is not in the leaf.
+        let end = leaf.unread.map_or(&row_end[..], |unread| unread.min(&row_end));
+        if leaf.is_void() || end <= row {
+            return Ok(());
+        }
+        let passed =
+            self.engine.scan_raw_some(row, Some(end), leaf.deltas.bytes_left, &mut |cell| {
+                if cell.version < tombstone.stamp.version() {
+                    let is_row = cell.content == Content::RowDeleted;
+                    let is_tombstone = !matches!(cell.content, Content::Value(_));
+                    leaf.toggle(cell.place, is_row, cell.version, is_tombstone);
+                } else {
+                    probe!("cell_store.cell_outlives_its_row");
+                }
+                ControlFlow::Continue(())
+            })?;
+        leaf.deltas.bytes_left = leaf.deltas.bytes_left.saturating_sub(passed.bytes);
+        if passed.next.is_some() {
+            probe!("cell_store.long_row_makes_leaves_void");
+            leaf.deltas.void.insert(leaf.partition);
+        }
+        Ok(())
     }
 }
 
@@ -247,12 +287,21 @@ fn entry_of(place: &Payload, found: &Found) -> Entry {
 
 /// What changes in the leaves, put together.
 #[derive(Debug, Default)]
-struct Deltas(BTreeMap<(Partition, u16), u64>);
+struct Deltas {
+    /// What is to be xored to the hash of a partition's leaf.
+    of: BTreeMap<(Partition, u16), u64>,
+    void: BTreeSet<Partition>,
+    /// So much may still be read to find out.
+    bytes_left: usize,
+    /// Nobody wants to know.
+    is_unwanted: bool,
+}
 
 impl Deltas {
-    fn into_changed(self) -> Vec<LeafDelta> {
-        let all = self.0.into_iter().map(|((partition, leaf), delta)| (partition, leaf, delta));
-        all.filter(|(_, _, delta)| *delta != 0).collect()
+    fn into_changed(self) -> LeafChanges {
+        let all = self.of.into_iter().map(|((partition, leaf), delta)| (partition, leaf, delta));
+        let deltas = all.filter(|(of, _, delta)| *delta != 0 && !self.void.contains(of)).collect();
+        LeafChanges { deltas, void: self.void.into_iter().collect() }
     }
 }
 
@@ -268,15 +317,20 @@ struct Leaf<'d> {
 }
 
 impl Leaf<'_> {
+    /// Tells whether it does not matter what changes in it.
+    fn is_void(&self) -> bool {
+        self.deltas.is_unwanted || self.deltas.void.contains(&self.partition)
+    }
+
     /// Takes account of an entry of the row that becomes visible, or ceases to be.
     fn toggle(&mut self, place: &[u8], is_row: bool, version: u64, is_tombstone: bool) {
         let stamp = Stamp::from_version(version);
         let is_unread = self.unread.is_some_and(|unread| place >= unread);
-        if is_unread || is_tombstone && stamp <= self.floor {
+        if self.is_void() || is_unread || is_tombstone && stamp <= self.floor {
             return;
         }
         let hash = merkle::entry_hash(place, is_row, stamp, is_tombstone);
         let leaf = merkle::leaf_of(self.place);
-        *self.deltas.0.entry((self.partition, leaf)).or_default() ^= hash;
+        *self.deltas.of.entry((self.partition, leaf)).or_default() ^= hash;
     }
 }

@@ -263,9 +263,9 @@ impl Cluster {
             }
             let node = self.node_mut(id);
             for (_, records) in apply {
-                let deltas = node.live.apply(&records);
+                let leaves = node.live.apply(&records);
                 if let Some(core) = &mut node.core {
-                    core.step(now, Input::Applied { deltas });
+                    core.step(now, Input::Applied { leaves });
                 }
             }
             for (to, message) in send {

@@ -1,12 +1,12 @@
 //! A model of the table store: what a node's records come to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::super::merkle::{LEAF_COUNT, entry_hash, leaf_of};
 use super::super::notes::{self, Kind};
 use super::super::placement::{partition_of_place, prefix};
-use super::super::{Chunk, Found, Partition, Range, Record, StoreRead};
+use super::super::{Chunk, Found, LeafChanges, Partition, Range, Record, StoreRead};
 use crate::base::{Entry, Payload, Stamp, Written};
 use crate::codec::keycode;
 
@@ -27,15 +27,19 @@ pub(in super::super) struct Store {
 /// What applying changed in the trees' leaves.
 type Deltas = BTreeMap<(Partition, u16), u64>;
 
+/// Cells of a row whose deletion is told in detail; of a longer one the partition is void.
+const HIDDEN_MAX: usize = 1;
+
 impl Store {
     /// Applies records; returns what changed in the leaves.
-    pub(super) fn apply(&mut self, records: &[Record]) -> Vec<(Partition, u16, u64)> {
+    pub(super) fn apply(&mut self, records: &[Record]) -> LeafChanges {
         let mut deltas = Deltas::new();
+        let mut void = BTreeSet::new();
         for record in records {
             match record {
                 Record::Entries(entries) => {
                     for entry in entries {
-                        self.apply_entry(entry, &mut deltas);
+                        self.apply_entry(entry, &mut deltas, &mut void);
                     }
                 }
                 Record::Note { place, content: Some(content) } => {
@@ -50,10 +54,12 @@ impl Store {
                 }
             }
         }
-        deltas.into_iter().map(|((partition, leaf), delta)| (partition, leaf, delta)).collect()
+        deltas.retain(|(partition, _), _| !void.contains(partition));
+        let deltas = deltas.into_iter().map(|((partition, leaf), delta)| (partition, leaf, delta));
+        LeafChanges { deltas: deltas.collect(), void: void.into_iter().collect() }
     }
 
-    fn apply_entry(&mut self, entry: &Entry, deltas: &mut Deltas) {
+    fn apply_entry(&mut self, entry: &Entry, deltas: &mut Deltas, void: &mut BTreeSet<Partition>) {
         let order = order(entry);
         let latest = self.latest.entry(order.clone()).or_default();
         *latest = entry.stamp.max(*latest);
@@ -70,6 +76,9 @@ impl Store {
             let end = (keycode::row_end(entry.place.as_bytes()), false);
             let hidden = self.entries.range(row..end).filter(|(_, old)| old.stamp < entry.stamp);
             let hidden: Vec<Order> = hidden.map(|(order, _)| order.clone()).collect();
+            if hidden.len() > HIDDEN_MAX {
+                void.extend(partition_of_place(entry.place.as_bytes()));
+            }
             for order in hidden {
                 if let Some(old) = self.entries.remove(&order) {
                     self.toggle(deltas, &old);

@@ -109,8 +109,9 @@ impl Node {
 
     fn apply_records(&mut self, records: &[Record], leaves: &mut Leaves) {
         let id = self.store.applied() + 1;
-        let deltas = self.store.apply(id, records).unwrap_or_else(|error| panic!("{error}"));
-        for (partition, leaf, delta) in deltas {
+        let changed = self.store.apply(id, records).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(changed.void, Vec::<Partition>::new(), "the rows are short");
+        for (partition, leaf, delta) in changed.deltas {
             assert_ne!(delta, 0);
             let leaves = leaves.entry(partition).or_insert_with(|| vec![0; 64]);
             leaves[usize::from(leaf)] ^= delta;

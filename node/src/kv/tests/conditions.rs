@@ -14,11 +14,22 @@ use crate::storage::{Cell as Entry, PurgeFloors, StorageError, Tree};
 
 /// A store that counts what is read of it by place.
 #[derive(Debug)]
-struct Counting {
+pub(super) struct Counting {
     tree: Tree<TestDisk>,
     /// Bytes of values that were returned.
     value_bytes: Counter<usize>,
     look_count: Counter<usize>,
+    /// The most that one raw scan was allowed to pass.
+    pub(super) raw_bytes_max: Counter<usize>,
+}
+
+impl Counting {
+    pub(super) fn new() -> Self {
+        let opened = run(tree::open(TestDisk::default(), "tables", TreeOptions::default()));
+        let (tree, _, _) = opened.unwrap_or_else(|error| panic!("{error}"));
+        let (value_bytes, look_count, raw_bytes_max) = Default::default();
+        Self { tree, value_bytes, look_count, raw_bytes_max }
+    }
 }
 
 impl Engine for Counting {
@@ -60,6 +71,7 @@ impl Engine for Counting {
         bytes_max: usize,
         visit: &mut RawVisitor<'_>,
     ) -> Result<Passed, StorageError> {
+        self.raw_bytes_max.update(|max| max.max(bytes_max));
         self.tree.scan_raw_some(start, end, bytes_max, visit)
     }
 
@@ -96,10 +108,7 @@ struct Applied {
 
 impl Scene {
     fn new() -> Self {
-        let opened = run(tree::open(TestDisk::default(), "tables", TreeOptions::default()));
-        let (tree, _, _) = opened.unwrap_or_else(|error| panic!("{error}"));
-        let engine = Counting { tree, value_bytes: Counter::new(0), look_count: Counter::new(0) };
-        let restored = Machine::restore(engine, &[], 3);
+        let restored = Machine::restore(Counting::new(), &[], 3);
         let mut machine = restored.unwrap_or_else(|error| panic!("{error}"));
         let register = codec::encode(&Command::RegisterByIndex { nonce: 0 });
         let registered = machine.apply(1, 1, &register);

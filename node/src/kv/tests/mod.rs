@@ -3,6 +3,7 @@
 
 mod cell_store;
 mod conditions;
+mod long_rows;
 mod machine;
 mod plan;
 mod turns;

@@ -295,10 +295,10 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             self.log.push(LogJob::Records(persist));
         }
         for (id, records) in ready.apply {
-            let deltas = self.store.apply(id, &records)?;
+            let leaves = self.store.apply(id, &records)?;
             note_floors(&mut self.store, &records);
             self.observer.on_masterless_applied(now, id, &records);
-            self.step(now, Input::Applied { deltas });
+            self.step(now, Input::Applied { leaves });
         }
         for (to, message) in &ready.send {
             if let Some((_, outbox)) = self.peers.iter().find(|(peer, _)| peer == to) {

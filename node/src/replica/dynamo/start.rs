@@ -190,7 +190,7 @@ fn reload<D: Disk>(
                 let records: Vec<Record> =
                     codec::decode(&record.payload).map_err(foreign_record)?;
                 // Nobody asks for leaves before the core has read them.
-                let _deltas = store.apply(record.tag, &records)?;
+                store.replay(record.tag, &records)?;
                 observer.on_masterless_applied(start.now, record.tag, &records);
                 log_bytes += bytes_of(&records);
             }
