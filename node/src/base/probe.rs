@@ -14,7 +14,7 @@ macro_rules! probe {
 }
 
 #[cfg(feature = "testing")]
-pub use counting::{hit, take, take_new};
+pub use counting::{Aside, hit, take, take_new};
 
 #[cfg(feature = "testing")]
 mod counting {
@@ -39,6 +39,29 @@ mod counting {
                 local::NEW.with_borrow_mut(|new| new.push(name));
             }
         });
+    }
+
+    /// Sets aside what was counted on this thread, and gives it back when it is dropped: what is hit
+    /// in between counts for nobody.
+    #[derive(Debug)]
+    pub struct Aside {
+        hits: BTreeMap<&'static str, u64>,
+        new: Vec<&'static str>,
+    }
+
+    impl Aside {
+        /// Begins.
+        #[expect(clippy::new_without_default, reason = "it takes something away")]
+        pub fn new() -> Self {
+            Self { hits: local::HITS.take(), new: local::NEW.take() }
+        }
+    }
+
+    impl Drop for Aside {
+        fn drop(&mut self) {
+            local::HITS.set(std::mem::take(&mut self.hits));
+            local::NEW.set(std::mem::take(&mut self.new));
+        }
     }
 
     /// Returns the probes that were hit for the first time since the last call on this thread.

@@ -7,7 +7,7 @@ use mangrove::replica::{STATE_DIR, WAL_DIR};
 use mangrove::storage::wal;
 
 use super::topple::Toppling;
-use super::{Cluster, Undo};
+use super::{Cluster, Undo, unprobed};
 use crate::nemesis::{Action, Held, Weather};
 use crate::world::{Host, Latency, PowerLoss, Reset, World};
 
@@ -268,7 +268,7 @@ impl Cluster {
         self.world.crash(host);
         let directory = if tables { STATE_DIR } else { WAL_DIR };
         let view = self.world.durable_view(host);
-        let spared = wal::unwitnessed(&view, WAL_DIR).await.ok().flatten();
+        let spared = unprobed(wal::unwitnessed(&view, WAL_DIR)).await.ok().flatten();
         let reach = |path: &str| match &spared {
             _ if !path.starts_with(directory) => 0,
             Some((file, from)) if path == file => *from,

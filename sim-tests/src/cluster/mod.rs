@@ -23,6 +23,7 @@ use mangrove::replica::{Masterless, NodeConfig, Replication, SyncPolicy};
 use mangrove::server;
 
 pub use self::disks::Disks;
+pub(crate) use self::disks::unprobed;
 use self::topple::Toppling;
 use crate::atlas::Atlas;
 use crate::check::liveness::Deadlines;

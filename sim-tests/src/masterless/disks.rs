@@ -18,7 +18,7 @@ use mangrove::storage::tree::{self, TreeOptions};
 use mangrove::storage::{Content, Engine, wal};
 
 use crate::check::masterless::{Store, Stores};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, unprobed};
 use crate::world::SimEnv;
 
 /// Smallest segment of a log.
@@ -63,7 +63,7 @@ pub async fn look(
     };
     for (node, env) in copies {
         let id = NodeId(node);
-        match recover(&env).await {
+        match unprobed(recover(&env)).await {
             Ok(raw) => look.add(id, raw),
             Err(_) if excused(node) => {
                 look.damaged.push(id);
@@ -146,4 +146,21 @@ async fn recover(env: &SimEnv) -> Result<Raw, String> {
 
 fn payload(bytes: &[u8]) -> Payload {
     Payload::new(bytes.to_vec()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::case::Case;
+    use crate::options::{Mode, Plan, Profile};
+    use crate::run::{Keep, run_case};
+
+    /// Each node begins its log once; recoveries of copies begin some, too.
+    #[test]
+    fn looks_take_no_rare_path_of_a_node() {
+        let plan = Plan { mode: Mode::Masterless, profile: Profile::Standard };
+        let report = run_case(&Case::plain(plan, 1), Keep::default());
+        assert_eq!(report.violation, None);
+        let begun = report.probes.get("wal.starts_segment_at_recovery");
+        assert_eq!(begun, Some(&report.node_count));
+    }
 }

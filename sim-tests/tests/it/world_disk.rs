@@ -6,7 +6,8 @@ use std::time::Duration;
 use mangrove::base::Rng;
 use mangrove::env::{Disk, DiskErrorKind, Env, File};
 use sim_tests::world::{
-    DiskOptions, Host, PowerLoss, SimDisk, SimEnv, World, WorldOptions, run_seed,
+    DiskOptions, Happening, Host, Log, LogEntry, PowerLoss, SimDisk, SimEnv, World, WorldOptions,
+    run_seed,
 };
 
 /// Options under which a sync takes no time.
@@ -375,6 +376,36 @@ fn lost_sector_is_unreadable_until_it_is_written_again() {
         file.write_at(at, &[1; 512]).await.unwrap();
         assert_eq!(read(at), Ok(1));
     });
+}
+
+#[test]
+fn look_at_a_view_is_none_of_the_machine() {
+    let log = Log::default();
+    let options = WorldOptions { log: Some(log.clone()), ..instant() };
+    let own = with_disk(1, options, |world, host, env| async move {
+        write(env.disk(), "wal", &[0x5a; 512]).await;
+        write(env.disk(), "old", b"1").await;
+        env.disk().sync_dir("").await.unwrap();
+        world.lose_sector(host, only("wal"), &mut Rng::new(7)).unwrap();
+        let view = world.durable_view(host);
+        let file = view.open("wal").await.unwrap();
+        assert_eq!(file.read_at(0, &mut [0]).map_err(|error| error.kind), Err(DiskErrorKind::Io));
+        assert_eq!(observed(&world, "D9"), 0, "no node has read it");
+        write(&view, "new", b"2").await;
+        view.rename("new", "newer").await.unwrap();
+        view.remove("old").await.unwrap();
+        let file = env.disk().open("wal").await.unwrap();
+        assert!(file.read_at(0, &mut [0]).is_err());
+        assert_eq!(observed(&world, "D9"), 1);
+        world.files(host).into_iter().map(|file| file.path).collect::<BTreeSet<String>>()
+    });
+    let told = |entry: LogEntry| match entry.what {
+        Happening::File { path, .. } => Some(path),
+        Happening::Gone { path } => panic!("{path} is gone"),
+        _ => None,
+    };
+    let told: BTreeSet<String> = log.take().into_iter().filter_map(told).collect();
+    assert_eq!(told, own);
 }
 
 #[test]

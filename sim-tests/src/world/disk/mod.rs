@@ -32,6 +32,7 @@
 mod bytes;
 mod file;
 mod look;
+mod notes;
 mod power;
 mod rot;
 
@@ -229,6 +230,8 @@ impl SyncJob {
 pub(super) struct DiskState {
     id: DiskId,
     host: Host,
+    /// Whether nobody but an observer sees it: what is done to it is none of the machine's.
+    is_view: bool,
     pub(super) options: DiskOptions,
     fate: Fate,
     /// Syncs that end as was decided.
@@ -275,6 +278,7 @@ impl DiskState {
         Self {
             id,
             host,
+            is_view: false,
             options,
             fate,
             decided,
@@ -389,7 +393,7 @@ impl DiskState {
             return Err(IS_DIRECTORY);
         }
         if from != to {
-            core.note(self.host, || Happening::Gone { path: from.to_owned() });
+            self.note(core, || Happening::Gone { path: from.to_owned() });
             let (from, directory) = (from.to_owned(), directory_of(to));
             self.change_names(directory, NameKind::Rename { from, to: to.to_owned(), inode });
             self.note_file(core, inode);
@@ -399,7 +403,7 @@ impl DiskState {
 
     fn remove(&mut self, core: &Core, path: &str) -> Result<(), Refusal> {
         self.inode_of(path)?;
-        core.note(self.host, || Happening::Gone { path: path.to_owned() });
+        self.note(core, || Happening::Gone { path: path.to_owned() });
         self.change_names(directory_of(path), NameKind::Remove { path: path.to_owned() });
         Ok(())
     }
@@ -437,10 +441,13 @@ impl DiskState {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<usize, Refusal> {
+        let is_view = self.is_view;
         let inode = self.inode(inode);
         let len = inode.cached.read(offset, buffer);
         if inode.is_unreadable(offset, bytes_u64(len)) {
-            core.faults.observed(Fault::D9);
+            if !is_view {
+                core.faults.observed(Fault::D9);
+            }
             self.refused_count += 1;
             return Err(UNREADABLE);
         }
@@ -510,28 +517,6 @@ impl DiskState {
         self.inode(inode).change(order, DataKind::Truncate { len });
         self.note_file(core, inode);
         Ok(())
-    }
-
-    /// Tells the log how a file is, if there is a log.
-    fn note_file(&self, core: &Core, inode: InodeId) {
-        if !core.is_logged() {
-            return;
-        }
-        let own = |(_, entry): &(&String, &Entry)| **entry == Entry::File(inode);
-        let (Some((path, _)), Some(file)) = (self.names.iter().find(own), self.inodes.get(&inode))
-        else {
-            return;
-        };
-        let pending = file.pending.iter().map(|change| change.kind.range().1).sum();
-        let (path, cached) = (path.clone(), file.cached.len());
-        core.note(self.host, || Happening::File { path, cached, pending });
-    }
-
-    /// Tells the log how every file is, if there is a log.
-    fn note_files(&self, core: &Core) {
-        if core.is_logged() {
-            self.inodes.keys().for_each(|inode| self.note_file(core, *inode));
-        }
     }
 
     fn refuse(&mut self, core: &mut Core, fault: Fault, refusal: Refusal) -> Refusal {
@@ -749,6 +734,7 @@ impl DiskState {
             ..DiskOptions::default()
         };
         let mut copy = Self::new(id, self.host, options, self.fate, Vec::new());
+        copy.is_view = true;
         copy.inode_count = self.inode_count;
         copy.durable_names = names.clone();
         let durable = |inode: &Inode| Inode {
