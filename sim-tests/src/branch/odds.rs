@@ -118,7 +118,10 @@ fn stretch(log: &[LogEntry], from: Duration, till: Duration) -> Vec<LogEntry> {
     };
     let is_told = |entry: &&LogEntry| match &entry.what {
         Happening::Event { .. } | Happening::Sent { .. } | Happening::Probe(_) => true,
-        Happening::Status(_) | Happening::File { .. } | Happening::Gone { .. } => false,
+        Happening::Status(_)
+        | Happening::File { .. }
+        | Happening::Directory { .. }
+        | Happening::Gone { .. } => false,
     };
     log.iter().filter(is_in).filter(is_told).cloned().collect()
 }

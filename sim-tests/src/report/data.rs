@@ -14,8 +14,9 @@ use crate::shrink::{of_action, turns};
 use crate::watch::ROLES;
 use crate::world::{Happening, LogEntry};
 
-/// When, the length of a file, and how many bytes of writes are not durable; -1: it is gone.
-type FilePoint = (u64, i64, u64);
+/// When, the length of a file, how many bytes of writes are not durable, and whether its name is;
+/// -1: it is gone.
+type FilePoint = (u64, i64, u64, bool);
 
 /// Longest text of one message.
 const TEXT_CHARS: usize = 200;
@@ -164,6 +165,7 @@ impl<'a> Drawing<'a> {
                 Happening::Event { .. }
                 | Happening::Status(_)
                 | Happening::File { .. }
+                | Happening::Directory { .. }
                 | Happening::Probe(_)
                 | Happening::Gone { .. } => {}
             }
@@ -271,6 +273,7 @@ impl<'a> Drawing<'a> {
                 Happening::Event { .. }
                 | Happening::Sent { .. }
                 | Happening::File { .. }
+                | Happening::Directory { .. }
                 | Happening::Probe(_)
                 | Happening::Gone { .. } => {}
             }
@@ -282,16 +285,17 @@ impl<'a> Drawing<'a> {
         let mut files: BTreeMap<&str, Vec<FilePoint>> = BTreeMap::new();
         for entry in self.report.log.iter().filter(|entry| self.lane_of(entry) == Some(lane)) {
             match &entry.what {
-                Happening::File { path, cached, pending } => {
+                Happening::File { path, cached, pending, is_name_durable } => {
                     let cached = i64::try_from(*cached).unwrap_or(i64::MAX);
-                    let point = (micros(entry.at), cached, *pending);
+                    let point = (micros(entry.at), cached, *pending, *is_name_durable);
                     files.entry(path).or_default().push(point);
                 }
                 Happening::Gone { path } => {
-                    files.entry(path).or_default().push((micros(entry.at), -1, 0));
+                    files.entry(path).or_default().push((micros(entry.at), -1, 0, true));
                 }
                 Happening::Event { .. }
                 | Happening::Sent { .. }
+                | Happening::Directory { .. }
                 | Happening::Probe(_)
                 | Happening::Status(_) => {}
             }
@@ -301,7 +305,7 @@ impl<'a> Drawing<'a> {
         busiest.truncate(FILES_MAX);
         busiest.sort_by_key(|(path, _)| *path);
         let file = |(path, points): (&str, Vec<FilePoint>)| {
-            let most = points.iter().map(|(_, _, pending)| *pending).max();
+            let most = points.iter().map(|(_, _, pending, _)| *pending).max();
             json!({ "path": path, "points": points, "most": most })
         };
         busiest.into_iter().map(file).collect()
@@ -341,6 +345,8 @@ impl<'a> Drawing<'a> {
                     | "disk.lies"
                     | "disk.loses"
                     | "disk.restore"
+                    | "disk.wipe"
+                    | "disk.sector"
             )
         };
         let event = |entry: &LogEntry| {

@@ -462,6 +462,7 @@ fn is_turn(entry: &LogEntry) -> bool {
         Happening::Sent { .. }
         | Happening::Status(_)
         | Happening::File { .. }
+        | Happening::Directory { .. }
         | Happening::Probe(_)
         | Happening::Gone { .. } => false,
     }

@@ -34,6 +34,14 @@ impl State {
         }
     }
 
+    /// Tells the log of the files of a disk that stands where another one stood.
+    fn note_exchange(&self, old: Option<&DiskState>, new: DiskId) {
+        let names = old.map_or(Vec::new(), |old| old.file_names(&self.core));
+        if let Some(disk) = self.disks.get(&new) {
+            disk.note_files_instead_of(&self.core, &names);
+        }
+    }
+
     fn set_drift(&mut self, host: Host, drift_ppb: i64) {
         let now = self.core.now();
         self.host_mut(host).clock.set_rate(now, drift_ppb);
@@ -351,9 +359,10 @@ impl World {
         self.assert_idle(host);
         self.shared.with(|state| {
             let (old, options) = (state.host(host).disk, state.disk_of(host).options.clone());
-            state.disks.remove(&old);
-            let disk = state.add_disk(host, options);
-            state.host_mut(host).disk = disk;
+            let old = state.disks.remove(&old);
+            let id = state.add_disk(host, options);
+            state.host_mut(host).disk = id;
+            state.note_exchange(old.as_ref(), id);
             state.core.faults.injected(Fault::P7);
             state.core.faults.observed(Fault::P7);
             state.core.event(host, "disk.wipe", (0, 0), String::new);
@@ -378,12 +387,13 @@ impl World {
         self.assert_idle(host);
         self.shared.with(|state| {
             let (old, options) = (state.host(host).disk, state.disk_of(host).options.clone());
-            state.disks.remove(&old);
+            let gone = state.disks.remove(&old);
             let id = state.add_disk(host, options);
             if let Some(disk) = state.disks.get_mut(&id) {
                 disk.fill_from(&kept.0);
             }
             state.host_mut(host).disk = id;
+            state.note_exchange(gone.as_ref(), id);
             state.core.faults.injected(Fault::P7);
             state.core.faults.observed(Fault::P7);
             state.core.event(host, "disk.restore", (old.0, id.0), String::new);

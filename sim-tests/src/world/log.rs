@@ -48,7 +48,16 @@ pub enum Happening {
         path: String,
         /// Bytes that a read sees.
         cached: u64,
-        /// Bytes of them that wait for a sync.
+        /// Bytes of writes that a power loss would take now.
+        pending: u64,
+        /// Whether its name is durable.
+        is_name_durable: bool,
+    },
+    /// The names in a directory have changed, or were synced.
+    Directory {
+        /// The directory.
+        path: String,
+        /// Changes of names in it that are not durable.
         pending: u64,
     },
     /// A rare path of the nodes was taken for the first time.
@@ -81,6 +90,7 @@ impl LogEntry {
             Happening::Sent { .. }
             | Happening::Status(_)
             | Happening::File { .. }
+            | Happening::Directory { .. }
             | Happening::Probe(_)
             | Happening::Gone { .. } => None,
         }
@@ -113,8 +123,12 @@ impl LogEntry {
             Happening::Event { kind, text, .. } => write!(line, "{kind:<14}  {text}"),
             Happening::Sent { to, message } => write!(line, "sends to {to}: {message}"),
             Happening::Status(numbers) => write!(line, "{numbers:?}"),
-            Happening::File { path, cached, pending } => {
-                write!(line, "{path}: {cached} bytes, {pending} of them not durable")
+            Happening::File { path, cached, pending, is_name_durable } => {
+                let name = if *is_name_durable { "" } else { ", nor is the name" };
+                write!(line, "{path}: {cached} bytes, {pending} of them not durable{name}")
+            }
+            Happening::Directory { path, pending } => {
+                write!(line, "names in {path:?}: {pending} changes are not durable")
             }
             Happening::Probe(name) => write!(line, "takes the rare path {name}"),
             Happening::Gone { path } => write!(line, "{path} is gone"),

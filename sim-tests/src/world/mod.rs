@@ -262,7 +262,10 @@ impl State {
                 let kind = if matches!(end, End::Exit) { "exit" } else { "crash" };
                 self.core.event(host, kind, (incarnation, 0), || format!("#{incarnation}"));
                 self.net.process_ended(&mut self.core, host);
-                self.disk_of(host).process_ended();
+                let id = self.host(host).disk;
+                if let Some(disk) = self.disks.get_mut(&id) {
+                    disk.process_ended(&self.core);
+                }
             }
             End::Power(_) if !self.host(host).has_power => return None,
             End::Power(loss) => {

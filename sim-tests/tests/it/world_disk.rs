@@ -378,6 +378,73 @@ fn lost_sector_is_unreadable_until_it_is_written_again() {
     });
 }
 
+/// What the log was told last of a file: whether it is there, how many of its bytes are not
+/// durable, and whether its name is.
+fn last_told(entries: &[LogEntry], wanted: &str) -> (bool, u64, bool) {
+    let told = entries.iter().rev().find_map(|entry| match &entry.what {
+        Happening::File { path, pending, is_name_durable, .. } if path == wanted => {
+            Some((true, *pending, *is_name_durable))
+        }
+        Happening::Gone { path } if path == wanted => Some((false, 0, true)),
+        _ => None,
+    });
+    told.unwrap_or_else(|| panic!("nothing was told of {wanted}"))
+}
+
+#[test]
+fn log_tells_of_bytes_that_no_sync_has_made_durable() {
+    let log = Log::default();
+    let options = WorldOptions { log: Some(log.clone()), ..instant() };
+    with_disk(1, options, |world, host, env| async move {
+        let told = || last_told(&log.take(), "file");
+        let file = env.disk().create("file").await.unwrap();
+        assert_eq!(told(), (true, 0, false), "a name");
+        file.write_at(0, &[1; 100]).await.unwrap();
+        world.change_disk(host, |disk| disk.sync_error = 1.0);
+        assert!(file.sync().await.is_err());
+        assert_eq!(told(), (true, 100, false), "a failed sync");
+        world.change_disk(host, |disk| disk.sync_error = 0.0);
+        file.write_at(0, &[2; 60]).await.unwrap();
+        file.sync().await.unwrap();
+        env.disk().sync_dir("").await.unwrap();
+        assert_eq!(told(), (true, 40, true), "some of it is written again");
+        world.change_disk(host, |disk| disk.sync_lie = 1.0);
+        file.write_at(200, &[3; 7]).await.unwrap();
+        file.sync().await.unwrap();
+        assert_eq!(told(), (true, 47, true), "a lie");
+        world.crash(host);
+        assert_eq!(told(), (true, 7, true), "what a failed sync dropped is gone");
+        world.power_off(host, PowerLoss::Strict);
+        assert_eq!(told(), (true, 0, true), "a power loss");
+    });
+}
+
+#[test]
+fn log_tells_of_names_that_go_with_the_power_or_the_disk() {
+    let log = Log::default();
+    let options = WorldOptions { log: Some(log.clone()), ..instant() };
+    with_disk(1, options, |world, host, env| async move {
+        write(env.disk(), "kept", b"1").await;
+        env.disk().sync_dir("").await.unwrap();
+        write(env.disk(), "lost", b"2").await;
+        log.take();
+        world.power_off(host, PowerLoss::Strict);
+        let entries = log.take();
+        assert_eq!(last_told(&entries, "lost"), (false, 0, true));
+        assert_eq!(last_told(&entries, "kept"), (true, 0, true));
+        let old = world.keep_disk(host);
+        world.wipe_disk(host);
+        assert_eq!(last_told(&log.take(), "kept"), (false, 0, true));
+        let env = start(&world, host).await;
+        write(env.disk(), "new", b"3").await;
+        world.crash(host);
+        world.restore_disk(host, &old);
+        let entries = log.take();
+        assert_eq!(last_told(&entries, "new"), (false, 0, true));
+        assert_eq!(last_told(&entries, "kept"), (true, 0, true));
+    });
+}
+
 #[test]
 fn look_at_a_view_is_none_of_the_machine() {
     let log = Log::default();

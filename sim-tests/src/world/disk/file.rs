@@ -128,7 +128,8 @@ impl Disk for SimDisk {
 
     async fn create_dir(&self, path: &str) -> Result<(), DiskError> {
         self.wait().await;
-        self.run(|disk, _| disk.create_directory(path)).await.map_err(error("create_dir", path))
+        let made = self.run(|disk, core| disk.create_directory(core, path)).await;
+        made.map_err(error("create_dir", path))
     }
 
     async fn list(&self, path: &str) -> Result<Vec<String>, DiskError> {

@@ -25,8 +25,7 @@ impl DiskState {
             path: path.to_owned(),
             bytes: inode.cached.len(),
             is_synced: inode.pending.is_empty(),
-            is_name_durable: self.durable_names.get(path) == Some(&Entry::File(id))
-                && !self.is_removed_or_renamed(path),
+            is_name_durable: self.is_name_durable(path, id),
         };
         let mut files = Vec::new();
         for (path, entry) in &self.names {
@@ -42,6 +41,10 @@ impl DiskState {
             }
         }
         files
+    }
+
+    pub(super) fn is_name_durable(&self, path: &str, id: InodeId) -> bool {
+        self.durable_names.get(path) == Some(&Entry::File(id)) && !self.is_removed_or_renamed(path)
     }
 
     fn is_removed_or_renamed(&self, path: &str) -> bool {

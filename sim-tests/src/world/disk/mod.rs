@@ -30,6 +30,7 @@
 //! (D10) needs. Renaming and removing directories: the store does neither.
 
 mod bytes;
+mod copies;
 mod file;
 mod look;
 mod notes;
@@ -153,6 +154,8 @@ struct Inode {
     pending: Vec<DataChange>,
     /// Ranges that a failed sync dropped: readable until the process restarts.
     failed: Vec<(u64, u64)>,
+    /// Ranges that a sync covered, and did not make durable: it failed, or it lied.
+    volatile: Vec<(u64, u64)>,
     /// Whether a sync lied about a write, so that a power loss will show it.
     lied: bool,
     /// Offsets of flipped bits that no read has met yet.
@@ -193,6 +196,7 @@ impl Inode {
         }
         for (start, len) in std::mem::take(&mut self.failed) {
             self.cached.copy_from(&self.durable, start, len);
+            self.note_durable(start, len);
         }
         self.cached.truncate(self.durable.len());
         for change in &self.pending {
@@ -353,6 +357,7 @@ impl DiskState {
         if let Ok(inode) = self.inode_of(path) {
             let order = self.next_order();
             self.inode(inode).change(order, DataKind::Truncate { len: 0 });
+            self.note_file(core, inode);
             return self.open(path);
         }
         if self.is_directory(path) {
@@ -367,6 +372,7 @@ impl DiskState {
         self.inodes.insert(inode, made);
         let (directory, path) = (directory_of(path), path.to_owned());
         self.change_names(directory, NameKind::Create { path, entry: Entry::File(inode) });
+        self.note_file(core, inode);
         Ok(inode)
     }
 
@@ -408,7 +414,7 @@ impl DiskState {
         Ok(())
     }
 
-    fn create_directory(&mut self, path: &str) -> Result<(), Refusal> {
+    fn create_directory(&mut self, core: &Core, path: &str) -> Result<(), Refusal> {
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
         for directory in ends.filter_map(|end| path.get(..end)) {
             if self.is_directory(directory) {
@@ -419,6 +425,7 @@ impl DiskState {
             }
             let kind = NameKind::Create { path: directory.to_owned(), entry: Entry::Directory };
             self.change_names(directory_of(directory), kind);
+            self.note_directory(core, directory_of(directory));
         }
         Ok(())
     }
@@ -591,13 +598,15 @@ impl DiskState {
             return;
         }
         self.sync_count = self.sync_count.saturating_sub(1);
+        let nameless = self.files_without_durable_name(core);
         let result = match &job.target {
             SyncTarget::File(inode) => self.sync_file(core, *inode, &job),
             SyncTarget::Directory(path) => self.sync_directory(core, path, &job),
         };
         core.fold(self.host, "disk.sync", (job.before, u64::from(result.is_ok())));
-        if let SyncTarget::File(inode) = &job.target {
-            self.note_file(core, *inode);
+        match &job.target {
+            SyncTarget::File(inode) => self.note_file(core, *inode),
+            SyncTarget::Directory(path) => self.note_names(core, path, &nameless),
         }
         if job.reply.send(result).is_err() {
             // Whoever asked has been killed meanwhile; the medium does not care.
@@ -616,23 +625,27 @@ impl DiskState {
     fn sync_file(&mut self, core: &mut Core, inode: InodeId, job: &SyncJob) -> Result<(), Refusal> {
         let (fails, lies) = self.sync_end(job);
         let host = self.host;
-        let mut changes = self.inode(inode).take_before(job.before);
+        let file = self.inode(inode);
+        let mut changes = file.take_before(job.before);
         if lies && !changes.is_empty() {
             let total = changes.len();
             let spared = bytes_u64(job.fate.index(For::Lie(0), total));
             let mut position = 0;
-            changes.retain(|_| {
+            changes.retain(|change| {
                 position += 1;
-                position - 1 != spared && job.fate.chance(For::Lie(position), 0.5)
+                let is_kept = position - 1 != spared && job.fate.chance(For::Lie(position), 0.5);
+                file.note_sync(&change.kind, is_kept);
+                is_kept
             });
+            file.lied = true;
             let lost = bytes_u64(total - changes.len());
             core.faults.injected(Fault::D6);
             core.event(host, "disk.lies", (inode, lost), || {
                 format!("D6: {lost} of {total} writes stay volatile")
             });
-            self.inode(inode).lied = true;
+        } else {
+            changes.iter().for_each(|change| file.note_sync(&change.kind, !fails));
         }
-        let file = self.inode(inode);
         if fails {
             file.failed.extend(changes.iter().map(|change| change.kind.range()));
             return Err(self.refuse(core, Fault::D5, IO_ERROR));
@@ -704,76 +717,19 @@ impl DiskState {
     }
 
     /// The process that used the disk is gone: the page cache stays.
-    pub(super) fn process_ended(&mut self) {
+    pub(super) fn process_ended(&mut self, core: &Core) {
+        let had_failed: Vec<InodeId> = self
+            .inodes
+            .iter()
+            .filter(|(_, inode)| !inode.failed.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         for inode in self.inodes.values_mut() {
             inode.open_count = 0;
             inode.forget_failed();
         }
         self.sweep();
-    }
-
-    /// Returns a disk that holds what would be left by a strict power loss now.
-    pub(super) fn durable_copy(&self, id: DiskId) -> Self {
-        self.copy(id, &self.durable_names, |inode| &inode.durable)
-    }
-
-    /// Returns a disk that holds what would be left if all processes died now.
-    pub(super) fn written_copy(&self, id: DiskId) -> Self {
-        self.copy(id, &self.names, |inode| &inode.cached)
-    }
-
-    fn copy(
-        &self,
-        id: DiskId,
-        names: &BTreeMap<String, Entry>,
-        content: impl Fn(&Inode) -> &SparseBytes,
-    ) -> Self {
-        let options = DiskOptions {
-            sync_time: Default::default(),
-            write_time: Default::default(),
-            ..DiskOptions::default()
-        };
-        let mut copy = Self::new(id, self.host, options, self.fate, Vec::new());
-        copy.is_view = true;
-        copy.inode_count = self.inode_count;
-        copy.durable_names = names.clone();
-        let durable = |inode: &Inode| Inode {
-            durable: content(inode).clone(),
-            unreadable: inode.unreadable.clone(),
-            ..Inode::new(inode.fate)
-        };
-        copy.inodes = self.inodes.iter().map(|(id, inode)| (*id, durable(inode))).collect();
-        copy.settle();
-        copy
-    }
-
-    /// Takes over everything that is durable on another disk, in place of what is here.
-    pub(super) fn fill_from(&mut self, other: &Self) {
-        let copy = other.durable_copy(self.id);
-        self.inode_count = copy.inode_count;
-        self.durable_names = copy.durable_names;
-        self.inodes = copy.inodes;
-        self.pending_names.clear();
-        self.settle();
-    }
-
-    /// Makes a directory that nobody asked for durable, named after a number.
-    pub(super) fn dirty(&mut self, number: u64) {
-        self.durable_names.insert(format!("foreign-{number:016x}"), Entry::Directory);
-    }
-
-    /// Hashes every durable name and byte.
-    pub(super) fn durable_hash(&self) -> u64 {
-        let mut hash = 0_u64;
-        for (path, entry) in &self.durable_names {
-            let content = match entry {
-                Entry::File(inode) => self.inodes.get(inode).map_or(0, |file| file.durable.hash()),
-                Entry::Directory => 1,
-            };
-            hash = (hash.rotate_left(11) ^ fold_bytes(path.as_bytes()) ^ content)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        }
-        hash
+        had_failed.iter().for_each(|inode| self.note_file(core, *inode));
     }
 }
 

@@ -35,6 +35,7 @@ impl DiskState {
     /// What is left depends on the decision that took the power.
     pub(in crate::world) fn lose_power(&mut self, core: &mut Core, kind: PowerLoss, decision: u64) {
         let mut losses = Losses::default();
+        let names = self.file_names(core);
         let fate = self.power_fate(decision);
         // Now and then everything had just reached the medium.
         let keep = match kind {
@@ -46,7 +47,7 @@ impl DiskState {
         self.lose_names(keep, fate, &lost_data, &mut losses);
         self.power_loss_count += 1;
         self.settle();
-        self.note_files(core);
+        self.note_files_instead_of(core, &names);
         let fault = match kind {
             PowerLoss::Strict => Fault::P2,
             PowerLoss::Subset => Fault::P3,
