@@ -142,11 +142,15 @@ fn with_power_loss(calm: &Case, at: Duration, nodes: Vec<u64>, strict: bool) -> 
 /// Returns how many steps the disks took until the run was over, and the moments right after and
 /// right before each.
 fn moments(report: &Report) -> (usize, Vec<Moment>) {
-    let mut steps = 0;
+    // One step may be told in several entries.
+    let mut steps = BTreeSet::new();
     let mut moments = BTreeSet::new();
     for entry in &report.log {
         let at = Duration::from_nanos(entry.at);
-        let is_step = matches!(entry.what, Happening::File { .. } | Happening::Gone { .. });
+        let is_step = matches!(
+            entry.what,
+            Happening::File { .. } | Happening::Directory { .. } | Happening::Gone { .. }
+        );
         if !is_step || at >= LENGTH {
             continue;
         }
@@ -154,12 +158,12 @@ fn moments(report: &Report) -> (usize, Vec<Moment>) {
         let Some(node) = name.strip_prefix('n').and_then(|number| number.parse().ok()) else {
             continue;
         };
-        steps += 1;
+        steps.insert(Moment { at, node });
         let nanosecond = Duration::from_nanos(1);
         moments.insert(Moment { at: at.saturating_sub(nanosecond), node });
         moments.insert(Moment { at: at + nanosecond, node });
     }
-    (steps, moments.into_iter().collect())
+    (steps.len(), moments.into_iter().collect())
 }
 
 impl Exploration {
@@ -190,5 +194,33 @@ impl fmt::Display for Exploration {
             self.acknowledged,
             self.violations.len(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::LogEntry;
+
+    #[test]
+    fn every_change_of_a_disk_is_a_step_and_is_so_once() {
+        let told = |at, host: &str, what| LogEntry { at, host: Some(host.to_owned()), what };
+        let file = || {
+            let path = "wal/1".to_owned();
+            Happening::File { path, cached: 0, pending: 0, is_name_durable: false }
+        };
+        let directory = || Happening::Directory { path: "wal".to_owned(), pending: 1 };
+        let gone = Happening::Gone { path: "wal/0".to_owned() };
+        let log = vec![
+            told(10, "n1", directory()),
+            told(20, "n1", file()),
+            told(20, "n1", directory()),
+            told(20, "n2", gone),
+            told(30, "c1", file()),
+        ];
+        let (steps, moments) = moments(&Report { log, ..Report::empty(1) });
+        assert_eq!(steps, 3);
+        let at = |nanos, node| Moment { at: Duration::from_nanos(nanos), node };
+        assert_eq!(moments, [at(9, 1), at(11, 1), at(19, 1), at(19, 2), at(21, 1), at(21, 2)]);
     }
 }

@@ -314,7 +314,9 @@ impl CrashPoints {
 /// Loses power at every step of every disk of a short run of a whole cluster.
 ///
 /// The run is played once without a fault, to learn when its disks do something, and then with one
-/// power loss at each of those moments: of that node and of all, strictly and in part.
+/// power loss at each of those moments, right before and right after it: of that node and of all,
+/// strictly and in part. A step is a write, a creation, a renaming, a removal, or a sync of a file
+/// or a directory. There are some thousand such moments: --moments says how many are tried.
 #[derive(Args)]
 pub(crate) struct ClusterCrashPoints {
     /// Replication mode.
