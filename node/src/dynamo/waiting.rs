@@ -98,7 +98,7 @@ impl Dynamo {
                     let Waiting::Read(_, input) = waiting else { continue };
                     self.on_client_read(input);
                 }
-                _ => self.waiting.push_back((since, waiting)),
+                Waiting::Write(_) | Waiting::Read(..) => self.waiting.push_back((since, waiting)),
             }
         }
     }
