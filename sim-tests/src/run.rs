@@ -203,7 +203,7 @@ impl Stage<'_> {
             }
             script(&mut scene).await;
             let traffic = scene.world.traffic();
-            let report = Report { traffic, ..scene.finish().await };
+            let report = Report { traffic, ..Box::pin(scene.finish()).await };
             let report = Report { cpu: swarm::thread_cpu(), ..report };
             planted::turn_on(None);
             mute::turn_on(None);

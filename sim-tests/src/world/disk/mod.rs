@@ -644,7 +644,9 @@ impl DiskState {
                 format!("D6: {lost} of {total} writes stay volatile")
             });
         } else {
-            changes.iter().for_each(|change| file.note_sync(&change.kind, !fails));
+            for change in &changes {
+                file.note_sync(&change.kind, !fails);
+            }
         }
         if fails {
             file.failed.extend(changes.iter().map(|change| change.kind.range()));
@@ -729,7 +731,9 @@ impl DiskState {
             inode.forget_failed();
         }
         self.sweep();
-        had_failed.iter().for_each(|inode| self.note_file(core, *inode));
+        for inode in had_failed {
+            self.note_file(core, inode);
+        }
     }
 }
 
