@@ -386,7 +386,13 @@ fn last_told(entries: &[LogEntry], wanted: &str) -> (bool, u64, bool) {
             Some((true, *pending, *is_name_durable))
         }
         Happening::Gone { path } if path == wanted => Some((false, 0, true)),
-        _ => None,
+        Happening::Event { .. }
+        | Happening::Sent { .. }
+        | Happening::Status(_)
+        | Happening::File { .. }
+        | Happening::Directory { .. }
+        | Happening::Probe(_)
+        | Happening::Gone { .. } => None,
     });
     told.unwrap_or_else(|| panic!("nothing was told of {wanted}"))
 }
@@ -469,7 +475,11 @@ fn look_at_a_view_is_none_of_the_machine() {
     let told = |entry: LogEntry| match entry.what {
         Happening::File { path, .. } => Some(path),
         Happening::Gone { path } => panic!("{path} is gone"),
-        _ => None,
+        Happening::Event { .. }
+        | Happening::Sent { .. }
+        | Happening::Status(_)
+        | Happening::Directory { .. }
+        | Happening::Probe(_) => None,
     };
     let told: BTreeSet<String> = log.take().into_iter().filter_map(told).collect();
     assert_eq!(told, own);
