@@ -1,10 +1,10 @@
 //! Planted bugs: proof that the simulation finds what it is for.
 //!
-//! Each bug is one that a real system shipped, or that we had. It stands in the node as one line behind
-//! `planted!("…")`, at the place where the right code stands, and is switched on for a run by its
-//! code. A hunt runs seeds of the standard, the storage and the forgetful profile, or of the
-//! requests profile for what only that one asks, until one fails,
-//! and says how many that took and who spoke first: a checker that a client could be, or an
+//! Each bug is one that a real system shipped, or that we had. It stands in the node as one line
+//! behind `planted!("…")`, at the place where the right code stands, and is switched on for a run
+//! by its code. A hunt runs seeds of the standard, the storage and the forgetful profile, or of the
+//! requests profile for what only that one asks, until one fails, and says how many that took and
+//! who spoke first: a checker that a client could be, or an
 //! assertion inside the node. An *ablation* hunts again with one class of faults switched off after
 //! the other, and with the checker [mute](crate::check::mute) that spoke first, and so says what
 //! each is good for.

@@ -41,8 +41,8 @@ mod counting {
         });
     }
 
-    /// Sets aside what was counted on this thread, and gives it back when it is dropped: what is hit
-    /// in between counts for nobody.
+    /// Sets aside what was counted on this thread, and gives it back when it is dropped: what is
+    /// hit in between counts for nobody.
     #[derive(Debug)]
     pub struct Aside {
         hits: BTreeMap<&'static str, u64>,

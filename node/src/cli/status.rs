@@ -288,8 +288,8 @@ fn masterless_row(address: &str, status: Option<&Status>) -> Vec<String> {
     let row = status.and_then(|status| {
         let masterless = status.masterless.as_ref()?;
         let hint_count: u64 = masterless.hints.iter().map(|hint| hint.count).sum();
-        // The comparison that is longest ago; one that never was is longer ago than any. A node that
-        // shares nothing with others has none.
+        // The comparison that is longest ago; one that never was is longer ago than any. A node
+        // that shares nothing with others has none.
         let synced = masterless.syncs.iter().map(|sync| sync.last_ms_ago.unwrap_or(u64::MAX)).max();
         let floor = match masterless.floor_ms {
             0 => u64::MAX,

@@ -1,8 +1,8 @@
 //! The real world: the operating system's files and clocks, tokio's network and tasks.
 //!
 //! Only wiring names this module ([`crate::cli`], [`crate::trial`], `main`, and the client's
-//! convenience constructor); everything else is generic over [`Env`] and never learns which world it is in.
-//! One [`RealEnv`] is one node, or one client without a disk. It needs a tokio runtime with I/O
+//! convenience constructor); everything else is generic over [`Env`] and never learns which world it
+//! is in. One [`RealEnv`] is one node, or one client without a disk. It needs a tokio runtime with I/O
 //! and time enabled.
 //!
 //! Three things here are stricter than the operating system: a data directory belongs to one
@@ -17,7 +17,8 @@
 //! holding  faults on request: data files that a cut takes
 //! ```
 //!
-//! All tasks of a node share one thread, unless `serve --threads` says otherwise, so that nothing of the protocols waits for another thread.
+//! All tasks of a node share one thread, unless `serve --threads` says otherwise, so that nothing
+//! of the protocols waits for another thread.
 //! Only a task that is started *aside* ([`Env::spawn_aside`]) has a thread, and a runtime, of its
 //! own: what flushes, merges and verifies tables computes for milliseconds, and for as long as a
 //! processor lasts while data are filled in.
