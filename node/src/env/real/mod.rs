@@ -1,9 +1,9 @@
 //! The real world: the operating system's files and clocks, tokio's network and tasks.
 //!
 //! Only wiring names this module ([`crate::cli`], [`crate::trial`], `main`, and the client's
-//! convenience constructor); everything else is generic over [`Env`] and never learns which world it
-//! is in. One [`RealEnv`] is one node, or one client without a disk. It needs a tokio runtime with I/O
-//! and time enabled.
+//! convenience constructor); everything else is generic over [`Env`] and never learns which world
+//! it is in. One [`RealEnv`] is one node, or one client without a disk. It needs a tokio runtime
+//! with I/O and time enabled.
 //!
 //! Three things here are stricter than the operating system: a data directory belongs to one
 //! process at a time ([`RealEnv::open`] locks it), a path cannot leave that directory, and a

@@ -28,7 +28,7 @@
 //! cut into tables of about [`TreeOptions::table_bytes`]. A store of up to
 //! [`TreeOptions::base_bytes`] has one run, into which level 0 is merged. A larger one gets a new
 //! run from each full level 0, and runs are merged only if there are more than
-//! [`TreeOptions::runs_max`], or if much of the store is [superfluous](superfluous): a store that
+//! [`TreeOptions::runs_max`], or if much of the store is [superfluous]: a store that
 //! only grows is written again as often as reads demand, and no more; one whose cells change is
 //! written again as often as space does. [`picker`] has the rules.
 //!
