@@ -1,5 +1,9 @@
 //! Every maximum of the store in one place, with the reason for its size.
 
+/// Greatest index of a log, and greatest term, that is believed of whoever names one: no cluster
+/// lives long enough to get there, and nothing that is reckoned with them overflows.
+pub const POSITION_MAX: u64 = 1 << 62;
+
 /// Longest key in bytes. Keys are compared, indexed and kept in memory, so they stay small.
 pub const KEY_BYTES_MAX: usize = 4 << 10;
 

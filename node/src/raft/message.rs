@@ -8,6 +8,7 @@ use std::fmt;
 use bincode::{Decode, Encode};
 
 use super::standing::Standing;
+use crate::base::limits::POSITION_MAX;
 use crate::base::{Index, Payload, Term};
 
 /// One entry of the replicated log.
@@ -194,10 +195,10 @@ impl Entry {
 impl Message {
     /// Highest term a message may carry. No cluster lives long enough to reach it; it keeps a
     /// mad peer from pushing the term to where it cannot be raised any more.
-    pub const TERM_MAX: Term = 1 << 62;
+    pub const TERM_MAX: Term = POSITION_MAX;
 
     /// Highest index a message may carry.
-    pub const INDEX_MAX: Index = 1 << 62;
+    pub const INDEX_MAX: Index = POSITION_MAX;
 
     /// Returns the term that the message was sent in (or would be voted in, for a pre-vote); 0 for
     /// a question that has none.

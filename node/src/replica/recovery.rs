@@ -19,6 +19,7 @@
 //! lost, the node cannot know whom it voted for, and must ask the others before it votes again.
 
 use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECOVERED, KIND_STANDING};
+use crate::base::limits::POSITION_MAX;
 use crate::base::{Index, Term};
 use crate::codec::{self, DecodeError};
 use crate::raft::{Entry, HardState, Recovered, SnapshotMeta, Standing};
@@ -80,13 +81,9 @@ fn read(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Replay, DecodeErro
     Ok(replay)
 }
 
-/// Greatest index of an entry that is believed: no log ever gets there, and nothing that is
-/// reckoned with indexes overflows.
-const INDEX_MAX: Index = 1 << 62;
-
 fn decode_entry(payload: &[u8]) -> Result<Entry, DecodeError> {
     let entry: Entry = codec::decode(payload)?;
-    if (1..=INDEX_MAX).contains(&entry.index) {
+    if (1..=POSITION_MAX).contains(&entry.index) {
         return Ok(entry);
     }
     Err(DecodeError::Malformed(format!("log entry of index {}", entry.index)))
@@ -352,11 +349,11 @@ mod tests {
     /// The accident: an entry of index 0 or of the last index let what is reckoned with overflow.
     #[test]
     fn entry_out_of_reach_is_malformed() {
-        for index in [1, INDEX_MAX] {
+        for index in [1, POSITION_MAX] {
             let entry = entry(index, 1);
             assert_eq!(decode_entry(&codec::encode(&entry)), Ok(entry));
         }
-        for index in [0, INDEX_MAX + 1, Index::MAX] {
+        for index in [0, POSITION_MAX + 1, Index::MAX] {
             let decoded = decode_entry(&codec::encode(&entry(index, 1)));
             assert!(matches!(decoded, Err(DecodeError::Malformed(_))), "{index}: {decoded:?}");
         }

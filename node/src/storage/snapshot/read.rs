@@ -9,14 +9,10 @@ use super::format::{
     self, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Chain, FORMAT, Footer, MAGIC, PREAMBLE_BYTES,
 };
 use crate::base::checksum::crc32;
-use crate::base::limits::SNAPSHOT_BLOCK_BYTES_MAX;
+use crate::base::limits::{POSITION_MAX, SNAPSHOT_BLOCK_BYTES_MAX};
 use crate::env::File;
 use crate::storage::{Cell, SnapshotPoint, StorageError, let_others_run};
 use crate::{planted, probe};
-
-/// Greatest index, and term, that is believed: no log ever gets there, and nothing that is reckoned
-/// with them overflows.
-const POSITION_MAX: u64 = 1 << 62;
 
 /// What a whole and undamaged snapshot holds besides its cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
