@@ -28,9 +28,9 @@
 //! cut into tables of about [`TreeOptions::table_bytes`]. A store of up to
 //! [`TreeOptions::base_bytes`] has one run, into which level 0 is merged. A larger one gets a new
 //! run from each full level 0, and runs are merged only if there are more than
-//! [`TreeOptions::runs_max`], or if much of the store is superfluous: a store that
-//! only grows is written again as often as reads demand, and no more; one whose cells change is
-//! written again as often as space does. `picker` has the rules, `superfluous` the estimate.
+//! [`TreeOptions::runs_max`], or if much of the store is superfluous: a store that only grows is
+//! written again as often as reads demand, and no more; one whose cells change is written again as
+//! often as space does. `picker` has the rules, `superfluous` the estimate.
 //!
 //! Superfluous entries are at most 38 hundredths of the others once compactions are done. While
 //! they are made there is more: both copies of what is merged are there until the new one counts.

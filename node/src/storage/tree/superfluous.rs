@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::LEVEL_COUNT;
-use super::version::Levels;
+use super::version::{Levels, tables_at};
 use crate::env::File;
 use crate::storage::table::{PlaceHash, Table, TableMeta};
 
@@ -77,43 +77,40 @@ impl<'a, F: File> Older<'a, F> {
         Self { flushed, sorted: levels.get(level + 1..).unwrap_or_default() }
     }
 
-    /// Returns the tables that reach over a place.
-    fn at<'p>(&self, place: &'p [u8]) -> impl Iterator<Item = &'a Arc<Table<F>>> + use<'a, 'p, F> {
-        let reaches =
-            |table: &&Arc<Table<F>>| *table.meta().first <= *place && *place <= *table.meta().last;
-        let sorted = self.sorted.iter().filter_map(move |tables| {
-            let next = tables.partition_point(|table| *table.meta().last < *place);
-            tables.get(next)
-        });
-        self.flushed.iter().chain(sorted).filter(reaches)
-    }
-
     /// Estimates how many bytes of these tables a newer one covers, with its own tombstones.
     fn covered_bytes(&self, table: &Table<F>) -> u64 {
-        let (mut asked, mut found, mut wrong) = (0_u64, 0_u64, 0_u64);
-        let sampled = table.sample(|place| {
-            let hash = PlaceHash::of(place);
-            asked += 1;
-            found += u64::from(self.at(place).any(|older| older.may_have(hash)));
-            wrong += u64::from(self.at(place).any(|older| older.may_have(hash.of_nothing())));
-        });
-        // Without filters, or with a table that cannot be read, everything may be superfluous.
-        let (covering, of) = match asked.saturating_sub(wrong) {
-            1.. if sampled.is_ok() => (found.saturating_sub(wrong), asked - wrong),
-            _ => (1, 1),
-        };
         let meta = table.meta();
+        let tombstones = meta.tombstone_count + meta.row_tombstone_count;
+        let own_cell_bytes = meta.bytes.checked_div(meta.cell_count).unwrap_or(0);
+        let tombstone_bytes = tombstones.saturating_mul(own_cell_bytes);
         let tables = self.flushed.iter().chain(self.sorted.iter().flatten());
         let (bytes, count) = tables.fold((0_u64, 0_u64), |(bytes, count), older| {
             (bytes + older.meta().bytes, count + older.meta().cell_count)
         });
-        let older_cell_bytes = bytes.checked_div(count).unwrap_or(0);
-        let own_cell_bytes = meta.bytes.checked_div(meta.cell_count).unwrap_or(0);
+        let Some(older_cell_bytes) = bytes.checked_div(count) else { return tombstone_bytes };
         let cells = meta.cell_count.saturating_sub(meta.row_tombstone_count);
-        let covered = cells.saturating_mul(covering) / of;
+        let (covering, of) = self.covering_share(table);
         let in_rows = meta.row_tombstone_count.saturating_mul(CELLS_PER_ROW);
-        let tombstones = meta.tombstone_count + meta.row_tombstone_count;
-        let covered_bytes = covered.saturating_add(in_rows).saturating_mul(older_cell_bytes);
-        covered_bytes.min(bytes).saturating_add(tombstones.saturating_mul(own_cell_bytes))
+        let covered = (cells.saturating_mul(covering) / of).saturating_add(in_rows);
+        covered.saturating_mul(older_cell_bytes).min(bytes).saturating_add(tombstone_bytes)
+    }
+
+    /// Estimates the share of a newer table's cells that these tables have, too, as a fraction.
+    fn covering_share(&self, table: &Table<F>) -> (u64, u64) {
+        let (mut asked, mut found, mut wrong) = (0_u64, 0_u64, 0_u64);
+        let sampled = table.sample(|place| {
+            let may_have = |hash| {
+                tables_at(self.flushed, self.sorted, place).any(|older| older.may_have(hash))
+            };
+            let hash = PlaceHash::of(place);
+            asked += 1;
+            found += u64::from(may_have(hash));
+            wrong += u64::from(may_have(hash.of_nothing()));
+        });
+        match asked.saturating_sub(wrong) {
+            of @ 1.. if sampled.is_ok() => (found.saturating_sub(wrong), of),
+            // Without filters, or with a table that cannot be read, everything may be superfluous.
+            _ => (1, 1),
+        }
     }
 }

@@ -112,14 +112,8 @@ impl<D: Disk> Version<D> {
 
     /// Returns the tables that may hold a place, the newest first.
     fn tables_at(&self, place: &[u8]) -> impl Iterator<Item = &Arc<Table<D::File>>> {
-        let mut levels = self.levels.iter();
-        let flushed = levels.next().into_iter().flatten();
-        let flushed = flushed
-            .filter(move |table| *table.meta().first <= *place && *place <= *table.meta().last);
-        flushed.chain(levels.filter_map(move |tables| {
-            let next = tables.partition_point(|table| *table.meta().last < *place);
-            tables.get(next).filter(|table| *table.meta().first <= *place)
-        }))
+        let (flushed, sorted) = self.levels.split_first().unzip();
+        tables_at(flushed.map_or(&[], Vec::as_slice), sorted.unwrap_or_default(), place)
     }
 
     /// Returns the sources of all tables, the newest first; they stand nowhere yet.
@@ -261,6 +255,21 @@ impl<F: File> Source for LevelCursor<F> {
     fn version_max(&self) -> u64 {
         self.version_max
     }
+}
+
+/// Returns those of tables of level 0, and of sorted levels, that may hold a place, in their order.
+pub(super) fn tables_at<'a, F: File>(
+    flushed: &'a [Arc<Table<F>>],
+    sorted: &'a [Vec<Arc<Table<F>>>],
+    place: &[u8],
+) -> impl Iterator<Item = &'a Arc<Table<F>>> {
+    let flushed = flushed
+        .iter()
+        .filter(move |table| *table.meta().first <= *place && *place <= *table.meta().last);
+    flushed.chain(sorted.iter().filter_map(move |tables| {
+        let next = tables.partition_point(|table| *table.meta().last < *place);
+        tables.get(next).filter(|table| *table.meta().first <= *place)
+    }))
 }
 
 /// Returns the first place that no row of the table reaches: its last row may go on in others.
