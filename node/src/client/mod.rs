@@ -382,6 +382,10 @@ impl<E: Env> Client<E> {
     /// Makes the node at `address` lose what it writes to its tables, with this probability, as
     /// [`with_debug_table_loss`](Self::with_debug_table_loss) does with the node that takes a
     /// write: for nodes that take none because another one leads. Tried once; writes nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the node was not started for it; others if it gives no answer,
+    /// and then it may or may not have heard of it.
     pub async fn debug_table_loss_at(
         &self,
         address: &str,
@@ -614,17 +618,21 @@ impl<E: Env> Inner<E> {
         // A registration that is repeated makes a session that nobody uses: no harm.
         let mut registering = self.tries(Kind::Harmless);
         registering.deadline = tries.deadline;
-        match self.call(&body, &mut registering).await?.body {
-            ResponseBody::Command(CommandReply::Registered(session)) => {
-                self.sessions.on_registered(session);
-                Ok(())
-            }
-            ResponseBody::Command(_)
-            | ResponseBody::Query(_)
-            | ResponseBody::Status(_)
-            | ResponseBody::Snapshot(_)
-            | ResponseBody::Error(_) => Err(misfit()),
-        }
+        let reply = command_reply(self.call(&body, &mut registering).await?.body)?;
+        let CommandReply::Registered(session) = reply else { return Err(misfit()) };
+        self.sessions.on_registered(session);
+        Ok(())
+    }
+}
+
+/// Returns the answer to a command.
+fn command_reply(body: ResponseBody) -> Result<CommandReply, ClientError> {
+    match body {
+        ResponseBody::Command(reply) => Ok(reply),
+        ResponseBody::Query(_)
+        | ResponseBody::Status(_)
+        | ResponseBody::Snapshot(_)
+        | ResponseBody::Error(_) => Err(misfit()),
     }
 }
 

@@ -24,13 +24,13 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::retry::Kind;
-use super::{Client, ClientError, lock, misfit};
+use super::{Client, ClientError, command_reply, lock, misfit};
 use crate::base::limits::SESSION_INFLIGHT_MAX;
 use crate::base::{Payload, RequestSeq, SessionId};
 use crate::codec;
 use crate::env::Env;
 use crate::kv::{Batch, Command, CommandReply};
-use crate::wire::{RequestBody, ResponseBody};
+use crate::wire::RequestBody;
 
 /// The session of a client, if it has one by now.
 #[derive(Debug, Default)]
@@ -143,16 +143,9 @@ impl<E: Env> Client<E> {
         let (seq, acked_below) = (RequestSeq(u64::MAX), RequestSeq(u64::MAX));
         let command = Command::Write { session, seq, acked_below, batch: Batch::default() };
         let body = RequestBody::Command(Payload::new(codec::encode(&command))?);
-        match inner.call(&body, &mut tries).await?.body {
-            ResponseBody::Command(CommandReply::Applied(_) | CommandReply::SessionExpired) => {
-                Ok(())
-            }
-            ResponseBody::Command(_)
-            | ResponseBody::Query(_)
-            | ResponseBody::Status(_)
-            | ResponseBody::Snapshot(_)
-            | ResponseBody::Error(_) => Err(misfit()),
-        }
+        let reply = command_reply(inner.call(&body, &mut tries).await?.body)?;
+        let is_over = matches!(reply, CommandReply::Applied(_) | CommandReply::SessionExpired);
+        if is_over { Ok(()) } else { Err(misfit()) }
     }
 }
 
