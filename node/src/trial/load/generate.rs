@@ -363,6 +363,12 @@ mod tests {
         Stalling { env: env.clone(), until, cells, forgets, asked }
     }
 
+    /// A write of one of ten keys is due in each of so many milliseconds.
+    fn each_millisecond(count: u64) -> Load {
+        let (rate, duration) = (Some(1_000.0), Duration::from_millis(count));
+        Load { rate, duration, key_count: 10, ..Load::default() }
+    }
+
     fn run_on(env: &RealEnv, targets: &[Stalling], load: &Load) -> Outcome {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(run(env, targets, load, |_, _| {}))
@@ -372,12 +378,7 @@ mod tests {
     fn open_loop_counts_the_requests_that_waited_for_a_stalled_store() {
         // The clock is the real one here: wide margins.
         let env = RealEnv::client();
-        let load = Load {
-            rate: Some(1_000.0),
-            duration: Duration::from_millis(400),
-            key_count: 10,
-            ..Load::default()
-        };
+        let load = each_millisecond(400);
         let stalled = [target(&env, Duration::from_millis(200), false)];
         let outcome = run_on(&env, &stalled, &load);
         // One worker catches up with what was due; on a busy machine not with the last ones.
@@ -392,12 +393,7 @@ mod tests {
     #[test]
     fn open_loop_above_what_the_store_takes_ends_and_tells_what_was_never_sent() {
         let env = RealEnv::client();
-        let load = Load {
-            rate: Some(1_000.0),
-            duration: Duration::from_millis(100),
-            key_count: 10,
-            ..Load::default()
-        };
+        let load = each_millisecond(100);
         // The first request is answered long after the end; there is nobody to send the others.
         let stalled = [target(&env, Duration::from_millis(300), false)];
         let outcome = run_on(&env, &stalled, &load);
@@ -407,13 +403,7 @@ mod tests {
     #[test]
     fn backlog_of_the_warm_up_is_not_sent_when_it_is_over() {
         let env = RealEnv::client();
-        let load = Load {
-            rate: Some(1_000.0),
-            warm_up: Duration::from_millis(50),
-            duration: Duration::from_millis(100),
-            key_count: 10,
-            ..Load::default()
-        };
+        let load = Load { warm_up: Duration::from_millis(50), ..each_millisecond(100) };
         let stalled = [target(&env, Duration::from_millis(80), false)];
         let outcome = run_on(&env, &stalled, &load);
         let (asked, count) = (stalled[0].asked.get(), outcome.sets.count());
