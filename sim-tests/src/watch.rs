@@ -570,7 +570,8 @@ impl Observer for NodeWatch {
         let effect = effect_of(entry, reply);
         let mut report = self.report();
         report.observe(&Observation::Applied { index, term, hash });
-        report.state.effects.observe(entry, reply);
+        let at = report.at;
+        report.state.effects.observe(at, entry, reply);
         if let Some(effect) = effect {
             report.observe(&effect);
         }

@@ -34,7 +34,7 @@ pub struct Effort {
 pub struct Odds {
     /// The failure.
     pub failure: Failure,
-    /// When it came, since the world began.
+    /// When it came by what the checker says, since the world began.
     pub failed_at: Duration,
     /// The moments that were tried, in their order.
     pub points: Vec<Point>,
@@ -69,10 +69,14 @@ pub fn odds(case: &Case, effort: Effort, bar: &ProgressBar) -> Result<Odds, Soun
         |at| try_at(case, Some(&failure), at, effort.branches, effort.jobs, || bar.inc(1));
     let step = failed_at / effort.points.max(1);
     let mut points: Vec<Point> = (0..effort.points).map(|at| try_here(step * at)).collect();
+    // What a checker calls the time of a failure need not be when it was decided.
+    if failed_at < report.simulated {
+        points.push(try_here(failed_at));
+    }
     // At its end the run has failed: nothing is left to be drawn.
     let branches = effort.branches;
     let failed = Point {
-        at: failed_at,
+        at: report.simulated,
         branches,
         failed: branches,
         failed_otherwise: 0,

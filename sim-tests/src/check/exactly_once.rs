@@ -37,12 +37,13 @@ use crate::history::{Call, History, Operation, Outcome, ValueId, name_of};
 pub struct Effects {
     /// Entries that are known already: every node applies them, some more than once.
     known: BTreeSet<Index>,
-    by_value: BTreeMap<String, BTreeSet<Index>>,
+    /// Where each value did, and when that was seen first.
+    by_value: BTreeMap<String, BTreeMap<Index, u64>>,
 }
 
 impl Effects {
-    /// Takes note that a state machine has applied an entry and given this answer.
-    pub fn observe(&mut self, entry: &Entry, reply: Option<&CommandReply>) {
+    /// Takes note that a state machine has applied an entry and given this answer, at a time.
+    pub fn observe(&mut self, at: u64, entry: &Entry, reply: Option<&CommandReply>) {
         let Some(CommandReply::Applied(version)) = reply else { return };
         // A retry is answered with the version that it got the first time.
         if version.0 != entry.index || self.known.contains(&entry.index) {
@@ -56,18 +57,23 @@ impl Effects {
             if let Mutation::Set { value, .. } = mutation
                 && let Some(name) = name_of(value.as_bytes())
             {
-                self.note(name, entry.index);
+                self.note(name, entry.index, at);
             }
         }
     }
 
-    pub(super) fn note(&mut self, name: &str, index: Index) {
-        self.by_value.entry(name.to_owned()).or_default().insert(index);
+    pub(super) fn note(&mut self, name: &str, index: Index, at: u64) {
+        self.by_value.entry(name.to_owned()).or_default().entry(index).or_insert(at);
     }
 
     /// Returns where the value of that name took effect.
     pub(super) fn of(&self, name: &str) -> Vec<Index> {
-        self.by_value.get(name).into_iter().flatten().copied().collect()
+        self.by_value.get(name).into_iter().flat_map(BTreeMap::keys).copied().collect()
+    }
+
+    /// Returns when the value of that name was last seen to take effect; 0 if it never was.
+    fn last_at(&self, name: &str) -> u64 {
+        self.by_value.get(name).into_iter().flat_map(BTreeMap::values).copied().max().unwrap_or(0)
     }
 }
 
@@ -80,7 +86,9 @@ pub fn check(history: &History, effects: &Effects) -> Result<(), Violation> {
             {
                 let process = operation.process.0;
                 let what = format!("the write of {name} by process {process} {what}");
-                return broken("exactly_once", end_of(history, operation), what);
+                // Before both, the failure may still be undecided.
+                let at = end_of(history, operation).max(effects.last_at(name));
+                return broken("exactly_once", at, what);
             }
         }
     }
@@ -169,9 +177,9 @@ mod tests {
             }
         }
         let mut effects = Effects::default();
-        effects.note("c1.1", 3);
+        effects.note("c1.1", 3, 3);
         for index in places {
-            effects.note("c1.2", *index);
+            effects.note("c1.2", *index, 3);
         }
         check(&history, &effects).err().map(|violation| {
             assert_eq!(violation.at, if end == End::Open { 7 } else { 9 });
@@ -198,6 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn failure_is_as_late_as_the_answer_and_the_last_effect() {
+        let mut history = History::new();
+        let (cell, process) = (history.cell("k", ""), history.new_process());
+        let (value, _) = history.written_value("c1.2", 20);
+        let op = history.invoke(process, Call::Set { cell, value }, 7);
+        history.ok(op, Answer::Done, 9);
+        for (second, at) in [(8, 9), (30, 30)] {
+            let mut effects = Effects::default();
+            effects.note("c1.2", 5, 6);
+            effects.note("c1.2", 6, second);
+            // Another node carries it out later.
+            effects.note("c1.2", 5, 40);
+            assert_eq!(check(&history, &effects).map_err(|found| found.at), Err(at));
+        }
+    }
+
+    #[test]
     fn every_value_of_a_batch_counts() {
         let mut history = History::new();
         let process = history.new_process();
@@ -210,9 +235,9 @@ mod tests {
         let op = history.invoke(process, Call::Bulk(Box::new(bulk)), 1);
         history.ok(op, Answer::Done, 2);
         let mut effects = Effects::default();
-        effects.note("c1.2+1", 4);
+        effects.note("c1.2+1", 4, 3);
         assert!(check(&history, &effects).is_err(), "one is missing");
-        effects.note("c1.2+2", 4);
+        effects.note("c1.2+2", 4, 3);
         assert_eq!(check(&history, &effects), Ok(()));
     }
 
@@ -228,7 +253,7 @@ mod tests {
         history.ok(op, refused, 2);
         let mut effects = Effects::default();
         assert_eq!(check(&history, &effects), Ok(()));
-        effects.note("c1.2+1", 4);
+        effects.note("c1.2+1", 4, 3);
         assert!(check(&history, &effects).is_err());
     }
 
@@ -251,17 +276,17 @@ mod tests {
         let applied = |index| CommandReply::Applied(Version(index));
         let mut effects = Effects::default();
         // On two nodes; then a retry, and a condition that does not hold.
-        effects.observe(&entry(5, 1, &bytes), Some(&applied(5)));
-        effects.observe(&entry(5, 1, &bytes), Some(&applied(5)));
-        effects.observe(&entry(6, 1, &bytes), Some(&applied(5)));
+        effects.observe(3, &entry(5, 1, &bytes), Some(&applied(5)));
+        effects.observe(3, &entry(5, 1, &bytes), Some(&applied(5)));
+        effects.observe(3, &entry(6, 1, &bytes), Some(&applied(5)));
         let refused = CommandReply::ConditionFailed { position: 0, current: None };
-        effects.observe(&entry(7, 2, &bytes), Some(&refused));
-        effects.observe(&Entry { term: 1, index: 8, kind: EntryKind::Noop }, None);
+        effects.observe(3, &entry(7, 2, &bytes), Some(&refused));
+        effects.observe(3, &Entry { term: 1, index: 8, kind: EntryKind::Noop }, None);
         assert_eq!(effects.of("c1.2"), [5]);
         // What was numbered anew has an effect of its own.
-        effects.observe(&entry(9, 3, &bytes), Some(&applied(9)));
+        effects.observe(3, &entry(9, 3, &bytes), Some(&applied(9)));
         assert_eq!(effects.of("c1.2"), [5, 9]);
-        effects.observe(&entry(10, 4, &format!("{bytes}?")), Some(&applied(10)));
+        effects.observe(3, &entry(10, 4, &format!("{bytes}?")), Some(&applied(10)));
         assert_eq!(effects.of("c1.2"), [5, 9], "that is another value");
     }
 }

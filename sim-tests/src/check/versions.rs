@@ -100,7 +100,7 @@ mod tests {
             let cell = script.history.cell("k", "");
             let (value, _) = script.history.written_value("c1.2", 20);
             script.ask(Call::Set { cell, value }, Answer::Done, written(5));
-            script.effects.note("c1.2", 5);
+            script.effects.note("c1.2", 5, 3);
             (script, cell, value)
         }
 
@@ -143,7 +143,7 @@ mod tests {
         for (version, verdict) in [(7, None), (5, WRONG), (8, WRONG)] {
             let (mut script, cell, old) = Script::new();
             let (new, _) = script.history.written_value("c1.3", 20);
-            script.effects.note("c1.3", 7);
+            script.effects.note("c1.3", 7, 3);
             let applied = Answer::Tried { applied: true, current: None };
             script.ask(Call::Cas { cell, old, new }, applied, written(version));
             assert_eq!(script.verdict(), verdict, "{version}");
@@ -161,7 +161,7 @@ mod tests {
             for (name, index) in [("c1.3+1", 6), ("c1.3+2", second)] {
                 let (value, _) = script.history.written_value(name, 20);
                 bulk.cells.push((cell, value));
-                script.effects.note(name, index);
+                script.effects.note(name, index, 3);
             }
             script.ask(Call::Bulk(Box::new(bulk)), Answer::Done, written(6));
             assert_eq!(script.verdict(), verdict);
@@ -177,7 +177,7 @@ mod tests {
         let (value, _) = script.history.written_value("c1.4", 20);
         let op = script.history.invoke(process, Call::Set { cell, value }, 3);
         script.history.info(op, 4);
-        script.effects.note("c1.4", 11);
+        script.effects.note("c1.4", 11, 3);
         assert_eq!(script.verdict(), None);
     }
 }

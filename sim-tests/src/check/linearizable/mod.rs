@@ -180,7 +180,11 @@ pub fn require(history: &History) -> Result<Report, Violation> {
     let (what, event) = match &report.verdict {
         Verdict::Valid => return Ok(report),
         Verdict::Invalid(counterexample) => (counterexample.text.clone(), counterexample.event),
-        Verdict::Undecided(undecided) => (format!("not decided: {undecided}"), 0),
+        // Nobody knows of any answer that it is the first to be wrong.
+        Verdict::Undecided(undecided) => {
+            let last = lower::number(history.events().len()).saturating_sub(1);
+            (format!("not decided: {undecided}"), last)
+        }
     };
     let time = history.events().get(event as usize).map_or(0, |event| event.time_ns);
     broken("linearizable", time, what).map(|()| report)
