@@ -16,11 +16,14 @@ use std::sync::Arc;
 use mangrove::base::Rng;
 
 use super::medium::{
-    Change, Image, InodeId, Medium, SECTOR_BYTES, hash_bytes, hash_files, mix, put,
+    Change, Image, InodeId, Medium, NameChange, SECTOR_BYTES, hash_bytes, hash_files, mix, put,
 };
 
 /// Pending changes up to which every subset of them is tried.
 const SUBSETS_MAX: usize = 6;
+
+/// Fates of all pending changes of names together up to which every one is tried.
+const NAME_FATES_MAX: usize = 150;
 
 /// Sectors of all pending writes together up to which every subset of them is tried.
 const SECTORS_MAX: usize = 9;
@@ -72,7 +75,7 @@ pub(super) struct Images<'m> {
 }
 
 impl<'m> Images<'m> {
-    /// Lists at most about `images_max` images of a power loss now.
+    /// Lists at most `images_max` images of a power loss now.
     pub(super) fn of(medium: &'m Medium, images_max: usize, rng: &mut Rng) -> Self {
         let reachable = |inode: &InodeId| {
             let named = medium.names.values().chain(medium.durable_names.values());
@@ -87,7 +90,7 @@ impl<'m> Images<'m> {
         changes.sort_by_key(|(_, change)| change.order);
         let sectors: Vec<usize> = changes.iter().map(|(_, change)| change.sector_count()).collect();
         let (data, is_data_complete) = data_fates(&sectors, images_max, rng);
-        let (fates, are_names_complete) = name_fates(medium.pending_names.len(), rng);
+        let (fates, are_names_complete) = name_fates(&medium.pending_names, rng);
         let names: Vec<Names> = fates.iter().map(|fates| survive(medium, fates)).collect();
         let is_complete =
             is_data_complete && are_names_complete && data.len() * names.len() <= images_max;
@@ -98,37 +101,39 @@ impl<'m> Images<'m> {
     pub(super) fn each(&self, mut visit: impl FnMut(u64, &dyn Fn() -> Image)) {
         let contents: Vec<Contents> = self.data.iter().map(|fates| self.contents(fates)).collect();
         let (names, data) = (self.names.len(), self.data.len());
-        // What matters most first: all names with the extremes of the data and the other way round.
         let mut left = self.count_max;
+        // Tells whether the bound allows more.
         let mut visit = |name: usize, datum: usize| {
             let (Some(names), Some(contents)) = (self.names.get(name), contents.get(datum)) else {
-                return;
+                return left > 0;
             };
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
             let hash = hash_files(names.iter().map(|(_, name_hash, inode)| {
                 (*name_hash, self.content(contents, *inode).map_or(0, |(_, hash)| *hash))
             }));
             visit(hash, &|| self.image(names, contents, hash));
+            left > 0
         };
-        for name in 0..names {
-            (0..data.min(2)).for_each(|datum| visit(name, datum));
-            left = left.saturating_sub(2);
-        }
-        for datum in 2..data {
-            visit(0, datum);
-            if names > 1 {
-                visit(1, datum);
+        // What matters most first: all names with the extremes of the data and the other way round.
+        // By turns, so that a bound cuts neither short; nor does it below.
+        for at in 0..names.max(data) {
+            let is_going_on = visit(at, 0)
+                && visit(at, 1)
+                && (at < 2 || visit(0, at))
+                && (at < 2 || visit(1, at));
+            if !is_going_on {
+                return;
             }
-            left = left.saturating_sub(2);
         }
         for number in 0..names.saturating_sub(2) * data.saturating_sub(2) {
-            if left == 0 {
-                break;
-            }
-            // Walks over both at once, so that a bound cuts neither short.
             let (name, datum) = (number % (names - 2), number % (data - 2));
             let shifted = (datum + number / (data - 2) + number / (names - 2)) % (data - 2);
-            visit(2 + name, 2 + shifted);
-            left -= 1;
+            if !visit(2 + name, 2 + shifted) {
+                return;
+            }
         }
     }
 
@@ -167,11 +172,10 @@ impl<'m> Images<'m> {
     }
 }
 
-fn created(change: &super::medium::NameChange) -> Option<&InodeId> {
+fn created(change: &NameChange) -> Option<&InodeId> {
     match change {
-        super::medium::NameChange::Create { inode, .. }
-        | super::medium::NameChange::Rename { inode, .. } => Some(inode),
-        super::medium::NameChange::Remove { .. } => None,
+        NameChange::Create { inode, .. } | NameChange::Rename { inode, .. } => Some(inode),
+        NameChange::Remove { .. } => None,
     }
 }
 
@@ -227,6 +231,9 @@ fn survive(medium: &Medium, fates: &[NameFate]) -> Names {
 
 /// Lists subsets of `count` things: all of them if they are few, else the telling ones.
 fn subsets(count: usize, rng: &mut Rng) -> (Vec<Vec<bool>>, bool) {
+    if count == 0 {
+        return (vec![Vec::new()], true);
+    }
     let mut found = vec![vec![false; count], vec![true; count]];
     if count <= SUBSETS_MAX {
         let all = 1..(1_usize << count).saturating_sub(1);
@@ -243,19 +250,39 @@ fn subsets(count: usize, rng: &mut Rng) -> (Vec<Vec<bool>>, bool) {
     (found, false)
 }
 
-fn name_fates(count: usize, rng: &mut Rng) -> (Vec<Vec<NameFate>>, bool) {
+/// Lists fates of pending changes of names, all lost and all kept first: all of them if they are
+/// few, else the telling ones.
+fn name_fates(changes: &[NameChange], rng: &mut Rng) -> (Vec<Vec<NameFate>>, bool) {
+    let is_rename = |change: &NameChange| matches!(change, NameChange::Rename { .. });
+    let ways = |change: &NameChange| if is_rename(change) { 3 } else { 2 };
+    let all = changes.iter().try_fold(1_usize, |all, change| all.checked_mul(ways(change)));
+    if let Some(all) = all.filter(|all| *all <= NAME_FATES_MAX) {
+        let fates = |mut number: usize| {
+            let fate = |change: &NameChange| {
+                let way = number % ways(change);
+                number /= ways(change);
+                [NameFate::Lost, NameFate::Kept, NameFate::Half][way]
+            };
+            changes.iter().map(fate).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = (0..all).map(fates).collect();
+        let is_kept = |fates: &Vec<NameFate>| fates.iter().all(|fate| *fate == NameFate::Kept);
+        if let Some(kept) = all.iter().position(is_kept).filter(|kept| *kept > 1) {
+            all.swap(1, kept);
+        }
+        return (all, true);
+    }
     let fate = |kept: bool| if kept { NameFate::Kept } else { NameFate::Lost };
-    let (subsets, is_complete) = subsets(count, rng);
+    let (subsets, _) = subsets(changes.len(), rng);
     let mut fates: Vec<Vec<NameFate>> =
         subsets.iter().map(|subset| subset.iter().map(|kept| fate(*kept)).collect()).collect();
-    for at in 0..count {
+    for (at, _) in changes.iter().enumerate().filter(|(_, change)| is_rename(change)) {
         for others in [false, true] {
             let half = |other: usize| if other == at { NameFate::Half } else { fate(others) };
-            fates.push((0..count).map(half).collect());
+            fates.push((0..changes.len()).map(half).collect());
         }
     }
-    fates.dedup();
-    (fates, is_complete)
+    (fates, false)
 }
 
 /// Lists fates of pending writes that touch so many sectors each.
@@ -295,6 +322,7 @@ fn data_fates(sectors: &[usize], images_max: usize, rng: &mut Rng) -> (Vec<Vec<F
         position -= 1;
         fates.swap(position, 2 + rng.index(position - 1));
     }
+    is_complete &= fates.len() <= images_max;
     while fates.len() < images_max {
         fates.push(sectors.iter().map(|_| any_fate(rng)).collect());
     }
@@ -325,5 +353,86 @@ fn any_fate(rng: &mut Rng) -> Fate {
         4 => Fate::Torn { kept: rng.next_u64(), rest: Rest::Zeros },
         5 => Fate::Torn { kept: rng.next_u64(), rest: Rest::Garbage },
         _ => Fate::Torn { kept: rng.next_u64(), rest: Rest::Old },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::crash::trace::Step;
+
+    fn rename(at: usize) -> NameChange {
+        NameChange::Rename { from: format!("a{at}"), to: format!("b{at}"), inode: at }
+    }
+
+    fn remove(at: usize) -> NameChange {
+        NameChange::Remove { path: format!("c{at}") }
+    }
+
+    fn is_whole(fates: &[Vec<NameFate>]) -> bool {
+        let extremes = [NameFate::Lost, NameFate::Kept];
+        (0..).zip(fates).take(2).all(|(at, fates)| fates.iter().all(|fate| *fate == extremes[at]))
+    }
+
+    #[test]
+    fn fates_of_names_are_complete_only_if_every_half_rename_is_among_them() {
+        let mut rng = Rng::new(1);
+        for (renames, removes, wanted) in
+            [(0, 0, 1), (1, 0, 3), (2, 0, 9), (3, 0, 27), (1, 2, 12), (4, 0, 81), (0, 6, 64)]
+        {
+            let changes: Vec<_> =
+                (0..renames).map(rename).chain((0..removes).map(remove)).collect();
+            let (fates, is_complete) = name_fates(&changes, &mut rng);
+            assert!(is_complete && is_whole(&fates), "{renames} renames: {fates:?}");
+            assert_eq!(fates.len(), wanted, "{renames} renames, {removes} others");
+            let distinct: BTreeSet<String> =
+                fates.iter().map(|fates| format!("{fates:?}")).collect();
+            assert_eq!(distinct.len(), wanted);
+        }
+        let changes: Vec<_> = (0..6).map(rename).collect();
+        let (fates, is_complete) = name_fates(&changes, &mut rng);
+        assert!(!is_complete && is_whole(&fates), "{} of 729", fates.len());
+    }
+
+    #[test]
+    fn fates_of_data_that_the_bound_cuts_are_not_complete() {
+        let mut rng = Rng::new(1);
+        let (enough, few) = (1000, 60);
+        assert!(data_fates(&[3, 3], enough, &mut rng).1);
+        let (fates, is_complete) = data_fates(&[3, 3], few, &mut rng);
+        assert_eq!((fates.len(), is_complete), (few, false));
+    }
+
+    /// A disk on which some files were made and written, and nothing was synced.
+    fn medium(files: usize) -> Medium {
+        let mut medium = Medium::default();
+        for inode in 0..files {
+            medium.apply(&Step::Create(format!("f{inode}")));
+            medium.apply(&Step::Write { inode, offset: 0, bytes: Arc::from([7; 1500]) });
+        }
+        medium
+    }
+
+    #[test]
+    fn bound_is_never_exceeded_and_cuts_neither_names_nor_data_short() {
+        for files in 1..9 {
+            for images_max in [1, 2, 7, 12, 60, 300] {
+                let medium = medium(files);
+                let images = Images::of(&medium, images_max, &mut Rng::new(3));
+                let (mut count, mut names, mut contents) = (0, BTreeSet::new(), BTreeSet::new());
+                images.each(|_, make| {
+                    count += 1;
+                    let image = make();
+                    names.insert(image.files.keys().cloned().collect::<Vec<_>>());
+                    contents.extend(image.files.values().map(|(_, hash)| *hash));
+                });
+                assert!(count <= images_max, "{count} of {images_max} with {files} files");
+                if images_max >= 60 {
+                    assert!(names.len() > 1 && contents.len() > 3, "{names:?}, {contents:?}");
+                }
+            }
+        }
     }
 }

@@ -40,20 +40,20 @@ mod verify;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mangrove::base::{Rng, planted};
+use mangrove::base::{Index, Rng, planted};
 use serde_json::json;
 
 use self::images::Images;
 use self::medium::{Image, Medium};
 use self::script::{Recording, record};
 use self::trace::Step;
-use self::verify::{Found, Promise, recover};
+use self::verify::{Found, Promise, Recovered, recover};
 
 /// One image in so many is a start for crashes within its recovery.
 const NESTED_EVERY: u64 = 32;
 
 /// Images of each boundary within a recovery.
-const NESTED_IMAGES_MAX: usize = 12;
+const NESTED_IMAGES_MAX: usize = 24;
 
 /// Violations that are kept; more are only counted.
 const VIOLATIONS_MAX: usize = 10;
@@ -226,10 +226,12 @@ impl<'r> Explorer<'r> {
         let images = Images::of(medium, images_max, &mut rng);
         self.result.boundaries += 1;
         self.result.complete_boundaries += u64::from(images.is_complete);
-        images.each(|hash, make| self.image(hash, make, promise, true, here));
+        images.each(|hash, make| {
+            self.image(hash, make, promise, true, here);
+        });
     }
 
-    /// Recovers an image if there was none like it, and checks what is found.
+    /// Recovers an image if there was none like it, and checks what is found; returns it.
     fn image(
         &mut self,
         hash: u64,
@@ -237,10 +239,10 @@ impl<'r> Explorer<'r> {
         promise: &Promise,
         is_outer: bool,
         here: &dyn Fn() -> String,
-    ) {
+    ) -> Option<Found> {
         self.result.images += 1;
         if self.is_done() {
-            return;
+            return None;
         }
         let known = self.known.get(&hash).copied();
         let found = known.unwrap_or_else(|| {
@@ -258,6 +260,7 @@ impl<'r> Explorer<'r> {
         {
             self.violation(&what, here);
         }
+        found
     }
 
     /// Recovers an image, loses the power right after, and recovers what is left.
@@ -286,26 +289,32 @@ impl<'r> Explorer<'r> {
             self.known.insert(first.after.hash, Some(again));
         }
         if is_outer && image.hash.is_multiple_of(NESTED_EVERY) {
-            self.within(image, &first.steps, promise, here);
+            self.within(image, &first, promise, here);
         }
         Ok(first.found)
     }
 
-    /// Goes through all boundaries within a recovery.
+    /// Goes through all boundaries within a recovery: what it was about to find stays there.
     fn within(
         &mut self,
         image: &Image,
-        steps: &[Step],
+        whole: &Recovered,
         promise: &Promise,
         here: &dyn Fn() -> String,
     ) {
         let mut medium = Medium::of(image);
-        for step in steps {
+        for step in &whole.steps {
             medium.apply(step);
             let mut rng = self.rng.split("within");
             let images = Images::of(&medium, NESTED_IMAGES_MAX, &mut rng);
             let here = || format!("{}, then in the recovery after {step}", here());
-            images.each(|hash, make| self.image(hash, make, promise, false, &here));
+            images.each(|hash, make| {
+                let found = self.image(hash, make, promise, false, &here);
+                let position = found.map_or(whole.found.position, |found| found.position);
+                if let Err(what) = not_before(position, whole.found.position) {
+                    self.violation(&what, &here);
+                }
+            });
         }
     }
 
@@ -315,6 +324,14 @@ impl<'r> Explorer<'r> {
             self.result.violations.push(format!("power loss {}: {what}", here()));
         }
     }
+}
+
+/// Checks what a recovery finds that begins anew where another one was interrupted.
+fn not_before(position: Index, whole: Index) -> Result<(), String> {
+    if position >= whole {
+        return Ok(());
+    }
+    Err(format!("the recovery would have found {whole}, the next one finds {position}"))
 }
 
 fn kind_of(step: &Step) -> &'static str {
