@@ -28,6 +28,8 @@ pub mod check;
 pub mod crash;
 pub mod history;
 
+#[cfg(madsim)]
+pub mod deeds;
 pub mod masterless;
 #[cfg(madsim)]
 pub mod nemesis;

@@ -26,6 +26,7 @@ use crate::case::Case;
 use crate::check::liveness::Recovery;
 use crate::check::{Violation, broken, client, exactly_once, linearizable, mute, versions};
 use crate::cluster::Cluster;
+use crate::deeds::{Deed, Deeds};
 use crate::healing::alone::serve_alone;
 use crate::healing::{Alone, Healing};
 use crate::history::{History, OpId};
@@ -110,8 +111,10 @@ pub struct Report {
     pub names: BTreeMap<OpId, OperationId>,
     /// Operations that clients were ready for when they were due.
     pub asked: Vec<OperationId>,
-    /// The faults as they were done; the last one may only have been waited for.
+    /// The faults as they were to be done, so that the run can be had again.
     pub struck: Vec<Fault>,
+    /// What became of each of them.
+    pub deeds: Vec<Deed>,
     /// What happened, if it was to be logged.
     pub log: Vec<LogEntry>,
 }
@@ -161,10 +164,10 @@ struct Stage<'a> {
     load: Vec<Timetable>,
 }
 
-/// The faults that were done so far, where a panic does not take them along.
-type Done = Arc<Mutex<Vec<Fault>>>;
+/// What became of the faults so far, where a panic does not take it along.
+type Done = Arc<Mutex<Deeds>>;
 
-fn lock(done: &Done) -> MutexGuard<'_, Vec<Fault>> {
+fn lock(done: &Done) -> MutexGuard<'_, Deeds> {
     done.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -225,11 +228,13 @@ impl Stage<'_> {
                 ..Report::empty(options.seed)
             }
         });
+        let (struck, deeds) = lock(&done).told();
         Report {
             node_count: options.node_count,
             names: shared.names(),
             asked: shared.asked(),
-            struck: lock(&done).clone(),
+            struck,
+            deeds,
             log: log.take(),
             ..report
         }
@@ -243,9 +248,11 @@ fn foreign_number() -> u64 {
 }
 
 impl Report {
-    /// Returns the faults that were done: not one that the run ended before.
-    pub fn faults_done(&self) -> impl Iterator<Item = &Fault> {
-        self.struck.iter().filter(|fault| fault.at <= self.simulated)
+    /// Returns the faults that were done, each with when, and what became of it: not one that the run ended
+    /// before, nor one that had to be left out.
+    pub fn faults_done(&self) -> impl Iterator<Item = (Duration, &Fault, &Deed)> {
+        let all = self.struck.iter().zip(&self.deeds);
+        all.filter_map(|(fault, deed)| Some((deed.done_at?, fault, deed)))
     }
 
     pub(crate) fn empty(seed: u64) -> Self {
@@ -275,6 +282,7 @@ impl Report {
             names: BTreeMap::new(),
             asked: Vec::new(),
             struck: Vec::new(),
+            deeds: Vec::new(),
             log: Vec::new(),
         }
     }
@@ -425,6 +433,7 @@ impl Scene {
         if self.violation.is_none() {
             self.shared.stop();
             self.cluster.heal().await;
+            lock(&self.done).end(self.cluster.faults_ended_at());
             let is_served = self.ask_in_vain().await;
             self.pass(BEYOND_TIME).await;
             self.is_halted = !is_served.load(Ordering::Relaxed);
@@ -595,7 +604,7 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
     let end = scene.options.fault_phase;
     for fault in faults {
         // Also if it is never reached: until then the run looks at itself as it will again.
-        lock(&scene.done).push(fault.clone());
+        lock(&scene.done).await_fault(fault.clone());
         let now = scene.world.now();
         scene.pass(fault.at.min(end).saturating_sub(now)).await;
         if scene.violation.is_some() {
@@ -606,11 +615,11 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
         }
         let leader = scene.cluster.watch().leader().map(|leader| leader.0);
         let fault = fault.resolved(leader);
-        if let Some(last) = lock(&scene.done).last_mut() {
-            last.clone_from(&fault);
-        }
+        lock(&scene.done).begin(fault.clone(), scene.world.now());
         scene.cluster.begin(fault.id.0);
-        scene.cluster.perform(fault.action).await;
+        if !scene.cluster.perform(fault.action).await {
+            lock(&scene.done).came_to_nothing();
+        }
     }
     let now = scene.world.now();
     scene.pass(end.saturating_sub(now)).await;
@@ -626,6 +635,7 @@ impl Scene {
         }
         self.shared.stop();
         let outcome = serve_alone(&mut self.phases()).await;
+        lock(&self.done).end(self.cluster.faults_ended_at());
         match outcome {
             Ok(alone) => self.alone = alone,
             Err(found) => self.violation = Some(found),
@@ -640,6 +650,7 @@ impl Scene {
             self.world.sleep(self.world.stall_left()).await;
         }
         self.cluster.heal().await;
+        lock(&self.done).end(self.cluster.faults_ended_at());
         if !self.is_timed {
             return None;
         }

@@ -25,32 +25,23 @@ impl Cluster {
         self.rot = self.world.rng("rot").split(&decision.to_string());
     }
 
-    /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it.
-    pub async fn perform(&mut self, action: Action) {
+    /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it. Tells whether anything
+    /// was done: the time may be wrong for it.
+    pub async fn perform(&mut self, action: Action) -> bool {
         self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
         match action {
             Action::Crash { node, while_busy, down } => {
-                self.wait_until_busy(&[node], while_busy).await;
-                if !self.is_down(node) {
-                    self.world.crash(self.server(node));
-                    self.take_down(node, down);
-                }
+                return self.crash(node, while_busy, down).await;
             }
-            Action::CrashLoop { node, lives } => {
-                if !self.is_down(node) {
-                    self.world.crash(self.server(node));
-                    self.down.insert(node, true);
-                    self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
-                }
-            }
+            Action::CrashLoop { node, lives } => return self.crash_again_and_again(node, lives),
             Action::Topple { lives, down, unheard, at_commit } => {
                 self.begin_to_topple(Toppling::new(lives, down, unheard, at_commit));
             }
             Action::PowerLoss { nodes, strict, while_busy, down } => {
                 self.wait_until_busy(&nodes, while_busy).await;
-                self.lose_power(&nodes, strict, down);
+                return self.lose_power(&nodes, strict, down);
             }
-            Action::Pause { node, length } => self.pause(node, length),
+            Action::Pause { node, length } => return self.pause(node, length),
             Action::Partition { links, length } => {
                 let links = self.links(&links);
                 self.each_of(&links, World::block);
@@ -78,10 +69,12 @@ impl Cluster {
             | Action::DiskError { .. }
             | Action::DiskFull { .. }
             | Action::Rot { .. }
-            | Action::Lie { .. } => self.perform_on_disk(&action).await,
-            Action::OldDisk { node, age, down } => self.keep_disk(node, age, down),
-            Action::NewDisk { node, down } => self.exchange_disk(node, down),
-            Action::Absence { node, is_cut_off, length } => self.absent(node, is_cut_off, length),
+            | Action::Lie { .. } => return self.perform_on_disk(&action).await,
+            Action::OldDisk { node, age, down } => return self.keep_disk(node, age, down),
+            Action::NewDisk { node, down } => return self.exchange_disk(node, down),
+            Action::Absence { node, is_cut_off, length } => {
+                return self.absent(node, is_cut_off, length);
+            }
             Action::ClockJump { node, by_ms } => self.jump(node, by_ms),
             Action::ClockFar { node, by_ms, length } => {
                 self.jump(node, by_ms);
@@ -91,6 +84,27 @@ impl Cluster {
                 self.world.set_drift(self.server(node), rate_ppb);
             }
         }
+        true
+    }
+
+    async fn crash(&mut self, node: u64, while_busy: bool, down: Duration) -> bool {
+        self.wait_until_busy(&[node], while_busy).await;
+        if self.is_down(node) {
+            return false;
+        }
+        self.world.crash(self.server(node));
+        self.take_down(node, down);
+        true
+    }
+
+    fn crash_again_and_again(&mut self, node: u64, lives: Vec<Duration>) -> bool {
+        if self.is_down(node) {
+            return false;
+        }
+        self.world.crash(self.server(node));
+        self.down.insert(node, true);
+        self.later(Duration::from_millis(2), Undo::CrashAgain(node, lives));
+        true
     }
 
     /// Waits a little for the disk of one of the nodes to have something under way: the best
@@ -104,7 +118,7 @@ impl Cluster {
         }
     }
 
-    async fn perform_on_disk(&mut self, action: &Action) {
+    async fn perform_on_disk(&mut self, action: &Action) -> bool {
         match *action {
             Action::Stall { node, length } => self.world.stall_disk(self.server(node), length),
             Action::Slow { node, factor, length } => {
@@ -126,11 +140,12 @@ impl Cluster {
                 self.later(length, Undo::DiskSpace(node));
             }
             Action::Rot { node, tables, sector, down } => {
-                self.rot(node, (tables, sector), down).await;
+                return self.rot(node, (tables, sector), down).await;
             }
             Action::Lie { node, length } => {
                 let others_lead = self.options.masterless.is_some() || self.is_led_by_another(node);
-                if self.is_calm() && self.has_settled() && others_lead {
+                let is_right = self.is_calm() && self.has_settled() && others_lead;
+                if is_right {
                     self.lying = true;
                     self.lied_to.insert(node, None);
                     self.atlas.note_unnoticed(node, None);
@@ -140,6 +155,7 @@ impl Cluster {
                     self.world.change_disk(self.server(node), |disk| disk.sync_lie = 0.5);
                     self.later(length, Undo::PowerAfterLie(node));
                 }
+                return is_right;
             }
             Action::Crash { .. }
             | Action::CrashLoop { .. }
@@ -159,6 +175,7 @@ impl Cluster {
             | Action::ClockFar { .. }
             | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
         }
+        true
     }
 
     /// Tells whether the after-effects of earlier faults are over, too: streams flow, and disks
@@ -188,24 +205,28 @@ impl Cluster {
     }
 
     /// Keeps a copy of a disk, to be put back when it is so old; one at a time.
-    fn keep_disk(&mut self, node: u64, age: Duration, down: Duration) {
-        if !self.keeping {
-            self.keeping = true;
-            let kept = self.world.keep_disk(self.server(node));
-            self.later(age, Undo::OldDisk(node, kept, down));
+    fn keep_disk(&mut self, node: u64, age: Duration, down: Duration) -> bool {
+        if self.keeping {
+            return false;
         }
+        self.keeping = true;
+        let kept = self.world.keep_disk(self.server(node));
+        self.later(age, Undo::OldDisk(node, kept, down));
+        true
     }
 
-    fn pause(&mut self, node: u64, length: Duration) {
-        if !self.is_down(node) && self.paused.insert(node, true).is_none() {
-            self.world.pause(self.server(node));
-            self.later(length, Undo::Resume(node));
+    fn pause(&mut self, node: u64, length: Duration) -> bool {
+        if self.is_down(node) || self.paused.insert(node, true).is_some() {
+            return false;
         }
+        self.world.pause(self.server(node));
+        self.later(length, Undo::Resume(node));
+        true
     }
 
-    fn exchange_disk(&mut self, node: u64, down: Duration) {
+    fn exchange_disk(&mut self, node: u64, down: Duration) -> bool {
         if self.is_down(node) {
-            return;
+            return false;
         }
         let host = self.server(node);
         self.world.crash(host);
@@ -214,22 +235,24 @@ impl Cluster {
         self.exchanged.insert(node, true);
         self.watch.set_amnesic(NodeId(node));
         self.take_down(node, down);
+        true
     }
 
-    fn absent(&mut self, node: u64, is_cut_off: bool, length: Duration) {
+    fn absent(&mut self, node: u64, is_cut_off: bool, length: Duration) -> bool {
         if self.is_down(node) {
-            return;
+            return false;
         }
         let own = self.server(node);
         if !is_cut_off {
             self.world.crash(own);
             self.take_down(node, length);
-            return;
+            return true;
         }
         let others = self.servers.iter().copied().filter(|other| *other != own);
         let links: Vec<_> = others.flat_map(|other| [(own, other), (other, own)]).collect();
         self.each_of(&links, World::block);
         self.later(length, Undo::Unblock(links));
+        true
     }
 
     pub(super) fn take_down(&mut self, node: u64, down: Duration) {
@@ -239,7 +262,8 @@ impl Cluster {
         self.later(down, Undo::Start(node));
     }
 
-    pub(super) fn lose_power(&mut self, nodes: &[u64], strict: bool, down: Duration) {
+    /// Takes the power of nodes that are up; tells whether one is.
+    pub(super) fn lose_power(&mut self, nodes: &[u64], strict: bool, down: Duration) -> bool {
         let loss = if strict { PowerLoss::Strict } else { PowerLoss::Subset };
         let nodes: Vec<u64> = nodes.iter().copied().filter(|node| !self.is_down(*node)).collect();
         let hosts: Vec<Host> = nodes.iter().map(|node| self.server(*node)).collect();
@@ -248,17 +272,19 @@ impl Cluster {
             [host] => self.world.power_off(*host, loss),
             hosts => self.world.power_off_all(hosts, loss),
         }
+        let was_done = !nodes.is_empty();
         for (at, node) in nodes.into_iter().enumerate() {
             let after = if self.options.lockstep { 0 } else { at };
             let stagger = u32::try_from(after + 1).unwrap_or(1);
             self.take_down(node, down * stagger);
         }
+        was_done
     }
 
-    async fn rot(&mut self, node: u64, (tables, sector): (bool, bool), down: Duration) {
+    async fn rot(&mut self, node: u64, (tables, sector): (bool, bool), down: Duration) -> bool {
         // One damaged place at a time: the node is to be whole again before the next.
         if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
-            return;
+            return false;
         }
         // The process dies and the machine stays up: a power loss in the same instant could take
         // the evidence of what was durable with it, and then rot cannot be told from a torn write.
@@ -285,6 +311,7 @@ impl Cluster {
         }
         self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
+        true
     }
 
     /// Takes note of damage to a node's disk that the node notices, also if a scenario has done it

@@ -104,6 +104,8 @@ pub struct Cluster {
     /// Since when each node has been up without a break.
     up_since: BTreeMap<u64, Duration>,
     keeping: bool,
+    /// When all faults were ended first, if they were.
+    faults_ended_at: Option<Duration>,
     toppling: Option<Toppling>,
 }
 
@@ -132,6 +134,7 @@ impl Cluster {
             },
             up_since: BTreeMap::new(),
             keeping: false,
+            faults_ended_at: None,
             toppling: None,
             options: options.clone(),
             world: world.clone(),
@@ -350,7 +353,9 @@ impl Cluster {
                     self.take_down(node, down);
                 }
             }
-            Undo::ToppleUnheard(node, down) => self.lose_power(&[node], true, down),
+            Undo::ToppleUnheard(node, down) => {
+                self.lose_power(&[node], true, down);
+            }
             Undo::Resume(node) => {
                 if self.paused.remove(&node).is_some() {
                     self.world.resume(self.server(node));
@@ -477,8 +482,14 @@ impl Cluster {
         }
     }
 
+    /// Returns when all faults were ended first, if they were.
+    pub fn faults_ended_at(&self) -> Option<Duration> {
+        self.faults_ended_at
+    }
+
     /// Ends all faults of the world, and forgets what was to be undone.
     async fn end_faults(&mut self) {
+        self.faults_ended_at.get_or_insert(self.world.now());
         // A disk that has lied must have lost what it lied about: nothing else makes it honest.
         let lying = self.undo.values().find(|undo| matches!(undo, Undo::PowerAfterLie(_)));
         let lying = lying.filter(|_| self.options.masterless.is_some()).cloned();

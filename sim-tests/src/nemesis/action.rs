@@ -328,6 +328,36 @@ impl Action {
         }
     }
 
+    /// Returns for how long it is on, and at which node if it is at one, if the end of it is an event
+    /// of no machine.
+    pub fn quiet_length(&self) -> Option<(Option<u64>, Duration)> {
+        match self {
+            Self::Weather { length, .. } => Some((None, *length)),
+            Self::Slow { node, length, .. }
+            | Self::DiskFull { node, length, .. }
+            | Self::Lie { node, length } => Some((Some(*node), *length)),
+            Self::Crash { .. }
+            | Self::CrashLoop { .. }
+            | Self::Topple { .. }
+            | Self::PowerLoss { .. }
+            | Self::Pause { .. }
+            | Self::Partition { .. }
+            | Self::Clog { .. }
+            | Self::Swizzle { .. }
+            | Self::Reset { .. }
+            | Self::ClientCut { .. }
+            | Self::Stall { .. }
+            | Self::DiskError { .. }
+            | Self::Rot { .. }
+            | Self::OldDisk { .. }
+            | Self::NewDisk { .. }
+            | Self::Absence { .. }
+            | Self::ClockJump { .. }
+            | Self::ClockFar { .. }
+            | Self::ClockDrift { .. } => None,
+        }
+    }
+
     /// Returns it with two nodes in each other's place.
     #[must_use]
     pub fn swapped(mut self, one: u64, other: u64) -> Self {

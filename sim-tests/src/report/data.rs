@@ -8,7 +8,6 @@ use serde_json::{Map, Value as Json, json};
 use crate::branch::{Decisive, Odds};
 use crate::case::Case;
 use crate::history::{OpId, Outcome};
-use crate::nemesis::Action;
 use crate::run::Report;
 use crate::shrink::{of_action, turns};
 use crate::watch::ROLES;
@@ -176,20 +175,12 @@ impl<'a> Drawing<'a> {
     /// Returns the times at which something was wrong.
     pub(super) fn bands(&self) -> Vec<Band> {
         let mut bands = self.bands_of_events();
-        for fault in self.report.faults_done() {
-            let node = |node: u64| self.lane(&format!("n{node}"));
-            let (lane, length) = if let Action::Weather { length, .. } = &fault.action {
-                (None, *length)
-            } else if let Action::Slow { node: on, length, .. }
-            | Action::DiskFull { node: on, length, .. }
-            | Action::Lie { node: on, length } = &fault.action
-            {
-                (node(*on), *length)
-            } else {
-                continue;
-            };
-            let at = u64::try_from(fault.at.as_nanos()).unwrap_or(u64::MAX);
-            let till = at.saturating_add(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX));
+        for (done_at, fault, deed) in self.report.faults_done() {
+            let Some((node, _)) = fault.action.quiet_length() else { continue };
+            let lane = node.and_then(|node| self.lane(&format!("n{node}")));
+            let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            let at = nanos(done_at);
+            let till = deed.ended_at.map_or(self.end, nanos);
             let kind = if lane.is_some() { "disk" } else { "cut" };
             let text = format!("{}: {}", fault.id, of_action(&fault.action));
             bands.push(Band { lane, at, till: till.min(self.end), kind, text });

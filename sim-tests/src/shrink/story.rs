@@ -43,7 +43,7 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
     let decided = |at, what| Turn { at, what, is_decision: true };
     // As they were done, if they were: at whom a fault was aimed is known only then.
     let faults = report.faults_done();
-    let mut turns: Vec<Turn> = faults.map(|fault| decided(fault.at, of_fault(fault))).collect();
+    let mut turns: Vec<Turn> = faults.map(|(at, fault, _)| decided(at, of_fault(fault))).collect();
     if with_operations {
         let operations = case.operations.iter().flatten();
         turns.extend(operations.map(|operation| {

@@ -1,6 +1,10 @@
 //! The page of a run is whole: it asks for nothing, and all that it shows is in it.
 
+use std::time::Duration;
+
 use sim_tests::case::Case;
+use sim_tests::deeds::Deed;
+use sim_tests::nemesis::{Action, Fault, FaultId};
 use sim_tests::options::{Mode, Options, Plan, Profile};
 use sim_tests::report;
 use sim_tests::run::{Keep, Report, run_case};
@@ -50,6 +54,37 @@ fn page_holds_everything_and_asks_for_nothing() {
         let is_late = |turn: &&serde_json::Value| turn[0].as_u64().is_none_or(|at| at > end);
         assert_eq!(story.iter().find(is_late), None, "the run was over at {end} us");
     }
+}
+
+/// A lie needs a calm world, and the space comes back with the healing.
+#[test]
+fn fault_that_did_not_happen_is_not_shown_and_none_outlasts_the_healing() {
+    let s = Duration::from_secs;
+    let fault = |id, at, action| Fault { id: FaultId(id), at: s(at), instead_of: None, action };
+    let plan = Plan { mode: Mode::PrimaryBackup, profile: Profile::Standard };
+    let mut case = Case::plain(plan, 1);
+    case.faults = Some(vec![
+        fault(1, 3, Action::DiskFull { node: 1, room_bytes: 1 << 20, length: s(500) }),
+        fault(2, 4, Action::Lie { node: 2, length: s(1) }),
+        fault(3, 5, Action::Pause { node: 3, length: s(1) }),
+    ]);
+    let report = run_case(&case, Keep { trace: Record::Nothing, log: true });
+    assert_eq!(report.violation, None);
+    let deed = |id, done_at, ended_at| Deed { id: FaultId(id), done_at, ended_at };
+    let healed = Some(case.options.fault_phase);
+    let (lasting, paused) = (deed(1, Some(s(3)), healed), deed(3, Some(s(5)), None));
+    assert_eq!(report.deeds, [lasting, deed(2, None, None), paused]);
+    assert_eq!(report.struck.len(), 3, "all are needed to have the run again");
+    let data = data(&report::page(&case, &report));
+    let bands = data["bands"].as_array().unwrap();
+    let till = |id: &str| {
+        let band = bands.iter().find(|band| band[4].as_str().unwrap().starts_with(id))?;
+        band[2].as_u64()
+    };
+    assert_eq!((till("f1:"), till("f2:")), (Some(10_000_000), None), "{bands:?}");
+    let story = sim_tests::shrink::in_words(&case, &report);
+    let told = ["(f1)", "(f2)", "(f3)"].map(|name| story.contains(name));
+    assert_eq!(told, [true, false, true], "{story}");
 }
 
 #[test]
