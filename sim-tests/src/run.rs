@@ -464,10 +464,15 @@ impl Scene {
             let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
             // First what is there: a write can only hide what was lost.
             reader.read_everything(1).await;
-            served.store(reader.set_one().await, Ordering::Relaxed);
-            // Once is not enough: it gives up where nobody answers yet.
+            let mut is_served = reader.set_one().await;
+            served.store(is_served, Ordering::Relaxed);
+            // Once is not enough: both give up where nobody answers yet.
             for _ in 0..BEYOND_TIME.as_millis() / BEYOND_PAUSE.as_millis() {
                 reader.read_everything(1).await;
+                if !is_served {
+                    is_served = reader.set_one().await;
+                    served.store(is_served, Ordering::Relaxed);
+                }
                 reader.pause(BEYOND_PAUSE).await;
             }
             std::future::pending::<()>().await;
