@@ -439,11 +439,14 @@ impl Scene {
             self.is_halted = !is_served.load(Ordering::Relaxed);
         }
         let violation = self.violation.take();
-        let history = self.shared.take_history();
+        let (history, told) = (self.shared.take_history(), self.shared.take_told());
         let violation = violation.or_else(|| match contract {
             Contract::MustSurvive | Contract::MayHalt => {
                 let effects = self.cluster.watch().effects();
-                exactly_once::check(&history, &effects).err().or_else(|| judge(&history))
+                exactly_once::check(&history, &effects)
+                    .err()
+                    .or_else(|| judge(&history))
+                    .or_else(|| versions::check(&history, &told, &effects).err())
             }
             Contract::OutOfModel => client::check_phantoms(&history).err(),
         });
