@@ -6,7 +6,8 @@
 //!
 //! Many seeds fail for the same reason. Failures are of one *kind* if they are of the same mode and
 //! the same checker spoke, for an assertion at the same line. Of each kind the seed is kept that
-//! failed after the least simulated time: it is the easiest to make small. When the time is over,
+//! failed after the least simulated time: it is the easiest to make small. The one that failed last
+//! takes its place if it does not fail any more, because the program has changed. When time is over,
 //! each kind that is new, or has an easier seed than before, is [shrunk](crate::shrink), and a
 //! folder gets what a person needs: the replay file, the story, a test, the page.
 //!
@@ -26,10 +27,11 @@ use mangrove::base::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::case::Case;
+use crate::check::Violation;
 use crate::options::{Mode, Options, Plan, Profile};
 use crate::report;
 use crate::run::{Keep, Report, run_case};
-use crate::shrink::{self, Budget, Failure};
+use crate::shrink::{self, Budget, Failure, Shrunk};
 use crate::swarm::float;
 
 /// What can be hunted in, in the order of [`State::lanes`].
@@ -90,9 +92,42 @@ pub struct Find {
     what: String,
     /// How many seeds failed so.
     count: u64,
+    /// The seed that failed last: the program may have changed since the easiest one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latest: Option<Seen>,
     /// Decisions that are left, once it was made small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decisions: Option<usize>,
+}
+
+/// A run that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    lane: usize,
+    seed: u64,
+    after_ms: u64,
+}
+
+impl Find {
+    /// Returns the runs by which it may be made small, the easiest first.
+    fn candidates(&self) -> Vec<Seen> {
+        let Self { lane, seed, after_ms, latest, .. } = *self;
+        let easiest = Seen { lane, seed, after_ms };
+        let latest = latest.filter(|latest| *latest != easiest);
+        std::iter::once(easiest).chain(latest).collect()
+    }
+
+    /// Takes another run for the easiest.
+    fn replace(&mut self, by: Seen, what: &str) {
+        (self.lane, self.seed, self.after_ms) = (by.lane, by.seed, by.after_ms);
+        what.clone_into(&mut self.what);
+    }
+}
+
+/// Returns the kind of a failure in a lane.
+fn kind_of(lane: usize, violation: &Violation) -> String {
+    let mode = LANES.get(lane).map_or("", |plan| plan.mode.name());
+    format!("{mode} {}", Failure::of(violation))
 }
 
 /// What to do.
@@ -191,7 +226,6 @@ impl State {
         place.seconds += seconds;
         let Some(violation) = &report.violation else { return };
         place.failures += 1;
-        let mode = LANES.get(lane).map_or("", |plan| plan.mode.name());
         let after_ms = u64::try_from(report.simulated.as_millis()).unwrap_or(u64::MAX);
         let found = Find {
             lane,
@@ -199,14 +233,16 @@ impl State {
             after_ms,
             what: violation.what.clone(),
             count: 0,
+            latest: None,
             decisions: None,
         };
-        let kind = format!("{mode} {}", Failure::of(violation));
+        let kind = kind_of(lane, violation);
         let find = self.finds.entry(kind).or_insert_with(|| found.clone());
         if after_ms < find.after_ms {
             *find = Find { count: find.count, ..found };
         }
         find.count += 1;
+        find.latest = Some(Seen { lane, seed: report.seed, after_ms });
     }
 
     /// Tells whether anything was found.
@@ -313,37 +349,61 @@ impl Hunt {
 
     /// Shrinks what is new, and writes what a person needs of it.
     fn make_small(&self, state: &mut State, bar: &ProgressBar) -> io::Result<()> {
-        let kinds: Vec<String> = state.finds.keys().cloned().collect();
-        for kind in kinds {
-            let Some(find) = state.finds.get_mut(&kind).filter(|find| find.decisions.is_none())
-            else {
-                continue;
-            };
+        let is_new = |(_, find): &(&String, &Find)| find.decisions.is_none();
+        let new: Vec<(String, Find)> = state.finds.iter().filter(is_new).map(owned).collect();
+        for (kind, mut find) in new {
             bar.set_message(format!("making small: {kind}"));
-            let mut case = self.case(find.lane, find.seed);
-            case.about = format!("{kind}, found by a hunt as seed {}.", find.seed);
-            let budget = Budget { jobs: self.jobs, runs_max: 4000, cpu_seconds_max: 50.0 };
-            let Ok(shrunk) = shrink::shrink(&case, budget, bar) else {
-                // Only if the program has changed since the seed was found.
-                find.what.push_str(" (does not fail any more)");
-                find.decisions = Some(0);
+            let small = find.candidates().into_iter().find_map(|seen| {
+                let shrunk = self.shrink(&kind, seen, bar)?;
+                let said = shrunk.report.violation.as_ref().map_or("", |found| &found.what);
+                if (seen.lane, seen.seed) != (find.lane, find.seed) {
+                    find.replace(seen, said);
+                }
+                Some(shrunk)
+            });
+            let Some(shrunk) = small else {
+                // Only if the program has changed since these seeds were found.
+                bar.println(format!("{kind}: seed {} does not fail so any more", find.seed));
+                state.finds.remove(&kind);
+                state.save(&self.folder)?;
                 continue;
             };
             find.decisions = Some(shrunk.after);
-            let folder = self.folder.join(file_name(&kind));
-            fs::create_dir_all(&folder)?;
-            let (case, report) = (&shrunk.case, &shrunk.report);
-            fs::write(folder.join("replay.json"), case.to_json())?;
-            fs::write(folder.join("story.txt"), shrink::in_words(case, report))?;
-            fs::write(folder.join("report.html"), report::page(case, report))?;
-            fs::write(folder.join("last.svg"), report::last_moments(case, report))?;
-            if let Some(test) = shrink::to_rust(case, report) {
-                fs::write(folder.join("scenario.rs"), test)?;
-            }
+            state.finds.insert(kind.clone(), find);
+            self.write(&kind, &shrunk)?;
             state.save(&self.folder)?;
         }
         state.save(&self.folder)
     }
+
+    /// Makes a run small, if it still fails in the way of that kind.
+    fn shrink(&self, kind: &str, seen: Seen, bar: &ProgressBar) -> Option<Shrunk> {
+        let mut case = self.case(seen.lane, seen.seed);
+        case.about = format!("{kind}, found by a hunt as seed {}.", seen.seed);
+        let budget = Budget { jobs: self.jobs, runs_max: 4000, cpu_seconds_max: 50.0 };
+        let shrunk = shrink::shrink(&case, budget, bar).ok()?;
+        let violation = shrunk.report.violation.as_ref();
+        let is_that_kind = violation.is_some_and(|found| kind_of(seen.lane, found) == kind);
+        is_that_kind.then_some(shrunk)
+    }
+
+    fn write(&self, kind: &str, shrunk: &Shrunk) -> io::Result<()> {
+        let folder = self.folder.join(file_name(kind));
+        fs::create_dir_all(&folder)?;
+        let (case, report) = (&shrunk.case, &shrunk.report);
+        fs::write(folder.join("replay.json"), case.to_json())?;
+        fs::write(folder.join("story.txt"), shrink::in_words(case, report))?;
+        fs::write(folder.join("report.html"), report::page(case, report))?;
+        fs::write(folder.join("last.svg"), report::last_moments(case, report))?;
+        if let Some(test) = shrink::to_rust(case, report) {
+            fs::write(folder.join("scenario.rs"), test)?;
+        }
+        Ok(())
+    }
+}
+
+fn owned((kind, find): (&String, &Find)) -> (String, Find) {
+    (kind.clone(), find.clone())
 }
 
 /// Returns the name of the folder of a kind.
@@ -355,7 +415,6 @@ fn file_name(kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Violation;
 
     fn report(seed: u64, seconds: u64, checker: Option<&'static str>) -> Report {
         let violation = checker.map(|checker| Violation { checker, what: "bad".to_owned(), at: 0 });
@@ -392,6 +451,39 @@ mod tests {
         assert!(state.finds.values().all(|find| find.decisions == Some(7)));
         state.add(0, &report(3, 2, Some("durability")), 0.1);
         assert!(state.finds.values().all(|find| find.decisions.is_none() && find.count == 3));
+    }
+
+    #[test]
+    fn latest_failure_stands_behind_the_easiest() {
+        let mut state = State::new(100, None);
+        let candidates = |state: &State| {
+            let seen = state.finds.values().flat_map(Find::candidates);
+            seen.map(|seen| (seen.lane, seen.seed, seen.after_ms)).collect::<Vec<_>>()
+        };
+        state.add(0, &report(1, 2, Some("durability")), 0.1);
+        assert_eq!(candidates(&state), [(0, 1, 2000)]);
+        state.add(2, &report(7, 9, Some("durability")), 0.1);
+        state.add(2, &report(8, 5, Some("durability")), 0.1);
+        assert_eq!(candidates(&state), [(0, 1, 2000), (2, 8, 5000)]);
+        // A state that was written before has none.
+        let text = state.to_json().replace("\"latest\"", "\"was\"");
+        let old: State = serde_json::from_str(&text).unwrap();
+        assert_eq!(candidates(&old), [(0, 1, 2000)]);
+    }
+
+    /// Both seeds find nothing: what the state says of them is made up.
+    #[test]
+    fn find_whose_seeds_are_sound_is_dropped() {
+        let folder = std::env::temp_dir().join(format!("mangrove-finds-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (budget, first_seed) = (Duration::ZERO, 1);
+        let hunt = Hunt { folder: folder.clone(), budget, jobs: 1, first_seed, planted: None };
+        let mut state = State::new(1, None);
+        state.add(0, &report(1, 1, Some("durability")), 0.1);
+        state.add(0, &report(7, 9, Some("durability")), 0.1);
+        hunt.make_small(&mut state, &ProgressBar::hidden()).unwrap();
+        assert!(!state.has_finds(), "{state:?}");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
