@@ -21,8 +21,8 @@ use crate::world::{Fault, Record};
 /// Failing seeds that are listed in a summary; more are only counted.
 const FAILURES_LISTED: usize = 20;
 
-/// Faults that a run of [`VACUITY_SEEDS`] or more seeds must have made observable, every one of
-/// them: a fault that nobody can observe proves nothing.
+/// Faults that a run of [enough seeds](vacuity_seeds) must have made observable, every one of them:
+/// a fault that nobody can observe proves nothing.
 pub const DEMANDED_FAULTS: &[Fault] = &[
     Fault::P1,
     Fault::P2,
@@ -80,8 +80,15 @@ const DEMANDED_STORAGE_FAULTS: &[Fault] = &[
 /// What runs of the masterless mode must have shown besides.
 const DEMANDED_MASTERLESS_FAULTS: &[Fault] = &[Fault::P7];
 
-/// Seeds from which on a run is judged by the faults that its profile demands.
-pub const VACUITY_SEEDS: u64 = 1000;
+/// Returns from how many seeds on a run is judged by the faults that its profile demands: no more
+/// than `.ci/run` runs of it, for which every demanded fault is frequent enough.
+pub const fn vacuity_seeds(profile: Profile) -> u64 {
+    match profile {
+        Profile::Standard => 600,
+        Profile::Storage | Profile::Requests | Profile::Forgetful => 300,
+        Profile::Beyond => 100,
+    }
+}
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -272,11 +279,16 @@ impl Summary {
         codes.filter(|code| !seen(code)).collect()
     }
 
-    /// Tells whether there were enough seeds for every demanded fault, and one is missing, or no
-    /// quorum ever had to serve alone.
+    /// Returns what was demanded and did not happen: faults that nobody could observe, and that a
+    /// quorum had to serve alone.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let alone = self.lacks_quorum_alone().then_some("a quorum alone");
+        self.unobserved().into_iter().chain(alone).collect()
+    }
+
+    /// Tells whether there were enough seeds for all that is demanded, and something is missing.
     pub fn is_vacuous(&self) -> bool {
-        let lacks = !self.unobserved().is_empty() || self.lacks_quorum_alone();
-        self.runs >= VACUITY_SEEDS && lacks
+        self.runs >= vacuity_seeds(self.plan.profile) && !self.missing().is_empty()
     }
 
     /// Tells whether no quorum ever had to serve alone. Runs that lose too much have none.
@@ -447,9 +459,7 @@ impl Summary {
         }
         writeln!(text, "{faults}\n{probes}").ok();
         if self.is_vacuous() {
-            let alone = self.lacks_quorum_alone().then_some("a quorum alone");
-            let missing: Vec<&str> = self.unobserved().into_iter().chain(alone).collect();
-            writeln!(text, "VACUOUS: never observable: {}", missing.join(", ")).ok();
+            writeln!(text, "VACUOUS: never observable: {}", self.missing().join(", ")).ok();
         }
         for (seed, what) in self.failed.iter().take(FAILURES_LISTED) {
             let replay = self.plan.replay_command(*seed);
@@ -492,7 +502,7 @@ impl Summary {
             "memory_kib": { "after_a_tenth": self.memory_kib[0], "at_the_end": self.memory_kib[1],
             "at_most": self.memory_kib[2] },
             "acknowledged": self.acknowledged, "elections": self.elections,
-            "nodes_stopped": self.stops, "unobserved": self.unobserved(),
+            "nodes_stopped": self.stops, "unobserved": self.missing(),
             "vacuous": self.is_vacuous(), "failed": self.failed.len(),
             "converge_ms": { "p50": self.converge_percentile(50),
             "p99": self.converge_percentile(99) },
@@ -545,4 +555,66 @@ pub(crate) fn cpu_seconds() -> f64 {
         field.and_then(|field| field.parse::<u64>().ok()).unwrap_or(0)
     };
     float(ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    /// Evaluates `SEEDS * 2 / 3` as a shell does.
+    fn share(seeds: u64, expression: &str) -> u64 {
+        let mut words = expression.split_whitespace();
+        let mut value = seeds;
+        while let (Some(operator), Some(number)) = (words.next(), words.next()) {
+            let number: u64 = number.parse().unwrap_or_else(|_| panic!("{expression:?}"));
+            value = if operator == "*" { value * number } else { value / number };
+        }
+        value
+    }
+
+    /// Returns the seeds of each swarm that `.ci/run` runs if nobody says how many.
+    fn swarms_of(script: &str) -> Vec<(Profile, u64)> {
+        let (mut shares, mut swarms) = (BTreeMap::new(), Vec::new());
+        for line in script.lines().map(str::trim) {
+            if let Some((name, rest)) = line.split_once("=$((first_seed + ${SEEDS:-") {
+                let (seeds, rest) = rest.split_once('}').unwrap();
+                let expression = rest.strip_suffix(" + 1))").unwrap_or_else(|| panic!("{line}"));
+                let name = name.strip_prefix("local ").unwrap();
+                shares.insert(format!("\"${name}\""), share(seeds.parse().unwrap(), expression));
+            }
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let ["swarm_of", _, profile, "\"$first_seed\"", end] = words.as_slice() {
+                swarms.push((Profile::from_str(profile, false).unwrap(), shares[*end]));
+            }
+        }
+        swarms
+    }
+
+    #[test]
+    fn every_swarm_of_the_checks_is_judged_by_the_faults_that_it_shows() {
+        let swarms = swarms_of(include_str!("../../.ci/run"));
+        assert_eq!(swarms.len(), 10, "{swarms:?}");
+        for (profile, seeds) in swarms {
+            let wanted = vacuity_seeds(profile);
+            assert!(seeds >= wanted, "{} has {seeds} seeds of {wanted}", profile.name());
+        }
+    }
+
+    #[test]
+    fn quorum_that_never_served_alone_is_named() {
+        let plan = Plan { profile: Profile::Beyond, ..Plan::default() };
+        let mut summary = Summary { plan, runs: 100, ..Summary::default() };
+        let seen = |codes: &[Fault]| codes.iter().map(|fault| (fault.code(), (1, 1))).collect();
+        summary.faults = seen(&[Fault::D9, Fault::D10]);
+        assert!(!summary.is_vacuous(), "{:?}", summary.missing());
+        summary.plan.profile = Profile::Standard;
+        summary.faults = seen(DEMANDED_FAULTS);
+        assert_eq!((summary.is_vacuous(), summary.missing()), (false, vec!["a quorum alone"]));
+        summary.runs = 600;
+        assert!(summary.is_vacuous());
+        assert!(summary.to_table().contains("VACUOUS: never observable: a quorum alone"));
+        assert!(summary.to_json().contains("\"unobserved\":[\"a quorum alone\"]"));
+    }
 }

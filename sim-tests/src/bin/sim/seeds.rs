@@ -377,7 +377,7 @@ fn run_swarm(swarm: &Swarm, output: Output) -> bool {
         eprintln!(
             "the run is vacuous: {} seeds and never observable: {}",
             swarm.end - swarm.first,
-            summary.unobserved().join(", ")
+            summary.missing().join(", ")
         );
     }
     summary.failures() > 0 || summary.is_vacuous()
