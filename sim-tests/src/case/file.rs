@@ -75,7 +75,7 @@ impl Case {
             }
             None => settings::plain(mode, file.seed),
         };
-        settings::put(&mut options, &file.options).map_err(FileError::Value)?;
+        let ignored = settings::put(&mut options, &file.options).map_err(FileError::Value)?;
         options.planted = match &file.planted {
             Some(code) => {
                 let unknown = || FileError::Value(format!("there is no planted bug {code}"));
@@ -91,6 +91,7 @@ impl Case {
             reseed: file.reseed,
             is_timed: file.timed,
             expected: file.expected,
+            ignored,
             ..Self::drawn(options)
         };
         case.leave_out(&file.without)?;

@@ -24,7 +24,8 @@
 //! | `reseed` | if present, from when on all that is drawn is drawn anew |
 //! | `expected` | what came of it: who spoke, the hash, the main events, a digest of each event |
 //!
-//! Times are in milliseconds, to the nanosecond. An unknown setting or version is an error.
+//! Times are in milliseconds, to the nanosecond. An unknown setting or version is an error; one
+//! that there once was is ignored, and whoever reads the file is told.
 //!
 //! # Invariants
 //! 1. The case that [`Case::written`] makes of a run is that run again: the same hash.
@@ -74,6 +75,8 @@ pub struct Case {
     pub is_timed: bool,
     /// What came of it when it was written down.
     pub expected: Option<Expected>,
+    /// Settings of its file that there once were, and that say nothing any more.
+    pub ignored: Vec<String>,
 }
 
 /// What came of a run.
@@ -120,6 +123,7 @@ impl Case {
             reseed: None,
             is_timed: false,
             expected: None,
+            ignored: Vec::new(),
         }
     }
 
@@ -172,6 +176,7 @@ impl Case {
             reseed: self.reseed,
             is_timed: self.is_timed,
             expected: Some(Expected::of(report)),
+            ignored: Vec::new(),
         }
     }
 

@@ -175,6 +175,9 @@ const SETTINGS: [Setting; 53] = settings! {
     "mix.set": mix.set,
 };
 
+/// Settings that there once were: old replay files name them.
+const RETIRED: &[&str] = &["tree.fanout"];
+
 /// What only the masterless mode has.
 const MASTERLESS_SETTINGS: [Setting; 14] = masterless_settings! {
     "replication_factor": replication_factor,
@@ -226,18 +229,33 @@ pub fn unlike_plain(options: &Options) -> Map<String, Json> {
     unlike(options, &plain(options.mode(), options.seed))
 }
 
-/// Puts values into options by name.
+/// Puts values into options by name; returns the names of settings that there once were.
 ///
 /// # Errors
-/// The name of the first setting that does not exist or cannot have that value.
-pub fn put(options: &mut Options, values: &Map<String, Json>) -> Result<(), String> {
+/// The name of the first setting that never was or cannot have that value.
+pub fn put(options: &mut Options, values: &Map<String, Json>) -> Result<Vec<String>, String> {
+    put_but(options, values, RETIRED)
+}
+
+/// The same with those settings retired that have no meaning.
+fn put_but(
+    options: &mut Options,
+    values: &Map<String, Json>,
+    retired: &[&str],
+) -> Result<Vec<String>, String> {
+    let mut ignored = Vec::new();
     for (name, value) in values {
-        let setting = all(options).find(|setting| setting.name == name);
-        let setting = setting.ok_or_else(|| format!("there is no setting {name:?}"))?;
+        let Some(setting) = all(options).find(|setting| setting.name == name) else {
+            if retired.contains(&name.as_str()) {
+                ignored.push(name.clone());
+                continue;
+            }
+            return Err(format!("there is no setting {name:?}"));
+        };
         (setting.put)(options, value)
             .ok_or_else(|| format!("the setting {name:?} cannot be {value}"))?;
     }
-    Ok(())
+    Ok(ignored)
 }
 
 /// Returns the plain options of a mode: a calm cluster of three with one client.
@@ -361,6 +379,22 @@ mod tests {
         let error = put(&mut options, &bad("nodes", json!("many"))).unwrap_err();
         assert_eq!(error, "the setting \"nodes\" cannot be \"many\"");
         assert!(put(&mut options, &bad("partitions", json!(4))).is_err(), "of another mode");
+    }
+
+    #[test]
+    fn setting_that_there_once_was_is_ignored_and_named() {
+        let mut options = plain(Mode::PrimaryBackup, 1);
+        let values = Map::from_iter([
+            ("nodes".to_owned(), json!(5)),
+            ("tree.once".to_owned(), json!("any value")),
+        ]);
+        assert_eq!(
+            put_but(&mut options, &values, &["tree.once"]),
+            Ok(vec!["tree.once".to_owned()])
+        );
+        assert_eq!(options.node_count, 5);
+        assert!(put_but(&mut options, &values, &[]).is_err());
+        assert!(RETIRED.contains(&"tree.fanout"));
     }
 
     #[test]

@@ -143,6 +143,9 @@ impl Which {
         });
         let case = Case::from_json(&text);
         let mut case = case.unwrap_or_else(|error| refuse(&format!("{}: {error}", self.run)));
+        for name in &case.ignored {
+            eprintln!("{}: the setting {name:?} is ignored: there is none any more", self.run);
+        }
         let mode = case.options.mode();
         if self.mode.is_some_and(|named| named != mode) || self.profile.is_some() {
             refuse(&format!("{} says itself in which mode and profile it runs", self.run));
