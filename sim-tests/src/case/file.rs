@@ -1,5 +1,6 @@
 //! Replay files: a case as JSON that people can read and edit, one decision a line.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clap::ValueEnum as _;
@@ -28,6 +29,9 @@ pub enum FileError {
     /// A value makes no sense.
     #[error("in the replay file: {0}")]
     Value(String),
+    /// What is to be left out is not there.
+    #[error("there is no {0} in the run")]
+    Absent(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,24 +98,52 @@ impl Case {
             ignored,
             ..Self::drawn(options)
         };
-        case.leave_out(&file.without)?;
+        for name in &file.without {
+            // A list that is written down does not have what was left out of it.
+            let is_listed = match name.parse::<FaultId>() {
+                Ok(_) => case.faults.is_some(),
+                Err(_) => case.operations.is_some(),
+            };
+            if !is_listed {
+                case.leave_out(std::slice::from_ref(name))?;
+            }
+        }
         Ok(case)
     }
 
     /// Leaves out decisions by their names.
+    ///
+    /// # Errors
+    /// A name is none, or nothing in the run has it.
     pub fn leave_out(&mut self, names: &[String]) -> Result<(), FileError> {
+        let names: BTreeSet<&String> = names.iter().collect();
         for name in names {
-            if let Ok(fault) = name.parse::<FaultId>() {
-                self.without_faults.insert(fault);
-                self.faults.iter_mut().for_each(|all| all.retain(|listed| listed.id != fault));
-            } else {
-                let operation = name.parse::<OperationId>().map_err(FileError::Value)?;
-                self.without_operations.insert(operation);
-                let all = self.operations.iter_mut();
-                all.for_each(|all| all.retain(|listed| listed.id != operation));
+            if !self.leave_out_one(name)? {
+                return Err(FileError::Absent(name.clone()));
             }
         }
         Ok(())
+    }
+
+    /// Leaves out one decision; tells whether it was there.
+    fn leave_out_one(&mut self, name: &str) -> Result<bool, FileError> {
+        if let Ok(id) = name.parse::<FaultId>() {
+            let is_there = self.faults().iter().any(|fault| fault.id == id);
+            match &mut self.faults {
+                Some(listed) => listed.retain(|fault| fault.id != id),
+                None => _ = self.without_faults.insert(id),
+            }
+            return Ok(is_there);
+        }
+        let id = name.parse::<OperationId>().map_err(FileError::Value)?;
+        let is_client = (1..=self.options.client_count).contains(&u64::from(id.client));
+        let all = self.operations_of(id.client);
+        let is_there = is_client && all.iter().any(|operation| operation.id == id);
+        match &mut self.operations {
+            Some(listed) => listed.retain(|operation| operation.id != id),
+            None => _ = self.without_operations.insert(id),
+        }
+        Ok(is_there)
     }
 
     /// Writes a replay file.
@@ -209,4 +241,36 @@ fn laid_out(value: &Json, depth: usize) -> String {
     };
     let (indent, outer) = (" ".repeat(depth + 2), " ".repeat(depth));
     format!("{open}\n{indent}{}\n{outer}{close}", inner.join(&format!(",\n{indent}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_in_the_run_can_be_left_out() {
+        let mut case = Case::drawn(Options::draw(3));
+        let (faults, operations) = (case.faults(), case.operations_of(1));
+        let (fault, operation) = (faults[0].id.to_string(), operations[0].id.to_string());
+        let said = |case: &mut Case, name: &str| {
+            case.leave_out(&[name.to_owned()]).map_err(|error| error.to_string())
+        };
+        for wrong in ["f999", "c1.99999", "c99.1"] {
+            let wanted = format!("there is no {wrong} in the run");
+            assert_eq!(said(&mut case, wrong), Err(wanted));
+        }
+        let mut case = Case::drawn(Options::draw(3));
+        assert!(said(&mut case, "what").is_err());
+        assert_eq!(said(&mut case, &fault), Ok(()));
+        assert_eq!(said(&mut case, &operation), Ok(()));
+        assert_eq!(case.faults().len(), faults.len() - 1);
+        // It is so again from its file, and so is one that lists everything.
+        let again = Case::from_json(&case.to_json()).unwrap();
+        assert_eq!(again.faults(), case.faults());
+        let mut listed = Case { faults: Some(faults.clone()), ..case };
+        assert_eq!(said(&mut listed, &fault), Ok(()));
+        assert!(said(&mut listed, &fault).is_err(), "it is gone");
+        listed.without_faults.insert(faults[0].id);
+        assert!(Case::from_json(&listed.to_json()).is_ok(), "as files were once written");
+    }
 }
