@@ -85,6 +85,8 @@ pub struct Shrunk {
     pub before: usize,
     /// Decisions that are left.
     pub after: usize,
+    /// Steps that were taken back at the end, because what they left did not fail again.
+    pub taken_back: usize,
     /// Runs that it took.
     pub runs: u64,
     /// Processor seconds that it took.
@@ -136,6 +138,7 @@ pub fn shrink(case: &Case, budget: Budget, bar: &ProgressBar) -> Result<Shrunk, 
     let before = written.decision_count();
     let mut shrinker = Shrinker {
         best: written,
+        before: vec![case.clone()],
         failure,
         budget,
         runs: 1,
@@ -145,12 +148,33 @@ pub fn shrink(case: &Case, budget: Budget, bar: &ProgressBar) -> Result<Shrunk, 
     };
     shrinker.all();
     let keep = Keep { trace: Record::Lines, log: true };
-    let report = run_case(&shrinker.best, keep);
-    let mut case = shrinker.best;
+    let Shrinker { best, before: steps, failure, runs, .. } = shrinker;
+    let (mut case, report, taken_back) =
+        last_that_fails(best, steps, &failure, |case| run_case(case, keep));
     case.expected = Some(Expected::of(&report));
     let after = case.decision_count();
     let cpu_seconds = cpu_seconds() - cpu_begin;
-    Ok(Shrunk { case, report, before, after, runs: shrinker.runs + 1, cpu_seconds })
+    let runs = runs + 1 + u64::try_from(taken_back).unwrap_or(0);
+    Ok(Shrunk { case, report, before, after, taken_back, runs, cpu_seconds })
+}
+
+/// Runs what is left once more, as it will be written, and takes steps back until it fails as it
+/// is to; returns how many. The first case is the one that was to be shrunk.
+fn last_that_fails(
+    best: Case,
+    mut before: Vec<Case>,
+    failure: &Failure,
+    run: impl Fn(&Case) -> Report,
+) -> (Case, Report, usize) {
+    let (mut case, mut taken_back) = (best, 0);
+    loop {
+        let report = run(&case);
+        let found = report.violation.as_ref().map(Failure::of);
+        let Some(last) = before.pop().filter(|_| found.as_ref() != Some(failure)) else {
+            return (case, report, taken_back);
+        };
+        (case, taken_back) = (last, taken_back + 1);
+    }
 }
 
 /// Something that can be left out of a case.
@@ -165,6 +189,8 @@ enum Part {
 
 struct Shrinker {
     best: Case,
+    /// What was the best before, the latest last.
+    before: Vec<Case>,
     failure: Failure,
     budget: Budget,
     runs: u64,
@@ -242,7 +268,8 @@ impl Shrinker {
             };
             if let Some(at) = reports.iter().position(fails) {
                 let (case, report) = (together.get(at)?, reports.get(at)?);
-                self.best = Case { expected: None, ..case.written(report) };
+                let better = Case { expected: None, ..case.written(report) };
+                self.before.push(std::mem::replace(&mut self.best, better));
                 self.end = end_of(report);
                 return Some(first + at);
             }
@@ -465,5 +492,30 @@ fn is_turn(entry: &LogEntry) -> bool {
         | Happening::Directory { .. }
         | Happening::Probe(_)
         | Happening::Gone { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Plan;
+
+    #[test]
+    fn steps_after_which_it_does_not_fail_again_are_taken_back() {
+        let case =
+            |about: &str| Case { about: about.to_owned(), ..Case::plain(Plan::default(), 1) };
+        let found = |checker| Violation { checker, what: String::new(), at: 0 };
+        let failure = Failure::of(&found("durability"));
+        for (failing, wanted) in [(3, (3, 0)), (1, (1, 2)), (0, (0, 3))] {
+            let run = |case: &Case| {
+                let step: usize = case.about.parse().unwrap();
+                let checker = if step <= failing { "durability" } else { "liveness" };
+                Report { violation: Some(found(checker)), ..Report::empty(1) }
+            };
+            let before = vec![case("0"), case("1"), case("2")];
+            let (last, report, taken_back) = last_that_fails(case("3"), before, &failure, run);
+            assert_eq!((last.about.parse().unwrap(), taken_back), wanted);
+            assert_eq!(report.violation.map(|found| found.checker), Some("durability"));
+        }
     }
 }

@@ -300,6 +300,12 @@ fn shrink_one(
         shrunk.runs,
         shrunk.cpu_seconds
     );
+    if shrunk.taken_back > 0 {
+        say!(
+            "the last {} steps were taken back: what they left did not fail again",
+            shrunk.taken_back
+        );
+    }
     let path = output.unwrap_or_else(|| format!("{}.shrunk.json", which.stem()).into());
     write(&path, &shrunk.case.to_json());
     say!("see it again: cargo sim replay {}", path.display());
