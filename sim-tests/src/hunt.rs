@@ -7,9 +7,9 @@
 //! Many seeds fail for the same reason. Failures are of one *kind* if they are of the same mode and
 //! the same checker spoke, for an assertion at the same line. Of each kind the seed is kept that
 //! failed after the least simulated time: it is the easiest to make small. The one that failed last
-//! takes its place if it does not fail any more, because the program has changed. When time is over,
-//! each kind that is new, or has an easier seed than before, is [shrunk](crate::shrink), and a
-//! folder gets what a person needs: the replay file, the story, a test, the page.
+//! takes its place if it does not fail any more, because the program has changed. When time is
+//! over, each kind that is new, or has an easier seed than before, is [shrunk](crate::shrink), and
+//! a folder gets what a person needs: the replay file, the story, a test, the page.
 //!
 //! The state is in `hunt.json` in the folder, written every half minute, so a hunt that was stopped
 //! goes on where it was, with seeds that it has not tried.

@@ -248,8 +248,8 @@ fn foreign_number() -> u64 {
 }
 
 impl Report {
-    /// Returns the faults that were done, each with when, and what became of it: not one that the run ended
-    /// before, nor one that had to be left out.
+    /// Returns the faults that were done, each with when, and what became of it: not one that the
+    /// run ended before, nor one that had to be left out.
     pub fn faults_done(&self) -> impl Iterator<Item = (Duration, &Fault, &Deed)> {
         let all = self.struck.iter().zip(&self.deeds);
         all.filter_map(|(fault, deed)| Some((deed.done_at?, fault, deed)))

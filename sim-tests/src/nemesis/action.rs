@@ -328,8 +328,8 @@ impl Action {
         }
     }
 
-    /// Returns for how long it is on, and at which node if it is at one, if the end of it is an event
-    /// of no machine.
+    /// Returns for how long it is on, and at which node if it is at one, if the end of it is an
+    /// event of no machine.
     pub fn quiet_length(&self) -> Option<(Option<u64>, Duration)> {
         match self {
             Self::Weather { length, .. } => Some((None, *length)),
