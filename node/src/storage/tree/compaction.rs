@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::LEVEL_COUNT;
+use super::TreeOptions;
 use super::manifest::Manifest;
 use super::merge::{LastPlace, Merge, RowTombstone, Source};
 use super::output::Output;
@@ -19,6 +20,9 @@ pub(super) struct Compaction<D: Disk> {
     plan: Plan,
     merge: Merge<LevelCursor<D::File>>,
     outside: Outside,
+    reach: Reach,
+    /// Bytes that a table has at least before it is cut for what it reaches.
+    cut_bytes_min: u64,
     floors: PurgeFloors,
     tombstone: RowTombstone,
     last: LastPlace,
@@ -30,7 +34,7 @@ pub(super) struct Compaction<D: Disk> {
 enum Stop {
     /// Enough was read for one step.
     Step,
-    /// The table at hand is long enough.
+    /// The table at hand is long enough, or reaches far enough.
     Full,
     /// There is nothing more to read.
     End,
@@ -43,6 +47,7 @@ impl<D: Disk> Compaction<D> {
         version: &Version<D>,
         output: Output<D>,
         floors: PurgeFloors,
+        options: &TreeOptions,
     ) -> Result<Self, StorageError> {
         let chosen = |tables: &[Arc<Table<D::File>>], numbers: &[u64]| {
             let is_chosen = |table: &&Arc<Table<D::File>>| numbers.contains(&table.meta().number);
@@ -62,8 +67,12 @@ impl<D: Disk> Compaction<D> {
         for source in &mut sources {
             source.seek(&[])?;
         }
+        let outside = Outside::of(&plan, &version.levels);
         Ok(Self {
-            outside: Outside::of(&plan, &version.levels),
+            reach: Reach::of(&outside, options.reach_bytes_max()),
+            outside,
+            // What is only cut is cut wherever it has to be.
+            cut_bytes_min: if plan.upper.is_empty() { 0 } else { options.cut_bytes_min() },
             merge: Merge::new(sources),
             floors,
             tombstone: RowTombstone::default(),
@@ -102,7 +111,10 @@ impl<D: Disk> Compaction<D> {
             if *bytes_left == 0 {
                 return Ok(Stop::Step);
             }
-            if self.output.is_full_before(cell.place) {
+            let is_far = self.reach.is_far_at(&self.outside, cell.place);
+            if self.output.is_full_before(cell.place)
+                || is_far && self.output.may_close_before(cell.place, self.cut_bytes_min)
+            {
                 return Ok(Stop::Full);
             }
             *bytes_left = bytes_left.saturating_sub(bytes_of(&cell));
@@ -121,6 +133,9 @@ impl<D: Disk> Compaction<D> {
                 }
             };
             if is_kept {
+                if self.output.is_between_tables() {
+                    self.reach.begin(&self.outside, cell.place);
+                }
                 self.output.push(cell, next_number);
             }
             self.merge.advance()?;
@@ -140,7 +155,7 @@ impl<D: Disk> Compaction<D> {
 
     /// Tells whether all that this is for is to let tombstones go.
     pub(super) fn is_purge(&self) -> bool {
-        self.plan.upper.is_empty()
+        self.plan.upper.is_empty() && self.plan.target == LEVEL_COUNT - 1
     }
 
     /// Gives it up; returns what it has written.
@@ -204,11 +219,12 @@ struct Outside {
     target: usize,
 }
 
-/// Where a table reaches, and how old its entries may be.
+/// Where a table reaches, how long it is, and how old its entries may be.
 #[derive(Debug)]
 struct Extent {
     first: Vec<u8>,
     last: Vec<u8>,
+    bytes: u64,
     version_min: u64,
 }
 
@@ -218,6 +234,7 @@ impl Outside {
         let extent = |meta: &TableMeta| Extent {
             first: meta.first.clone(),
             last: meta.last.clone(),
+            bytes: meta.bytes,
             version_min: meta.version_min,
         };
         let outside = |tables: &Vec<Arc<Table<F>>>| {
@@ -229,6 +246,11 @@ impl Outside {
         let levels = levels.map(|(level, tables)| (level, outside(tables)));
         let levels = levels.filter(|(_, extents)| !extents.is_empty()).collect();
         Self { levels, target: plan.target }
+    }
+
+    /// Returns the tables of one of the levels, by its position among those that are not empty.
+    fn extents(&self, level: usize) -> &[Extent] {
+        self.levels.get(level).map_or(&[], |(_, extents)| extents)
     }
 
     /// Tells whether there may be an older entry of a place.
@@ -248,6 +270,82 @@ impl Outside {
             let mut reaching = extents.iter().skip(next).take_while(|extent| extent.first < end);
             reaching.any(|extent| extent.version_min < version)
         })
+    }
+}
+
+/// How much of each run below the target the table at hand reaches: what goes down with it when it
+/// is merged further.
+///
+/// Without a bound, a table of few cells from all over a store would take all of the store with
+/// it. So a table ends where it would reach another table of a run of which it reaches enough. It
+/// ends just between two of the run's tables, so that no table of these is merged with two pieces
+/// of what is above. Places come in order, so that this costs one comparison for each.
+#[derive(Debug)]
+struct Reach {
+    /// One for each level below the target that has tables.
+    runs: Vec<ReachOfRun>,
+    bytes_max: u64,
+    /// Where the next table of any of the runs begins.
+    next_place: Option<Vec<u8>>,
+    is_far: bool,
+}
+
+/// How much of one run the table at hand reaches.
+#[derive(Debug, Default)]
+struct ReachOfRun {
+    /// Where it is among the levels that lie [`Outside`].
+    level: usize,
+    /// The first of its tables that is reached.
+    begin: usize,
+    /// The first of its tables that begins behind the place at hand.
+    next: usize,
+    /// How long those are that are reached.
+    bytes: u64,
+}
+
+impl Reach {
+    fn of(outside: &Outside, bytes_max: u64) -> Self {
+        let levels = outside.levels.iter().enumerate();
+        let below = levels.filter(|(_, (number, _))| *number > outside.target);
+        let runs = below.map(|(level, _)| ReachOfRun { level, ..ReachOfRun::default() });
+        let mut reach = Self { runs: runs.collect(), bytes_max, next_place: None, is_far: false };
+        reach.find_next_place(outside);
+        reach
+    }
+
+    /// Goes on to a place; tells whether a table that comes so far reaches more than one table of
+    /// any run, and more than it is to.
+    fn is_far_at(&mut self, outside: &Outside, place: &[u8]) -> bool {
+        if self.next_place.as_deref().is_none_or(|next| place < next) {
+            return self.is_far;
+        }
+        for run in &mut self.runs {
+            let extents = outside.extents(run.level);
+            while let Some(extent) = extents.get(run.next).filter(|next| *next.first <= *place) {
+                run.bytes = run.bytes.saturating_add(extent.bytes);
+                run.next += 1;
+            }
+            self.is_far |= run.next - run.begin > 1 && run.bytes > self.bytes_max;
+        }
+        self.find_next_place(outside);
+        self.is_far
+    }
+
+    /// Takes note that another table begins, at the place at hand.
+    fn begin(&mut self, outside: &Outside, place: &[u8]) {
+        self.is_far = false;
+        for run in &mut self.runs {
+            let at_hand = run.next.checked_sub(1);
+            let extent = at_hand.and_then(|at_hand| outside.extents(run.level).get(at_hand));
+            let extent = extent.filter(|extent| *extent.last >= *place);
+            run.begin = run.next - usize::from(extent.is_some());
+            run.bytes = extent.map_or(0, |extent| extent.bytes);
+        }
+    }
+
+    fn find_next_place(&mut self, outside: &Outside) {
+        let nexts = self.runs.iter().filter_map(|run| outside.extents(run.level).get(run.next));
+        self.next_place = nexts.map(|extent| &extent.first).min().cloned();
     }
 }
 

@@ -47,7 +47,8 @@ pub struct Keeper<D: Disk> {
     unpurged: BTreeSet<u64>,
     /// What the version's tables make superfluous.
     pub(super) superfluous: Superfluous,
-    plan: Option<Plan>,
+    /// What is to be done next, or is under way.
+    pub(super) plan: Option<Plan>,
     compaction: Option<Compaction<D>>,
     replacement: Option<Output<D>>,
     /// Tables that the manifest does not name any more.
@@ -199,7 +200,8 @@ impl<D: Disk> Keeper<D> {
             }
             let output = Output::new(self.place.clone());
             let floors = self.floors.clone();
-            self.compaction = Some(Compaction::begin(plan, &self.version, output, floors)?);
+            self.compaction =
+                Some(Compaction::begin(plan, &self.version, output, floors, &self.options)?);
         }
         let Some(compaction) = &mut self.compaction else { return Ok(None) };
         if !compaction.step(self.options.step_bytes.max(1), &mut self.next_number).await? {

@@ -151,6 +151,25 @@ impl Default for TreeOptions {
 }
 
 impl TreeOptions {
+    /// Returns the bytes of tables that are merged at a time, when runs are.
+    fn merge_bytes_max(&self) -> u64 {
+        let level0_tables = u64::try_from(self.level0_tables.max(1)).unwrap_or(u64::MAX);
+        level0_tables.saturating_mul(self.table_bytes)
+    }
+
+    /// Returns the bytes of a lower run that a new table is to reach: with half of what is merged
+    /// at a time, the largest of several runs leaves room for the others.
+    fn reach_bytes_max(&self) -> u64 {
+        (self.merge_bytes_max() / 2).max(self.table_bytes)
+    }
+
+    /// Returns the bytes that a new table has at least, however much of lower runs it reaches:
+    /// each table costs a file and a sync that is waited for. It matters where a run is more than
+    /// 256 times as long as one above it, with the usual options.
+    fn cut_bytes_min(&self) -> u64 {
+        self.table_bytes / 64
+    }
+
     /// Returns how many tables level 0 has at most where memtables are frozen only when they
     /// [may be flushed](Tree::may_flush): when it is one short of being full, those that wait for
     /// the disk still come.

@@ -65,10 +65,19 @@ impl<D: Disk> Output<D> {
     /// Tells whether the table is to be [closed](Self::close_table) before an entry at `place`:
     /// it is long enough, and the two entries that a place may have stay together.
     pub(super) fn is_full_before(&self, place: &[u8]) -> bool {
+        self.may_close_before(place, self.place.table_bytes)
+    }
+
+    /// Tells whether there is a table of so many bytes, which may end before an entry at `place`.
+    pub(super) fn may_close_before(&self, place: &[u8], bytes: u64) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            let is_full = open.builder.estimated_bytes() >= self.place.table_bytes;
-            is_full && open.builder.last_place() != place
+            open.builder.estimated_bytes() >= bytes && open.builder.last_place() != place
         })
+    }
+
+    /// Tells whether the next entry begins a table.
+    pub(super) fn is_between_tables(&self) -> bool {
+        self.open.is_none()
     }
 
     /// Appends an entry; a new table takes its number from `next_number`. No I/O.

@@ -17,14 +17,28 @@
 //!    times what level 0 holds is written again 22 times, and 7 by the square.)
 //! 3. *Much is [superfluous]*, 38 hundredths of what is not: runs are merged into the last one,
 //!    from that one on which gives most for the bytes that it costs.
-//! 4. A table that is mostly tombstones goes down at once.
+//! 4. A table that is mostly tombstones goes down at once, unless much is below it.
 //!
 //! A merge of runs takes [`TreeOptions::level0_tables`] tables or so at a time, the first of the
-//! upper run and whatever they reach below, so that a store of any size has no merge that keeps
-//! level 0 waiting for long, and needs little space meanwhile. All decisions are made anew after
-//! each. Tables are taken where the *rows* of the input reach, so that a row's tombstone meets the
-//! row's cells; and small neighbours are taken along, so that no level falls to pieces. A table
-//! with nothing below it is not written again, but only named in its new level.
+//! upper run and whatever they reach below, so that no merge keeps level 0 waiting for long or
+//! needs much space meanwhile. All decisions are made anew after each. Tables are taken where the
+//! *rows* of the input reach, so that a row's tombstone meets the row's cells; and small neighbours
+//! are taken along, so that no level falls to pieces. A table with nothing below it is not written
+//! again, but only named in its new level.
+//!
+//! For the first table to reach no more than that, each table that a compaction writes ends where
+//! it would reach another table of a run of which it reaches half of that. It then has a
+//! sixty-fourth of [`TreeOptions::table_bytes`] at least: above a run that is 256 times as long,
+//! tables reach more. Those are cut once more when their turn has come, and so are tables that were
+//! flushed and moved down, or written before there was as much below them. So what one merge takes
+//! does not grow with the store. But
+//!
+//! - it takes a few times as much if it goes through several runs of about the same length: what it
+//!   reaches in one reaches somewhat farther in the next.
+//! - Rows are taken whole. One of 10 GB is merged at once, with all its cells.
+//! - Level 0 goes as a whole into a store of up to [`TreeOptions::base_bytes`], or twice as much
+//!   for space. When writes would soon be held back and no level is left, it goes into the first
+//!   run, with what it reaches there; if writes come faster than merges for long, that run grows.
 //!
 //! Where tombstones are kept until a [floor](PurgeFloors) lets them go, they come to rest in the
 //! last level, and a table of it that holds many is merged with itself once they may go.
@@ -57,7 +71,8 @@ const REACHED_SHARE: u64 = 250;
 pub(super) struct Plan {
     /// The level that gets the result.
     pub(super) target: usize,
-    /// Numbers of the tables of upper levels that go in.
+    /// Numbers of the tables of upper levels that go in; none if tables of the target are written
+    /// anew by themselves.
     pub(super) upper: Vec<u64>,
     /// Numbers of the tables of the target level that go in.
     pub(super) lower: Vec<u64>,
@@ -78,7 +93,7 @@ pub(super) fn pick(
         .or_else(|| store.merge_of_runs())
         .or_else(|| store.level0_plan())
         .or_else(|| store.merge_for_space())
-        .or_else(|| tombstones(levels, options))
+        .or_else(|| store.tombstones())
 }
 
 /// What a choice is made from.
@@ -213,10 +228,12 @@ impl<'m> Store<'_, 'm> {
     }
 
     /// Plans for a part of a run to be merged into a lower one: for its first tables, with what
-    /// they reach in between and there.
+    /// they reach in between and there. If one of these reaches too much, it is cut before.
     fn merge(&self, from: usize, target: usize) -> Plan {
-        let bytes_max = to_u64(self.options.level0_tables.max(1));
-        let bytes_max = bytes_max.saturating_mul(self.options.table_bytes);
+        if let Some(cut) = self.cut_of_the_first(from, target) {
+            return cut;
+        }
+        let bytes_max = self.options.merge_bytes_max();
         let tables = self.level(from);
         let mut upper = Vec::new();
         for count in 1..=tables.len() {
@@ -229,6 +246,53 @@ impl<'m> Store<'_, 'm> {
             upper = wider;
         }
         plan(self.levels, &upper, target, self.options)
+    }
+
+    /// Plans for one table of those that go down with the first of a run to be cut, if it reaches
+    /// too much by itself: one that was flushed, was written when less was below it, or could not
+    /// be cut as short as that.
+    fn cut_of_the_first(&self, from: usize, target: usize) -> Option<Plan> {
+        let mut reaching = Vec::new();
+        for index in from..target {
+            let tables = self.level(index);
+            let here = if index == from {
+                tables.iter().take(1).copied().collect()
+            } else {
+                reached(tables, &reaching)
+            };
+            let mut wide = here.iter().filter(|table| self.is_wide(table, index + 1..target + 1));
+            if let Some(table) = wide.next() {
+                return Some(cut(index, table));
+            }
+            reaching.extend(here);
+        }
+        None
+    }
+
+    /// Tells whether a table reaches more of a level than is merged at a time, and would not if it
+    /// were cut.
+    fn is_wide(&self, table: &TableMeta, below: std::ops::Range<usize>) -> bool {
+        let bytes_max = self.options.reach_bytes_max().saturating_mul(2);
+        is_far(self.levels, below, (&table.first, &table.last), bytes_max)
+    }
+
+    /// Plans for a table that is mostly tombstones, and so keeps space from being given back; not
+    /// if much would be written for it, as where it lies in a long row.
+    fn tombstones(&self) -> Option<Plan> {
+        let bytes_max = self.options.merge_bytes_max();
+        for index in 1..LAST {
+            let (tables, below) = (self.level(index), self.level(index + 1));
+            let is_heavy = |table: &&TableMeta| tombstone_count(&[*table]) * 2 > table.cell_count;
+            for table in tables.iter().copied().filter(is_heavy) {
+                if self.is_wide(table, index + 1..index + 2) {
+                    return Some(cut(index, table));
+                }
+                if bytes_of(&reached(below, &[table])) <= bytes_max {
+                    return Some(plan(self.levels, &[table], index + 1, self.options));
+                }
+            }
+        }
+        None
     }
 
     /// Adds to tables what they reach in lower levels, and what that reaches in turn: nothing of a
@@ -261,15 +325,9 @@ fn level<'l, 'm>(levels: &'l [Vec<&'m TableMeta>], index: usize) -> &'l [&'m Tab
     levels.get(index).map_or(&[], Vec::as_slice)
 }
 
-/// Plans for a table that is mostly tombstones, and so keeps space from being given back.
-fn tombstones(levels: &[Vec<&TableMeta>], options: &TreeOptions) -> Option<Plan> {
-    for index in 1..LAST {
-        let is_heavy = |table: &&&TableMeta| tombstone_count(&[**table]) * 2 > table.cell_count;
-        if let Some(table) = level(levels, index).iter().find(is_heavy) {
-            return Some(plan(levels, &[*table], index + 1, options));
-        }
-    }
-    None
+/// Plans for a table to be written anew in its level, cut where it reaches too much.
+fn cut(index: usize, table: &TableMeta) -> Plan {
+    Plan { target: index, upper: Vec::new(), lower: vec![table.number], is_move: false }
 }
 
 /// Plans for a table of the last level that is written for the tombstones that may go from it,
@@ -306,6 +364,23 @@ fn reached<'m>(tables: &[&'m TableMeta], input: &[&TableMeta]) -> Vec<&'m TableM
     ahead.copied().collect()
 }
 
+/// Tells whether the places from one to another are in more than one table of any of these levels,
+/// and in more than so many bytes of them.
+fn is_far(
+    levels: &[Vec<&TableMeta>],
+    below: std::ops::Range<usize>,
+    (first, last): (&[u8], &[u8]),
+    bytes_max: u64,
+) -> bool {
+    below.into_iter().any(|index| {
+        let tables = level(levels, index);
+        let from = tables.partition_point(|table| *table.last < *first);
+        let to = tables.partition_point(|table| *table.first <= *last);
+        let spanned = tables.get(from..to).unwrap_or_default();
+        spanned.len() > 1 && bytes_of(spanned) > bytes_max
+    })
+}
+
 /// Plans for tables of levels above the target, and for what they reach in it.
 fn plan(
     levels: &[Vec<&TableMeta>],
@@ -321,7 +396,12 @@ fn plan(
         && are_apart(upper)
         && !upper.iter().any(|table| is_small(table));
     if !is_move {
-        take_small_neighbours(below, upper, &mut lower, is_small);
+        // Between tables that were cut for what they reach it would be cut again.
+        let is_taken = |table: &TableMeta, ends: (&[u8], &[u8])| {
+            let bytes_max = options.reach_bytes_max();
+            is_small(table) && !is_far(levels, target + 1..LEVEL_COUNT, ends, bytes_max)
+        };
+        take_small_neighbours(below, upper, &mut lower, is_taken);
     }
     let numbers = |tables: &[&TableMeta]| tables.iter().map(|table| table.number).collect();
     Plan { target, upper: numbers(upper), lower: numbers(&lower), is_move }
@@ -337,22 +417,23 @@ fn are_apart(tables: &[&TableMeta]) -> bool {
     })
 }
 
-/// Adds the tables right before and right after the input to what goes in, if they are small.
+/// Adds the tables right before and right after the input to what goes in, if they are small:
+/// `is_taken` is asked with the places between which they and the input would be one table.
 fn take_small_neighbours<'m>(
     below: &[&'m TableMeta],
     upper: &[&TableMeta],
     lower: &mut Vec<&'m TableMeta>,
-    is_small: impl Fn(&TableMeta) -> bool,
+    is_taken: impl Fn(&TableMeta, (&[u8], &[u8])) -> bool,
 ) {
     let first = upper.iter().chain(lower.iter()).map(|table| &table.first).min();
     let last = upper.iter().chain(lower.iter()).map(|table| &table.last).max();
     let (Some(first), Some(last)) = (first.cloned(), last.cloned()) else { return };
     let before = below.iter().rev().find(|table| table.last < first);
     let after = below.iter().find(|table| table.first > last);
-    if let Some(before) = before.filter(|table| is_small(table)) {
+    if let Some(before) = before.filter(|table| is_taken(table, (&table.first, &first))) {
         lower.insert(0, before);
     }
-    if let Some(after) = after.filter(|table| is_small(table)) {
+    if let Some(after) = after.filter(|table| is_taken(table, (&last, &table.last))) {
         lower.push(after);
     }
 }
@@ -543,11 +624,52 @@ mod tests {
     }
 
     #[test]
+    fn small_neighbour_that_was_cut_for_what_it_reaches_is_left() {
+        let flushed = [4, 3, 2, 1].map(|number| table(number, b'g', b'h'));
+        let mut run = run_from(200, 8);
+        run[2].bytes = 20;
+        run[4].bytes = 20;
+        let plan = |last: &[TableMeta]| picked_of(&[(0, &flushed), (5, &run), (6, last)], &[]);
+        let mut last = run_of(11);
+        assert_eq!(plan(&last), Some(plan_of(5, &[4, 3, 2, 1], &[202, 203, 204], false)));
+        for table in &mut last {
+            table.bytes = 150;
+        }
+        assert_eq!(plan(&last), Some(plan_of(5, &[4, 3, 2, 1], &[203], false)));
+    }
+
+    #[test]
     fn table_of_tombstones_goes_down_at_once() {
         let mut middle = [table(1, b'a', b'b')];
         middle[0].tombstone_count = 9;
         let expected = Some(plan_of(6, &[1], &[100], false));
         assert_eq!(picked_of(&[(5, &middle), (6, &run_of(11))], &[]), expected);
+    }
+
+    #[test]
+    fn table_that_reaches_too_much_is_cut_before_it_is_merged() {
+        let (wide, last) = ([table(200, b'a', b'w')], run_of(11));
+        let cut = Some(plan_of(5, &[], &[200], false));
+        assert_eq!(picked_of(&[(5, &wide), (6, &last)], &[(200, 500)]), cut);
+        let narrow = [table(200, b'a', b'h'), table(201, b'i', b'w')];
+        let runs = [(5, &narrow[..]), (6, &last)];
+        let expected = Some(plan_of(6, &[200], &[100, 101, 102, 103], false));
+        assert_eq!(picked_of(&runs, &[(200, 500)]), expected, "400 are not too much");
+        // One that goes along from a level in between is cut there.
+        let upper = run_from(300, 4);
+        let runs = [(3, &upper[..]), (4, &upper), (5, &wide), (6, &last)];
+        assert_eq!(picked_of(&runs, &[(300, 500)]), cut);
+        let mut deleted = wide.clone();
+        deleted[0].tombstone_count = 9;
+        assert_eq!(picked_of(&[(5, &deleted), (6, &last)], &[]), cut);
+        // Within one row it cannot be cut.
+        let mut row = run_from(100, 11);
+        for (number, table) in row.iter_mut().enumerate() {
+            let number = u8::try_from(number).unwrap();
+            (table.first, table.last) = (vec![b'a', 0, 0, number, 1], vec![b'a', 0, 0, number, 2]);
+        }
+        (deleted[0].first, deleted[0].last) = (vec![b'a', 0, 0, 3, 1], vec![b'a', 0, 0, 3, 2]);
+        assert_eq!(picked_of(&[(5, &deleted), (6, &row)], &[]), None, "1100 for 100");
     }
 
     #[test]

@@ -113,6 +113,41 @@ fn tenths_written_again(runs_max: usize) -> u64 {
     written * 10 / 2_000
 }
 
+/// Fills a store in random order; returns the most bytes of tables that one compaction merged up
+/// to each of these counts of cells.
+fn most_bytes_merged(counts: &[u32]) -> Vec<u64> {
+    let disk = TestDisk::default();
+    let options = TreeOptions { runs_max: 5, ..OPTIONS };
+    let (mut tree, mut keeper, _) = run(super::super::open(disk.clone(), DIR, options)).unwrap();
+    let (mut model, mut most, mut all) = (Cells::new(), 0, Vec::new());
+    for n in 0..*counts.last().unwrap() {
+        write(&mut tree, &mut model, &set(small(n * 37 % 251), small(n * 101 % 241) + 1));
+        if n % 20 == 19 {
+            flush(&mut tree, &mut keeper).unwrap();
+        }
+        while let Some(plan) = keeper.plan.clone() {
+            let tables = keeper.version.levels.iter().flatten().map(|table| table.meta());
+            let is_input = |number| plan.upper.contains(number) || plan.lower.contains(number);
+            let input = tables.filter(|table| !plan.is_move && is_input(&table.number));
+            most = most.max(input.map(|table| table.bytes).sum());
+            let mut steps = std::iter::repeat_with(|| run(keeper.compact_step()).unwrap());
+            tree.adopt(steps.find_map(|version| version).unwrap());
+        }
+        if counts.contains(&(n + 1)) {
+            all.push(most);
+        }
+    }
+    assert_eq!(cells(&tree, &[], None).unwrap(), model);
+    all
+}
+
+#[test]
+fn what_one_merge_takes_does_not_grow_with_the_store() {
+    // Level 0 alone has up to 5 kB, and 2.1 kB are merged at a time.
+    let most = most_bytes_merged(&[800, 1_600, 2_400]);
+    assert!(most.iter().all(|bytes| *bytes < 9_000), "{most:?}");
+}
+
 #[test]
 fn store_that_only_grows_is_written_again_less_often_the_more_runs_it_may_have() {
     let written = [1, 2, 5].map(tenths_written_again);
