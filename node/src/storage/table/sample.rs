@@ -38,6 +38,47 @@ impl<F: File> Table<F> {
         Ok(())
     }
 
+    /// Returns how many [boundaries](Self::boundary) there are.
+    pub fn boundary_count(&self) -> usize {
+        self.index.frame_count().saturating_sub(1)
+    }
+
+    /// Returns a place between a block and the next one, not before the last place of the one, and
+    /// how long that block is. Reads nothing.
+    pub fn boundary(&self, position: usize) -> Option<(&[u8], u64)> {
+        self.index.frame(position + 1)?;
+        let located = self.index.frame(position)?;
+        Some((self.index.separator(located), u64::from(located.bytes)))
+    }
+
+    /// Tells whether the table has a tombstone of the row whose first place is `prefix`. Where the
+    /// filter does not know, a block is read, and taken from `bytes_left`; `None` if none are left.
+    /// The cache is left as it is.
+    ///
+    /// # Errors
+    /// The block cannot be read.
+    pub fn deletes_row(
+        &self,
+        prefix: &[u8],
+        bytes_left: &mut u64,
+    ) -> Result<Option<bool>, StorageError> {
+        let hash = PlaceHash::of(prefix).of_row();
+        if self.meta.row_tombstone_count == 0 || !self.bloom.may_contain(hash) {
+            return Ok(Some(false));
+        }
+        let Some(located) = self.index.frame(self.index.find(prefix)) else {
+            return Ok(Some(false));
+        };
+        if *bytes_left == 0 {
+            return Ok(None);
+        }
+        *bytes_left = bytes_left.saturating_sub(u64::from(located.bytes));
+        let block = self.read_block(located)?;
+        let found = block.find_row(prefix);
+        let found = found.map_err(|what| self.source.corrupt(located.offset, what))?;
+        Ok(Some(found.is_some()))
+    }
+
     /// Tells whether the table may have a cell at the place with this hash: no, or perhaps. Reads
     /// nothing.
     pub fn may_have(&self, hash: PlaceHash) -> bool {

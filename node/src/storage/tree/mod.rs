@@ -32,8 +32,10 @@
 //! written again as often as reads demand, and no more; one whose cells change is written again as
 //! often as space does. `picker` has the rules, `superfluous` the estimate.
 //!
-//! Superfluous entries are at most 38 hundredths of the others once compactions are done. While
-//! they are made there is more: both copies of what is merged are there until the new one counts.
+//! Superfluous entries are at most 38 hundredths of the others once compactions are done, by an
+//! estimate that may be some hundredths of the store off. Cells of deleted rows are among them,
+//! however long the rows are. While compactions are made there is more: both copies of what is
+//! merged are there until the new one counts.
 //!
 //! # Invariants
 //! 1. An entry of a place is newer than every one of the same place in an older source: memtable,

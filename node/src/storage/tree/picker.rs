@@ -16,7 +16,8 @@
 //!    itself middling runs are merged over and over: on paper, a store that grows from 50 to 500
 //!    times what level 0 holds is written again 22 times, and 7 by the square.)
 //! 3. *Much is [superfluous]*, 38 hundredths of what is not: runs are merged into the last one,
-//!    from that one on which gives most for the bytes that it costs.
+//!    from that one on which gives most for the bytes that it costs. A row's tombstone counts for
+//!    about what it deletes, however long the row is.
 //! 4. A table that is mostly tombstones goes down at once, unless much is below it.
 //!
 //! A merge of runs takes [`TreeOptions::level0_tables`] tables or so at a time, the first of the
