@@ -10,7 +10,7 @@
 //!    [`TreeOptions::base_bytes`], it has one run: level 0 is merged into it already when it is
 //!    three tenths of it. It goes into the first run, too, if it reaches little of that, or if no
 //!    level is left and writes would soon be held back.
-//! 2. *More than [`TreeOptions::runs_max`] runs*: of all stretches of neighbours the one is merged
+//! 2. *More than [`TreeOptions::runs_max`] runs*, or no level for another one: of all stretches of neighbours the one is merged
 //!    that costs fewest bytes, divided by the square of how many runs there are less. Runs of one
 //!    size are merged together, and a large one not for the sake of a small one. (By the count
 //!    itself middling runs are merged over and over: on paper, a store that grows from 50 to 500
@@ -184,11 +184,13 @@ impl<'m> Store<'_, 'm> {
         plan(self.levels, tables, target, self.options)
     }
 
-    /// Plans for the cheapest stretch of runs to become one, if there are too many.
+    /// Plans for the cheapest stretch of runs to become one, if there are too many, or no level is
+    /// left for another one: the last level is empty as long as the run above it has tombstones.
     fn merge_of_runs(&self) -> Option<Plan> {
         let runs = (1..LEVEL_COUNT).filter(|index| !self.level(*index).is_empty());
         let runs: Vec<usize> = runs.collect();
-        if runs.len() <= self.options.runs_max.max(1) {
+        let are_few = runs.len() <= self.options.runs_max.max(1);
+        if are_few && (self.has_room() || runs.len() < 2) {
             return None;
         }
         let stretches =
@@ -560,6 +562,23 @@ mod tests {
         let runs = [(3, &upper[..]), (4, &wide), (5, &run_from(400, 8)), (6, &last)];
         let expected = Some(plan_of(5, &[300, 200], &[400, 401, 402], false));
         assert_eq!(picked_of(&runs, &[]), expected, "not 400 alone: 200 goes down with its places");
+    }
+
+    #[test]
+    fn runs_are_merged_when_the_last_level_takes_none_and_no_other_is_left() {
+        let mut runs = [1, 2, 3, 4, 5].map(|n| (n, run_from(100 * to_u64(n), 11)));
+        runs[4].1[3].tombstone_count = 1;
+        let flushed = [4, 3, 2, 1].map(|number| table(number, b'a', b'd'));
+        let mut levels: Vec<Vec<&TableMeta>> = vec![flushed.iter().collect()];
+        levels.extend(runs.iter().map(|(_, run)| run.iter().collect::<Vec<_>>()));
+        levels.push(Vec::new());
+        let options = TreeOptions { runs_max: 5, ..OPTIONS };
+        let picked = pick(&levels, &Superfluous::default(), &options);
+        let is_of_runs = |plan: Plan| plan.target == 5 && plan.upper.first() == Some(&100);
+        assert!(picked.is_some_and(is_of_runs));
+        levels[1].clear();
+        let picked = pick(&levels, &Superfluous::default(), &options);
+        assert_eq!(picked, Some(plan_of(1, &[4, 3, 2, 1], &[], false)));
     }
 
     #[test]
