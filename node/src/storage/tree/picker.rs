@@ -25,7 +25,7 @@
 //! needs much space meanwhile. All decisions are made anew after each. Tables are taken where the
 //! *rows* of the input reach, so that a row's tombstone meets the row's cells; and small neighbours
 //! are taken along, so that no level falls to pieces. A table with nothing below it is not written
-//! again, but only named in its new level.
+//! again, but only named in its new level; unless it comes from level 0 and is to be packed.
 //!
 //! For the first table to reach no more than that, each table that a compaction writes ends where
 //! it would reach another table of a run of which it reaches half of that. It then has a
@@ -52,7 +52,7 @@ use super::superfluous::Superfluous;
 use super::version::{rows_end, rows_start};
 use super::{LEVEL_COUNT, TreeOptions};
 use crate::storage::PurgeFloors;
-use crate::storage::table::TableMeta;
+use crate::storage::table::{Compression, TableMeta};
 
 /// The level in which all comes to rest.
 const LAST: usize = LEVEL_COUNT - 1;
@@ -394,7 +394,13 @@ fn plan(
     let below = level(levels, target);
     let mut lower = reached(below, upper);
     let is_small = |table: &TableMeta| table.bytes < options.table_bytes / 4;
+    let flushed = level(levels, 0);
+    let is_flushed = |table: &TableMeta| flushed.iter().any(|other| other.number == table.number);
+    // Level 0 is not packed.
+    let is_to_be_packed = options.table.compression != Compression::None
+        && upper.iter().any(|table| is_flushed(table));
     let is_move = lower.is_empty()
+        && !is_to_be_packed
         && (target < LAST || tombstone_count(upper) == 0)
         && are_apart(upper)
         && !upper.iter().any(|table| is_small(table));
@@ -458,7 +464,7 @@ mod tests {
         table: crate::storage::table::TableOptions {
             block_bytes: 100,
             bloom_bits_per_cell: 10,
-            compression: crate::storage::table::Compression::None,
+            compression: Compression::None,
         },
     };
 

@@ -116,6 +116,24 @@ fn ascending_cells_are_not_written_twice() {
 }
 
 #[test]
+fn ascending_cells_are_packed_once_they_leave_level_0() {
+    let disk = TestDisk::default();
+    let table = TableOptions { compression: Compression::Lz4, block_bytes: 2000, ..OPTIONS.table };
+    let options = TreeOptions { table, table_bytes: 7000, ..OPTIONS };
+    let (mut tree, mut keeper, _) = run(super::super::open(disk, DIR, options)).unwrap();
+    let mut model = Cells::new();
+    for key in 0..240 {
+        write(&mut tree, &mut model, &Edit::Set(key, 1, 400));
+        if key % 12 == 11 {
+            flush(&mut tree, &mut keeper).unwrap();
+            settle(&mut tree, &mut keeper).unwrap();
+        }
+    }
+    assert_eq!(cells(&tree, &[], None).unwrap(), model);
+    assert!(keeper.version().bytes() < 240 * 200, "{:?}", keeper.version());
+}
+
+#[test]
 fn pinned_version_stays_while_everything_changes() {
     let disk = TestDisk::default();
     let ((mut tree, mut keeper, _), before) = filled(&disk, &script(100), 30);
