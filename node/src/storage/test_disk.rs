@@ -76,6 +76,7 @@ struct State {
     operation_count: usize,
     write_count: usize,
     sync_count: usize,
+    read_bytes: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -160,6 +161,11 @@ impl TestDisk {
     /// Returns how many changes and syncs there were.
     pub fn operation_count(&self) -> usize {
         self.state().operation_count
+    }
+
+    /// Returns how many bytes were read.
+    pub fn read_bytes(&self) -> usize {
+        self.state().read_bytes
     }
 
     /// Lets the power go at the given operation, counted from the first one ever.
@@ -406,7 +412,7 @@ pub struct TestFile {
 
 impl File for TestFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
         if let Some((path, bad)) = &state.faults.unreadable
             && *path == self.path
             && (offset..offset + buffer.len() as u64).contains(bad)
@@ -418,6 +424,7 @@ impl File for TestFile {
         // Short reads are allowed only at the end.
         let count = content.len().min(buffer.len());
         buffer[..count].copy_from_slice(&content[..count]);
+        state.read_bytes += count;
         Ok(count)
     }
 

@@ -10,20 +10,32 @@ use crate::storage::{Content, StorageError};
 /// Blocks that a sample is taken from, evenly over the table.
 const SAMPLED_BLOCKS: usize = 8;
 
+/// Bytes of blocks that are read for a sample, one block at least: where each value is a block of
+/// its own, a start would otherwise read a good part of the store.
+const SAMPLED_BYTES: u64 = 256 << 10;
+
 /// Cells that are taken from each of them.
 const SAMPLED_CELLS: usize = 8;
 
 impl<F: File> Table<F> {
-    /// Calls `visit` with the places of up to 64 cells, from all over the table; row tombstones
-    /// are no cells. The cache is left as it is.
+    /// Calls `visit` with the places of up to 64 cells, from all over the table; fewer where blocks
+    /// are long, and row tombstones are no cells. The cache is left as it is.
     ///
     /// # Errors
     /// A block cannot be read; what was visited before counts.
     pub fn sample(&self, mut visit: impl FnMut(&[u8])) -> Result<(), StorageError> {
         let count = self.index.frame_count();
-        let chosen = count.min(SAMPLED_BLOCKS);
+        let count_u64 = u64::try_from(count).unwrap_or(u64::MAX);
+        let fitting = SAMPLED_BYTES.saturating_mul(count_u64).checked_div(self.sections.bloom);
+        let fitting = usize::try_from(fitting.unwrap_or(0)).unwrap_or(usize::MAX);
+        let chosen = count.min(SAMPLED_BLOCKS).min(fitting.max(1));
+        let mut bytes_left = SAMPLED_BYTES;
         for number in 0..chosen {
             let Some(located) = self.index.frame(number * count / chosen) else { return Ok(()) };
+            if bytes_left == 0 {
+                return Ok(());
+            }
+            bytes_left = bytes_left.saturating_sub(u64::from(located.bytes));
             let block = self.read_block(located)?;
             let corrupt = |what| self.source.corrupt(located.offset, what);
             let mut cursor = BlockCursor::new(block, Vec::new()).map_err(corrupt)?;

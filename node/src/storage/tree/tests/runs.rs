@@ -111,6 +111,23 @@ fn tombstones_of_short_rows_make_little_superfluous() {
 }
 
 #[test]
+fn estimate_reads_little_however_long_values_are() {
+    let disk = TestDisk::default();
+    let sets: Vec<Edit> = (0..8).map(|key| Edit::Set(key, 1, 300 << 10)).collect();
+    let ((mut tree, mut keeper, _), mut model) = filled(&disk, &sets, 8);
+    settle(&mut tree, &mut keeper).unwrap();
+    for edit in &sets {
+        write(&mut tree, &mut model, edit);
+    }
+    write(&mut tree, &mut model, &Edit::DeleteRow(9));
+    let before = disk.read_bytes();
+    flush(&mut tree, &mut keeper).unwrap();
+    let read = disk.read_bytes() - before;
+    assert!(read < 700 << 10, "{read} bytes: one block for cells, and perhaps one for rows");
+    assert!(share_of_newest(&keeper) > 800, "{}", share_of_newest(&keeper));
+}
+
+#[test]
 fn table_that_cannot_be_read_makes_all_superfluous_and_breaks_nothing() {
     let disk = TestDisk::default();
     let ((mut tree, mut keeper, _), mut model) = of_320_cells(&disk);
