@@ -103,7 +103,8 @@ use super::StorageError;
 use super::table::TableOptions;
 use crate::env::{Disk, DiskErrorKind, File};
 
-/// Levels, level 0 included. With the usual options the last but four hold more than a disk.
+/// Levels, level 0 included. The others hold six runs, one more than there usually are to be: level
+/// 0 has room for the next one while runs are merged.
 const LEVEL_COUNT: usize = 7;
 
 /// Sizes of a table store. Any values work; what they trade is said at each.

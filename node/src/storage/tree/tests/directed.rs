@@ -90,9 +90,9 @@ fn large_store_has_levels_and_each_holds_a_part() {
     assert!(used >= 2 && sizes[LEVEL_COUNT - 1].1 > 2, "{sizes:?}");
     run(keeper.collect());
     assert_eq!(keeper.obsolete_count(), 0);
-    // With each level half of the next one, superfluous entries are up to twice the others.
+    // What is superfluous is less than 38 hundredths of what is not, by an estimate.
     let (entries, live) = (entry_count(keeper.version()), u64::try_from(model.len()).unwrap());
-    assert!(entries < 3 * live, "{entries} entries for {live} cells: {sizes:?}");
+    assert!(entries * 10 < 16 * live, "{entries} entries for {live} cells: {sizes:?}");
 }
 
 #[test]
