@@ -115,7 +115,7 @@ pub struct TreeOptions {
     pub memtable_bytes: u64,
     /// Frozen memtables that wait to be flushed before writes are to be held back.
     pub frozen_max: usize,
-    /// Bytes after which a compaction begins another table.
+    /// Bytes after which a compaction begins another table; sooner where one reaches much below it.
     pub table_bytes: u64,
     /// Tables of level 0 at which they are compacted, if their bytes did not demand it before.
     pub level0_tables: usize,

@@ -10,11 +10,12 @@
 //!    [`TreeOptions::base_bytes`], it has one run: level 0 is merged into it already when it is
 //!    three tenths of it. It goes into the first run, too, if it reaches little of that, or if no
 //!    level is left and writes would soon be held back.
-//! 2. *More than [`TreeOptions::runs_max`] runs*, or no level for another one: of all stretches of neighbours the one is merged
-//!    that costs fewest bytes, divided by the square of how many runs there are less. Runs of one
-//!    size are merged together, and a large one not for the sake of a small one. (By the count
-//!    itself middling runs are merged over and over: on paper, a store that grows from 50 to 500
-//!    times what level 0 holds is written again 22 times, and 7 by the square.)
+//! 2. *More than [`TreeOptions::runs_max`] runs*, or no level for another one: of all stretches of
+//!    neighbours the one is merged that costs fewest bytes, divided by the square of how many runs
+//!    there are less. Runs of one size are merged together, and a large one not for the sake of a
+//!    small one. (By the count itself middling runs are merged over and over: on paper, a store
+//!    that grows from 50 to 500 times what level 0 holds is written again 22 times, and 7 by the
+//!    square.)
 //! 3. *Much is [superfluous]*, 38 hundredths of what is not: runs are merged into the last one,
 //!    from that one on which gives most for the bytes that it costs. A row's tombstone counts for
 //!    about what it deletes, however long the row is.
