@@ -139,9 +139,11 @@ pub(super) struct ConnectionArgs {
         value_parser = parse_address
     )]
     pub(super) cluster: Vec<String>,
-    /// Longest time for a request, with all its tries at all nodes. What is read in pages or pieces
-    /// (row, slice, keys, export, snapshot save) may take as long for each of them, and an import
-    /// for each batch.
+    /// Longest time for a request, with all its tries at all nodes. One node is waited for a fifth
+    /// of it before the request is tried again, but for 2 s at least: a read that takes longer than
+    /// that, of a row with millions of deleted columns for example, needs a longer time here. What
+    /// is read in pages or pieces (row, slice, keys, export, snapshot save) may take as long for
+    /// each of them, and an import for each batch.
     #[arg(long, env = "MANGROVE_TIMEOUT", default_value = "10s", value_parser = parse_some_time)]
     pub(super) timeout: Duration,
 }

@@ -77,6 +77,8 @@ struct ClientState {
     /// The requests in flight, by their numbers. They are answered in about that order.
     expected: VecDeque<Expected>,
     next_number: u64,
+    /// The connection is gone: nobody fetches anything.
+    is_left: bool,
 }
 
 /// A request that will be answered.
@@ -121,6 +123,16 @@ impl ClientOutbox {
         drop(state);
         self.unanswered.remove_bytes(request.bytes);
         self.waker.wake();
+    }
+
+    /// Takes note that the connection is gone.
+    pub fn leave(&self) {
+        self.lock().is_left = true;
+    }
+
+    /// Tells whether the connection is gone, so that nobody waits for an answer.
+    pub fn is_left(&self) -> bool {
+        self.lock().is_left
     }
 
     /// Tells whether reads are to be refused rather than answered here.

@@ -210,6 +210,12 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
     }
 }
 
+impl<E: Env, S> Drop for ClientConnection<E, S> {
+    fn drop(&mut self) {
+        self.outbox.leave();
+    }
+}
+
 /// Says what is wrong with an encoded command.
 fn check_command(bytes: &Payload) -> Result<(), String> {
     let command = codec::decode(bytes.as_bytes()).map_err(|error| error.to_string())?;
