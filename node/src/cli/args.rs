@@ -657,6 +657,8 @@ cell the later one wins. How far the import is, is kept in FILE.progress until i
 goes on in the same cluster only, and if all that is imported already is still at the beginning of
 FILE, byte for byte; what comes after that may have been mended meanwhile.
 
+Of two imports of one FILE the later one ends the earlier one, but not in the masterless mode.
+
 Batches under way when an import was interrupted are written again; nothing of the earlier import of
 FILE takes effect after that. The masterless mode cannot promise this: a node that was frozen may
 still write what it had received, over later lines with the same cells. There, go on when every node
