@@ -655,7 +655,8 @@ Bytes that are no text go into key_base64, column_base64, value_base64.
 Each batch is applied wholly or not at all, the file as a whole is not. Of two lines with the same
 cell the later one wins. How far the import is, is kept in FILE.progress until it is complete. It
 goes on in the same cluster only, and if all that is imported already is still at the beginning of
-FILE, byte for byte; what comes after that may have been mended meanwhile.
+FILE, byte for byte; what comes after that may have been mended meanwhile. To import FILE into
+another cluster before it is complete in this one, remove FILE.progress first.
 
 Of two imports of one FILE the later one ends the earlier one, but not in the masterless mode.
 

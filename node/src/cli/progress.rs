@@ -6,8 +6,9 @@
 //! line is mended, and the import goes on.
 //!
 //! Before anything is written the session of the import is in the file, so that whoever goes on, or
-//! begins anew, can end it first ([`super::import`]). Who was taken over so leaves the file alone
-//! when it wakes: it is the other's by then.
+//! begins anew, can end it first ([`super::import`]). It can only be ended in its own cluster; so an
+//! import of the same input into another cluster is refused, or the session would be forgotten. And
+//! who was taken over so leaves the file alone when it wakes: it is the other's by then.
 //!
 //! # Layout
 //! One JSON object, replaced as a whole:
@@ -131,21 +132,23 @@ impl ProgressFile {
     /// Takes note of where the cells go.
     ///
     /// # Errors
-    /// The earlier import went to another cluster.
+    /// The earlier import went to another cluster, where its session is still to be ended.
     pub(super) fn bind(&mut self, cluster: ClusterId) -> Result<(), CliError> {
         let cluster = cluster.to_string();
-        match &self.content.cluster {
-            Some(former) if *former != cluster => Err(CliError::Usage(format!(
+        let left = self.former.as_ref().filter(|former| former.session.is_some());
+        let left = left.and_then(|former| former.cluster.as_ref());
+        if let Some(former) = self.content.cluster.as_ref().or(left).filter(|of| **of != cluster) {
+            return Err(CliError::Usage(format!(
                 "the import of {} that was interrupted went to the cluster {former}, and this is \
-                 {cluster}: give --cluster with nodes of the former, or import all of it into this \
-                 one, without --resume",
-                self.input
-            ))),
-            Some(_) | None => {
-                self.content.cluster = Some(cluster);
-                Ok(())
-            }
+                 {cluster}: give --cluster with nodes of the former; or remove {}, if what is still \
+                 on its way there may be written there, and import all of it into this one, \
+                 without --resume",
+                self.input,
+                self.path.display()
+            )));
         }
+        self.content.cluster = Some(cluster);
+        Ok(())
     }
 
     /// Returns the session of the import, or of the one before it.
@@ -314,6 +317,26 @@ mod tests {
         taker.remove().unwrap();
         assert!(frozen.write(frozen.progress()).is_err(), "the other is complete");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// The accident: the session of an import that was interrupted was forgotten when the same file
+    /// was imported into another cluster, and nothing ended it any more.
+    #[test]
+    fn session_in_another_cluster_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("cells.jsonl");
+        let mut first = ProgressFile::begin(&input, 30);
+        first.bind(ClusterId(1)).unwrap();
+        first.set_session(Some(SessionId(77)));
+        first.write(first.progress()).unwrap();
+        let mut second = ProgressFile::begin(&input, 30);
+        assert_refused(second.bind(ClusterId(2)), "or remove");
+        second.bind(ClusterId(1)).unwrap();
+        assert_eq!(second.session(), Some(SessionId(77)));
+        // In the masterless mode there is nothing to be ended.
+        second.set_session(None);
+        second.write(second.progress()).unwrap();
+        ProgressFile::begin(&input, 30).bind(ClusterId(2)).unwrap();
     }
 
     #[test]
