@@ -12,7 +12,7 @@ use crate::env::Env;
 use crate::kv::Query;
 use crate::raft::Role;
 use crate::storage::test_disk::run;
-use crate::wire::{Consistency, RequestBody};
+use crate::wire::{Consistency, RequestBody, RequestError, ResponseBody, SavedState};
 
 /// Cells of a `multi_get` that a turn may read at most: four times what one read may.
 const TURN_CELLS: usize = 4 * (4 << 20) / (4 << 10);
@@ -67,10 +67,13 @@ impl Scene {
         for id in 0..count {
             let query = Query::MultiGet { cells: vec![cell.clone(); cell_count] };
             let id = outbox.expect_reply(id, 1);
-            let (outbox, consistency) = (Arc::clone(outbox), Consistency::default());
-            let body = RequestBody::Query(query);
-            self.node.inbox.submit(Submitted { outbox, id, bytes: 1, consistency, body });
+            self.submit(outbox, id, RequestBody::Query(query));
         }
+    }
+
+    fn submit(&self, outbox: &Arc<ClientOutbox>, id: u64, body: RequestBody) {
+        let (outbox, consistency) = (Arc::clone(outbox), Consistency::default());
+        self.node.inbox.submit(Submitted { outbox, id, bytes: 1, consistency, body });
     }
 
     /// Gives the loop a turn; tells whether it wants another one at once.
@@ -193,4 +196,29 @@ fn connection_that_is_gone_gets_no_more_turns() {
     gone.leave();
     assert!(!scene.turn(), "nobody waits");
     assert_eq!(gone.load().0, 0, "they do not count any more");
+}
+
+/// The accident: pieces of snapshots were given to who never fetched one, as many as it asked for.
+#[test]
+fn piece_of_a_snapshot_is_refused_to_who_does_not_fetch_its_answers() {
+    let mut scene = Scene::new();
+    let state = SavedState { index: 1, term: 1 };
+    for wanted in [None, Some(state)] {
+        let (hoarder, saver) = (scene.node.inbox.new_outbox(), scene.node.inbox.new_outbox());
+        for id in 0..40 {
+            let number = hoarder.expect_reply(id, 0);
+            let answer = RequestError::Invalid("x".repeat(1 << 20));
+            hoarder.reply(number, ResponseBody::Error(answer));
+        }
+        for outbox in [&hoarder, &saver] {
+            let id = outbox.expect_reply(1, 1);
+            scene.submit(outbox, id, RequestBody::Snapshot { wanted, offset: 0, bytes_max: 1 });
+        }
+        for _ in 0..3 {
+            scene.turn();
+            scene.env.give_turn("log");
+        }
+        let unanswered = [&hoarder, &saver].map(|outbox| outbox.load().0);
+        assert_eq!(unanswered, [0, 1], "the state task is asked for one piece: {wanted:?}");
+    }
 }
