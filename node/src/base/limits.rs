@@ -46,10 +46,22 @@ pub const REQUESTS_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of answers that wait for the clients of all connections to fetch them, beyond which a
 /// connection that holds a page of them already gets errors instead of long ones. So all of them
-/// take at most this and, for each connection, a page and the longest answer. Too small: clients
-/// that read much at a time are refused because of others. Too large: memory, which any number of
-/// clients that ask and never read can take.
+/// take at most this and, for each connection, a page, the longest answer, and short ones (errors,
+/// statuses) to the [`SESSION_INFLIGHT_MAX`] requests that it may have in flight: about 7 MiB, and a
+/// few more if those are statuses. Too small: clients that read much at a time are refused because
+/// of others. Too large: memory, which any number of clients that ask and never read can take.
 pub const ANSWERS_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes that may be missing, over all connections, of long requests that have begun to arrive;
+/// further ones wait for their turn before they are read on, see [`PARTIAL_BYTES_FREE`]. Too small:
+/// large batches of many clients wait for those on slow links, each up to half a minute. Too large:
+/// memory, which any number of clients that send half a request can take. (A buffer that grows may
+/// take twice as much for a moment.)
+pub const PARTIAL_REQUESTS_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes that may be missing of a request which is read on without waiting for others, hence what
+/// half a request takes for each connection besides [`PARTIAL_REQUESTS_BYTES_MAX`].
+pub const PARTIAL_BYTES_FREE: usize = 64 << 10;
 
 /// Answers remembered per client session, hence the most writes a client may have in flight.
 pub const SESSION_INFLIGHT_MAX: usize = 1024;
@@ -77,6 +89,7 @@ const _: () = {
     assert!(BATCH_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX, "a batch fits a frame");
     assert!(CONDITION_COUNT_MAX < BATCH_COUNT_MAX, "a batch of conditions has room for mutations");
     assert!(FRAME_BYTES_MAX < REQUESTS_BYTES_MAX, "a node that owes nothing takes any request");
+    assert!(FRAME_BYTES_MAX < PARTIAL_REQUESTS_BYTES_MAX, "there is room for any request");
     assert!(PAGE_BYTES_MAX < ANSWERS_BYTES_MAX, "a page is allowed beside the sum of all answers");
     assert!(MULTI_GET_BYTES_MAX + (512 << 10) < FRAME_BYTES_MAX, "a multi_get fits a frame");
     assert!(

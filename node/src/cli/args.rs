@@ -139,9 +139,11 @@ pub(super) struct ConnectionArgs {
         value_parser = parse_address
     )]
     pub(super) cluster: Vec<String>,
-    /// Longest time for a request, with all its tries at all nodes. What is read in pages or pieces
-    /// (row, slice, keys, export, snapshot save) may take as long for each of them, and an import
-    /// for each batch.
+    /// Longest time for a request, with all its tries at all nodes. One node is waited for a fifth
+    /// of it before the request is tried again, but for 2 s at least: a read that takes longer than
+    /// that, of a row with millions of deleted columns for example, needs a longer time here. What
+    /// is read in pages or pieces (row, slice, keys, export, snapshot save) may take as long for
+    /// each of them, and an import for each batch.
     #[arg(long, env = "MANGROVE_TIMEOUT", default_value = "10s", value_parser = parse_some_time)]
     pub(super) timeout: Duration,
 }
@@ -653,7 +655,10 @@ Bytes that are no text go into key_base64, column_base64, value_base64.
 Each batch is applied wholly or not at all, the file as a whole is not. Of two lines with the same
 cell the later one wins. How far the import is, is kept in FILE.progress until it is complete. It
 goes on in the same cluster only, and if all that is imported already is still at the beginning of
-FILE, byte for byte; what comes after that may have been mended meanwhile.
+FILE, byte for byte; what comes after that may have been mended meanwhile. To import FILE into
+another cluster before it is complete in this one, remove FILE.progress first.
+
+Of two imports of one FILE the later one ends the earlier one, but not in the masterless mode.
 
 Batches under way when an import was interrupted are written again; nothing of the earlier import of
 FILE takes effect after that. The masterless mode cannot promise this: a node that was frozen may

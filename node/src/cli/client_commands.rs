@@ -1,6 +1,7 @@
 //! The commands of a client: one request each, printed as asked.
 
 use std::io::Read;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,17 +17,25 @@ use crate::client::{CasResult, Client, ClientOptions, KeyRange};
 use crate::env::real::RealEnv;
 use crate::kv::{Batch, Cell, Expectation};
 
+/// Tries for which there is time if no node answers. A read that takes many turns of its node
+/// (`replica::reading`) is answered only to who waits long enough with one of them.
+const TRIES_MIN: u32 = 5;
+
 /// Makes the client that the arguments describe.
 pub(super) fn client(connection: &ConnectionArgs) -> Client<RealEnv> {
+    let options = options(connection.timeout);
+    Client::connect(RealEnv::client(), connection.cluster.clone(), options)
+}
+
+/// Returns how long a client waits whose requests may take as long as this.
+fn options(limit: Duration) -> ClientOptions {
     let defaults = ClientOptions::default();
-    let limit = connection.timeout;
-    let options = ClientOptions {
+    ClientOptions {
         connect_timeout: defaults.connect_timeout.min(limit),
-        try_timeout: defaults.try_timeout.min(limit),
+        try_timeout: defaults.try_timeout.max(limit / TRIES_MIN).min(limit),
         request_timeout: limit,
         ..defaults
-    };
-    Client::connect(RealEnv::client(), connection.cluster.clone(), options)
+    }
 }
 
 /// Makes the client that the arguments describe, with answers of that level.
@@ -242,6 +251,15 @@ mod tests {
 
     const TEXT: EncodingArgs = EncodingArgs { base64: false };
     const BASE64: EncodingArgs = EncodingArgs { base64: true };
+
+    #[test]
+    fn node_is_waited_for_longer_by_who_has_more_time() {
+        for (limit, one_try) in [(1, 1), (2, 2), (10, 2), (60, 12)] {
+            let options = options(Duration::from_secs(limit));
+            let found = (options.request_timeout.as_secs(), options.try_timeout.as_secs());
+            assert_eq!(found, (limit, one_try));
+        }
+    }
 
     #[test]
     fn arguments_are_text_base64_or_files() {

@@ -111,6 +111,7 @@ mod tests {
             (ClientError::Misbehaved(String::new()).into(), 3),
             (ClientError::DiskFull.into(), 3),
             (ClientError::Overloaded.into(), 3),
+            (ClientError::SessionEnded.into(), 3),
             (ClientError::Timeout { waited, last: None }.into(), 3),
             (ClientError::Unknown { waited, last: None }.into(), 4),
             (CliError::Conflict(String::new()), 5),

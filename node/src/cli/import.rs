@@ -311,6 +311,10 @@ impl Import {
         if args.file == "-" {
             return done;
         }
+        let is_taken_over = self.kept.as_ref().is_some_and(ProgressFile::is_taken_over);
+        if is_taken_over || matches!(error, CliError::Client(ClientError::SessionEnded)) {
+            return format!("{done}; another import of {} has begun since then", args.file);
+        }
         // Of what happens to an import under way, only a wrong line is the fault of its user.
         let first = if matches!(error, CliError::Usage(_)) { "mend that line, then " } else { "" };
         format!("{done}; {first}go on from there:\n  {}", resume_command(args))
@@ -678,6 +682,9 @@ mod tests {
         assert!(!import.advice(&args(&["cells.jsonl"]), &stopped).contains("mend"));
         let unnamed = import.advice(&args(&["-"]), &stopped);
         assert_eq!(unnamed, "imported so far: 1 cell, up to line 2");
+        let ended = CliError::from(ClientError::SessionEnded);
+        let advice = import.advice(&args(&["cells.jsonl"]), &ended);
+        assert!(!advice.contains("--resume"), "that would end the other: {advice}");
     }
 
     #[test]

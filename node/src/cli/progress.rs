@@ -6,7 +6,9 @@
 //! line is mended, and the import goes on.
 //!
 //! Before anything is written the session of the import is in the file, so that whoever goes on, or
-//! begins anew, can end it first ([`super::import`]).
+//! begins anew, can end it first ([`super::import`]). It can only be ended in its own cluster; so an
+//! import of the same input into another cluster is refused, or the session would be forgotten. And
+//! who was taken over so leaves the file alone when it wakes: it is the other's by then.
 //!
 //! # Layout
 //! One JSON object, replaced as a whole:
@@ -60,6 +62,8 @@ pub(super) struct ProgressFile {
     /// The input, for messages.
     input: String,
     content: Content,
+    /// What is in the file, as it was read or written last; `None` if there was none.
+    former: Option<Content>,
 }
 
 impl ProgressFile {
@@ -67,12 +71,11 @@ impl ProgressFile {
     /// only its session is taken over: that is to be ended, too.
     pub(super) fn begin(input: &Path, total_bytes: u64) -> Self {
         let path = with_suffix(input, ".progress");
-        let former = fs::read(&path).ok();
-        let former = former.and_then(|bytes| serde_json::from_slice::<Content>(&bytes).ok());
-        let session = former.and_then(|former| former.session);
+        let former = content_at(&path);
+        let session = former.as_ref().and_then(|former| former.session);
         let progress = Progress { total_bytes, ..Progress::default() };
         let content = Content { cluster: None, session, progress };
-        Self { path, input: input.display().to_string(), content }
+        Self { path, input: input.display().to_string(), content, former }
     }
 
     /// Reads how far an earlier import of the input got, which has this length now. `crc_of`
@@ -94,7 +97,7 @@ impl ProgressFile {
             ))
         })?;
         let content = new.content_of(&bytes, crc_of)?;
-        Ok(Self { content, ..new })
+        Ok(Self { former: Some(content.clone()), content, ..new })
     }
 
     /// Takes what an earlier import has left in the file.
@@ -129,21 +132,23 @@ impl ProgressFile {
     /// Takes note of where the cells go.
     ///
     /// # Errors
-    /// The earlier import went to another cluster.
+    /// The earlier import went to another cluster, where its session is still to be ended.
     pub(super) fn bind(&mut self, cluster: ClusterId) -> Result<(), CliError> {
         let cluster = cluster.to_string();
-        match &self.content.cluster {
-            Some(former) if *former != cluster => Err(CliError::Usage(format!(
+        let left = self.former.as_ref().filter(|former| former.session.is_some());
+        let left = left.and_then(|former| former.cluster.as_ref());
+        if let Some(former) = self.content.cluster.as_ref().or(left).filter(|of| **of != cluster) {
+            return Err(CliError::Usage(format!(
                 "the import of {} that was interrupted went to the cluster {former}, and this is \
-                 {cluster}: give --cluster with nodes of the former, or import all of it into this \
-                 one, without --resume",
-                self.input
-            ))),
-            Some(_) | None => {
-                self.content.cluster = Some(cluster);
-                Ok(())
-            }
+                 {cluster}: give --cluster with nodes of the former; or remove {}, if what is still \
+                 on its way there may be written there, and import all of it into this one, \
+                 without --resume",
+                self.input,
+                self.path.display()
+            )));
         }
+        self.content.cluster = Some(cluster);
+        Ok(())
     }
 
     /// Returns the session of the import, or of the one before it.
@@ -161,20 +166,42 @@ impl ProgressFile {
         self.content.progress
     }
 
+    /// Tells whether the file is another import's by now, which has ended the session of this one.
+    /// It is gone if that one is complete.
+    pub(super) fn is_taken_over(&self) -> bool {
+        let found = content_at(&self.path);
+        found.map(|found| found.session) != self.former.as_ref().map(|former| former.session)
+    }
+
     /// Writes down how far it is. Replaces the file as a whole, so that it is never half written.
+    ///
+    /// # Errors
+    /// The file is another import's by now, or cannot be written.
     pub(super) fn write(&mut self, progress: Progress) -> Result<(), CliError> {
+        if self.is_taken_over() {
+            let (shown, input) = (self.path.display(), &self.input);
+            return Err(CliError::Failed(format!(
+                "{shown} is gone, or of another import of {input} that has begun meanwhile"
+            )));
+        }
         self.content.progress = progress;
         let temporary = with_suffix(&self.path, ".new");
         let written = serde_json::to_vec(&self.content)
             .map_err(std::io::Error::from)
             .and_then(|bytes| fs::write(&temporary, bytes))
             .and_then(|()| fs::rename(&temporary, &self.path));
-        written
-            .map_err(|error| CliError::io(format!("cannot write {}", self.path.display()), &error))
+        written.map_err(|error| {
+            CliError::io(format!("cannot write {}", self.path.display()), &error)
+        })?;
+        self.former = Some(self.content.clone());
+        Ok(())
     }
 
-    /// Removes the file; fine if there is none.
+    /// Removes the file; fine if there is none, or it is another import's by now.
     pub(super) fn remove(self) -> Result<(), CliError> {
+        if self.is_taken_over() {
+            return Ok(());
+        }
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(CliError::io(format!("cannot remove {}", self.path.display()), &error))
@@ -192,6 +219,11 @@ pub(super) fn reread(bytes: &[u8], total_bytes: u64, crc: u32) -> Result<(u64, V
     let content = file.content_of(bytes, |_| Ok(crc)).map_err(|error| error.to_string())?;
     let again = serde_json::to_vec(&content).map_err(|error| error.to_string())?;
     Ok((content.progress.done_bytes, again))
+}
+
+/// Returns what is in the file; `None` if there is none that can be read.
+fn content_at(path: &Path) -> Option<Content> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Tells whether a file is one of those that do not tell what was imported.
@@ -256,7 +288,55 @@ mod tests {
         let kept = ProgressFile::begin(&input, 30);
         let progress = serde_json::to_string(&kept.progress()).unwrap();
         fs::write(&kept.path, format!(r#"{{"cluster":null,"progress":{progress}}}"#)).unwrap();
-        assert_eq!(ProgressFile::resume(&input, 30, |_| Ok(0)).unwrap(), kept);
+        assert_eq!(ProgressFile::resume(&input, 30, |_| Ok(0)).unwrap().content, kept.content);
+    }
+
+    /// The accident: an import that woke after another one had taken over wrote its own place and
+    /// its ended session over the other's.
+    #[test]
+    fn file_of_another_import_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("cells.jsonl");
+        let begin = |session| {
+            let mut kept = ProgressFile::begin(&input, 30);
+            kept.bind(ClusterId(1)).unwrap();
+            kept.set_session(Some(SessionId(session)));
+            kept
+        };
+        let (mut frozen, mut late) = (begin(1), begin(2));
+        frozen.write(frozen.progress()).unwrap();
+        assert!(late.write(late.progress()).is_err(), "the two began at once");
+        let mut taker = begin(3);
+        taker.write(taker.progress()).unwrap();
+        taker.write(Progress { done_cells: 7, ..taker.progress() }).unwrap();
+        assert!(frozen.is_taken_over() && !taker.is_taken_over());
+        let error = frozen.write(frozen.progress()).unwrap_err();
+        assert!(error.to_string().contains("another import"), "{error}");
+        frozen.clone().remove().unwrap();
+        assert_eq!(content_at(&taker.path), Some(taker.content.clone()));
+        taker.remove().unwrap();
+        assert!(frozen.write(frozen.progress()).is_err(), "the other is complete");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// The accident: the session of an import that was interrupted was forgotten when the same file
+    /// was imported into another cluster, and nothing ended it any more.
+    #[test]
+    fn session_in_another_cluster_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("cells.jsonl");
+        let mut first = ProgressFile::begin(&input, 30);
+        first.bind(ClusterId(1)).unwrap();
+        first.set_session(Some(SessionId(77)));
+        first.write(first.progress()).unwrap();
+        let mut second = ProgressFile::begin(&input, 30);
+        assert_refused(second.bind(ClusterId(2)), "or remove");
+        second.bind(ClusterId(1)).unwrap();
+        assert_eq!(second.session(), Some(SessionId(77)));
+        // In the masterless mode there is nothing to be ended.
+        second.set_session(None);
+        second.write(second.progress()).unwrap();
+        ProgressFile::begin(&input, 30).bind(ClusterId(2)).unwrap();
     }
 
     #[test]

@@ -65,6 +65,13 @@ pub enum ClientError {
     /// The disk of the leader is full. Not applied.
     #[error("the disk of the leader is full: free some space there")]
     DiskFull,
+    /// Another program has ended the session that numbers the writes of this client, as an import
+    /// does that goes on with what this one began. Not applied, and no later write will be.
+    #[error(
+        "another program has ended the session of this client, as an import does that goes on \
+         with what this one began: this one writes nothing more"
+    )]
+    SessionEnded,
     /// **It is not known whether the write took effect**, or still will: a try of it was sent and
     /// never answered. Only a read can tell; repeating the write may apply it twice.
     #[error(
@@ -94,7 +101,8 @@ impl ClientError {
             | Self::Timeout { .. }
             | Self::Stale { .. }
             | Self::Overloaded
-            | Self::DiskFull => Outcome::NotApplied,
+            | Self::DiskFull
+            | Self::SessionEnded => Outcome::NotApplied,
             Self::Unknown { .. } => Outcome::Unknown,
         }
     }

@@ -441,6 +441,9 @@ impl<E: Env> Client<E> {
         }
         let mut ticket = inner.ticket(&mut tries).await?;
         loop {
+            if !batch.conditions.is_empty() {
+                ticket.expect_long_answer();
+            }
             let body = self.with_fault(encode_write(&ticket, &mut batch)?);
             let answer = inner.call(&body, &mut tries).await?;
             let now = inner.env.now();
@@ -458,6 +461,10 @@ impl<E: Env> Client<E> {
                     probe!("client.session_expired_before_any_effect");
                     inner.back_off(&mut tries).await?;
                     ticket = inner.ticket(&mut tries).await?;
+                }
+                CommandReply::OutOfWindow if ticket.is_session_ended() => {
+                    probe!("client.session_was_ended_by_somebody_else");
+                    return Err(tries.fail(now, ClientError::SessionEnded));
                 }
                 CommandReply::OutOfWindow => {
                     probe!("client.session_has_no_room_for_answers");

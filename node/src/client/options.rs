@@ -13,7 +13,8 @@ pub struct ClientOptions {
     /// never connect. Too large: a node that is gone without a word holds requests up.
     pub connect_timeout: Duration,
     /// Longest time that one node is waited for, before the request is tried elsewhere. Too
-    /// small: a slow node gets everything twice. Too large: a failover takes that long.
+    /// small: a slow node gets everything twice, and a read of a row with millions of deleted
+    /// columns, which takes it longer, is never answered. Too large: a failover takes that long.
     pub try_timeout: Duration,
     /// Longest time for a request with all its tries; then it fails, see
     /// [`ClientError`](super::ClientError).

@@ -8,7 +8,9 @@
 //! That sentence ends a session, too: a write that says so of all numbers leaves none that could
 //! still take effect. So a program can go on with what an earlier process began, and know that
 //! nothing of that comes late and undoes it, be it in a buffer of the network or of a node that
-//! was frozen.
+//! was frozen. Who is ended so must learn it, and is told what one is told whose session keeps too
+//! many answers: that its number is out of the window. It knows the difference: only answers to
+//! conditions are long, and only for numbers that are not acknowledged.
 //!
 //! # Invariants
 //! 1. A number is used for one write only, and every try of that write uses it.
@@ -49,6 +51,8 @@ struct Window {
     last_seq: u64,
     /// Numbers of writes that may still be tried.
     in_use: BTreeSet<u64>,
+    /// A write with conditions had a number; its answer may be long.
+    has_conditions: bool,
 }
 
 /// What a write got when it asked for its number.
@@ -103,8 +107,7 @@ impl Sessions {
 
     /// Starts to number the writes of a new session.
     pub(super) fn on_registered(&self, session: SessionId) {
-        *lock(&self.window) =
-            Window { session: Some(session), last_seq: 0, in_use: BTreeSet::new() };
+        *lock(&self.window) = Window { session: Some(session), ..Window::default() };
         self.room.notify_waiters();
     }
 
@@ -150,6 +153,21 @@ impl<E: Env> Client<E> {
 }
 
 impl Ticket<'_> {
+    /// Takes note that the write has conditions, before it is sent.
+    pub(super) fn expect_long_answer(&self) {
+        let mut window = lock(&self.sessions.window);
+        window.has_conditions |= window.session == Some(self.session);
+    }
+
+    /// Tells whether somebody else has ended the session, if a try was answered that its number is
+    /// out of the window: the session surely has room for its answer, because it keeps no long
+    /// ones, or because the try has acknowledged all others and no later one was ever sent.
+    pub(super) fn is_session_ended(&self) -> bool {
+        let window = lock(&self.sessions.window);
+        let is_alone = self.acked_below == self.seq && window.last_seq == self.seq.0;
+        window.session == Some(self.session) && (is_alone || !window.has_conditions)
+    }
+
     /// Brings up to date what the next try acknowledges.
     pub(super) fn acknowledge(&mut self) {
         let window = lock(&self.sessions.window);

@@ -74,6 +74,15 @@ impl FrameDecoder {
         }
         Ok(Some(body))
     }
+
+    /// Returns how many bytes are missing of the frame at the front of `buffer`, as far as its
+    /// header tells, which [`decode`](Self::decode) has found to be well.
+    pub fn missing_bytes(&self, buffer: &[u8]) -> usize {
+        let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else { return 0 };
+        let [l0, l1, l2, l3, ..] = *header;
+        let len = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+        (HEADER_BYTES + len.min(self.body_bytes_max)).saturating_sub(buffer.len())
+    }
 }
 
 fn verify(stored: u32, bytes: &[u8]) -> Result<(), DecodeError> {
@@ -100,6 +109,15 @@ mod tests {
             let mut buffer = BytesMut::new();
             let mut decoded = Vec::new();
             for piece in stream.chunks(step) {
+                let missing_bytes = decoder.missing_bytes(&buffer);
+                let is_header_there = buffer.len() >= HEADER_BYTES;
+                prop_assert_eq!(missing_bytes > 0, is_header_there, "{} bytes", buffer.len());
+                if is_header_there && missing_bytes <= piece.len() {
+                    let mut whole = buffer.clone();
+                    whole.extend_from_slice(&piece[..missing_bytes]);
+                    prop_assert!(decoder.decode(&mut whole).unwrap().is_some());
+                    prop_assert!(whole.is_empty());
+                }
                 buffer.extend_from_slice(piece);
                 while let Some(body) = decoder.decode(&mut buffer).unwrap() {
                     decoded.push(body.to_vec());

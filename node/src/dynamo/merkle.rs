@@ -20,6 +20,10 @@
 //! Where it would have to read too much to report it, because a long row was deleted, it says so,
 //! and the tree is unknown until the partition has been read again.
 //!
+//! Trees that become unknown are built by turns, upwards from the one that was built last. Where
+//! many deletes raise floors faster than trees can be read, the lowest partitions would otherwise
+//! be built again and again, and the highest never: those had neither anti-entropy nor floors.
+//!
 //! # Invariants
 //! - **D10** A tree never leaves out tombstones above the floor.
 
@@ -62,6 +66,9 @@ pub fn entry_hash(place: &[u8], is_row: bool, stamp: Stamp, is_tombstone: bool) 
 pub(super) struct Trees {
     partitions: BTreeMap<Partition, Tree>,
     building: Option<Building>,
+    /// Which one is looked at first when the next is begun. Trees become unknown again while others
+    /// are built; each has its turn before the same one is built once more.
+    cursor: Partition,
     /// Whether some tree was not known when it was looked for last.
     is_unknown: bool,
     next_build: Instant,
@@ -115,6 +122,7 @@ impl Trees {
         Self {
             partitions: held.map(|partition| (partition, Tree::default())).collect(),
             building: None,
+            cursor: 0,
             is_unknown: true,
             next_build: context.now,
         }
@@ -226,17 +234,24 @@ impl Trees {
         }
     }
 
-    /// Looks for a tree that is not known.
+    /// Looks for a tree that is not known: from the cursor on, and else from the first.
     fn begin(&mut self, context: &Context) {
-        let mut unknown = None;
-        for (partition, tree) in &mut self.partitions {
-            if tree.is_known(*partition, context) {
-                tree.floor = context.floor(*partition);
-            } else {
-                unknown = unknown.or(Some(*partition));
+        let (mut unknown, mut first) = (None, None);
+        for (&partition, tree) in &mut self.partitions {
+            if tree.is_known(partition, context) {
+                tree.floor = context.floor(partition);
+                continue;
+            }
+            first = first.or(Some(partition));
+            if partition >= self.cursor {
+                unknown = unknown.or(Some(partition));
             }
         }
+        let unknown = unknown.or(first);
         self.is_unknown = unknown.is_some();
+        if let Some(partition) = unknown {
+            self.cursor = partition.saturating_add(1);
+        }
         self.building = unknown.map(|partition| Building {
             partition,
             floor: context.floor(partition),

@@ -40,8 +40,8 @@ pub struct Machine<S: Engine> {
     engine: S,
     sessions: Sessions,
     trail: u64,
-    /// The read that goes on in the next turn.
-    reading: Option<LongRead>,
+    /// The reads that go on in later turns, by who waits for each.
+    reading: BTreeMap<u64, LongRead>,
 }
 
 /// What a batch makes of the rows and places that it touches, in their order.
@@ -63,7 +63,7 @@ impl<S: Engine> Machine<S> {
     /// `extra` is not what [`extra`](Self::extra) returns.
     pub fn restore(engine: S, extra: &[u8], sessions_max: usize) -> Result<Self, StorageError> {
         let sessions = Sessions::new(sessions_max);
-        let mut machine = Self { engine, sessions, trail: 0, reading: None };
+        let mut machine = Self { engine, sessions, trail: 0, reading: BTreeMap::new() };
         if machine.applied().index > 0 || !extra.is_empty() {
             machine.reload(extra, sessions_max)?;
         }
@@ -75,7 +75,7 @@ impl<S: Engine> Machine<S> {
     /// # Errors
     /// As of [`restore`](Self::restore).
     pub fn reload(&mut self, extra: &[u8], sessions_max: usize) -> Result<(), StorageError> {
-        self.reading = None;
+        self.reading.clear();
         let decoded = decode_extra(extra, sessions_max, self.applied().index);
         (self.trail, self.sessions) = decoded.map_err(|error| StorageError::Corrupt {
             path: format!("sessions of the state at {:?}", self.applied()),
@@ -187,13 +187,19 @@ impl<S: Engine> Machine<S> {
     }
 
     /// Reads on for one turn, past `bytes_max` bytes at most. Entries may be applied between two
-    /// turns; the answer is of the state at the last one. One query is read at a time: with
-    /// another one this begins anew.
+    /// turns; the answer is of the state at the last one. `reader` is who waits for it; with another
+    /// query of the same one this begins anew. What was found so far is kept for each reader until
+    /// it has its answer or [stops](Self::stop_reading), so whoever calls this limits their number.
     ///
     /// # Errors
     /// As of [`query`](Self::query).
-    pub fn read_on(&mut self, query: &Query, bytes_max: usize) -> Result<Turn, QueryError> {
-        let begun = self.reading.take().filter(|begun| begun.query() == query);
+    pub fn read_on(
+        &mut self,
+        reader: u64,
+        query: &Query,
+        bytes_max: usize,
+    ) -> Result<Turn, QueryError> {
+        let begun = self.reading.remove(&reader).filter(|begun| begun.query() == query);
         let (progress, passed_bytes) = match begun {
             Some(begun) => read::go_on(&self.engine, begun, bytes_max)?,
             None => read::answer(&self.engine, query, bytes_max)?,
@@ -201,15 +207,16 @@ impl<S: Engine> Machine<S> {
         Ok(match progress {
             Progress::Done(reply) => Turn { reply: Some(reply), passed_bytes },
             Progress::More(begun) => {
-                self.reading = Some(begun);
+                self.reading.insert(reader, begun);
                 Turn { reply: None, passed_bytes }
             }
         })
     }
 
-    /// Forgets what was read so far: nobody waits for it.
-    pub fn stop_reading(&mut self) {
-        self.reading = None;
+    /// Forgets what was read so far for somebody who does not wait any more; tells whether there
+    /// was anything.
+    pub fn stop_reading(&mut self, reader: u64) -> bool {
+        self.reading.remove(&reader).is_some()
     }
 
     /// Returns the last log entry that was carried out or passed over.
@@ -295,10 +302,10 @@ impl<S: Engine> Machine<S> {
         Ok(CommandReply::Applied(Version(at.index)))
     }
 
-    /// Makes the changes of an entry, of which a read that goes on must know.
+    /// Makes the changes of an entry, of which reads that go on must know.
     fn write(&mut self, at: SnapshotPoint, changes: &[Change<'_>]) {
         self.engine.write(at, changes);
-        if let Some(begun) = self.reading.as_mut().filter(|_| !planted!("R59")) {
+        for begun in self.reading.values_mut().filter(|_| !planted!("R59")) {
             begun.on_write(at.index, changes);
         }
     }

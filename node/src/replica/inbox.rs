@@ -10,7 +10,9 @@
 //!    [`PEER_BYTES_MAX`] of messages are queued.
 //! 2. A request counts from its admission to its answer, wherever it waits in between. Its bytes
 //!    are taken off by the outbox that gets the answer, which gets exactly one.
-//! 3. Once closed, nothing is accepted and every waiter is woken.
+//! 3. Long requests that have begun to arrive take [`PARTIAL_REQUESTS_BYTES_MAX`] at most: each has
+//!    room for what is missing of it, until it is whole or its connection ends.
+//! 4. Once closed, nothing is accepted and every waiter is woken.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::outbox::{ClientOutbox, Unfetched};
 use super::persist::PersistEvent;
 use super::state::StateEvent;
 use crate::base::NodeId;
-use crate::base::limits::REQUESTS_BYTES_MAX;
+use crate::base::limits::{PARTIAL_REQUESTS_BYTES_MAX, REQUESTS_BYTES_MAX};
 use crate::wire::{Consistency, PeerMessage, RequestBody, RequestError, ResponseBody};
 
 /// Bytes of undelivered peer messages after which readers of peer connections wait.
@@ -124,6 +126,8 @@ pub struct Inbox {
     room: Notify,
     unanswered: Arc<Unanswered>,
     unfetched: Arc<Unfetched>,
+    /// Bytes of room for what is missing of requests.
+    partial: Arc<Semaphore>,
     requests_max: usize,
 }
 
@@ -143,6 +147,7 @@ impl Inbox {
             room: Notify::new(),
             unanswered: Arc::default(),
             unfetched: Arc::default(),
+            partial: Arc::new(Semaphore::new(PARTIAL_REQUESTS_BYTES_MAX)),
             requests_max,
         })
     }
@@ -151,6 +156,22 @@ impl Inbox {
     pub fn new_outbox(&self) -> Arc<ClientOutbox> {
         let (unanswered, unfetched) = (&self.unanswered, &self.unfetched);
         Arc::new(ClientOutbox::new(Arc::clone(unanswered), Arc::clone(unfetched)))
+    }
+
+    /// Waits for room for so many bytes that are missing of a request. It is given back when what
+    /// is returned is dropped. Whoever has waited longest comes first, so all come in the end if
+    /// nobody keeps its room for ever.
+    pub fn room_for(
+        &self,
+        bytes: usize,
+    ) -> impl Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + use<> {
+        Arc::clone(&self.partial).acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    /// Leaves room for so many bytes alone.
+    #[cfg(test)]
+    pub(crate) fn limit_partial(&self, bytes: usize) {
+        self.partial.forget_permits(PARTIAL_REQUESTS_BYTES_MAX - bytes);
     }
 
     /// Admits a request, or answers it at once if it cannot be.

@@ -6,12 +6,13 @@
 //! # Invariants
 //! 1. Bounded: a client's outbox holds the answers of at most its requests in flight, which the
 //!    connection limits by not reading on; and beyond [`ANSWER_BYTES_MAX`] only short ones, besides
-//!    the few pieces of snapshots that are being read: reads get an error instead, and so do
-//!    commands whose outcome carries a cell. All clients' outboxes together are bounded in the same
-//!    way by [`ANSWERS_BYTES_MAX`]: beyond it only those get long answers that hold no more than a
-//!    page, so that whoever fetches what it asks for is served beside many who do not. A peer's
-//!    outbox drops messages beyond [`PEER_OUTBOX_BYTES_MAX`], which the protocol treats like any
-//!    lost message.
+//!    the few pieces of snapshots that are being read by then: reads and further pieces get an
+//!    error instead, and so do commands whose outcome carries a cell. All clients' outboxes together
+//!    are bounded in the same way by [`ANSWERS_BYTES_MAX`]: beyond it only those get long answers
+//!    that hold no more than a page, so that whoever fetches what it asks for is served beside many
+//!    who do not. Short are errors, statuses (what is wrong must be seen) and outcomes without a
+//!    cell; each is always given, to as many requests as may be in flight. A peer's outbox drops
+//!    messages beyond [`PEER_OUTBOX_BYTES_MAX`], which the protocol treats like any lost message.
 //! 2. A request is answered once. With the answer its bytes leave the count of its inbox.
 //! 3. The bytes of an answer count, in its outbox and over all of them, until it is written to the
 //!    connection or the outbox is gone: as long as they take up memory.
@@ -77,6 +78,8 @@ struct ClientState {
     /// The requests in flight, by their numbers. They are answered in about that order.
     expected: VecDeque<Expected>,
     next_number: u64,
+    /// The connection is gone: nobody fetches anything.
+    is_left: bool,
 }
 
 /// A request that will be answered.
@@ -123,7 +126,17 @@ impl ClientOutbox {
         self.waker.wake();
     }
 
-    /// Tells whether reads are to be refused rather than answered here.
+    /// Takes note that the connection is gone.
+    pub fn leave(&self) {
+        self.lock().is_left = true;
+    }
+
+    /// Tells whether the connection is gone, so that nobody waits for an answer.
+    pub fn is_left(&self) -> bool {
+        self.lock().is_left
+    }
+
+    /// Tells whether reads, and pieces of snapshots, are to be refused rather than answered here.
     pub fn is_full(&self) -> bool {
         let state = self.lock();
         let held_bytes = state.bytes.len() + state.taken_bytes;
@@ -137,10 +150,10 @@ impl ClientOutbox {
         !matches!(reply, CommandReply::ConditionFailed { current: Some(_), .. }) || !self.is_full()
     }
 
-    /// Returns how many requests are unanswered and how many bytes of answers are queued.
+    /// Returns how many requests are unanswered, and how many bytes of answers are not written yet.
     pub fn load(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.expected.len(), state.bytes.len())
+        (state.expected.len(), state.bytes.len() + state.taken_bytes)
     }
 
     /// Moves the queued answers into `into`, which must be empty: what was moved before is written.

@@ -4,7 +4,9 @@
 //! everything applied is flushed, and the state task answers with the first piece of that version:
 //! what was acknowledged before the request is in it. Further pieces are of the same version,
 //! whoever leads by then, and are asked of the same node, which keeps it for a minute after the
-//! last one. A node that does not have it (any more) says so.
+//! last one. A node that does not have it (any more) says so. Who does not fetch its answers gets no
+//! further pieces, as with reads: one that takes each before it asks for the next holds too little
+//! for that.
 
 use super::observer::Observer;
 use super::pending::{Asks, PendingRequest};
@@ -33,7 +35,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let at_least = tree.applied();
         let is_frozen = tree.frozen_through() >= at_least;
         let may_freeze = tree.may_flush() && self.flush.installing.is_none();
-        if self.is_saving_enough() || !(is_frozen || may_freeze) {
+        let is_refused = self.is_saving_enough() || request.outbox.is_full();
+        if is_refused || !(is_frozen || may_freeze) {
             crate::probe!("replica.save_is_refused");
             return self.fail(&request, RequestError::Overloaded);
         }
@@ -55,7 +58,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
         offset: u64,
         bytes_max: u32,
     ) {
-        if self.is_saving_enough() {
+        let is_full = self.pending.get_mut(token).is_some_and(|asked| asked.outbox.is_full());
+        if self.is_saving_enough() || is_full {
             crate::probe!("replica.piece_is_refused");
             if let Some(request) = self.pending.remove(token) {
                 self.fail(&request, RequestError::Overloaded);

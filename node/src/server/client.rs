@@ -3,6 +3,11 @@
 //! The task decodes requests into the replica's inbox and writes what the replica has put into
 //! the connection's outbox. It reads on only while the client has not too much in flight, so a
 //! client that does not read its answers stops being read itself.
+//!
+//! Of a long request only the beginning is read before there is [room](Inbox::room_for) for the
+//! rest, so that many clients that send half of one do not take all memory. Who has room keeps it
+//! from others, and must be done in time, whatever keeps it: also one that we do not read on
+//! because it does not read its answers.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -12,8 +17,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
-use crate::base::limits::{FRAME_BYTES_MAX, SESSION_INFLIGHT_MAX, SNAPSHOT_PIECE_BYTES_MAX};
+use crate::base::limits::{
+    FRAME_BYTES_MAX, PARTIAL_BYTES_FREE, SESSION_INFLIGHT_MAX, SNAPSHOT_PIECE_BYTES_MAX,
+};
 use crate::base::{Payload, Rng};
 use crate::codec::{self, DecodeError, FrameDecoder};
 use crate::env::{Disk, Env};
@@ -21,10 +29,11 @@ use crate::kv::{validate, validate_query};
 use crate::replica::{ClientOutbox, Inbox, KEPT_BYTES_MAX, Submitted};
 use crate::wire::{Request, RequestBody, RequestError, ResponseBody};
 
-/// Bytes of unread answers after which a client is not read on.
+/// Bytes of answers, queued or being written, after which a client is not read on.
 const OUTBOX_BYTES_MAX: usize = 4 << 20;
 
-/// Longest time for the rest of a frame to arrive once it has begun, while we read.
+/// Longest time for the rest of a frame to arrive once it has begun, while we read; and to be
+/// decoded, once it has room that others may wait for.
 const PARTIAL_FRAME_MAX: Duration = Duration::from_secs(30);
 
 /// Certainty, in millionths.
@@ -34,6 +43,14 @@ const MILLION: u32 = 1_000_000;
 const READ_BYTES: usize = 16 << 10;
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Room for the rest of a long request.
+enum Room {
+    /// Others are to be done first. Nobody is late who waits for them.
+    Wanted(Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>),
+    /// Until the request is decoded.
+    Held(#[expect(dead_code, reason = "it is given back when it is dropped")] OwnedSemaphorePermit),
+}
 
 /// Why a client connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +77,8 @@ pub(super) struct ClientConnection<E: Env, S> {
     written: usize,
     flushed: bool,
     partial_deadline: Option<Sleep>,
+    /// For what is missing of the request at the front of `read`, if that is much.
+    room: Option<Room>,
     /// Draws whether a fault that was asked for happens; made when the first one is.
     faults: Option<Rng>,
 }
@@ -80,6 +99,7 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
             written: 0,
             flushed: true,
             partial_deadline: None,
+            room: None,
             faults: None,
         }
     }
@@ -94,8 +114,9 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
         loop {
             // The outbox wakes this task with each answer, which makes room again.
             if !self.decode_requests()? {
-                // Nobody is late whom we do not read.
-                self.partial_deadline = None;
+                return self.poll_unread(context);
+            }
+            if self.poll_room(context).is_pending() {
                 return Poll::Pending;
             }
             self.give_back();
@@ -146,6 +167,38 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
         self.has_grown |= self.read.len() > KEPT_BYTES_MAX;
     }
 
+    /// Waits until there is room for the rest of the request that has begun to arrive.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.room.is_none() {
+            let bytes = self.decoder.missing_bytes(&self.read);
+            if bytes <= PARTIAL_BYTES_FREE {
+                return Poll::Ready(());
+            }
+            self.room = Some(Room::Wanted(Box::pin(self.inbox.room_for(bytes))));
+        }
+        if let Some(Room::Wanted(wanted)) = &mut self.room {
+            let Poll::Ready(room) = wanted.as_mut().poll(context) else {
+                crate::probe!("server.long_request_waits_for_room");
+                self.partial_deadline = None;
+                return Poll::Pending;
+            };
+            let Ok(room) = room else { unreachable!("the room for requests is never closed") };
+            self.room = Some(Room::Held(room));
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits until the client has fetched answers: before that it is not read on.
+    fn poll_unread(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        if matches!(self.room, Some(Room::Held(_))) {
+            return self.poll_partial(context);
+        }
+        // It makes room for those who are read, and nobody is late whom we do not read.
+        self.room = None;
+        self.partial_deadline = None;
+        Poll::Pending
+    }
+
     /// Ends the connection when a frame has begun and its rest does not come.
     fn poll_partial(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         if self.read.is_empty() {
@@ -170,7 +223,7 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
         let room = if bytes > OUTBOX_BYTES_MAX { 0 } else { SESSION_INFLIGHT_MAX };
         for _ in in_flight..room {
             let Some(frame) = self.decoder.decode(&mut self.read)? else { return Ok(true) };
-            self.partial_deadline = None;
+            (self.partial_deadline, self.room) = (None, None);
             let request: Request = codec::decode(&frame)?;
             let checked = check(&request.body).and_then(|()| self.fail_on_request(&request.body));
             // What is refused here waits nowhere.
@@ -207,6 +260,12 @@ impl<E: Env, S: AsyncRead + AsyncWrite + Unpin> ClientConnection<E, S> {
             disk.hold_back().map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+}
+
+impl<E: Env, S> Drop for ClientConnection<E, S> {
+    fn drop(&mut self) {
+        self.outbox.leave();
     }
 }
 
@@ -264,8 +323,13 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
+            Self::at(Inbox::new(100))
+        }
+
+        /// One of several connections.
+        fn at(inbox: Arc<Inbox>) -> Self {
             let (client, server) = tokio::io::duplex(64 << 10);
-            let (env, inbox) = (RealEnv::client(), Inbox::new(100));
+            let env = RealEnv::client();
             let connection = ClientConnection::new(env, server, inbox, BytesMut::new());
             Self { connection, client }
         }
@@ -323,6 +387,10 @@ mod tests {
         frame
     }
 
+    fn is_too_late(ended: &Poll<Result<(), ConnectionError>>) -> bool {
+        matches!(ended, Poll::Ready(Err(ConnectionError::PartialFrame)))
+    }
+
     fn run(test: impl Future<Output = ()>) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
@@ -333,14 +401,11 @@ mod tests {
     #[test]
     fn half_a_request_is_not_held_against_who_was_not_read() {
         run(async {
-            let (mut scene, request) = (Scene::new(), request(100));
-            let (half, rest) = request.split_at(50 << 10);
+            let (mut scene, request) = (Scene::new(), request(60));
+            let (half, rest) = request.split_at(30 << 10);
             scene.send(half).await;
-            // What is being written leaves room; what waits after it does not.
-            for _ in 0..2 {
-                scene.answer(5);
-                assert!(scene.poll().is_pending());
-            }
+            scene.answer(5);
+            assert!(scene.poll().is_pending());
             assert!(scene.connection.outbox.load().1 > OUTBOX_BYTES_MAX, "there is no room");
             tokio::time::advance(LONG).await;
             scene.fetch();
@@ -356,8 +421,67 @@ mod tests {
             scene.send(&request[..50 << 10]).await;
             tokio::time::advance(LONG).await;
             let ended = scene.poll();
-            let is_partial = matches!(ended, Poll::Ready(Err(ConnectionError::PartialFrame)));
-            assert!(is_partial, "{ended:?}");
+            assert!(is_too_late(&ended), "{ended:?}");
+        });
+    }
+
+    #[test]
+    fn answers_that_are_being_written_count_as_well_as_those_that_wait() {
+        run(async {
+            let (mut scene, request) = (Scene::new(), request(1));
+            scene.answer(5);
+            assert!(scene.poll().is_pending());
+            scene.client.write_all(&request).await.unwrap();
+            assert!(scene.poll().is_pending());
+            assert_eq!(scene.taken(), 0, "it is not read on");
+            scene.fetch();
+            assert_eq!(scene.taken(), 1);
+        });
+    }
+
+    #[test]
+    fn long_requests_wait_until_others_are_whole_or_too_late() {
+        run(async {
+            let inbox = Inbox::new(100);
+            inbox.limit_partial(2 << 20);
+            let [mut first, mut second, mut third] = [(); 3].map(|()| Scene::at(inbox.clone()));
+            let request = request(1_000);
+            let (half, rest) = request.split_at(500 << 10);
+            first.send(half).await;
+            tokio::time::advance(LONG / 2).await;
+            second.send(half).await;
+            // As much as fits the stream.
+            let (begun, not_sent) = request.split_at(60 << 10);
+            third.send(begun).await;
+            let read = third.connection.read.len();
+            assert!(read < begun.len(), "{read} bytes are read of one that has no room");
+            tokio::time::advance(LONG / 2 + LONG / 4).await;
+            let ended = first.poll();
+            assert!(is_too_late(&ended), "{ended:?}");
+            assert!(third.poll().is_pending(), "it is not late, it waits");
+            drop(first);
+            assert!(third.poll().is_pending(), "it is read on");
+            third.send(not_sent).await;
+            second.send(rest).await;
+            assert_eq!((second.taken(), third.taken()), (1, 1));
+            // They have given their room back.
+            for scene in [&mut second, &mut third] {
+                scene.send(&request).await;
+                assert_eq!(scene.taken(), 2);
+            }
+        });
+    }
+
+    #[test]
+    fn who_keeps_room_and_does_not_fetch_its_answers_is_too_late() {
+        run(async {
+            let (mut scene, request) = (Scene::new(), request(1_000));
+            scene.send(&request[..500 << 10]).await;
+            scene.answer(5);
+            assert!(scene.poll().is_pending());
+            tokio::time::advance(LONG).await;
+            let ended = scene.poll();
+            assert!(is_too_late(&ended), "{ended:?}");
         });
     }
 

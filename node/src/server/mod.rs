@@ -4,11 +4,14 @@
 //! and the tables, starts the replica's loop and its helpers, and opens the port. Everything
 //! that a stranger can send is bounded here: handshakes by size and time, frames by length,
 //! connections by number, requests in flight by number per connection, and by number and bytes
-//! over all of them (the inbox counts), and answers that nobody fetches by bytes, per connection
-//! and over all of them (the outbox counts): [`ANSWERS_BYTES_MAX`], and a page and an answer for
-//! each connection. Buffers that grew are given back.
+//! over all of them (the inbox counts), requests of which half has arrived by bytes over all
+//! connections ([`PARTIAL_REQUESTS_BYTES_MAX`]), and answers that nobody fetches by bytes, per
+//! connection and over all of them (the outbox counts): [`ANSWERS_BYTES_MAX`] and, for each
+//! connection, a page, a long answer, and short ones to what it has in flight. Buffers that grew
+//! are given back.
 //!
 //! [`ANSWERS_BYTES_MAX`]: crate::base::limits::ANSWERS_BYTES_MAX
+//! [`PARTIAL_REQUESTS_BYTES_MAX`]: crate::base::limits::PARTIAL_REQUESTS_BYTES_MAX
 //!
 //! # Left out
 //! How replication works: connections only know the replica's inbox and their outboxes.

@@ -35,6 +35,11 @@ fn not_leader(hint: Option<&str>) -> Reaction {
     error(RequestError::NotLeader { leader: hint.map(|hint| (NodeId(9), hint.to_owned())) })
 }
 
+/// Sets a cell that there is not. Were there one, it would come with the answer.
+async fn create(client: &Client<FakeEnv>, key: &'static str) -> Result<CasResult, ClientError> {
+    client.compare_and_set(key, "", Expectation::Absent, Value::new("v").ok()).await
+}
+
 fn no_cell() -> ResponseBody {
     ResponseBody::Query(QueryReply::Cell(None))
 }
@@ -240,14 +245,52 @@ fn session_expired_after_a_try_in_doubt_is_unknown() {
 #[test]
 fn session_full_of_answers_is_tried_again_with_its_number() {
     run(async {
-        let env = FakeEnv::new(with_sessions(|_, count| match count {
-            0 | 1 => command_reply(CommandReply::OutOfWindow),
+        let full = ResponseBody::Command(CommandReply::OutOfWindow);
+        let first = ResponseBody::Command(CommandReply::Applied(Version(8)));
+        let env = FakeEnv::new(with_sessions(move |_, count| match count {
+            0 => Reaction::Hold(first.clone()),
+            1 => Reaction::Answer(full.clone()),
+            2 => Reaction::Release(full.clone()),
             _ => applied(9),
         }));
-        assert_eq!(client(&env).set("k", "v").await, Ok(Version(9)));
-        assert_eq!(env.writes(), [(1, 1, 1); 3]);
-        let full = FakeEnv::new(with_sessions(|_, _| command_reply(CommandReply::OutOfWindow)));
-        assert_eq!(client(&full).set("k", "v").await, Err(ClientError::Overloaded));
+        let client = client(&env);
+        let written = join_all(["a", "b"].map(|key| create(&client, key)));
+        let versions = [Version(8), Version(9)].map(|version| Ok(CasResult::Applied(version)));
+        assert_eq!(written.await, versions);
+        assert_eq!(env.writes(), [(1, 1, 1), (1, 2, 1), (1, 2, 1), (1, 2, 2)]);
+        env.script(|_, _| command_reply(CommandReply::OutOfWindow));
+        let written = join_all(["a", "b"].map(|key| create(&client, key)));
+        assert_eq!(written.await[0], Err(ClientError::Overloaded));
+    });
+}
+
+/// The accident: an import that was taken over by another one tried for ten seconds, and then told
+/// its user that the cluster was overloaded, and to take over in turn.
+#[test]
+fn session_that_somebody_else_has_ended_is_told_at_once() {
+    run(async {
+        let ended = || FakeEnv::new(with_sessions(|_, _| command_reply(CommandReply::OutOfWindow)));
+        let env = ended();
+        let lone = create(&client(&env), "k").await;
+        assert_eq!(lone, Err(ClientError::SessionEnded));
+        assert_eq!(env.writes().len(), 1);
+        let (env, keys) = (ended(), ["a", "b", "c"]);
+        let client = client(&env);
+        let written = join_all(keys.map(|key| client.set(key, "v"))).await;
+        assert_eq!(written, vec![Err(ClientError::SessionEnded); 3]);
+        assert_eq!(env.writes().len(), 3);
+    });
+}
+
+#[test]
+fn session_that_was_ended_after_a_try_in_doubt_leaves_the_doubt() {
+    run(async {
+        let env = FakeEnv::new(with_sessions(|_, count| match count {
+            0 => Reaction::HangUp,
+            _ => command_reply(CommandReply::OutOfWindow),
+        }));
+        let result = client(&env).set("k", "v").await;
+        assert!(matches!(result, Err(ClientError::Unknown { .. })), "{result:?}");
     });
 }
 

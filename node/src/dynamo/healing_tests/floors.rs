@@ -1,7 +1,9 @@
 //! Floors and ghosts.
 
 use super::super::harness::Envelope;
-use super::super::{Level, Message, Partition, Reply, RequestId, SyncMessage, WriteOutcome};
+use super::super::{
+    Dynamo, Level, Message, Partition, Reply, RequestId, SyncMessage, WriteOutcome,
+};
 use super::*;
 
 fn raising_cluster() -> Cluster {
@@ -74,6 +76,41 @@ fn floor_survives_a_restart() {
     cluster.crash(N2, 0);
     cluster.start(N2);
     assert_eq!(floor(&cluster, N2, "k"), before);
+}
+
+/// The accident: trees were built from the lowest partition on. Raised floors made those unknown
+/// again, which were built first again, and so the higher ones never had a tree, nor a floor.
+#[test]
+fn floors_of_all_partitions_rise_although_trees_are_built_slowly() {
+    let configure = |config: &mut Config, seed| {
+        raising(config, seed);
+        config.tree_interval = Duration::from_millis(500);
+    };
+    let shape = Shape { nodes: 3, factor: 3, partitions: 4 };
+    let mut cluster = Cluster::new(shape, 1, configure);
+    let key_in = |partition| {
+        let mut keys = (0..100).map(|key| format!("k{key}"));
+        keys.find(|key| partition_of(&cluster, key) == partition).unwrap()
+    };
+    let keys: Vec<String> = (0..shape.partitions).map(key_in).collect();
+    let mut first_deletes = Vec::new();
+    let mut were_known = vec![false; keys.len()];
+    for _ in 0..60 {
+        for (partition, key) in (0..).zip(&keys) {
+            cluster.delete(N1, Level::All, &[key]);
+            cluster.settle(|_, _| false);
+            first_deletes.push(stored(&cluster, N1, key).map(|entry| entry.stamp));
+            let Dynamo { trees, context, .. } = cluster.core(N1);
+            were_known[usize::from(partition)] |= trees.leaves(context, partition).is_some();
+        }
+        first_deletes.truncate(keys.len());
+        cluster.run(Duration::from_millis(250), |_, _| false);
+    }
+    assert!(were_known.iter().all(|is| *is), "{were_known:?}");
+    for (key, deleted) in keys.iter().zip(first_deletes) {
+        let floor = floor(&cluster, N1, key);
+        assert!(deleted.is_some_and(|stamp| stamp < floor), "{key}: {deleted:?}, {floor}");
+    }
 }
 
 /// Deletes a key, has the tombstone forgotten, and brings a node back with the disk of before.

@@ -15,6 +15,9 @@ use crate::storage::{Change, Tree};
 /// What a turn may pass in the tests of long reads: some hundreds of tombstones.
 const TURN_BYTES: usize = 64 << 10;
 
+/// Who waits for the reads.
+const READER: u64 = 7;
+
 /// What a turn may pass besides: the entries of one place, and a jump of each table.
 const SLACK_BYTES: usize = 512 << 10;
 
@@ -73,7 +76,8 @@ impl Store {
         mut between: impl FnMut(&mut Self),
     ) -> (QueryReply, usize) {
         for turn_count in 1..100_000 {
-            let turn = self.machine.read_on(query, bytes_max).unwrap_or_else(|e| panic!("{e}"));
+            let turn =
+                self.machine.read_on(READER, query, bytes_max).unwrap_or_else(|e| panic!("{e}"));
             let passed_bytes = turn.passed_bytes;
             assert!(passed_bytes <= bytes_max + SLACK_BYTES, "{passed_bytes} B: {query:?}");
             if let Some(reply) = turn.reply {
@@ -421,15 +425,41 @@ fn another_query_begins_anew_and_so_does_one_whose_state_was_replaced() {
     bury(&mut store, b"queue", 5_000);
     store.write(Batch::new().set(key(b"queue"), numbered(5_000), value(b"job")));
     let query = slice(b"queue", 100);
-    assert_eq!(store.machine.read_on(&query, TURN_BYTES).unwrap().reply, None);
+    assert_eq!(store.machine.read_on(READER, &query, TURN_BYTES).unwrap().reply, None);
     let (other, _) = store.in_turns(&slice(b"queue", 99), TURN_BYTES, |_| {});
     assert_eq!(other, store.whole(&query));
-    assert_eq!(store.machine.read_on(&query, TURN_BYTES).unwrap().reply, None);
+    assert_eq!(store.machine.read_on(READER, &query, TURN_BYTES).unwrap().reply, None);
     let extra = store.machine.extra();
     store.machine.reload(&extra, 3).unwrap();
     let (_, turn_count) = store.in_turns(&query, TURN_BYTES, |_| {});
     let (reply, anew) = store.in_turns(&query, TURN_BYTES, |_| {});
     assert_eq!((turn_count, reply), (anew, store.whole(&query)));
+}
+
+#[test]
+fn reads_of_several_readers_go_on_side_by_side_and_see_the_same_writes() {
+    let mut store = Store::new();
+    bury(&mut store, b"queue", 5_000);
+    let query = slice(b"queue", 100);
+    let (_, alone) = store.in_turns(&query, TURN_BYTES, |_| {});
+    let mut answers = Vec::new();
+    for turn in 1.. {
+        for reader in [1, 2] {
+            if let Some(reply) = store.machine.read_on(reader, &query, TURN_BYTES).unwrap().reply {
+                answers.push((turn, reply));
+            }
+        }
+        if answers.len() == 2 {
+            break;
+        }
+        store.write(Batch::new().set(key(b"queue"), numbered(turn), value(b"job")));
+    }
+    let turns: Vec<_> = answers.iter().map(|(turn, _)| usize::try_from(*turn).unwrap()).collect();
+    assert_eq!(turns, [alone, alone], "neither begins anew");
+    assert!(answers.iter().all(|(_, reply)| *reply == store.whole(&query)));
+    assert!(!store.machine.stop_reading(1) && !store.machine.stop_reading(2), "nothing is kept");
+    assert_eq!(store.machine.read_on(1, &query, TURN_BYTES).unwrap().reply, None);
+    assert!(store.machine.stop_reading(1));
 }
 
 /// The accident: a `multi_get` of any number of cells was read in one turn, and counted nothing.
@@ -474,13 +504,13 @@ fn multi_get_that_grows_too_large_between_its_turns_is_refused() {
     // Named twice, so that it counts twice.
     places[1] = places[0].clone();
     let query = multi_get(&places);
-    assert_eq!(store.machine.read_on(&query, TURN_BYTES).unwrap().reply, None);
+    assert_eq!(store.machine.read_on(READER, &query, TURN_BYTES).unwrap().reply, None);
     let large = value(&vec![7; Value::BYTES_MAX]);
     store.write(Batch::new().set(key(b"k"), column(&[0]), large.clone()));
-    assert_eq!(store.machine.read_on(&query, TURN_BYTES).unwrap().reply, None, "2 MiB");
+    assert_eq!(store.machine.read_on(READER, &query, TURN_BYTES).unwrap().reply, None, "2 MiB");
     store.write(Batch::new().set(key(b"k"), column(&[2]), large.clone()));
     store.write(Batch::new().set(key(b"k"), column(&[3]), large));
-    let refused = store.machine.read_on(&query, TURN_BYTES).unwrap_err();
+    let refused = store.machine.read_on(READER, &query, TURN_BYTES).unwrap_err();
     assert!(matches!(refused, QueryError::AnswerTooLarge { .. }), "{refused:?}");
 }
 

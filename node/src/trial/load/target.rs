@@ -41,6 +41,7 @@ fn failure(error: &ClientError) -> Failure {
         ClientError::Stale { .. } => "stale",
         ClientError::Overloaded => "overloaded",
         ClientError::DiskFull => "disk full",
+        ClientError::SessionEnded => "session ended",
         ClientError::Unknown { .. } => "unknown outcome",
     })
 }
