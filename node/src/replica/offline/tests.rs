@@ -19,7 +19,7 @@ use crate::raft::{Entry, EntryKind};
 use crate::replica::NodeConfig;
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::storage::snapshot::format::{BlockKind, Encoder, Footer};
-use crate::storage::test_disk::{TestDisk, run};
+use crate::storage::test_disk::{Faults, TestDisk, run};
 use crate::storage::tree::{self, Keeper, Tree, TreeOptions};
 use crate::storage::{Engine, PurgeFloors, SnapshotPoint, wal};
 use crate::wire::Mode;
@@ -424,6 +424,26 @@ fn damaged_name_plate_is_found_by_verifying_and_left_as_it_is() {
     }
     disk.lose("NODE");
     assert_eq!(wounds(), []);
+}
+
+/// What looks at a node as somebody who may not open its files must not call them damaged, nor
+/// bring out what is left without them.
+#[test]
+fn files_that_may_not_be_opened_are_no_damage_to_who_looks_at_them() {
+    let disk = masterless();
+    let deny = |path: &str| {
+        disk.set_faults(Faults { deny_open: Some(path.to_owned()), ..Faults::default() });
+    };
+    deny("NODE");
+    let error = run(verify_store(&disk, |_| {})).unwrap_err();
+    assert!(error.to_string().contains("NODE"), "{error}");
+    for path in disk.files(WAL_DIR).keys() {
+        deny(path);
+        let scratch = TestDisk::default();
+        let mut visit = |_: &[u8], _: &[u8], _: u64| std::ops::ControlFlow::Continue(());
+        let error = run(salvage(&disk, &scratch, 10, &mut visit)).unwrap_err();
+        assert!(error.to_string().contains(path), "{error}");
+    }
 }
 
 #[test]
