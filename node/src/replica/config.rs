@@ -179,6 +179,14 @@ impl NodeConfig {
 }
 
 impl SyncPolicy {
+    /// Tells whether a power loss of several nodes can take a write from all disks that count.
+    pub(super) fn may_lose_committed(self) -> bool {
+        match self {
+            SyncPolicy::Always => false,
+            SyncPolicy::Interval(_) => true,
+        }
+    }
+
     /// Says when writes are acknowledged, and what that promises.
     pub(super) fn in_words(self) -> String {
         match self {

@@ -353,6 +353,7 @@ fn core_config(config: &NodeConfig) -> raft::Config {
         reads_max: config.requests_max.saturating_mul(2),
         snapshot_chunk_bytes: config.snapshot_chunk_bytes,
         held_bytes_max: config.behind_bytes_max,
+        may_lose_committed: config.sync_policy.may_lose_committed(),
         ..raft::Config::new(config.node, voters)
     }
 }
