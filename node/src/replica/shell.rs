@@ -689,7 +689,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             session_count: u64::try_from(self.machine.session_count()).unwrap_or(u64::MAX),
             wal_bytes: self.wal_bytes,
             table_bytes: self.machine.engine().pin().bytes(),
-            sync_policy: self.config.sync_policy.in_words(),
+            sync_policy: self.config.sync_in_words(),
             disk_full: self.disk_full.any(),
             writes_wait: self.stalls.is_one(),
             writes_waited_ms: self.stalls.total_ms(self.env.now()),
