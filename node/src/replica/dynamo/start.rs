@@ -55,7 +55,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     /// Recovers the node's cells from its directory and starts the helpers of the loop.
     ///
     /// # Errors
-    /// The directory cannot be used; it is left as it was, so that it can be looked at.
+    /// The directory cannot be used. No data was removed, so that it can be looked at; but what a
+    /// crash had left unfinished may be gone, and the log may go on in a new segment.
     ///
     /// # Panics
     /// If the configuration is of the other mode.
