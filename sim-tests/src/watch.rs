@@ -236,6 +236,7 @@ impl Watch {
                 DiskErrorKind::NoSpace
                 | DiskErrorKind::Locked
                 | DiskErrorKind::TooManyFiles
+                | DiskErrorKind::Denied
                 | DiskErrorKind::Io => true,
             },
             StorageError::Corrupt { .. } | StorageError::Format { .. } => false,

@@ -266,8 +266,13 @@ What --sync promises:
   always       an acknowledged write is on the disks of a majority: it survives the power loss
                of all nodes
   interval:MS  weaker: a node that loses power forgets what was written in the last MS
-               milliseconds, acknowledged or not. Writes are lost if more nodes fail before it has
-               them again. A crash of processes alone loses nothing
+               milliseconds, acknowledged or not, and gets it from the others. Lost is what no
+               other node has, or has any more by then: in a cluster of one node all of it, in
+               the masterless mode what one replica alone acknowledged (--level one, or
+               --replication-factor 1). A crash of processes loses nothing. In the
+               primary-backup mode a node that still has what the others have lost so leaves its
+               state aside, starts again and is sent the leader's; what clients had read of it
+               meanwhile is gone
 
 A node with an empty directory takes part once all other nodes have answered it: nobody can tell
 whether it is new, or its disk was lost. So the first start of a cluster needs all of its nodes.

@@ -70,7 +70,8 @@ pub(super) struct Settings {
     #[serde(deserialize_with = "text")]
     pub(super) repair: Option<RepairSetting>,
     /// When writes are acknowledged: `always`, or `interval:MS`, which is weaker: a node that
-    /// loses power forgets the writes of the last MS milliseconds. [default: always]
+    /// loses power forgets the writes of the last MS milliseconds. The same on all nodes: the
+    /// weakest counts. [default: always]
     #[arg(long, env = "MANGROVE_SYNC", value_name = "POLICY")]
     #[serde(deserialize_with = "text")]
     pub(super) sync: Option<SyncSetting>,

@@ -188,7 +188,9 @@ fn explain(error: &DiskError) -> CliError {
         DiskErrorKind::Locked => "stop that node, or name another directory",
         DiskErrorKind::NoSpace => "the disk is full: free some space",
         DiskErrorKind::TooManyFiles => "let it open more files: `ulimit -n`, or LimitNOFILE",
-        DiskErrorKind::NotFound | DiskErrorKind::Io => "check the directory and its owner",
+        DiskErrorKind::NotFound | DiskErrorKind::Denied | DiskErrorKind::Io => {
+            "check the directory and its owner"
+        }
     };
     CliError::Failed(error.to_string()).advise(advice.to_owned())
 }

@@ -1,6 +1,6 @@
 //! `mangrove status`: how every node of a cluster is, as a table or as JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 
@@ -172,7 +172,7 @@ fn print_status_table(found: &[Answer], output: &mut Output) -> Result<(), CliEr
     if let Some(status) = leader.or_else(|| answered(found).next()) {
         output
             .line(&format!("cluster {} ({}), {}", status.cluster, status.mode, status.version))?;
-        output.line(&format!("acknowledges {}", status.sync_policy))?;
+        say_sync(found, output)?;
     }
     match leader {
         Some(leader) => {
@@ -238,7 +238,7 @@ fn print_masterless_table(found: &[Answer], output: &mut Output) -> Result<(), C
                  partitions, repair {repair}",
                 status.cluster, status.mode, status.version
             ))?;
-            output.line(&format!("acknowledges {}", status.sync_policy))?;
+            say_sync(found, output)?;
         }
         for HintStatus { target, count, bytes, bytes_max, .. } in &masterless.hints {
             let (bytes, bytes_max) = (size(*bytes), size(*bytes_max));
@@ -312,6 +312,28 @@ fn masterless_row(address: &str, status: Option<&Status>) -> Vec<String> {
         ])
     });
     row.unwrap_or_else(unreachable)
+}
+
+/// Says when the nodes acknowledge, and what that promises.
+fn say_sync(found: &[Answer], output: &mut Output) -> Result<(), CliError> {
+    sync_lines(found).iter().try_for_each(|line| output.line(line))
+}
+
+/// Returns the line of all nodes that acknowledge alike. If they do not, each has its own: nothing
+/// compares them, and the cluster promises only what the weakest does.
+fn sync_lines(found: &[Answer]) -> Vec<String> {
+    let policies: BTreeMap<NodeId, &str> =
+        answered(found).map(|status| (status.node, status.sync_policy.as_str())).collect();
+    // Another version of the program may have other words for the same.
+    let kinds: BTreeSet<&str> =
+        policies.values().filter_map(|policy| policy.split(':').next()).collect();
+    if kinds.len() <= 1 {
+        let policy = policies.into_values().next();
+        return policy.map(|policy| format!("acknowledges {policy}")).into_iter().collect();
+    }
+    let each = policies.iter().map(|(node, policy)| format!("{node} acknowledges {policy}"));
+    let advice = "the nodes differ in --sync: give all the same, for the weakest promise counts";
+    each.chain([advice.to_owned()]).collect()
 }
 
 /// Says in a word whether the disk takes writes.
@@ -503,6 +525,26 @@ mod tests {
         let said = no_leader_line(&[silent(1), answer(2, Some(1))]);
         assert_eq!(said, "n1 leads, as n2 says, and does not answer here");
         assert_eq!(no_leader_line(&[answer(2, None), silent(1)]), "no leader is known");
+    }
+
+    /// The accident: one node of three had been given another --sync, and the promise of all was
+    /// said to be that of whoever led, or answered first.
+    #[test]
+    fn promise_of_the_cluster_is_not_that_of_one_node() {
+        let with = |node, policy: &str| {
+            let (address, status) = answer(node, Some(1));
+            let sync_policy = policy.to_owned();
+            (address, status.map(|status| Status { sync_policy, ..status }))
+        };
+        let (always, interval) = ("always: it survives", "every 20 ms: it may not");
+        let alike = [with(1, always), silent(2), with(3, "always: as others say")];
+        assert_eq!(sync_lines(&alike), [format!("acknowledges {always}")]);
+        let lines = sync_lines(&[with(1, always), with(2, interval), with(1, always)]);
+        let [first, second, advice] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(*first, format!("n1 acknowledges {always}"));
+        assert_eq!(*second, format!("n2 acknowledges {interval}"));
+        assert!(advice.contains("weakest"), "{advice}");
+        assert!(sync_lines(&[silent(1)]).is_empty());
     }
 
     #[test]

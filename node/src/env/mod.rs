@@ -192,6 +192,9 @@ pub enum DiskErrorKind {
     Locked,
     /// The process, or the machine, has as many files open as it may. Nothing is wrong on the disk.
     TooManyFiles,
+    /// The process may not do it: the file is another user's, or the file system is never written.
+    /// Nothing is known to be wrong with what is there.
+    Denied,
     /// Anything else: the medium failed.
     Io,
 }
@@ -208,6 +211,20 @@ pub struct DiskError {
     pub path: String,
     /// What the system said.
     pub message: String,
+}
+
+impl DiskError {
+    /// Tells whether what was asked for may be lost: it is gone, or the medium failed. Else it is
+    /// only out of reach, and whoever can reach it finds it as it was.
+    pub fn is_loss(&self) -> bool {
+        match self.kind {
+            DiskErrorKind::NotFound | DiskErrorKind::Io => true,
+            DiskErrorKind::NoSpace
+            | DiskErrorKind::Locked
+            | DiskErrorKind::TooManyFiles
+            | DiskErrorKind::Denied => false,
+        }
+    }
 }
 
 /// Byte streams between nodes and from clients. Addresses are `host:port`.

@@ -66,6 +66,9 @@ pub struct Config {
     /// Bytes of entries kept there, at most: see [`Entry::weight`](super::Entry::weight). Too
     /// small: followers that were away for a moment need a snapshot; too large: memory.
     pub log_bytes_kept: usize,
+    /// The shell reports entries as durable before they are synced. A power loss of several nodes
+    /// may then take what is committed, see [`Raft::contradicted_by`].
+    pub may_lose_committed: bool,
     /// Check the invariants after every step even without debug assertions.
     pub check_invariants: bool,
 }
@@ -89,6 +92,7 @@ impl Config {
             held_bytes_max: 64 << 20,
             log_entries_kept: 10_000,
             log_bytes_kept: 64 << 20,
+            may_lose_committed: false,
             check_invariants: false,
         }
     }
@@ -620,9 +624,9 @@ impl Core for Raft {
 }
 
 impl Follower {
-    /// Starts to follow. What is committed equals any leader's log (R6), and is no news to it.
-    pub(super) fn new(commit: Index, now: Instant) -> Self {
-        Self { verified: commit, acknowledged: commit, round: 0, reply_due: false, replied: now }
+    /// Starts to follow a leader that has everything up to `verified`, which is no news to it.
+    pub(super) fn new(verified: Index, now: Instant) -> Self {
+        Self { verified, acknowledged: verified, round: 0, reply_due: false, replied: now }
     }
 }
 

@@ -65,7 +65,10 @@ impl Raft {
         if let RoleState::Leader(_) = self.role {
             self.reset_election_timer();
         }
-        self.role = RoleState::Follower(Follower::new(self.commit, self.now));
+        // What is committed equals any leader's log (R6), unless it may be lost: see
+        // `replication.rs`.
+        let verified = if self.config.may_lose_committed { 0 } else { self.commit };
+        self.role = RoleState::Follower(Follower::new(verified, self.now));
         self.leader = None;
         if term > self.term() {
             self.set_hard_state(HardState { term, vote: None });

@@ -62,7 +62,8 @@
 //!   term.
 //! - **R5** One leader per term, whose term and vote for itself are durable.
 //! - **R6** What is committed is never truncated, replaced by a snapshot, or contradicted by a
-//!   leader.
+//!   leader. (Where entries count as durable before they are, the shell looks for that first: see
+//!   `replication.rs`.)
 //! - **R7** A snapshot stands for applied entries, and is never replaced by an older one.
 //! - **R8** For each follower match < next ≤ last + 1, and the window is kept to.
 //! - **R9** Whoever does not know yet what it has forgotten follows nobody; and it has an empty log

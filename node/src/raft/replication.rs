@@ -19,6 +19,21 @@
 //!
 //! Only an entry of the leader's own term is committed by counting; everything before it then is
 //! committed too. [Raft §5.4.2, Figure 8]
+//!
+//! # What is committed, and lost
+//! Where entries are acknowledged before they are synced
+//! ([`may_lose_committed`](Config::may_lose_committed)), a power loss of several nodes may take
+//! committed ones from so many that somebody is elected without them; and who had synced tables, or
+//! kept its power, still has them. Its state is of another history then, and has to go. A new
+//! leader's first entry, or one before it, is at the place of a lost one, so the leader names it
+//! there; [`Raft::contradicted_by`] recognizes that by the term, also below the base of the log,
+//! because terms never decrease along it.
+//!
+//! Until then nothing may be acknowledged of it that such a leader would count. So what is
+//! committed is not taken for verified in the term of a new leader, only what the leader has named
+//! and that is not contradicted. Of that, what lies below the base may still differ. But it is of
+//! an older term than the leader's, and by counting those nothing is committed; or the base is of
+//! the leader's own term, and came from it with all that is before.
 
 use super::core::{Config, Raft, RoleState};
 use super::log::Log;
@@ -102,6 +117,54 @@ impl Raft {
         follower.round = follower.round.max(round);
         let verified = if planted!("R22") { log_last } else { last };
         self.advance_commit(commit.min(verified));
+    }
+
+    /// Returns the first entry that a leader's message names in the place of another one that is
+    /// committed here.
+    ///
+    /// That breaks R6, and the next step with it would panic, unless what is committed
+    /// [may be lost](Config::may_lose_committed): then the shell is to ask here before each step,
+    /// and to give its state up for the leader's.
+    pub fn contradicted_by(&self, from: NodeId, message: &Message) -> Option<SnapshotMeta> {
+        let is_of_leader = self.peers.contains(&from)
+            && message.is_well_formed()
+            && message.term() >= self.term()
+            && !self.is_comparing();
+        if !is_of_leader {
+            return None;
+        }
+        match message {
+            Message::Append { prev_index, prev_term, entries, .. } => {
+                let prev = SnapshotMeta { index: *prev_index, term: *prev_term };
+                let entries = entries.iter();
+                let named =
+                    entries.map(|entry| SnapshotMeta { index: entry.index, term: entry.term });
+                std::iter::once(prev).chain(named).find(|named| self.contradicts(*named))
+            }
+            Message::SnapshotChunk { meta, .. } => {
+                Some(*meta).filter(|meta| self.contradicts(*meta))
+            }
+            Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply { .. }
+            | Message::SnapshotReply { .. }
+            | Message::Forgotten { .. }
+            | Message::Compare { .. }
+            | Message::Standing { .. } => None,
+        }
+    }
+
+    /// Tells whether another entry than this one is committed in its place.
+    fn contradicts(&self, named: SnapshotMeta) -> bool {
+        if named.index > self.commit {
+            return false;
+        }
+        match self.log.term_at(named.index) {
+            Some(held) => held != named.term,
+            None => named.term > self.log.base().term,
+        }
     }
 
     /// Tells the leader where the logs may still agree. [Raft §5.3, end]

@@ -112,8 +112,9 @@ impl Default for Masterless {
 pub enum SyncPolicy {
     /// Before every acknowledgement: an acknowledged write survives the power loss of all nodes.
     Always,
-    /// Every so often: a node that loses power forgets the writes of the last interval, and they
-    /// are lost if more nodes fail before it has them again. A crash of processes loses nothing.
+    /// Every so often: a node that loses power forgets the writes of the last interval. Those are
+    /// lost that no other node has, or has any more when it is back; if there is no other, all. A
+    /// crash of processes loses nothing.
     Interval(Duration),
 }
 
@@ -179,17 +180,75 @@ impl NodeConfig {
 }
 
 impl SyncPolicy {
-    /// Says when writes are acknowledged, and what that promises.
-    pub(super) fn in_words(self) -> String {
+    /// Tells whether a power loss of several nodes can take a write from all disks that count.
+    pub(super) fn may_lose_committed(self) -> bool {
         match self {
-            SyncPolicy::Always => {
-                "always: an acknowledged write survives the power loss of all nodes".to_owned()
+            SyncPolicy::Always => false,
+            SyncPolicy::Interval(_) => true,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Says when writes are acknowledged, and what that promises.
+    pub(super) fn sync_in_words(&self) -> String {
+        let SyncPolicy::Interval(interval) = self.sync_policy else {
+            return "always: an acknowledged write survives the power loss of all nodes".to_owned();
+        };
+        let forgets = "a node that loses power forgets the writes of that time";
+        let lost = match &self.replication {
+            _ if self.copies_max() == 1 => "they are lost: no other node has them",
+            Replication::PrimaryBackup => {
+                "they are lost if more nodes fail before it has them again"
             }
-            SyncPolicy::Interval(interval) => format!(
-                "every {} ms: a node that loses power forgets the writes of that time; they are \
-                 lost if more nodes fail before it has them again",
-                interval.as_millis()
-            ),
+            Replication::Masterless(_) => {
+                "they are lost if no other replica has them, as may be after --level one, or none \
+                 any more when it is back"
+            }
+        };
+        format!("every {} ms: {forgets}; {lost}", interval.as_millis())
+    }
+
+    /// Returns how many nodes have a write in the end.
+    fn copies_max(&self) -> usize {
+        let nodes = self.members.len();
+        match &self.replication {
+            Replication::PrimaryBackup => nodes,
+            Replication::Masterless(masterless) => masterless.replication_factor.min(nodes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(nodes: u64, replication: Replication) -> NodeConfig {
+        let members = (1..=nodes).map(|node| (NodeId(node), format!("n{node}"))).collect();
+        let sync_policy = SyncPolicy::Interval(Duration::from_millis(20));
+        let usual = NodeConfig::new(ClusterId(1), NodeId(1), "n1", members);
+        NodeConfig { replication, sync_policy, ..usual }
+    }
+
+    /// The accident: a cluster of one node said that a write is lost only if more nodes fail, and
+    /// so did the masterless mode, where one replica may have acknowledged it alone.
+    #[test]
+    fn nobody_is_promised_other_nodes_that_need_not_have_a_write() {
+        let masterless = |replication_factor| {
+            Replication::Masterless(Masterless { replication_factor, ..Masterless::default() })
+        };
+        for (nodes, replication, said) in [
+            (1, Replication::PrimaryBackup, "no other node has them"),
+            (3, Replication::PrimaryBackup, "if more nodes fail"),
+            (1, masterless(3), "no other node has them"),
+            (3, masterless(1), "no other node has them"),
+            (3, masterless(3), "--level one"),
+        ] {
+            let mut config = config(nodes, replication);
+            let shown = config.sync_in_words();
+            assert!(shown.starts_with("every 20 ms: ") && shown.contains(said), "{shown}");
+            config.sync_policy = SyncPolicy::Always;
+            assert!(config.sync_in_words().starts_with("always: "));
         }
     }
 }

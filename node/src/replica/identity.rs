@@ -147,13 +147,23 @@ pub async fn mode_of<D: Disk>(disk: &D) -> Option<Mode> {
 
 /// Returns what is damaged of the name plate of a node that does not run, and whether its other
 /// copy still says whose the directory is. Changes nothing.
-pub(super) async fn damage<D: Disk>(disk: &D) -> Option<(StorageError, bool)> {
-    let file = disk.open(PATH).await.ok()?;
-    match read(&file) {
+///
+/// # Errors
+/// This process may not open it.
+pub(super) async fn damage<D: Disk>(
+    disk: &D,
+) -> Result<Option<(StorageError, bool)>, StorageError> {
+    let file = match disk.open(PATH).await {
+        Ok(file) => file,
+        Err(error) if error.kind == DiskErrorKind::NotFound => return Ok(None),
+        Err(error) if error.is_loss() => return Ok(Some((error.into(), false))),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(match read(&file) {
         Ok(Found { flaw: Some(Flaw::Damaged(error)), .. }) => Some((error, true)),
         Ok(Found { flaw: None | Some(Flaw::OneCopy), .. }) => None,
         Err(error) => Some((error, false)),
-    }
+    })
 }
 
 /// Checks that the directory is this node's, or makes it so if it is empty. Mends a name plate of

@@ -18,6 +18,7 @@ use super::persist::{LogJob, LogQueue, PersistEvent};
 use super::reading::Reading;
 use super::saving::Saving;
 use super::stalls::Stalls;
+use super::start::STATE_DIR;
 use super::state::{StateEvent, StateJob, StateQueue, meta};
 use crate::base::{Core as _, Index, Instant, NodeId, Payload};
 use crate::env::Env;
@@ -158,11 +159,35 @@ impl<E: Env, O: Observer> Replica<E, O> {
                 crate::probe!("replica.snapshot_renewed_for_follower");
                 self.state.push(StateJob::Renew(meta));
             }
-            self.step(now, Input::Peer { from, message });
+            if !self.gives_state_up_for(from, &message) {
+                self.step(now, Input::Peer { from, message });
+            }
         }
         for request in arrivals.requests.drain(..) {
             self.on_request(now, request);
         }
+    }
+
+    /// Tells whether a leader has something else in the place of what is committed here: then the
+    /// node stops, and gets that leader's state when it is started again. That can be only where
+    /// entries are acknowledged before they are synced; elsewhere the core would panic.
+    fn gives_state_up_for(&mut self, from: NodeId, message: &Message) -> bool {
+        if !self.config.sync_policy.may_lose_committed() {
+            return false;
+        }
+        let Some(named) = self.core.contradicted_by(from, message) else { return false };
+        if self.stop.is_none() {
+            let what = format!(
+                "it has writes that the others have lost, as --sync interval may after a power \
+                 loss: {from} leads with {named} in the place of one"
+            );
+            self.fail_storage(StorageError::Corrupt {
+                path: STATE_DIR.to_owned(),
+                offset: 0,
+                what,
+            });
+        }
+        true
     }
 
     /// Proposes the writes that have gathered, unless more are worth waiting for.
@@ -664,7 +689,7 @@ impl<E: Env, O: Observer> Replica<E, O> {
             session_count: u64::try_from(self.machine.session_count()).unwrap_or(u64::MAX),
             wal_bytes: self.wal_bytes,
             table_bytes: self.machine.engine().pin().bytes(),
-            sync_policy: self.config.sync_policy.in_words(),
+            sync_policy: self.config.sync_in_words(),
             disk_full: self.disk_full.any(),
             writes_wait: self.stalls.is_one(),
             writes_waited_ms: self.stalls.total_ms(self.env.now()),

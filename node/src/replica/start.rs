@@ -76,7 +76,7 @@ pub enum StartError {
     Storage(#[from] StorageError),
     /// Data that may have been acknowledged is damaged, and there is no other node to get it from.
     #[error(
-        "acknowledged data is damaged and this node is alone: {what}; nothing was changed. \
+        "acknowledged data is damaged and this node is alone: {what}; no data was removed. \
          Look at it with `mangrove store verify` and `mangrove wal dump`; then restore a backup \
          (`mangrove snapshot restore`), or bring out what can be read (`mangrove store salvage`)"
     )]
@@ -93,7 +93,8 @@ impl<E: Env, O: Observer> Replica<E, O> {
     /// Recovers the node's state from its directory and starts the helpers of the loop.
     ///
     /// # Errors
-    /// The directory cannot be used; it is left as it was, so that it can be looked at.
+    /// The directory cannot be used. No data was removed, so that it can be looked at; but what a
+    /// crash had left unfinished may be gone, and the log may go on in a new segment.
     pub async fn recover(env: E, config: NodeConfig, mut observer: O) -> Result<Self, StartError> {
         check_config(&config)?;
         let disk = env.disk();
@@ -353,6 +354,7 @@ fn core_config(config: &NodeConfig) -> raft::Config {
         reads_max: config.requests_max.saturating_mul(2),
         snapshot_chunk_bytes: config.snapshot_chunk_bytes,
         held_bytes_max: config.behind_bytes_max,
+        may_lose_committed: config.sync_policy.may_lose_committed(),
         ..raft::Config::new(config.node, voters)
     }
 }

@@ -31,6 +31,16 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Tells whether something that was stored is lost, as far as this shows: a copy from elsewhere
+    /// may take its place. What another version wrote, and what is only out of reach, is not.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Disk(error) => error.is_loss(),
+            Self::Format { .. } => false,
+        }
+    }
+
     /// Tells whether the disk is full: the one failure that passes by itself.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Disk(error) if error.kind == DiskErrorKind::NoSpace)

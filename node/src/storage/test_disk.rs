@@ -47,6 +47,8 @@ pub struct Faults {
     pub short_write: Option<usize>,
     /// Reads of this path that touch this offset fail.
     pub unreadable: Option<(String, u64)>,
+    /// This path may not be opened: its file is another user's.
+    pub deny_open: Option<String>,
 }
 
 /// What survives a power loss besides what must.
@@ -337,7 +339,12 @@ impl Disk for TestDisk {
     type File = TestFile;
 
     async fn open(&self, path: &str) -> Result<TestFile, DiskError> {
-        let inode = self.state().find("open", path)?;
+        let state = self.state();
+        if state.faults.deny_open.as_deref() == Some(path) {
+            return Err(error(DiskErrorKind::Denied, "open", path));
+        }
+        let inode = state.find("open", path)?;
+        drop(state);
         Ok(TestFile { disk: self.clone(), inode, path: path.to_owned() })
     }
 

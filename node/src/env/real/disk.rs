@@ -29,7 +29,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -216,7 +216,7 @@ impl RealDisk {
             .create(true)
             .truncate(false)
             .open(root.join(LOCK))
-            .map_err(|error| failed("lock", &shown, &error))?;
+            .map_err(|error| failed_at(&root.join(LOCK), "lock", &shown, &error))?;
         match lock.try_lock() {
             Ok(()) => {
                 let held = Held { root: root.to_owned(), _lock: lock };
@@ -289,10 +289,10 @@ impl RealDisk {
         let place = self.file_place(operation, path)?;
         let holding = self.holding.as_ref().filter(|holding| holding.is_data(path));
         let opened = match holding {
-            Some(holding) => holding.change(|| options.open(place)),
-            None => options.open(place),
+            Some(holding) => holding.change(|| options.open(&place)),
+            None => options.open(&place),
         };
-        let file = opened.map_err(|error| failed(operation, path, &error))?;
+        let file = opened.map_err(|error| failed_at(&place, operation, path, &error))?;
         Ok(RealFile::new(file, path.into(), Arc::clone(&self.pace), holding.map(Arc::clone)))
     }
 }
@@ -544,10 +544,37 @@ fn failed(operation: &'static str, path: &str, error: &io::Error) -> DiskError {
         }
         io::ErrorKind::NotFound => DiskErrorKind::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::NoSpace,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            DiskErrorKind::Denied
+        }
         _ => DiskErrorKind::Io,
     };
     let path = if path.is_empty() { "." } else { path };
     DiskError { kind, operation, path: path.to_owned(), message: error.to_string() }
+}
+
+/// As [`failed`]. Whoever is denied a file is told whose that is, and what to do.
+fn failed_at(place: &Path, operation: &'static str, path: &str, error: &io::Error) -> DiskError {
+    let mut failed = failed(operation, path, error);
+    if failed.kind == DiskErrorKind::Denied {
+        failed.message.push_str(&advice_on_denial(place, error));
+    }
+    failed
+}
+
+fn advice_on_denial(place: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return "; mount it so that it can be written. If it was, the system has met an error of \
+                the disk: see its log"
+            .to_owned();
+    }
+    let own = rustix::process::geteuid().as_raw();
+    let owner = fs::metadata(place).map(|metadata| metadata.uid()).ok();
+    let whose = match owner.filter(|owner| *owner != own) {
+        Some(owner) => format!("it is a file of user {owner}, and this is user {own}"),
+        None => format!("this is user {own}"),
+    };
+    format!("; {whose}: give the whole directory to one user (chown -R), and run the node as that")
 }
 
 // What any disk must do is in `env::conformance`; here is what only this one promises.
@@ -683,6 +710,23 @@ mod tests {
         }
         let error = failed("sync", "wal/1", &io::Error::from_raw_os_error(5));
         assert_eq!(error.kind, DiskErrorKind::Io, "{error}");
+    }
+
+    /// The accident: a command that somebody had run once as root left files that the node could
+    /// not open, and took for damaged.
+    #[test]
+    fn file_that_may_not_be_opened_is_told_apart_with_advice() {
+        let (directory, _) = fresh();
+        for (code, advice) in [(1, "chown -R"), (13, "chown -R"), (30, "mount it")] {
+            let error = io::Error::from_raw_os_error(code);
+            let error = failed_at(directory.path(), "open", "tables/MANIFEST", &error);
+            assert_eq!((error.kind, error.is_loss()), (DiskErrorKind::Denied, false), "{error}");
+            assert!(error.message.contains(advice), "{error}");
+        }
+        let error = io::Error::from_raw_os_error(13);
+        let error = failed_at(Path::new("/no/such/place"), "open", "x", &error);
+        let own = format!("this is user {}", rustix::process::geteuid().as_raw());
+        assert!(error.message.contains(&own), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod behind;
 mod beyond;
 mod figure_2;
+mod lost;
 mod reads;
 mod snapshot;
 mod standing;
@@ -37,7 +38,10 @@ impl Lone {
     }
 
     fn recovered(recovered: Recovered) -> Self {
-        let mut config = Config::new(N1, vec![N1, N2, N3]);
+        Self::configured(Config::new(N1, vec![N1, N2, N3]), recovered)
+    }
+
+    fn configured(mut config: Config, recovered: Recovered) -> Self {
         config.check_invariants = true;
         let now = Instant::from_nanos(0);
         let mut lone = Self { raft: Raft::new(config, recovered, Rng::new(7), now), now };

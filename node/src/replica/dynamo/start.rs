@@ -55,7 +55,8 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
     /// Recovers the node's cells from its directory and starts the helpers of the loop.
     ///
     /// # Errors
-    /// The directory cannot be used; it is left as it was, so that it can be looked at.
+    /// The directory cannot be used. No data was removed, so that it can be looked at; but what a
+    /// crash had left unfinished may be gone, and the log may go on in a new segment.
     ///
     /// # Panics
     /// If the configuration is of the other mode.
@@ -353,7 +354,7 @@ mod tests {
     use crate::base::{ClusterId, Entry, Written};
     use crate::dynamo::placement::place_in;
     use crate::storage::Content;
-    use crate::storage::test_disk::{TestDisk, run};
+    use crate::storage::test_disk::{Faults, TestDisk, run};
     use crate::storage::tree::TreeOptions;
 
     fn config() -> NodeConfig {
@@ -384,6 +385,31 @@ mod tests {
     fn entry(key: u8, ms: u64, written: Written) -> Record {
         let (place, stamp) = (place_in(0, &[key, 0, 0, 1]), Stamp::new(ms, 0, NodeId(1)));
         Record::Entries(vec![Entry { place, stamp, written }])
+    }
+
+    /// The accident: a node was run once as root, and left files in its directory that its own user
+    /// could not open. The next start wrote down that its tables were lost, and put empty ones in
+    /// their place.
+    #[test]
+    fn tables_that_may_not_be_opened_are_not_taken_for_lost() {
+        let disk = TestDisk::default();
+        log(&disk, 1, entry(1, 5, Written::Value(Payload::default())));
+        let mut node = start(&disk);
+        let frozen = node.store.engine_mut().freeze(b"captured".to_vec());
+        run(node.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+        drop(start(&disk));
+        let files = || [disk.files(STATE_DIR), disk.files(WAL_DIR)];
+        let before = files();
+        for path in before[0].keys() {
+            disk.set_faults(Faults { deny_open: Some(path.clone()), ..Faults::default() });
+            let error = run(open(&disk, &config())).map(drop).unwrap_err();
+            assert!(matches!(error, StartError::Storage(StorageError::Disk(_))), "{error}");
+            assert!(error.to_string().contains(path), "{error}");
+            assert!(files() == before, "something was changed, {path}");
+        }
+        disk.set_faults(Faults::default());
+        let node = start(&disk);
+        assert!(has_value(&node.store) && !node.judged.is_damaged, "all is as it was");
     }
 
     fn has_value(store: &CellStore<Tree<TestDisk>>) -> bool {

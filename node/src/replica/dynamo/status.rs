@@ -34,7 +34,7 @@ impl<E: Env, O: Observer> MasterlessReplica<E, O> {
             session_count: 0,
             wal_bytes: self.wal_bytes,
             table_bytes: tree.pin().bytes(),
-            sync_policy: self.config.sync_policy.in_words(),
+            sync_policy: self.config.sync_in_words(),
             disk_full: self.disk_full.any(),
             writes_wait: self.stalls.is_one(),
             writes_waited_ms: self.stalls.total_ms(self.env.now()),

@@ -33,13 +33,14 @@ pub use crate::storage::tree::{Lost, PlaceRange, StoreReport, TableReport, Wound
 /// it has one; `on_table` is told of each table when it has been read. Changes nothing.
 ///
 /// # Errors
-/// There are no tables, or another version of the program wrote them. Damage is no error.
+/// There are no tables, another version of the program wrote them, or this process may not open
+/// them. Damage is no error.
 pub async fn verify_store<D: Disk>(
     disk: &D,
     on_table: impl FnMut(&TableReport),
 ) -> Result<StoreReport, StorageError> {
     let mut report = crate::storage::tree::examine(disk, STATE_DIR, on_table).await?;
-    if let Some((error, is_mended)) = identity::damage(disk).await {
+    if let Some((error, is_mended)) = identity::damage(disk).await? {
         let mut wound = Wound::of(&error, identity::PATH);
         wound.what.push_str(if is_mended {
             "; the next start mends it from the other copy"

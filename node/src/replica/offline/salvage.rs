@@ -233,6 +233,7 @@ async fn salvage_masterless<D: Disk>(
             }
             log.torn = found.torn;
         }
+        Err(error) if is_out_of_reach(&error) => return Err(error),
         Err(error) => log.failure = Some(error.to_string()),
     }
     log.is_incomplete |= notes_damage(cells.engine())?;
@@ -270,6 +271,7 @@ async fn replay_log<D: Disk>(
     report.last = machine.applied().index;
     let log = match wal::inspect(disk, WAL_DIR).await {
         Ok(log) => log,
+        Err(error) if is_out_of_reach(&error) => return Err(error),
         Err(error) => {
             report.failure = Some(error.to_string());
             return Ok(());
@@ -301,6 +303,12 @@ async fn replay_log<D: Disk>(
         let_others_run().await;
     }
     Ok(())
+}
+
+/// Tells whether a log may well be as it was, and only this process may not open it: to bring out
+/// the rest without it would be to lose it.
+fn is_out_of_reach(error: &StorageError) -> bool {
+    matches!(error, StorageError::Disk(error) if !error.is_loss())
 }
 
 /// Tells whether the outcome of a command depends on cells that are lost.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::identity::{self, Identity};
 use super::super::persist::{KIND_DAMAGED, KIND_ENTRY, KIND_RECORDS};
-use super::super::start::WAL_DIR;
+use super::super::shell::Replica;
+use super::super::start::{StartError, WAL_DIR};
+use super::super::tests::HandEnv;
 use super::*;
 use crate::base::{
     self, ClusterId, Column, Key, NodeId, Payload, RequestSeq, SessionId, Stamp, Value, Written,
@@ -19,7 +21,7 @@ use crate::raft::{Entry, EntryKind};
 use crate::replica::NodeConfig;
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::storage::snapshot::format::{BlockKind, Encoder, Footer};
-use crate::storage::test_disk::{TestDisk, run};
+use crate::storage::test_disk::{Faults, TestDisk, run};
 use crate::storage::tree::{self, Keeper, Tree, TreeOptions};
 use crate::storage::{Engine, PurgeFloors, SnapshotPoint, wal};
 use crate::wire::Mode;
@@ -237,6 +239,34 @@ fn log_that_is_lost_is_said() {
     assert_eq!((log.last, log.entry_count), (whole.last - 1, whole.entry_count - 1));
 }
 
+/// The accident: a node that was alone, and refused its start, said that nothing was changed, when
+/// its log had been given a new segment.
+#[test]
+fn refused_start_removes_no_data_and_says_no_more_than_that() {
+    let mut node = filled();
+    let place = last_record(&node);
+    run(node.log.mark()).expect("the mark is written");
+    node.set(91, "after the mark, and without another");
+    damage(&node, &place);
+    let members = vec![(NodeId(1), "n1".to_owned())];
+    let config = NodeConfig::new(ClusterId(1), NodeId(1), "n1", members);
+    run(identity::publish(&node.disk, &Identity::of(&config))).expect("the disk is well");
+    let (tables, log) = (node.disk.files(STATE_DIR), node.disk.files(WAL_DIR));
+    let (cells, report) = salvaged(&node.disk);
+
+    let env = HandEnv::with_disk(node.disk.clone());
+    let error = run(Replica::recover(env, config, ())).err();
+    let Some(StartError::Damaged { what }) = &error else { panic!("{error:?}") };
+    assert!(what.contains("1 damaged place(s) in the log"), "{what}");
+    let said = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(said.contains("; no data was removed."), "{said}");
+    assert!(node.disk.files(WAL_DIR) != log, "the log goes on elsewhere");
+    assert!(node.disk.files(STATE_DIR) == tables, "the tables are as they were");
+    let (cells_after, report_after) = salvaged(&node.disk);
+    assert_eq!(cells_after, cells);
+    assert_eq!(report_after.log.entry_count, report.log.entry_count);
+}
+
 #[test]
 fn log_that_ends_in_an_unfinished_write_is_said() {
     let node = filled();
@@ -424,6 +454,26 @@ fn damaged_name_plate_is_found_by_verifying_and_left_as_it_is() {
     }
     disk.lose("NODE");
     assert_eq!(wounds(), []);
+}
+
+/// What looks at a node as somebody who may not open its files must not call them damaged, nor
+/// bring out what is left without them.
+#[test]
+fn files_that_may_not_be_opened_are_no_damage_to_who_looks_at_them() {
+    let disk = masterless();
+    let deny = |path: &str| {
+        disk.set_faults(Faults { deny_open: Some(path.to_owned()), ..Faults::default() });
+    };
+    deny("NODE");
+    let error = run(verify_store(&disk, |_| {})).unwrap_err();
+    assert!(error.to_string().contains("NODE"), "{error}");
+    for path in disk.files(WAL_DIR).keys() {
+        deny(path);
+        let scratch = TestDisk::default();
+        let mut visit = |_: &[u8], _: &[u8], _: u64| std::ops::ControlFlow::Continue(());
+        let error = run(salvage(&disk, &scratch, 10, &mut visit)).unwrap_err();
+        assert!(error.to_string().contains(path), "{error}");
+    }
 }
 
 #[test]

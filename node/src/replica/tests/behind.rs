@@ -54,7 +54,7 @@ impl Observer for Said {
 }
 
 impl Said {
-    fn take_sent(&self) -> Vec<(NodeId, Message)> {
+    pub(super) fn take_sent(&self) -> Vec<(NodeId, Message)> {
         std::mem::take(&mut *lock(&self.sent))
     }
 

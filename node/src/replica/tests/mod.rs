@@ -5,6 +5,7 @@ mod behind;
 mod by_hand;
 mod ending;
 mod full_disk;
+mod lost;
 mod persist;
 mod reading;
 

@@ -130,8 +130,8 @@ impl StoreReport {
 /// read. Writes nothing.
 ///
 /// # Errors
-/// There is no such directory, or another version of the program wrote a file. Damage is no error
-/// but what this is to find.
+/// There is no such directory, another version of the program wrote a file, or this process may not
+/// open it. Damage is no error but what this is to find.
 pub async fn examine<D: Disk>(
     disk: &D,
     dir: &str,
@@ -178,7 +178,7 @@ async fn read_manifest<D: Disk>(
             wounds.push(Wound { path, offset: 0, what, range, is_salvageable: true });
             None
         }
-        Err(error @ StorageError::Format { .. }) => return Err(error),
+        Err(error) if !error.is_loss() => return Err(error),
         Err(error) => {
             wounds.push(Wound { range: Some(PlaceRange::ALL), ..Wound::of(&error, &path) });
             None
@@ -208,7 +208,7 @@ async fn extra_of<D: Disk>(
     let Some(extra) = &manifest.extra else { return Ok(Some(Vec::new())) };
     match read_extra_file(disk, dir, extra).await {
         Ok(bytes) => Ok(Some(bytes.to_vec())),
-        Err(error @ StorageError::Format { .. }) => Err(error),
+        Err(error) if !error.is_loss() => Err(error),
         Err(error) => {
             wounds.push(Wound::of(&error, &extra_path(dir, extra.number)));
             Ok(None)
@@ -246,7 +246,7 @@ async fn tables_by_name<D: Disk>(disk: &D, dir: &str) -> Result<Vec<TableReport>
         };
         let (meta, unreadable) = match meta {
             Ok(meta) => (meta, None),
-            Err(error @ StorageError::Format { .. }) => return Err(error),
+            Err(error) if !error.is_loss() => return Err(error),
             Err(error) => (unknown_meta(number), Some(error)),
         };
         let mut report = TableReport { path, level: None, meta, wounds: Vec::new() };
@@ -277,11 +277,11 @@ async fn examine_table<D: Disk>(
             next = table.verify(block, STEP_BLOCKS)?.next_block;
             let_others_run().await;
         }
-        Ok(())
+        Ok::<(), StorageError>(())
     };
     match verified.await {
         Ok(()) => Ok(()),
-        Err(error @ StorageError::Format { .. }) => Err(error),
+        Err(error) if !error.is_loss() => Err(error),
         Err(error) => {
             report.wounds = wounds_of_table(disk, report, &error).await;
             Ok(())

@@ -47,11 +47,12 @@ pub struct Damage {
 impl Damage {
     /// Makes damage of an error that another node's state can heal; gives others back.
     ///
-    /// A sector that cannot be read is as good as a damaged one.
+    /// A sector that cannot be read is as good as a damaged one. What this process only may not
+    /// open is as good as whole: it would be thrown away for the state that takes its place.
     fn of(error: StorageError, point: Option<SnapshotPoint>) -> Result<Self, StorageError> {
         match error {
+            error if !error.is_loss() => Err(error),
             StorageError::Corrupt { path, offset, what } => Ok(Self { point, path, offset, what }),
-            StorageError::Disk(ref disk) if disk.kind == DiskErrorKind::TooManyFiles => Err(error),
             StorageError::Disk(error) => {
                 Ok(Self { point, path: error.path.clone(), offset: 0, what: error.to_string() })
             }

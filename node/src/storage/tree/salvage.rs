@@ -80,8 +80,12 @@ pub async fn salvage<D: Disk>(
 ) -> Result<Salvage<D::File>, StorageError> {
     let mut sources = Vec::new();
     for table in &report.tables {
-        // One that cannot be opened is among the wounds.
-        let Ok(file) = disk.open(&table.path).await else { continue };
+        let file = match disk.open(&table.path).await {
+            Ok(file) => file,
+            // One that is lost is among the wounds.
+            Err(error) if error.is_loss() => continue,
+            Err(error) => return Err(error.into()),
+        };
         let walk = TableWalk::open(file, table.path.clone(), table.meta.number)?;
         sources.push(SalvageCursor::new(walk, table.meta.version_max));
     }

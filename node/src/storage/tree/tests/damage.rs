@@ -130,6 +130,32 @@ fn lost_state_that_was_made_again_takes_its_place() {
     }
 }
 
+/// The accident: somebody ran the node once as root. What that left in the directory its own user
+/// could not open; the next start took the state for lost, and threw it away for another.
+#[test]
+fn file_that_may_not_be_opened_is_no_damage() {
+    let (disk, model) = store();
+    let before = disk.files(DIR);
+    for path in before.keys() {
+        disk.set_faults(Faults { deny_open: Some(path.clone()), ..Faults::default() });
+        let is_told = |error: &StorageError| error.to_string().contains(path);
+        assert!(try_open(&disk).is_err_and(|error| is_told(&error)), "{path} is opened");
+        let report = run(crate::storage::tree::examine(&disk, DIR, |_| {}));
+        assert!(report.is_err_and(|error| is_told(&error)), "{path} is reported damaged");
+        disk.set_faults(Faults::default());
+        let report = run(crate::storage::tree::examine(&disk, DIR, |_| {})).expect("it is whole");
+        disk.set_faults(Faults { deny_open: Some(path.clone()), ..Faults::default() });
+        if report.tables.iter().any(|table| table.path == *path) {
+            let salvaged = run(crate::storage::tree::salvage(&disk, &report));
+            assert!(salvaged.is_err_and(|error| is_told(&error)), "{path} is passed over");
+        }
+    }
+    disk.set_faults(Faults::default());
+    assert!(disk.files(DIR) == before, "something was changed");
+    let (tree, _, recovery) = open(&disk);
+    assert_eq!((recovery.damage, cells(&tree, &[], None)), (None, Ok(model)));
+}
+
 fn first_table(disk: &TestDisk) -> String {
     let tables = disk.files(DIR).into_keys().find(|path| path.contains("table"));
     tables.expect("there are tables")
