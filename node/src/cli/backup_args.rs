@@ -100,8 +100,9 @@ beside the file, as large as the store, and removed again.
 What is undamaged in tables and log is written to FILE, one cell per line, as `export` does. What is
 lost is said range by range: within such a range cells are missing, and those that are there may
 be stale, or may have been deleted. Outside of them every cell is as it was, unless it is said that
-  - the manifest is lost, or the log is damaged, or a masterless node lacks requests that it had not
-    got back from the others yet: any cell may be concerned;
+  - the manifest is lost, or the log is damaged, gone or ends in what may be an unfinished write, or
+    a masterless node lacks requests that it had not got back from the others yet: any cell may be
+    concerned;
   - conditional writes in the log were decided by cells of such a range: what they wrote, or would
     have written, may lie anywhere;
   - the client sessions are lost: those of the last writes that were sent twice were carried out
@@ -109,8 +110,9 @@ be stale, or may have been deleted. Outside of them every cell is as it was, unl
 Of a masterless node, a cell that was deleted may also be there again, if what deletes it is in a
 table and the cell in the log alone. The ranges of a masterless node are in the order of partitions,
 which are named. The exit code is 6 if anything is lost or in doubt; damage that costs nothing is
-said, too, and is none. If the node was one of several, its last writes may never have been
-acknowledged.
+said, too, and is none. If the newest files of the log are gone, what is left looks like a log that
+never went further, and nothing is said. If the node was one of several, its last writes may never
+have been acknowledged.
 
 If the node was started with --sessions-max, give the same number here: which sessions it remembers
 decides which writes of its log took effect.";

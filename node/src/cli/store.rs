@@ -201,7 +201,19 @@ impl Told {
                 log.last
             ));
         }
-        if log.is_incomplete {
+        for damage in &log.damage {
+            self.notices.push(format!(
+                "{} is damaged at byte {}: {}",
+                damage.path, damage.offset, damage.what
+            ));
+        }
+        if log.is_gone {
+            self.losses.push(format!(
+                "lost: the log has no record, and the tables tell that it had: its files are gone, \
+                 and what was written after entry {} with them",
+                log.last
+            ));
+        } else if log.is_incomplete {
             self.losses.push(
                 "lost: the node lacks requests that it may have acknowledged, and had not got them \
                  back from the others: any cell may be missing, stale, or there again"
@@ -217,9 +229,9 @@ impl Told {
             });
         }
         if let Some(torn) = &log.torn {
-            self.notices.push(format!(
-                "the log ends in what looks like an unfinished write, at byte {} of {}: it was \
-                 never acknowledged, unless just that place is damaged",
+            self.losses.push(format!(
+                "in doubt: the log ends in what looks like an unfinished write, at byte {} of {}: \
+                 it was never acknowledged, unless just that place is damaged, or the file cut off",
                 torn.offset, torn.path
             ));
         }
@@ -405,7 +417,7 @@ mod tests {
     use super::*;
     use crate::dynamo::placement::{NOTE_PREFIX, prefix};
     use crate::storage::SnapshotPoint;
-    use crate::storage::wal::Torn;
+    use crate::storage::wal::{self, Torn};
 
     fn wound(range: Option<PlaceRange>, is_salvageable: bool) -> Wound {
         let (path, what) = ("tables/table-7".to_owned(), "a block".to_owned());
@@ -474,10 +486,23 @@ mod tests {
         assert_eq!(counts(&report(lost, whole.clone())), (0, 1));
         let torn = Torn { path: "wal/1.wal".to_owned(), offset: 4096, from: 9, dropped_count: 0 };
         let torn = LogReport { torn: Some(torn), ..whole.clone() };
-        assert_eq!(counts(&report(Vec::new(), torn)), (1, 0));
+        assert_eq!(counts(&report(Vec::new(), torn)), (0, 1), "it may not have been torn");
+        let rot = wal::Damage {
+            path: "wal/1.wal".to_owned(),
+            offset: 512,
+            missing: 3..4,
+            tag: None,
+            loss: wal::Loss::Records,
+            is_certain: true,
+            what: "a record",
+        };
+        let covered = LogReport { damage: vec![rot], ..whole.clone() };
+        assert_eq!(counts(&report(Vec::new(), covered)), (1, 0), "the tables have it");
         let losses = [
             LogReport { failure: Some("a reason".to_owned()), ..whole.clone() },
             LogReport { is_incomplete: true, ..whole.clone() },
+            LogReport { is_gone: true, ..whole.clone() },
+            LogReport { is_gone: true, is_incomplete: true, ..whole.clone() },
             LogReport { lost_through: Some(9), ..whole.clone() },
             LogReport { doubtful_count: 1, ..whole.clone() },
             LogReport { sessions_are_lost: true, entry_count: 1, ..whole },

@@ -354,8 +354,10 @@ impl<E: Env> LogTask<E> {
             unsynced_since = unsynced_since.or(Some(self.env.now()));
             let overdue = unsynced_since.is_some_and(|since| self.env.now() - since >= interval);
             // Never left to the interval: an installation, which replaces the log, and a vote, or
-            // one node's power loss could give it twice.
-            if overdue || batch.installed.is_some() || batch.votes || batch.stop {
+            // one node's power loss could give it twice; and the first record of all, or tables
+            // could outlive it, and the log would look as if it had been removed.
+            let is_first = self.writer.durable() == 0;
+            if overdue || batch.installed.is_some() || batch.votes || is_first || batch.stop {
                 self.writer.sync().await?;
                 unsynced_since = None;
             }

@@ -16,7 +16,10 @@
 //!   The start says so to the log, as *filling*, for what tells of it now need not be there later.
 //!
 //! A hard state is written twice, so that one damaged place never loses it. If both copies may be
-//! lost, the node cannot know whom it voted for, and must ask the others before it votes again.
+//! lost, the node cannot know whom it voted for, and must ask the others before it votes again. So
+//! it is if the log has no hard state at all: a term comes before the first entry, and each segment
+//! that stays says it again. Then the files of the log are gone, or the first of them. A restored
+//! snapshot is the one state without a vote before it: its log begins with its installation.
 
 use super::persist::{KIND_ENTRY, KIND_HARD_STATE, KIND_INSTALL, KIND_RECOVERED, KIND_STANDING};
 use crate::base::limits::POSITION_MAX;
@@ -30,7 +33,23 @@ use crate::storage::wal;
 /// # Errors
 /// A record with a good checksum does not decode, so a foreign program wrote it.
 pub fn replay(log: &wal::Recovery, durable: SnapshotMeta) -> Result<Recovered, DecodeError> {
-    Ok(read(log, durable)?.finish())
+    let mut replay = read(log, durable)?;
+    if lacks_votes(log, durable) {
+        crate::probe!("recovery.log_is_without_votes");
+        replay.vote_lost = true;
+    }
+    Ok(replay.finish())
+}
+
+/// Tells whether the log must have told of votes, and tells of none.
+pub(super) fn lacks_votes(log: &wal::Recovery, durable: SnapshotMeta) -> bool {
+    let tells = |record: &wal::Recovered| match record.kind {
+        KIND_HARD_STATE | KIND_STANDING => true,
+        // A restoration, in two copies: nobody has voted yet.
+        KIND_INSTALL => record.sequence <= 2,
+        _ => false,
+    };
+    (durable.index > 0 || log.next > 1) && !log.records.iter().any(tells)
 }
 
 /// Returns the entries after the tables, and how far the log may have gone if some are lost;

@@ -107,6 +107,9 @@ impl<E: Env, O: Observer> Replica<E, O> {
         let mut recovered = recovery::replay(&log_recovery, durable).map_err(foreign_record)?;
         if let Some(damage) = &tables.damage {
             lack_state(&mut recovered, damage, recovery::last_install(&log_recovery));
+            if recovery::lacks_votes(&log_recovery, damage.point.map(meta).unwrap_or_default()) {
+                recovered.standing = Standing::Unsure;
+            }
         }
         be_new_without_a_past(&config, &log_recovery, &mut recovered);
         report_damage(&config, &log_recovery, tables.damage.as_ref(), &recovered)?;
@@ -257,8 +260,8 @@ fn report_damage(
     }
     if config.members.len() == 1 {
         let what = format!(
-            "{} damaged place(s) in the log, damaged tables: {}",
-            log.damage.len(),
+            "{}, damaged tables: {}",
+            describe_log(log),
             damaged_state.map_or("none".to_owned(), |damage| {
                 format!("{} at byte {}: {}", damage.path, damage.offset, damage.what)
             })
@@ -266,7 +269,13 @@ fn report_damage(
         return Err(StartError::Damaged { what });
     }
     crate::probe!("replica.starts_damaged");
-    if is_unsure {
+    if is_unsure && log.is_blank() {
+        warn!(
+            node = %config.node,
+            "the files of the write-ahead log are gone: asking all other nodes what was in them \
+             before this one takes part"
+        );
+    } else if is_unsure {
         warn!(
             node = %config.node,
             "what this node has promised is damaged, too: asking all other nodes before it takes \
@@ -279,6 +288,14 @@ fn report_damage(
         "acknowledged entries are damaged: recovering them from the other nodes"
     );
     Ok(())
+}
+
+/// Says what is wrong with the log.
+pub(super) fn describe_log(log: &wal::Recovery) -> String {
+    if log.is_blank() {
+        return "no record in the log".to_owned();
+    }
+    format!("{} damaged place(s) in the log", log.damage.len())
 }
 
 /// Takes a replica that lacks something for one that is being filled; tells whether its log does
@@ -313,8 +330,11 @@ async fn prepare_log<D: Disk>(
         let kept = recovered.last();
         writer.append(KIND_RECOVERED, 0, |buffer| codec::encode_into(&kept, buffer));
     }
+    // The first record would else be the first that there ever was.
+    let is_without = recovery::lacks_votes(found, recovered.snapshot);
+    let is_unsure = recovered.standing == Standing::Unsure && is_without;
     // The next start may not be able to tell any more that there was no vote in what is lost.
-    if standing_is_news || is_lost || !found.is_newest_critical_whole() {
+    if standing_is_news || is_lost || is_unsure || !found.is_newest_critical_whole() {
         say_vote_again(writer, &vote).await?;
     }
     Ok(())
@@ -361,7 +381,7 @@ fn core_config(config: &NodeConfig) -> raft::Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::persist::KIND_ENTRY;
+    use super::super::persist::{KIND_ENTRY, KIND_INSTALL};
     use super::*;
     use crate::base::Payload;
     use crate::raft::{Entry, EntryKind, HardState};
@@ -480,5 +500,67 @@ mod tests {
         let whole = Recovered { hard_state: VOTE, snapshot: TABLES, ..Recovered::default() };
         assert_eq!(started(&disk), whole);
         assert_eq!(started(&disk), whole, "at the next start");
+    }
+
+    /// What a start knows that has found these tables, and no vote.
+    fn unsure() -> Recovered {
+        Recovered { snapshot: TABLES, standing: Standing::Unsure, ..Recovered::default() }
+    }
+
+    /// The accident: the files of a log were removed, and its tables not. The node took part as if
+    /// it had never acknowledged anything after them, and what it alone had beside a node that was
+    /// down was lost without a word.
+    #[test]
+    fn log_whose_files_are_gone_is_not_taken_for_one_that_ends_with_the_tables() {
+        let disk = log_with_a_vote();
+        disk.files(WAL_DIR).keys().for_each(|path| disk.lose(path));
+        let found = run(wal::inspect(&disk, WAL_DIR)).unwrap();
+        assert!(found.is_blank());
+        let config = |count: u64| {
+            let members = (1..=count).map(|node| (NodeId(node), format!("n{node}"))).collect();
+            NodeConfig::new(crate::base::ClusterId(1), NodeId(1), "n1", members)
+        };
+        let refused = report_damage(&config(1), &found, None, &unsure());
+        assert!(matches!(refused, Err(StartError::Damaged { .. })), "alone: {refused:?}");
+        assert!(report_damage(&config(3), &found, None, &unsure()).is_ok());
+        assert_eq!(started(&disk), unsure());
+        assert_eq!(started(&disk), unsure(), "at the next start");
+    }
+
+    #[test]
+    fn log_that_has_lost_the_segments_with_its_vote_does_not_vote_as_if_there_had_been_none() {
+        let disk = log_with_a_vote();
+        // The first start begins a segment for what is not known to be durable.
+        started(&disk);
+        let oldest = disk.files(WAL_DIR).into_keys().next().unwrap();
+        disk.lose(&oldest);
+        assert!(!run(wal::inspect(&disk, WAL_DIR)).unwrap().is_blank());
+        assert_eq!(started(&disk), unsure());
+        assert_eq!(started(&disk), unsure(), "at the next start");
+    }
+
+    #[test]
+    fn log_that_was_cut_behind_its_tables_still_has_its_vote() {
+        let disk = log_with_a_vote();
+        let whole = Recovered { hard_state: VOTE, snapshot: TABLES, ..Recovered::default() };
+        for _ in 0..3 {
+            let opened = run(wal::open(&disk, WAL_DIR, wal::Options { segment_bytes: 4096 }));
+            let (mut writer, found) = opened.unwrap();
+            let mut recovered = recovery::replay(&found, TABLES).unwrap();
+            assert_eq!(recovered, whole);
+            run(prepare_log(&mut writer, &found, &mut recovered)).unwrap();
+            let oldest = disk.names(WAL_DIR).into_iter().next();
+            run(async {
+                while disk.names(WAL_DIR).into_iter().next() == oldest {
+                    let installed = KIND_INSTALL;
+                    writer.append(installed, 0, |buffer| codec::encode_into(&TABLES, buffer));
+                    writer.write().await?;
+                    writer.sync().await?;
+                    writer.remove_through(TABLES.index).await?;
+                }
+                Ok::<_, StorageError>(())
+            })
+            .unwrap();
+        }
     }
 }

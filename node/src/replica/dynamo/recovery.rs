@@ -11,6 +11,9 @@
 //! persist request is durable; so a start that finds damage first writes a record that says which
 //! request that will be, and until that request is found, every start is damaged.
 //!
+//! A log that has no record, and never had one, has lost its files if the tables have anything: a
+//! request is applied only when it is durable there.
+//!
 //! What was lost before a record is of no account if the tables cover all requests before that
 //! record's.
 
@@ -58,6 +61,10 @@ pub(in crate::replica) fn judge(log: &Recovery, applied: PersistId) -> Result<Ju
         }
     }
     judge.is_lost |= damage.next().is_some();
+    if log.is_blank() && applied > 0 {
+        crate::probe!("recovery.log_of_requests_is_gone");
+        judge.is_lost = true;
+    }
     Ok(judge.finish())
 }
 

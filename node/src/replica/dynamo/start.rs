@@ -15,7 +15,8 @@ use super::super::pending::PendingRequests;
 use super::super::persist::{KIND_DAMAGED, KIND_RECORDS, LogQueue, LogTask};
 use super::super::stalls::Stalls;
 use super::super::start::{
-    STATE_DIR, StartError, WAL_DIR, check_members, explain_claim, foreign_record, peer_outboxes,
+    STATE_DIR, StartError, WAL_DIR, check_members, describe_log, explain_claim, foreign_record,
+    peer_outboxes,
 };
 use super::super::state::{StateOptions, StateQueue, StateTask};
 use super::recovery::{self, Judged};
@@ -312,11 +313,13 @@ fn report_damage(
         let tables = damaged_tables.map_or("none".to_owned(), |damage| {
             format!("{} at byte {}: {}", damage.path, damage.offset, damage.what)
         });
-        let count = log.damage.len();
-        let what = format!("{count} damaged place(s) in the log, damaged tables: {tables}");
+        let what = format!("{}, damaged tables: {tables}", describe_log(log));
         return Err(StartError::Damaged { what });
     }
     crate::probe!("replica.masterless_starts_damaged");
+    if log.is_blank() && damaged_tables.is_none() {
+        warn!(node = %config.node, "the files of the write-ahead log are gone");
+    }
     warn!(
         node = %config.node,
         "acknowledged writes are lost here: getting them from the other nodes"
@@ -446,5 +449,52 @@ mod tests {
             }
             has_value(&start(&disk).store)
         });
+    }
+
+    /// The accident: a node whose log had been removed, and its tables not, answered reads at once,
+    /// without what was in that log.
+    #[test]
+    fn log_whose_files_are_gone_is_damage() {
+        let disk = TestDisk::default();
+        log(&disk, 1, entry(1, 5, Written::Deleted));
+        log(&disk, 2, entry(2, 5, Written::Deleted));
+        let mut node = start(&disk);
+        let frozen = node.store.engine_mut().freeze(Vec::new());
+        run(node.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+        let whole = Judged { persisted: 2, is_damaged: false };
+        assert_eq!(opened(&disk).judged, whole);
+
+        disk.files(WAL_DIR).keys().for_each(|path| disk.lose(path));
+        let alone = vec![(NodeId(1), "n1".to_owned())];
+        let alone = NodeConfig { members: alone, ..config() };
+        let refused = run(open(&disk, &alone)).err();
+        assert!(matches!(refused, Some(StartError::Damaged { .. })), "{refused:?}");
+        let damaged = Judged { persisted: 2, is_damaged: true };
+        assert_eq!(opened(&disk).judged, damaged);
+        let mut again = opened(&disk);
+        assert_eq!(again.judged, damaged, "what it says is not on the disk yet");
+        run(again.writer.write()).unwrap();
+        run(again.writer.sync()).unwrap();
+        assert_eq!(opened(&disk).judged, damaged, "the note of the core is not");
+        log(&disk, 3, entry(3, 5, Written::Deleted));
+        assert_eq!(opened(&disk).judged, Judged { persisted: 3, is_damaged: false });
+    }
+
+    /// The segment that a start begins may be all that is left, without a record.
+    #[test]
+    fn log_that_was_cut_behind_its_tables_is_whole() {
+        let disk = TestDisk::default();
+        log(&disk, 1, entry(1, 5, Written::Deleted));
+        log(&disk, 2, entry(2, 5, Written::Deleted));
+        let mut node = start(&disk);
+        let frozen = node.store.engine_mut().freeze(Vec::new());
+        run(node.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+        for _ in 0..3 {
+            let Opened { mut writer, judged, .. } = opened(&disk);
+            assert_eq!(judged, Judged { persisted: 2, is_damaged: false });
+            run(writer.remove_through(2)).unwrap();
+            run(writer.close()).unwrap();
+            assert_eq!(writer.segment_count(), 1);
+        }
     }
 }

@@ -10,18 +10,24 @@
 //! position and a number that its client has drawn, and one that meets a known id moves on to the
 //! next that is free. Taking them out would make another state of it.
 //!
+//! A node whose log is gone must not be taken for such a one. So the log gets a first record, which
+//! says that this state was installed, and that there is no vote before it.
+//!
 //! # Invariants
 //! 1. The name plate comes last. A directory in which a restoration was interrupted is refused by
 //!    a node, which would else take part with nothing.
 
 use super::super::config::NodeConfig;
 use super::super::identity::{self, Identity};
-use super::super::start::STATE_DIR;
+use super::super::persist::KIND_INSTALL;
+use super::super::start::{STATE_DIR, WAL_DIR};
+use super::super::state::meta;
+use crate::codec;
 use crate::env::{Disk, File};
 use crate::kv::Machine;
 use crate::planted;
 use crate::storage::snapshot::{Contents, Summary, verify};
-use crate::storage::{StorageError, let_others_run, tree};
+use crate::storage::{StorageError, let_others_run, tree, wal};
 
 /// Why a snapshot was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +82,22 @@ pub async fn restore<D: Disk, F: File>(
     tree.adopt(keeper.finish_replacement(summary.point, extra).await?);
     // What a start would refuse is better refused now.
     Machine::restore(tree, &summary.extra, config.sessions_max)?;
+    begin_log(disk, config, &summary).await?;
     identity::publish(disk, &Identity::of(config)).await?;
     Ok(summary)
+}
+
+/// Begins the log of a node whose first state this is.
+async fn begin_log<D: Disk>(
+    disk: &D,
+    config: &NodeConfig,
+    summary: &Summary,
+) -> Result<(), StorageError> {
+    let options = wal::Options { segment_bytes: config.wal_segment_bytes };
+    let (mut log, _) = wal::open(disk, WAL_DIR, options).await?;
+    let installed = meta(summary.point);
+    log.append_critical(KIND_INSTALL, 0, |buffer| codec::encode_into(&installed, buffer));
+    log.write().await?;
+    log.sync().await?;
+    log.close().await
 }

@@ -69,6 +69,10 @@ pub struct SalvageReport {
 pub struct LogReport {
     /// Why nothing did, if the log cannot be read at all.
     pub failure: Option<String>,
+    /// It has no record, and the tables tell that it had: what came after them is lost.
+    pub is_gone: bool,
+    /// Damaged places in it, whether they cost anything or not.
+    pub damage: Vec<wal::Damage>,
     /// Entries that were carried out.
     pub entry_count: u64,
     /// The last of them, or of the tables if there are none.
@@ -79,12 +83,20 @@ pub struct LogReport {
     /// The last entry that may be lost, if any is.
     pub lost_through: Option<Index>,
     /// Where the log ends in what looks like a write that a crash interrupted: it was never
-    /// acknowledged, unless just that place is rotten.
+    /// acknowledged, unless just that place is rotten, or the file was cut off there.
     pub torn: Option<Torn>,
     /// Writes whose conditions concern a lost cell: they may have ended otherwise.
     pub doubtful_count: u64,
     /// The sessions are lost: a write that was sent twice may have been carried out twice.
     pub sessions_are_lost: bool,
+}
+
+impl LogReport {
+    /// Takes note of what is wrong with the log of a node whose tables are at `applied`.
+    fn note(&mut self, log: wal::Recovery, applied: Index) {
+        self.is_gone = log.is_blank() && applied > 0;
+        (self.damage, self.torn) = (log.damage, log.torn);
+    }
 }
 
 /// Reads everything that can be read from the directory of a node that does not run, and calls
@@ -211,7 +223,8 @@ async fn salvage_masterless<D: Disk>(
     visit: &mut Visitor<'_>,
 ) -> Result<SalvageReport, StorageError> {
     let mut cells = CellStore::new(tree);
-    let mut log = LogReport { last: cells.applied(), ..LogReport::default() };
+    let at_start = cells.applied();
+    let mut log = LogReport { last: at_start, ..LogReport::default() };
     match wal::inspect(disk, WAL_DIR).await {
         Ok(found) => {
             match judge(&found, cells.applied()) {
@@ -231,7 +244,7 @@ async fn salvage_masterless<D: Disk>(
                     let_others_run().await;
                 }
             }
-            log.torn = found.torn;
+            log.note(found, at_start);
         }
         Err(error) if is_out_of_reach(&error) => return Err(error),
         Err(error) => log.failure = Some(error.to_string()),
@@ -284,8 +297,8 @@ async fn replay_log<D: Disk>(
             return Ok(());
         }
     };
-    report.torn.clone_from(&log.torn);
     report.lost_through = damaged_last.map(|last| last.index);
+    report.note(log, machine.applied().index);
     for Entry { index, term, kind } in entries {
         match kind {
             EntryKind::Noop => machine.skip(index, term),

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::identity::{self, Identity};
 use super::super::persist::{KIND_DAMAGED, KIND_ENTRY, KIND_RECORDS};
+use super::super::recovery;
 use super::super::shell::Replica;
 use super::super::start::{StartError, WAL_DIR};
+use super::super::state::meta;
 use super::super::tests::HandEnv;
 use super::*;
 use crate::base::{
@@ -17,7 +19,7 @@ use crate::dynamo::placement::{NOTE_PREFIX, place_in};
 use crate::kv::{
     Batch, CellStore, Command, CommandReply, Condition, Expectation, Machine, Mutation,
 };
-use crate::raft::{Entry, EntryKind};
+use crate::raft::{Entry, EntryKind, Recovered, Standing};
 use crate::replica::NodeConfig;
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::storage::snapshot::format::{BlockKind, Encoder, Footer};
@@ -275,6 +277,55 @@ fn log_that_ends_in_an_unfinished_write_is_said() {
     let log = salvaged(&node.disk).1.log;
     assert!(log.torn.is_some(), "{log:?}");
     assert_eq!((log.lost_through, log.last), (None, whole.last - 1));
+}
+
+fn lose_log(disk: &TestDisk) {
+    disk.files(WAL_DIR).keys().for_each(|path| disk.lose(path));
+}
+
+/// The accident: it was salvaged as if the log had ended with the tables.
+#[test]
+fn log_whose_files_are_gone_is_said() {
+    let node = filled();
+    let whole = salvaged(&node.disk).1.log;
+    assert!(!whole.is_gone && whole.damage.is_empty(), "{whole:?}");
+    lose_log(&node.disk);
+    let log = salvaged(&node.disk).1.log;
+    assert!(log.is_gone, "{log:?}");
+    assert_eq!((log.last, log.entry_count), (whole.last - 20, 0));
+    let disk = masterless();
+    assert!(!salvaged(&disk).1.log.is_gone);
+    lose_log(&disk);
+    let log = salvaged(&disk).1.log;
+    assert!(log.is_gone && log.is_incomplete, "{log:?}");
+    let disk = node_of(1).disk;
+    lose_log(&disk);
+    assert!(!salvaged(&disk).1.log.is_gone, "there was no table");
+}
+
+#[test]
+fn last_segment_of_the_log_that_is_cut_off_is_said() {
+    let node = filled();
+    drop(run(wal::open(&node.disk, WAL_DIR, wal::Options::default())).unwrap());
+    let files = node.disk.files(WAL_DIR);
+    let (last, _) = files.iter().rfind(|(path, _)| path.ends_with(".wal")).unwrap();
+    assert!(files.len() > 1, "{:?}", files.keys());
+    node.disk.damage(last, Vec::clear);
+    let log = salvaged(&node.disk).1.log;
+    assert!(log.lost_through.is_some() && !log.damage.is_empty(), "{log:?}");
+}
+
+/// The accident: rot that `wal dump` showed was not said.
+#[test]
+fn damage_of_the_log_that_the_tables_make_up_for_is_said() {
+    let node = filled();
+    let (path, bytes) = node.disk.files(WAL_DIR).into_iter().next().unwrap();
+    let at = bytes.windows(5).position(|window| window == b"old 5").unwrap();
+    node.disk.damage(&path, |bytes| bytes[at] ^= 1);
+    let (cells, report) = salvaged(&node.disk);
+    assert_eq!(cells, node.cells());
+    let LogReport { damage, lost_through, .. } = report.log;
+    assert_eq!((damage.len(), lost_through), (1, None), "{damage:?}");
 }
 
 fn masterless_entry(number: usize, ms: u64) -> base::Entry {
@@ -558,7 +609,19 @@ fn members_restored_from_one_file_have_the_same_state_and_position() {
         let machine = Machine::restore(tree, &found.extra, 10).unwrap();
         assert_eq!(machine.state_hash(), node.machine.state_hash());
         assert_eq!(machine.trail(), node.machine.trail());
-        assert_eq!(run(disk.list("")).unwrap(), ["NODE", "tables"]);
+        assert_eq!(run(disk.list("")).unwrap(), ["NODE", "tables", "wal"]);
+        let start = || {
+            let log = run(wal::inspect(disk, WAL_DIR)).unwrap();
+            assert_eq!(log.torn, None);
+            recovery::replay(&log, meta(found.applied)).unwrap()
+        };
+        let whole = Recovered { snapshot: meta(found.applied), ..Recovered::default() };
+        assert_eq!(start(), whole);
+        assert!(!salvaged(disk).1.log.is_gone);
+        let files = disk.files(WAL_DIR);
+        lose_log(disk);
+        assert_eq!(start().standing, Standing::Unsure, "its log is gone");
+        files.into_iter().for_each(|(path, content)| disk.plant(&path, content));
     }
     let [one, two] = disks;
     assert_eq!(one.files(STATE_DIR), two.files(STATE_DIR));
@@ -639,6 +702,9 @@ fn power_lost_in_a_restoration_leaves_a_whole_node_or_none() {
         let (_, _, found) = run(tree::open(disk.clone(), STATE_DIR, options())).unwrap();
         if run(disk.list("")).unwrap().contains(&"NODE".to_owned()) {
             assert_eq!(found.applied, node.machine.applied(), "operation {operation}");
+            let (_, log) = run(wal::open(&disk, WAL_DIR, wal::Options::default())).unwrap();
+            let standing = recovery::replay(&log, meta(found.applied)).unwrap().standing;
+            assert_eq!(standing, Standing::Whole, "operation {operation}");
             whole += 1;
         } else {
             assert!(!done, "operation {operation}");

@@ -189,6 +189,19 @@ fn start_on_a_full_disk_removes_what_the_tables_have() {
     assert!(kept[0] > 1 && kept.ends_with(&[13, 14, 15, 16, 17]), "{kept:?}");
 }
 
+/// Found by reading: tables could outlive a power loss, and all of their log not.
+#[test]
+fn first_record_of_a_log_is_never_left_to_the_interval() {
+    let env = TestEnv::default();
+    let (writer, _) = run(wal::open(&env.disk, WAL_DIR, OPTIONS)).unwrap();
+    let seldom = SyncPolicy::Interval(Duration::from_hours(1));
+    let mut scene = Scene::start(env, writer, (seldom, 0));
+    scene.queue.push(note(1));
+    assert!(scene.goes_on_until(|scene| scene.persisted == 1));
+    let disk = scene.env.disk.after_power_loss(Survives::NOTHING);
+    assert_eq!(kept(&disk), [1]);
+}
+
 /// The accident: a node with a full disk could only be killed.
 #[test]
 fn stop_does_not_wait_for_space_and_loses_nothing_that_was_acknowledged() {

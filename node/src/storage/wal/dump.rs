@@ -31,6 +31,9 @@ pub async fn dump<D: Disk>(
         line(&format!("{path}  {} bytes, header {}", bytes.len(), describe(header)));
         dump_segment(&scan(first, limit, &bytes), &bytes, &mut line);
     }
+    if firsts.is_empty() {
+        line("no segments: the node has never run, or its log is gone");
+    }
     summarize(&judge(dir, &mut log), &mut line);
     Ok(())
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::record::{Header, Role};
 use super::scan::{Broken, Found, Item, Tail, scan};
-use super::segment::{self, HeaderState, SPARE_NAME, to_u64};
+use super::segment::{self, HeaderState, RECORDS_START, SPARE_NAME, to_u64};
 use super::{Recovered, Sequence, StorageError};
 use crate::env::Disk;
 
@@ -140,9 +140,23 @@ impl Log {
         if let Some(limit) = limit.filter(|&limit| limit > self.next) {
             self.push_gap(used_bytes, limit, None, "the end of the segment is missing");
         }
+        if limit.is_none() && self.last.file_bytes < RECORDS_START {
+            self.add_cut_off();
+        }
         if scan.tail.dirty {
             self.add_dirty_tail(scan.tail);
         }
+    }
+
+    /// Accounts for the records of a last segment that is shorter than its header.
+    ///
+    /// It had all of its zeros, durably, before it had its name, so no crash leaves it like that.
+    /// How many records it had cannot be known.
+    fn add_cut_off(&mut self) {
+        let until = self.next + UNKNOWN_LOST_COUNT;
+        self.push_gap(0, until, None, "the segment is cut off");
+        // There is no unfinished write to take it for.
+        self.evidence = until.saturating_sub(1);
     }
 
     fn add_items(&mut self, items: Vec<Item>, bytes: &Bytes) {

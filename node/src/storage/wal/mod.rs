@@ -114,6 +114,10 @@
 //! # Left out
 //! - Recycling of old segments instead of writing zeros: it would save the zeros' bandwidth, but a
 //!   sector that was never written would no longer be recognised by its zeros.
+//! - To notice that the newest segments are gone, file and name: what is left ends as a log does
+//!   that never went further. Only of a log that is gone as a whole it can be told, by who knows
+//!   that there was one ([`Recovery::is_blank`]), and of a last segment that is cut off before its
+//!   first record. One that is cut off later reads like one that was never written further.
 //! - Repair of rot in place: the caller refills what it lost from peers, as new records, and the
 //!   damaged segment is removed in time.
 //! - Who is told of what: the shell counts batches and wakes exactly those waiters whose sequence

@@ -94,6 +94,13 @@ pub struct Torn {
 }
 
 impl Recovery {
+    /// Tells whether nothing says that there was ever a record: no segment does, not even by its
+    /// name. So begins a new log, and so does one whose files are gone; who keeps elsewhere what
+    /// was in the log before can tell these apart.
+    pub fn is_blank(&self) -> bool {
+        self.records.is_empty() && self.damage.is_empty() && self.next <= 1
+    }
+
     /// Tells whether the newest critical record is there twice, or there is none.
     ///
     /// If not, the next rotten sector may take it; the caller had better say it again.

@@ -606,3 +606,36 @@ fn header_that_claims_too_many_before_it_is_never_believed() {
         }
     }
 }
+
+#[test]
+fn last_segment_that_is_cut_off_before_its_first_record_is_damage() {
+    for len in [0, 24, 511] {
+        let disk = TestDisk::default();
+        for tag in 1..=2 {
+            // The second start begins a segment: nothing proves the first record.
+            let (mut writer, recovery) = open(&disk);
+            assert!(recovery.damage.is_empty() && recovery.is_blank() == (tag == 1));
+            (0..2).for_each(|_| drop(append(&mut writer, tag, 100)));
+            commit(&mut writer).unwrap();
+            append(&mut writer, tag, 100);
+            commit(&mut writer).unwrap();
+        }
+        let last = disk.files(DIR).into_keys().rfind(|path| is_segment(path)).unwrap();
+        let first = segment::parse_name(&last[DIR.len() + 1..]).unwrap();
+        assert!(first > 1, "{last}");
+        disk.damage(&last, |content| content.truncate(len));
+        let looked_at = now(inspect(&disk, DIR)).unwrap();
+        for start in ["first", "next"] {
+            let (_, found) = open(&disk);
+            assert_eq!(sequences(&found), (1..first).collect::<Vec<_>>(), "{len}, {start}");
+            let of_end = found.damage.iter().filter(|damage| !damage.missing.is_empty());
+            let losses: Vec<_> = of_end.map(|damage| (damage.missing.start, damage.loss)).collect();
+            assert_eq!(losses, [(first, Loss::Critical)], "{len}, {start} start");
+            assert_eq!(found.next, looked_at.next, "{len}, {start} start");
+        }
+        let (mut writer, _) = open(&disk);
+        let next = append(&mut writer, 3, 100);
+        commit(&mut writer).unwrap();
+        assert_eq!(sequences(&open(&disk).1).last(), Some(&next), "{len}");
+    }
+}
