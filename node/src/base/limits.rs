@@ -47,9 +47,10 @@ pub const REQUESTS_BYTES_MAX: usize = 128 << 20;
 /// Bytes of answers that wait for the clients of all connections to fetch them, beyond which a
 /// connection that holds a page of them already gets errors instead of long ones. So all of them
 /// take at most this and, for each connection, a page, the longest answer, and short ones (errors,
-/// statuses) to the [`SESSION_INFLIGHT_MAX`] requests that it may have in flight: about 7 MiB, and a
-/// few more if those are statuses. Too small: clients that read much at a time are refused because
-/// of others. Too large: memory, which any number of clients that ask and never read can take.
+/// statuses) to the [`SESSION_INFLIGHT_MAX`] requests that it may have in flight: about 7 MiB, and
+/// a few more if those are statuses. Too small: clients that read much at a time are refused
+/// because of others. Too large: memory, which any number of clients that ask and never read can
+/// take.
 pub const ANSWERS_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes that may be missing, over all connections, of long requests that have begun to arrive;

@@ -6,9 +6,9 @@
 //! line is mended, and the import goes on.
 //!
 //! Before anything is written the session of the import is in the file, so that whoever goes on, or
-//! begins anew, can end it first ([`super::import`]). It can only be ended in its own cluster; so an
-//! import of the same input into another cluster is refused, or the session would be forgotten. And
-//! who was taken over so leaves the file alone when it wakes: it is the other's by then.
+//! begins anew, can end it first ([`super::import`]). It can only be ended in its own cluster; so
+//! an import of the same input into another cluster is refused, or the session would be forgotten.
+//! And who was taken over so leaves the file alone when it wakes: it is the other's by then.
 //!
 //! # Layout
 //! One JSON object, replaced as a whole:
@@ -140,8 +140,8 @@ impl ProgressFile {
         if let Some(former) = self.content.cluster.as_ref().or(left).filter(|of| **of != cluster) {
             return Err(CliError::Usage(format!(
                 "the import of {} that was interrupted went to the cluster {former}, and this is \
-                 {cluster}: give --cluster with nodes of the former; or remove {}, if what is still \
-                 on its way there may be written there, and import all of it into this one, \
+                 {cluster}: give --cluster with nodes of the former; or remove {}, if what is \
+                 still on its way there may be written there, and import all of it into this one, \
                  without --resume",
                 self.input,
                 self.path.display()

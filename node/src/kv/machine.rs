@@ -187,9 +187,10 @@ impl<S: Engine> Machine<S> {
     }
 
     /// Reads on for one turn, past `bytes_max` bytes at most. Entries may be applied between two
-    /// turns; the answer is of the state at the last one. `reader` is who waits for it; with another
-    /// query of the same one this begins anew. What was found so far is kept for each reader until
-    /// it has its answer or [stops](Self::stop_reading), so whoever calls this limits their number.
+    /// turns; the answer is of the state at the last one. `reader` is who waits for it; with
+    /// another query of the same one this begins anew. What was found so far is kept for each
+    /// reader until it has its answer or [stops](Self::stop_reading), so whoever calls this limits
+    /// their number.
     ///
     /// # Errors
     /// As of [`query`](Self::query).

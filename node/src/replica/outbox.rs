@@ -7,12 +7,13 @@
 //! 1. Bounded: a client's outbox holds the answers of at most its requests in flight, which the
 //!    connection limits by not reading on; and beyond [`ANSWER_BYTES_MAX`] only short ones, besides
 //!    the few pieces of snapshots that are being read by then: reads and further pieces get an
-//!    error instead, and so do commands whose outcome carries a cell. All clients' outboxes together
-//!    are bounded in the same way by [`ANSWERS_BYTES_MAX`]: beyond it only those get long answers
-//!    that hold no more than a page, so that whoever fetches what it asks for is served beside many
-//!    who do not. Short are errors, statuses (what is wrong must be seen) and outcomes without a
-//!    cell; each is always given, to as many requests as may be in flight. A peer's outbox drops
-//!    messages beyond [`PEER_OUTBOX_BYTES_MAX`], which the protocol treats like any lost message.
+//!    error instead, and so do commands whose outcome carries a cell. All clients' outboxes
+//!    together are bounded in the same way by [`ANSWERS_BYTES_MAX`]: beyond it only those get long
+//!    answers that hold no more than a page, so that whoever fetches what it asks for is served
+//!    beside many who do not. Short are errors, statuses (what is wrong must be seen) and outcomes
+//!    without a cell; each is always given, to as many requests as may be in flight. A peer's
+//!    outbox drops messages beyond [`PEER_OUTBOX_BYTES_MAX`], which the protocol treats like any
+//!    lost message.
 //! 2. A request is answered once. With the answer its bytes leave the count of its inbox.
 //! 3. The bytes of an answer count, in its outbox and over all of them, until it is written to the
 //!    connection or the outbox is gone: as long as they take up memory.

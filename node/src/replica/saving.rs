@@ -4,9 +4,9 @@
 //! everything applied is flushed, and the state task answers with the first piece of that version:
 //! what was acknowledged before the request is in it. Further pieces are of the same version,
 //! whoever leads by then, and are asked of the same node, which keeps it for a minute after the
-//! last one. A node that does not have it (any more) says so. Who does not fetch its answers gets no
-//! further pieces, as with reads: one that takes each before it asks for the next holds too little
-//! for that.
+//! last one. A node that does not have it (any more) says so. Who does not fetch its answers gets
+//! no further pieces, as with reads: one that takes each before it asks for the next holds too
+//! little for that.
 
 use super::observer::Observer;
 use super::pending::{Asks, PendingRequest};
