@@ -615,7 +615,8 @@ fn last_segment_that_is_cut_off_before_its_first_record_is_damage() {
             // The second start begins a segment: nothing proves the first record.
             let (mut writer, recovery) = open(&disk);
             assert!(recovery.damage.is_empty() && recovery.is_blank() == (tag == 1));
-            (0..2).for_each(|_| drop(append(&mut writer, tag, 100)));
+            append(&mut writer, tag, 100);
+            append(&mut writer, tag, 100);
             commit(&mut writer).unwrap();
             append(&mut writer, tag, 100);
             commit(&mut writer).unwrap();
