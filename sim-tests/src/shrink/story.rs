@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::is_turn;
 use crate::case::{Case, settings};
+use crate::healing::Healing;
 use crate::history::{OpId, Outcome};
 use crate::nemesis::{Action, Fault, Weather};
 use crate::operation::OperationId;
 use crate::run::Report;
-use crate::world::Happening;
+use crate::world::{Decided, Happening, SyncEnd};
 
 /// One line of a story.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,11 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
             decided(operation.at, what)
         }));
     }
+    turns.extend(case.decided.iter().map(|fate| decided(when(fate), of_fate(fate))));
+    turns.extend(case.reseed.map(|reseed| {
+        let what = format!("what is drawn is drawn anew from here on ({})", reseed.number);
+        decided(reseed.at, what)
+    }));
     let events = report.log.iter().filter(|entry| is_turn(entry));
     turns.extend(events.filter_map(|entry| {
         let Happening::Event { text, .. } = &entry.what else { return None };
@@ -80,8 +86,34 @@ fn beginning(case: &Case) -> String {
         write!(text, " ({})", odd.join(", ")).ok();
     }
     let seconds = options.fault_phase.as_secs_f64();
-    write!(text, ". After {seconds:.3} s {}.", options.healing.what()).ok();
+    // What is timed is how a whole cluster comes back.
+    let healing = if case.is_timed { Healing::AtOnce } else { options.healing };
+    write!(text, ". After {seconds:.3} s {}", healing.what()).ok();
+    text.push_str(or(case.is_timed, ", and a client writes from then on.", "."));
     text
+}
+
+/// Returns when the span of time begins in which something is decided.
+fn when(fate: &Decided) -> Duration {
+    match fate {
+        Decided::Segment { moment, .. } | Decided::Sync { moment, .. } => moment.begin(),
+    }
+}
+
+fn of_fate(fate: &Decided) -> String {
+    match fate {
+        Decided::Segment { from, to, moment, delay } => {
+            format!("segment {} from {from} to {to} takes {delay:?}", moment.number)
+        }
+        Decided::Sync { host, path, moment, end } => {
+            let end = match end {
+                SyncEnd::Kept => "is kept",
+                SyncEnd::Fails => "fails",
+                SyncEnd::Lies => "lies",
+            };
+            format!("fsync {} of {path} on {host} {end}", moment.number)
+        }
+    }
 }
 
 /// Returns what became of an operation of a client.

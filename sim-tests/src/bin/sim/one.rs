@@ -279,8 +279,7 @@ fn shrink_one(
 ) -> bool {
     let mut case = which.case();
     if case.about.is_empty() {
-        let planted = which.planted.as_ref().map(|code| format!(" with the planted bug {code}"));
-        case.about = format!("Shrunk from {}{}.", which.run, planted.unwrap_or_default());
+        case.about = format!("Shrunk from {}.", which.name(&case));
     }
     let bar = ProgressBar::new_spinner();
     let shrunk = shrink::shrink(&case, budget, &bar);
