@@ -51,7 +51,7 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
             let id = operation.id;
             let end = became(report, id);
             let what = format!("client {} {} ({id}){end}", id.client, operation.request);
-            decided(operation.at, what)
+            decided(asked_at(report, id).unwrap_or(operation.at), what)
         }));
     }
     turns.extend(case.decided.iter().map(|fate| decided(when(fate), of_fate(fate))));
@@ -68,6 +68,15 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
     }));
     turns.sort_by_key(|turn| turn.at);
     turns
+}
+
+/// Returns when a client asked for something first, if it did: its own clock, by which it waits for
+/// that time, may run faster or slower than the world's, by which all else is told.
+fn asked_at(report: &Report, id: OperationId) -> Option<Duration> {
+    let (op, _) = report.names.iter().find(|(_, name)| **name == id)?;
+    let invoked = usize::try_from(report.history.op(*op).invoked).ok()?;
+    let event = report.history.events().get(invoked)?;
+    Some(Duration::from_nanos(event.time_ns))
 }
 
 fn beginning(case: &Case) -> String {
@@ -291,4 +300,30 @@ fn of_weather(weather: &Weather) -> String {
         all.push("for clients too".to_owned());
     }
     all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{Cell, Operation, Request};
+    use crate::options::Plan;
+    use crate::run::{Keep, run_case};
+
+    #[test]
+    fn operation_is_told_at_the_time_of_the_world() {
+        let due = Duration::from_secs(30);
+        let request = Request::Set { cell: Cell::new("k", ""), bytes: 8 };
+        let id = OperationId { client: 1, number: 1 };
+        let mut case = Case::plain(Plan::default(), 1);
+        case.options.faults.clock = true;
+        case.options.fault_phase = Duration::from_secs(31);
+        case.operations = Some(vec![Operation { id, at: due, level: None, request }]);
+        let report = run_case(&case, Keep::default());
+        assert_eq!(report.violation, None);
+        let told: Vec<Duration> = turns(&case, &report, true).iter().map(|turn| turn.at).collect();
+        let first = Duration::from_nanos(report.history.events()[0].time_ns);
+        assert_eq!(told, [first]);
+        let (off, most) = (first.abs_diff(due), due / 100);
+        assert!(off > Duration::from_millis(1) && off <= most, "{first:?} is {off:?} off");
+    }
 }
