@@ -187,10 +187,20 @@ impl Watch {
 
     /// Notes that a node has lost what it was told to be durable, so it cannot keep its promises.
     pub fn set_amnesic(&self, node: NodeId) {
+        self.forget(node);
+        self.observe(node, &Observation::LiedTo);
+    }
+
+    /// Notes that a node has got an empty disk, which it sees.
+    pub fn set_exchanged(&self, node: NodeId) {
+        self.forget(node);
+        self.observe(node, &Observation::Wiped);
+    }
+
+    fn forget(&self, node: NodeId) {
         if let Some(state) = self.lock().nodes.get_mut(&node) {
             (state.commit, state.knows_lack, state.was_whole) = (0, false, false);
         }
-        self.observe(node, &Observation::Wiped);
     }
 
     /// Notes that a fault has taken or altered something on a node's disk that was durable, or was

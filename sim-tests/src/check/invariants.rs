@@ -118,8 +118,10 @@ pub enum Observation {
     Restart(Box<Restart>),
     /// Something about its disk: what befell it, or what the node says of it.
     Disk(DiskNews),
-    /// Its disk was destroyed on purpose.
+    /// It has got a new disk, with nothing on it.
     Wiped,
+    /// Its disk has lost what it had called durable, and the node cannot know it.
+    LiedTo,
 }
 
 /// What a node found on its disk.
@@ -239,13 +241,22 @@ impl Invariants {
             Observation::Restart(restart) => self.restart(at, node, restart),
             Observation::Disk(news) => self.own_disk.observe(at, node, news),
             Observation::Wiped => {
-                *self.mirror.log(node) = Log::default();
-                self.own_disk.observe_fault(node, true);
                 self.term_monotonic.observe_wiped(node);
-                self.leader_completeness.observe_resigned(node);
+                self.forget_log(node);
+                Ok(())
+            }
+            Observation::LiedTo => {
+                self.term_monotonic.observe_lied_to(node);
+                self.forget_log(node);
                 Ok(())
             }
         }
+    }
+
+    fn forget_log(&mut self, node: NodeId) {
+        *self.mirror.log(node) = Log::default();
+        self.own_disk.observe_fault(node, true);
+        self.leader_completeness.observe_resigned(node);
     }
 
     fn append(

@@ -233,7 +233,7 @@ impl Cluster {
         self.world.wipe_disk(host);
         self.atlas.note_noticed(node);
         self.exchanged.insert(node, true);
-        self.watch.set_amnesic(NodeId(node));
+        self.watch.set_exchanged(NodeId(node));
         self.take_down(node, down);
         true
     }

@@ -9,8 +9,8 @@ use sim_tests::check::own_disk::DiskNews;
 use sim_tests::check::{Invariants, Observation, Restart};
 
 use Observation::{
-    Append, Applied, Commit, Effect, HardState, Installed, Leader, Progress, Promise, Resigned,
-    Snapshot, Truncate, Wiped,
+    Append, Applied, Commit, Effect, HardState, Installed, Leader, LiedTo, Progress, Promise,
+    Resigned, Snapshot, Truncate, Wiped,
 };
 
 const DEADLINES: Deadlines = Deadlines { leader_ns: 10, serve_ns: 20, converge_ns: 30 };
@@ -173,7 +173,7 @@ fn term_monotonic_regressions_are_accused() {
     assert_eq!(told(&[(1, promise(3, 2)), (1, restart(3, Some(2), &[]))]), None);
     let twice = [(1, promise(3, 2)), (1, restart(3, Some(2), &[])), (1, promise(3, 1))];
     assert_eq!(told(&twice), monotonic, "two votes left");
-    assert_eq!(told(&[(1, promise(3, 2)), (1, Wiped), (1, restart(0, None, &[]))]), None, "wiped");
+    assert_eq!(told(&[(1, promise(3, 2)), (1, LiedTo), (1, restart(0, None, &[]))]), None, "lie");
     let progress = |commit: u64, applied: u64| (1, Progress { commit, applied });
     assert_eq!(told(&[progress(2, 1), progress(2, 2), progress(3, 2)]), None);
     assert_eq!(told(&[progress(2, 1), progress(1, 1)]), monotonic, "commit falls");
@@ -210,6 +210,12 @@ fn term_monotonic_vote_that_a_fault_has_taken_is_excused_until_it_is_given_again
     assert_eq!(after(&rot, &[&spent]), monotonic, "it was never in doubt");
     let later = [&lost, &promise(4, 2), &restart(4, Some(1), &[])];
     assert_eq!(after(&rot, &later), monotonic, "nor is it in a later term");
+    let new = [Wiped];
+    assert_eq!(after(&new, &[&lost, &promise(3, 1)]), monotonic, "with a new disk (R53)");
+    assert_eq!(after(&new, &[&lost, &spent]), None, "it has voted for nobody");
+    assert_eq!(after(&new, &[&lost, &lost, &spent, &promise(4, 1)]), None, "nor did it twice");
+    assert_eq!(after(&new, &[&restart(0, None, &[])]), monotonic, "it does not see that it is new");
+    assert_eq!(after(&[LiedTo], &[&restart(0, None, &[]), &promise(3, 1)]), None, "it cannot know");
 }
 
 #[test]
