@@ -26,7 +26,6 @@ pub use self::disks::Disks;
 pub(crate) use self::disks::unprobed;
 use self::topple::Toppling;
 use crate::atlas::Atlas;
-use crate::check::liveness::Deadlines;
 use crate::masterless;
 use crate::options::{Mode, Options};
 use crate::watch::{NodeWatch, Watch};
@@ -38,9 +37,6 @@ const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
 const PORT: u16 = 7000;
 /// Pause before a node that stopped by itself is started again.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
-/// How soon after healing things must be well again.
-const LIVENESS: Deadlines =
-    Deadlines { leader_ns: 30_000_000_000, serve_ns: 60_000_000_000, converge_ns: 60_000_000_000 };
 
 /// Something to be undone later.
 #[derive(Debug, Clone)]
@@ -117,7 +113,7 @@ impl Cluster {
         let clients = (1..=options.client_count).map(|at| world.add_client(&format!("c{at}")));
         Self {
             clients: clients.collect(),
-            watch: Watch::new(world, options, LIVENESS),
+            watch: Watch::new(world, options),
             processes: Arc::default(),
             undo: BTreeMap::new(),
             undo_count: 0,
