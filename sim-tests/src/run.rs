@@ -241,11 +241,14 @@ fn foreign_number() -> u64 {
 }
 
 impl Report {
-    /// Returns the faults that were done, each with when, and what became of it: not one that the
-    /// run ended before, nor one that had to be left out.
-    pub fn faults_done(&self) -> impl Iterator<Item = (Duration, &Fault, &Deed)> {
+    /// Returns the faults that were done, as far as they were, each with when, and what became of
+    /// it: not one that the run ended before, nor one that had to be left out.
+    pub fn faults_done(&self) -> impl Iterator<Item = (Duration, Fault, &Deed)> {
         let all = self.struck.iter().zip(&self.deeds);
-        all.filter_map(|(fault, deed)| Some((deed.done_at?, fault, deed)))
+        all.filter_map(|(fault, deed)| {
+            let action = deed.instead.as_ref().unwrap_or(&fault.action).clone();
+            Some((deed.done_at?, Fault { action, ..fault.clone() }, deed))
+        })
     }
 
     pub(crate) fn empty(seed: u64) -> Self {
@@ -618,9 +621,8 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
         let fault = fault.resolved(leader);
         lock(&scene.done).begin(fault.clone(), scene.world.now());
         scene.cluster.begin(fault.id.0);
-        if !scene.cluster.perform(fault.action).await {
-            lock(&scene.done).came_to_nothing();
-        }
+        let did = scene.cluster.perform(fault.action).await;
+        lock(&scene.done).came_to(did);
     }
     let now = scene.world.now();
     scene.pass(end.saturating_sub(now)).await;

@@ -44,7 +44,7 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
     let decided = |at, what| Turn { at, what, is_decision: true };
     // As they were done, if they were: at whom a fault was aimed is known only then.
     let faults = report.faults_done();
-    let mut turns: Vec<Turn> = faults.map(|(at, fault, _)| decided(at, of_fault(fault))).collect();
+    let mut turns: Vec<Turn> = faults.map(|(at, fault, _)| decided(at, of_fault(&fault))).collect();
     if with_operations {
         let operations = case.operations.iter().flatten();
         turns.extend(operations.map(|operation| {
@@ -245,7 +245,7 @@ fn of_disk(action: &Action) -> String {
         return format!("the disk of node {node} is {factor} times slower for {length:?}");
     }
     if let Action::DiskError { node, write } = action {
-        return format!("{} of node {node} fails", or(*write, "a write", "an fsync"));
+        return format!("each {} of node {node} may fail", or(*write, "write", "fsync"));
     }
     if let Action::DiskFull { node, room_bytes, length } = action {
         return format!("the disk of node {node} has {room_bytes} bytes left for {length:?}");
