@@ -4,17 +4,20 @@
 //! ended before, or that came while something else had to have the world for itself. Whoever tells
 //! a run to people asks here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::nemesis::{Fault, FaultId};
+use crate::nemesis::{Action, Fault, FaultId};
 
 /// What became of a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Deed {
     /// The fault.
     pub id: FaultId,
     /// When it was done, if anything was.
     pub done_at: Option<Duration>,
+    /// What was done in its place, if only a part of it could be.
+    pub instead: Option<Action>,
     /// When it was over, if it was on for a while and no event of a machine tells.
     pub ended_at: Option<Duration>,
 }
@@ -24,6 +27,8 @@ pub struct Deed {
 pub(crate) struct Deeds {
     /// Each with when it was done, if it was.
     faults: Vec<(Fault, Option<Duration>)>,
+    /// What was done in place of some of them.
+    instead: BTreeMap<FaultId, Action>,
     /// When all faults were ended, if they were.
     over_at: Option<Duration>,
 }
@@ -41,10 +46,15 @@ impl Deeds {
         }
     }
 
-    /// Takes note that nothing came of the last one.
-    pub(crate) fn came_to_nothing(&mut self) {
-        if let Some((_, done_at)) = self.faults.last_mut() {
-            *done_at = None;
+    /// Takes note of what came of the last one, if anything did.
+    pub(crate) fn came_to(&mut self, did: Option<Action>) {
+        let Some((fault, done_at)) = self.faults.last_mut() else { return };
+        match did {
+            None => *done_at = None,
+            Some(action) if action == fault.action => {}
+            Some(action) => {
+                self.instead.insert(fault.id, action);
+            }
         }
     }
 
@@ -58,6 +68,7 @@ impl Deeds {
         let deed = |(fault, done_at): &(Fault, Option<Duration>)| Deed {
             id: fault.id,
             done_at: *done_at,
+            instead: self.instead.get(&fault.id).cloned(),
             ended_at: done_at.and_then(|done_at| self.ended_at(fault, done_at)),
         };
         let deeds = self.faults.iter().map(deed).collect();
@@ -79,7 +90,6 @@ impl Deeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nemesis::Action;
 
     fn ms(number: u64) -> Duration {
         Duration::from_millis(number)

@@ -379,7 +379,8 @@ impl Hunt {
     /// Makes a run small, if it still fails in the way of that kind.
     fn shrink(&self, kind: &str, seen: Seen, bar: &ProgressBar) -> Option<Shrunk> {
         let mut case = self.case(seen.lane, seen.seed);
-        case.about = format!("{kind}, found by a hunt as seed {}.", seen.seed);
+        let plan = Plan { mode: case.options.mode(), profile: case.options.profile };
+        case.about = format!("{kind}, found by a hunt as seed {} ({plan}).", seen.seed);
         let budget = Budget { jobs: self.jobs, runs_max: 4000, cpu_seconds_max: 50.0 };
         let shrunk = shrink::shrink(&case, budget, bar).ok()?;
         let violation = shrunk.report.violation.as_ref();

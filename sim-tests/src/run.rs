@@ -23,7 +23,7 @@ use mangrove::base::{planted, probe};
 
 use crate::atlas::Contract;
 use crate::case::Case;
-use crate::check::liveness::Recovery;
+use crate::check::liveness::{CONVERGE_MAX, Recovery, SERVE_MAX};
 use crate::check::{Violation, broken, client, exactly_once, linearizable, mute, versions};
 use crate::cluster::Cluster;
 use crate::deeds::{Deed, Deeds};
@@ -40,25 +40,18 @@ use crate::swarm;
 use crate::workload::{ClientProcess, Helper, Shared, Timetable};
 use crate::world::{Log, LogEntry, Record, Sent, World, WorldOptions, run_seed};
 
-/// Longest time after healing until every replica has applied everything.
-const CONVERGE_MAX: Duration = Duration::from_mins(1);
 /// Longest pause between two looks at what the checkers say.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Time between two looks at whether the replicas are equal, and the same in a run that is timed.
 const CONVERGE_POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(5));
 /// Time between two looks at the disks of a masterless cluster.
 const LOOK_INTERVAL: Duration = Duration::from_secs(4);
-/// Tries of a write after convergence. A disk may have been full and then have stalled: the node
-/// notices the space only after the stall, which lasts seconds.
-const SERVE_ATTEMPTS: u32 = 40;
 /// How long a cluster that may halt is asked after healing.
 const BEYOND_TIME: Duration = Duration::from_secs(30);
 /// Pause between two times that everything of it is read.
 const BEYOND_PAUSE: Duration = Duration::from_secs(2);
-/// Tries of each read after that.
+/// Tries of each read after a write was acknowledged.
 const READ_ATTEMPTS: u32 = 5;
-/// Pause after each of them: a node notices only after a while that its disk has space again.
-const SERVE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a run was and what it found.
 #[derive(Debug, Clone)]
@@ -248,11 +241,14 @@ fn foreign_number() -> u64 {
 }
 
 impl Report {
-    /// Returns the faults that were done, each with when, and what became of it: not one that the
-    /// run ended before, nor one that had to be left out.
-    pub fn faults_done(&self) -> impl Iterator<Item = (Duration, &Fault, &Deed)> {
+    /// Returns the faults that were done, as far as they were, each with when, and what became of
+    /// it: not one that the run ended before, nor one that had to be left out.
+    pub fn faults_done(&self) -> impl Iterator<Item = (Duration, Fault, &Deed)> {
         let all = self.struck.iter().zip(&self.deeds);
-        all.filter_map(|(fault, deed)| Some((deed.done_at?, fault, deed)))
+        all.filter_map(|(fault, deed)| {
+            let action = deed.instead.as_ref().unwrap_or(&fault.action).clone();
+            Some((deed.done_at?, Fault { action, ..fault.clone() }, deed))
+        })
     }
 
     pub(crate) fn empty(seed: u64) -> Self {
@@ -625,9 +621,8 @@ async fn fault_phase(scene: &mut Scene, faults: Vec<Fault>) {
         let fault = fault.resolved(leader);
         lock(&scene.done).begin(fault.clone(), scene.world.now());
         scene.cluster.begin(fault.id.0);
-        if !scene.cluster.perform(fault.action).await {
-            lock(&scene.done).came_to_nothing();
-        }
+        let did = scene.cluster.perform(fault.action).await;
+        lock(&scene.done).came_to(did);
     }
     let now = scene.world.now();
     scene.pass(end.saturating_sub(now)).await;
@@ -710,20 +705,14 @@ impl Scene {
         let (addresses, options, shared) =
             (cluster.addresses(), options.clone(), Arc::clone(shared));
         let clock = clock(world);
+        let deadline_ns = u64::try_from((healed + SERVE_MAX).as_nanos()).unwrap_or(u64::MAX);
         let main = move |env| async move {
             let client = Helper::Reader.client();
             let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
-            let mut served = false;
-            for _ in 0..SERVE_ATTEMPTS {
-                served = reader.set_one().await;
-                if served {
-                    break;
-                }
-                reader.pause(SERVE_PAUSE).await;
-            }
+            let served = reader.serve_by(deadline_ns).await;
             let answer = match (served, reader.read_everything(READ_ATTEMPTS).await) {
                 (true, true) => Ok(()),
-                (false, _) => Err("no write is acknowledged after healing"),
+                (false, _) => Err("no write is acknowledged in time after healing"),
                 (true, false) => Err("not every cell can be read after healing"),
             };
             // The run may have ended.

@@ -25,7 +25,6 @@ use tokio::sync::Notify;
 use crate::check::Violation;
 use crate::check::exactly_once::Effects;
 use crate::check::invariants::{Invariants, Observation, Restart};
-use crate::check::liveness::Deadlines;
 use crate::check::mirror::{Log, Stamp};
 use crate::check::own_disk::DiskNews;
 use crate::options::Options;
@@ -83,9 +82,9 @@ struct NodeState {
 
 impl Watch {
     /// Starts to watch a cluster.
-    pub fn new(world: &World, options: &Options, deadlines: Deadlines) -> Arc<Self> {
+    pub fn new(world: &World, options: &Options) -> Arc<Self> {
         let nodes = (1..=options.node_count).map(|node| (NodeId(node), NodeState::default()));
-        let invariants = Invariants::new(deadlines);
+        let invariants = Invariants::default();
         let (nodes, effects) = (nodes.collect(), Effects::default());
         let state = State { nodes, invariants, effects, elections: 0, reign: None };
         Arc::new(Self {
@@ -187,10 +186,20 @@ impl Watch {
 
     /// Notes that a node has lost what it was told to be durable, so it cannot keep its promises.
     pub fn set_amnesic(&self, node: NodeId) {
+        self.forget(node);
+        self.observe(node, &Observation::LiedTo);
+    }
+
+    /// Notes that a node has got an empty disk, which it sees.
+    pub fn set_exchanged(&self, node: NodeId) {
+        self.forget(node);
+        self.observe(node, &Observation::Wiped);
+    }
+
+    fn forget(&self, node: NodeId) {
         if let Some(state) = self.lock().nodes.get_mut(&node) {
             (state.commit, state.knows_lack, state.was_whole) = (0, false, false);
         }
-        self.observe(node, &Observation::Wiped);
     }
 
     /// Notes that a fault has taken or altered something on a node's disk that was durable, or was
@@ -792,8 +801,7 @@ mod tests {
     fn verdict(refusing: &'static [usize]) -> Option<&'static str> {
         let result = run_seed(1, WorldOptions::default(), move |world| async move {
             let hosts = ["n1", "n2"].map(|name| world.add_server(name));
-            let deadlines = Deadlines { leader_ns: 0, serve_ns: 0, converge_ns: 0 };
-            let watch = Watch::new(&world, &Options::draw(1), deadlines);
+            let watch = Watch::new(&world, &Options::draw(1));
             for host in hosts {
                 world.start(host, |_| std::future::pending()).await;
                 world.change_disk(host, |disk| disk.quota_bytes = Some(0));

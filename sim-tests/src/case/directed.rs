@@ -18,6 +18,7 @@ use crate::nemesis::{Action, Fault, FaultId};
 use crate::operation::{Cell, Operation, OperationId, Request};
 use crate::options::{Mode, Plan, Profile};
 use crate::run::{Keep, run_case};
+use crate::world::{Decided, Reseed};
 
 /// A case in the making. Whatever makes no sense panics: it is a mistake in a test.
 #[derive(Debug, Clone)]
@@ -64,6 +65,21 @@ impl Scenario {
         let id: FaultId = id.parse().unwrap_or_else(|what| panic!("{what}"));
         let fault = Fault { id, at, instead_of: None, action };
         self.0.faults.get_or_insert_default().push(fault);
+    }
+
+    /// Lets a fate be so that would be drawn.
+    pub fn decide(&mut self, fate: Decided) {
+        self.0.decided.push(fate);
+    }
+
+    /// Lets everything that is drawn be drawn anew from a moment on; each number is another draw.
+    pub fn reseed(&mut self, at: Duration, number: u64) {
+        self.0.reseed = Some(Reseed { at, number });
+    }
+
+    /// Lets a client write from the moment of healing on, as `sim liveness` does.
+    pub fn timed(&mut self) {
+        self.0.is_timed = true;
     }
 
     /// Demands that no promise is broken.

@@ -230,9 +230,25 @@ impl Expected {
         Self {
             checker: report.violation.as_ref().map(|violation| violation.checker.to_owned()),
             what: report.violation.as_ref().map_or(String::new(), |found| found.what.clone()),
-            hash: format!("{:016x}", report.hash),
+            hash: hash_of(report),
             events: main.map(LogEntry::line).collect(),
             digest: report.log.iter().filter_map(LogEntry::digest).collect(),
+        }
+    }
+
+    /// Tells in words whether a run is the one that was written down. Frequent events are in no
+    /// digest, only in the hash: which bytes were read and written, and when.
+    pub fn compared(&self, report: &Report) -> String {
+        match self.divergence(report) {
+            Some(divergence) => {
+                format!("this is not the run that was written down: {divergence}")
+            }
+            None if self.hash == hash_of(report) => {
+                "every event is as it was written down".to_owned()
+            }
+            None => "every event that is told is the same, but bytes that were read or written \
+                     are not"
+                .to_owned(),
         }
     }
 
@@ -259,6 +275,10 @@ impl Expected {
             expected: self.events.get(main_before.len()).cloned(),
         })
     }
+}
+
+fn hash_of(report: &Report) -> String {
+    format!("{:016x}", report.hash)
 }
 
 fn is_main(entry: &LogEntry) -> bool {
@@ -290,4 +310,21 @@ impl std::fmt::Display for Divergence {
 /// Returns the operations by their names.
 pub fn by_name(operations: &[Operation]) -> BTreeMap<OperationId, &Operation> {
     operations.iter().map(|operation| (operation.id, operation)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_with_another_hash_is_not_the_one_that_was_written_down() {
+        let report = |hash| Report { hash, ..Report::empty(1) };
+        let expected = Expected::of(&report(7));
+        assert_eq!(expected.compared(&report(7)), "every event is as it was written down");
+        let other = expected.compared(&report(8));
+        assert!(other.ends_with("but bytes that were read or written are not"), "{other}");
+        let longer = Expected { digest: "0123".to_owned(), ..expected };
+        let other = longer.compared(&report(7));
+        assert!(other.contains("the first event that differs is number 0"), "{other}");
+    }
 }

@@ -1,14 +1,21 @@
 //! Durability: what was acknowledged is on the disks of a majority. [Raft §5.3, Thesis §3.8]
 //!
 //! **Property.** When a client has been told that its write was applied, the entry is on the
-//! *disks* of a majority of the voters, in the log or covered by a snapshot – and stays there.
+//! *disks* of a majority of the voters, in the log or covered by a snapshot – and is there in the
+//! end.
 //!
 //! **Why the obvious check is wrong.** Looking at what nodes hold in memory, or asking them how far
 //! they have synced, is asking the suspect: a follower that acknowledges before its fsync (R3), a
 //! leader that counts its own unsynced entry (R4), an fsync that fails and is ignored (W2) all look
 //! right until the power goes. Waiting for power losses finds them, but only when enough nodes lose
 //! it in the right microsecond. So the harness recovers, from the bytes that would survive a power
-//! loss *now*, the log of every node, and this checker counts. It needs no crash at all.
+//! loss *now*, the log of every node, and this checker counts.
+//!
+//! **When.** Once, when all is healed and has converged: by then every fsync is over, so of a node
+//! that acknowledges too early it finds what a power loss took before. Each node by itself is held
+//! to its word all the time ([`own_disk`](super::own_disk)), which needs a crash as well. In
+//! between, a node that was hit by a fault may lack what it has yet to find out, or to be given
+//! back. (The masterless mode's [looks](super::masterless::durability) go on all along a run.)
 //!
 //! A node that found its disk damaged and knows how far its log may have reached guards an entry
 //! before that as one that holds it: it lets nobody lead who has less. So it counts, if another

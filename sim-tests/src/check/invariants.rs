@@ -15,7 +15,6 @@ use super::committed_immutable::CommittedImmutable;
 use super::durability::Durability;
 use super::election_safety::ElectionSafety;
 use super::leader_completeness::LeaderCompleteness;
-use super::liveness::{Deadlines, Liveness};
 use super::log_matching::LogMatching;
 use super::mirror::{Log, Mirror, Stamp};
 use super::own_disk::{DiskNews, OwnDisk};
@@ -118,8 +117,10 @@ pub enum Observation {
     Restart(Box<Restart>),
     /// Something about its disk: what befell it, or what the node says of it.
     Disk(DiskNews),
-    /// Its disk was destroyed on purpose.
+    /// It has got a new disk, with nothing on it.
     Wiped,
+    /// Its disk has lost what it had called durable, and the node cannot know it.
+    LiedTo,
 }
 
 /// What a node found on its disk.
@@ -141,7 +142,7 @@ pub struct Restart {
 }
 
 /// All invariant checkers. See the [module](self).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Invariants {
     mirror: Mirror,
     election_safety: ElectionSafety,
@@ -153,31 +154,11 @@ pub struct Invariants {
     own_disk: OwnDisk,
     durability: Durability,
     session_order: SessionOrder,
-    liveness: Liveness,
     first: Option<Violation>,
     observed: u64,
 }
 
 impl Invariants {
-    /// Starts with nodes of which nothing is known.
-    pub fn new(deadlines: Deadlines) -> Self {
-        Self {
-            mirror: Mirror::default(),
-            election_safety: ElectionSafety::default(),
-            log_matching: LogMatching::default(),
-            leader_completeness: LeaderCompleteness::default(),
-            state_machine_safety: StateMachineSafety::default(),
-            committed_immutable: CommittedImmutable::default(),
-            term_monotonic: TermMonotonic::default(),
-            own_disk: OwnDisk::default(),
-            durability: Durability::default(),
-            session_order: SessionOrder::default(),
-            liveness: Liveness::new(deadlines),
-            first: None,
-            observed: 0,
-        }
-    }
-
     /// Takes note of what was seen of `node` at `at` (event number or simulated nanoseconds).
     pub fn observe(
         &mut self,
@@ -239,13 +220,22 @@ impl Invariants {
             Observation::Restart(restart) => self.restart(at, node, restart),
             Observation::Disk(news) => self.own_disk.observe(at, node, news),
             Observation::Wiped => {
-                *self.mirror.log(node) = Log::default();
-                self.own_disk.observe_fault(node, true);
                 self.term_monotonic.observe_wiped(node);
-                self.leader_completeness.observe_resigned(node);
+                self.forget_log(node);
+                Ok(())
+            }
+            Observation::LiedTo => {
+                self.term_monotonic.observe_lied_to(node);
+                self.forget_log(node);
                 Ok(())
             }
         }
+    }
+
+    fn forget_log(&mut self, node: NodeId) {
+        *self.mirror.log(node) = Log::default();
+        self.own_disk.observe_fault(node, true);
+        self.leader_completeness.observe_resigned(node);
     }
 
     fn append(
@@ -367,17 +357,6 @@ impl Invariants {
         excused: &BTreeSet<NodeId>,
     ) -> Result<(), Violation> {
         let result = self.durability.check(at, disks, excused);
-        self.keep(result)
-    }
-
-    /// Returns the checker of the time after healing, to be told what happens.
-    pub fn liveness(&mut self) -> &mut Liveness {
-        &mut self.liveness
-    }
-
-    /// Compares the time since healing with the deadlines.
-    pub fn check_liveness(&mut self, at: u64) -> Result<(), Violation> {
-        let result = self.liveness.check(at);
         self.keep(result)
     }
 

@@ -13,7 +13,7 @@
 //! accepted append. A *request* for votes is no promise: only the candidate's own vote, once
 //! counted, is.
 //!
-//! Who says that the record of its vote is damaged need not remember, if a fault of its disk may
+//! Who says that the record of its vote is damaged, or its disk empty, need not remember, if a fault of its disk may
 //! have taken that record: it is asked first what it knows, and excused only then. Its promises are
 //! remembered here, and the next time that it votes it had better find out. Until then it may come
 //! back with a vote for itself in the term that it had promised: it has given its vote to nobody,
@@ -142,8 +142,17 @@ impl TermMonotonic {
         Ok(())
     }
 
-    /// Takes note that the disk of `node` was destroyed on purpose: it is as good as new.
+    /// Takes note that `node` has got a new disk. It sees that it is empty, and must not break what
+    /// it has promised, though it may have to ask what that can have been.
     pub fn observe_wiped(&mut self, node: NodeId) {
+        let seen = self.nodes.entry(node).or_default();
+        let Seen { promised, promised_vote, is_excused, .. } = *seen;
+        *seen = Seen { promised, promised_vote, is_excused, ..Seen::default() };
+    }
+
+    /// Takes note that the disk of `node` has lost what it had called durable, without a trace: the
+    /// node cannot know that it promised anything.
+    pub fn observe_lied_to(&mut self, node: NodeId) {
         self.nodes.remove(&node);
     }
 

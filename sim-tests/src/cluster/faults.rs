@@ -14,6 +14,10 @@ use crate::world::{Host, Latency, PowerLoss, Reset, World};
 /// How often, and how many times, a disk is looked at until it is busy.
 const BUSY_POLL: (Duration, u32) = (Duration::from_micros(200), 500);
 
+/// How likely a sync or a write fails while a disk has errors, and for how long it has them.
+const DISK_ERROR_CHANCE: f64 = 0.5;
+const DISK_ERRORS_TIME: Duration = Duration::from_millis(200);
+
 /// How long the bytes may take that are on their way when the world counts as settled: a stream
 /// that nothing holds up delivers well within a heartbeat.
 const SETTLED_TRANSIT: Duration = Duration::from_millis(20);
@@ -25,10 +29,18 @@ impl Cluster {
         self.rot = self.world.rng("rot").split(&decision.to_string());
     }
 
-    /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it. Tells whether anything
-    /// was done: the time may be wrong for it.
-    pub async fn perform(&mut self, action: Action) -> bool {
+    /// Does one thing; later calls of [`undo_due`](Self::undo_due) undo it. Returns what was done,
+    /// if anything was: the time, or the place, may be wrong for it, or for a part of it.
+    pub async fn perform(&mut self, action: Action) -> Option<Action> {
         self.world.trace(None, "nemesis", (0, 0), || format!("{action:?}"));
+        if let Action::Rot { node, tables, sector, down } = action {
+            return self.rot(node, (tables, sector), down).await;
+        }
+        self.try_to(action.clone()).await.then_some(action)
+    }
+
+    /// Does one thing but rot; tells whether anything was done.
+    async fn try_to(&mut self, action: Action) -> bool {
         match action {
             Action::Crash { node, while_busy, down } => {
                 return self.crash(node, while_busy, down).await;
@@ -44,45 +56,50 @@ impl Cluster {
             Action::Pause { node, length } => return self.pause(node, length),
             Action::Partition { links, length } => {
                 let links = self.links(&links);
-                self.each_of(&links, World::block);
-                self.later(length, Undo::Unblock(links));
+                return self.cut(links, length);
             }
             Action::Clog { links, length } => {
                 let links = self.links(&links);
+                let is_any = !links.is_empty();
                 self.each_of(&links, World::clog);
                 self.later(length, Undo::Unclog(links));
+                return is_any;
             }
-            Action::Swizzle { clogs } => self.swizzle(&clogs),
+            Action::Swizzle { clogs } => return self.swizzle(&clogs),
             Action::Weather { weather, length } => {
                 self.set_weather(&weather);
                 self.later(length, Undo::Weather);
             }
             Action::Reset { a, b, one_end } => {
                 let ends = if one_end { Reset::First } else { Reset::Both };
-                self.world.reset_connections(self.server(a), self.server(b), ends);
+                return self.world.reset_connections(self.server(a), self.server(b), ends) > 0;
             }
             Action::ClientCut { node, answers_only, length } => {
-                self.cut_clients(node, answers_only, length);
+                return self.cut_clients(node, answers_only, length);
             }
             Action::Stall { .. }
             | Action::Slow { .. }
             | Action::DiskError { .. }
             | Action::DiskFull { .. }
-            | Action::Rot { .. }
-            | Action::Lie { .. } => return self.perform_on_disk(&action).await,
+            | Action::Lie { .. } => return self.perform_on_disk(&action),
             Action::OldDisk { node, age, down } => return self.keep_disk(node, age, down),
             Action::NewDisk { node, down } => return self.exchange_disk(node, down),
             Action::Absence { node, is_cut_off, length } => {
                 return self.absent(node, is_cut_off, length);
             }
-            Action::ClockJump { node, by_ms } => self.jump(node, by_ms),
+            Action::ClockJump { node, by_ms } => {
+                self.jump(node, by_ms);
+                return by_ms != 0;
+            }
             Action::ClockFar { node, by_ms, length } => {
                 self.jump(node, by_ms);
                 self.later(length, Undo::Clock(node, -by_ms));
+                return by_ms != 0;
             }
             Action::ClockDrift { node, rate_ppb } => {
                 self.world.set_drift(self.server(node), rate_ppb);
             }
+            Action::Rot { .. } => unreachable!("{action:?} may come to something else"),
         }
         true
     }
@@ -118,7 +135,7 @@ impl Cluster {
         }
     }
 
-    async fn perform_on_disk(&mut self, action: &Action) -> bool {
+    fn perform_on_disk(&mut self, action: &Action) -> bool {
         match *action {
             Action::Stall { node, length } => self.world.stall_disk(self.server(node), length),
             Action::Slow { node, factor, length } => {
@@ -126,21 +143,18 @@ impl Cluster {
                 self.later(length, Undo::DiskSpeed(node));
             }
             Action::DiskError { node, write } => {
-                // On until the node stops; healed with its restart.
+                // For a moment, and also if the node stops and starts again within it.
                 self.world.change_disk(self.server(node), |disk| {
                     let error = if write { &mut disk.write_error } else { &mut disk.sync_error };
-                    *error = 0.5;
+                    *error = DISK_ERROR_CHANCE;
                 });
-                self.later(Duration::from_millis(200), Undo::DiskErrors(node));
+                self.later(DISK_ERRORS_TIME, Undo::DiskErrors(node));
             }
             Action::DiskFull { node, room_bytes, length } => {
                 let host = self.server(node);
                 let quota = self.world.disk_used_bytes(host) + room_bytes;
                 self.world.change_disk(host, |disk| disk.quota_bytes = Some(quota));
                 self.later(length, Undo::DiskSpace(node));
-            }
-            Action::Rot { node, tables, sector, down } => {
-                return self.rot(node, (tables, sector), down).await;
             }
             Action::Lie { node, length } => {
                 let others_lead = self.options.masterless.is_some() || self.is_led_by_another(node);
@@ -173,7 +187,8 @@ impl Cluster {
             | Action::Absence { .. }
             | Action::ClockJump { .. }
             | Action::ClockFar { .. }
-            | Action::ClockDrift { .. } => unreachable!("{action:?} is not of a disk"),
+            | Action::ClockDrift { .. }
+            | Action::Rot { .. } => unreachable!("{action:?} is not of a disk, or is rot"),
         }
         true
     }
@@ -191,12 +206,21 @@ impl Cluster {
         leader.is_some_and(|leader| self.is_at_work(leader))
     }
 
-    fn swizzle(&mut self, clogs: &[Held]) {
-        let bursts = self.burst_count();
+    fn swizzle(&mut self, clogs: &[Held]) -> bool {
         for held in clogs {
             self.later(held.from, Undo::Clog(held.node));
-            self.later(held.until, Undo::UnclogNode(held.node, bursts));
+            self.later(held.until, Undo::UnclogNode(held.node));
         }
+        !clogs.is_empty()
+    }
+
+    /// Cuts links for a while; tells whether there are any.
+    fn cut(&mut self, links: Vec<(Host, Host)>, length: Duration) -> bool {
+        let is_any = !links.is_empty();
+        self.each_of(&links, World::block);
+        // Also of no links: when the run looks at itself stays as it was.
+        self.later(length, Undo::Unblock(links));
+        is_any
     }
 
     pub(super) fn jump(&self, node: u64, by_ms: i64) {
@@ -233,7 +257,7 @@ impl Cluster {
         self.world.wipe_disk(host);
         self.atlas.note_noticed(node);
         self.exchanged.insert(node, true);
-        self.watch.set_amnesic(NodeId(node));
+        self.watch.set_exchanged(NodeId(node));
         self.take_down(node, down);
         true
     }
@@ -250,9 +274,7 @@ impl Cluster {
         }
         let others = self.servers.iter().copied().filter(|other| *other != own);
         let links: Vec<_> = others.flat_map(|other| [(own, other), (other, own)]).collect();
-        self.each_of(&links, World::block);
-        self.later(length, Undo::Unblock(links));
-        true
+        self.cut(links, length)
     }
 
     pub(super) fn take_down(&mut self, node: u64, down: Duration) {
@@ -281,10 +303,16 @@ impl Cluster {
         was_done
     }
 
-    async fn rot(&mut self, node: u64, (tables, sector): (bool, bool), down: Duration) -> bool {
+    /// Returns what came of it: a crash, if there is nothing in that place that could rot.
+    async fn rot(
+        &mut self,
+        node: u64,
+        (tables, sector): (bool, bool),
+        down: Duration,
+    ) -> Option<Action> {
         // One damaged place at a time: the node is to be whole again before the next.
         if self.is_down(node) || self.watch.is_damaged(NodeId(node)) {
-            return false;
+            return None;
         }
         // The process dies and the machine stays up: a power loss in the same instant could take
         // the evidence of what was durable with it, and then rot cannot be told from a torn write.
@@ -306,12 +334,13 @@ impl Cluster {
         } else {
             self.world.rot(host, reach, &mut self.rot).is_some()
         };
-        if is_done {
-            self.note_rot(node, !tables);
-        }
-        self.watch.set_damaged(NodeId(node));
         self.take_down(node, down);
-        true
+        if !is_done {
+            return Some(Action::Crash { node, while_busy: false, down });
+        }
+        self.note_rot(node, !tables);
+        self.watch.set_damaged(NodeId(node));
+        Some(Action::Rot { node, tables, sector, down })
     }
 
     /// Takes note of damage to a node's disk that the node notices, also if a scenario has done it
@@ -362,7 +391,7 @@ impl Cluster {
         });
     }
 
-    fn cut_clients(&mut self, node: u64, answers_only: bool, length: Duration) {
+    fn cut_clients(&mut self, node: u64, answers_only: bool, length: Duration) -> bool {
         let server = self.server(node);
         let mut links: Vec<(Host, Host)> = Vec::new();
         for client in &self.clients {
@@ -371,7 +400,6 @@ impl Cluster {
                 links.push((*client, server));
             }
         }
-        self.each_of(&links, World::block);
-        self.later(length, Undo::Unblock(links));
+        self.cut(links, length)
     }
 }

@@ -13,6 +13,7 @@ mod faults;
 mod quorum;
 mod topple;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,7 +27,6 @@ pub use self::disks::Disks;
 pub(crate) use self::disks::unprobed;
 use self::topple::Toppling;
 use crate::atlas::Atlas;
-use crate::check::liveness::Deadlines;
 use crate::masterless;
 use crate::options::{Mode, Options};
 use crate::watch::{NodeWatch, Watch};
@@ -38,9 +38,6 @@ const CLUSTER: ClusterId = ClusterId(0x6d61_6e67_726f_7665);
 const PORT: u16 = 7000;
 /// Pause before a node that stopped by itself is started again.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(500);
-/// How soon after healing things must be well again.
-const LIVENESS: Deadlines =
-    Deadlines { leader_ns: 30_000_000_000, serve_ns: 60_000_000_000, converge_ns: 60_000_000_000 };
 
 /// Something to be undone later.
 #[derive(Debug, Clone)]
@@ -51,7 +48,7 @@ enum Undo {
     Unblock(Vec<(Host, Host)>),
     Unclog(Vec<(Host, Host)>),
     Clog(u64),
-    UnclogNode(u64, u64),
+    UnclogNode(u64),
     Weather,
     DiskSpeed(u64),
     DiskSpace(u64),
@@ -65,6 +62,29 @@ enum Undo {
     Clock(u64, i64),
     /// Takes a node down and puts its old disk back; it starts after that time.
     OldDisk(u64, KeptDisk, Duration),
+}
+
+impl Undo {
+    /// Tells whether there is nothing to be undone: all nodes were on one side of a partition.
+    fn is_of_nothing(&self) -> bool {
+        match self {
+            Self::Unblock(links) | Self::Unclog(links) => links.is_empty(),
+            Self::Start(_)
+            | Self::CrashAgain(..)
+            | Self::Resume(_)
+            | Self::Clog(_)
+            | Self::UnclogNode(_)
+            | Self::Weather
+            | Self::DiskSpeed(_)
+            | Self::DiskSpace(_)
+            | Self::DiskErrors(_)
+            | Self::PowerAfterLie(_)
+            | Self::Topple(..)
+            | Self::ToppleUnheard(..)
+            | Self::Clock(..)
+            | Self::OldDisk(..) => false,
+        }
+    }
 }
 
 /// What the harness knows of the processes.
@@ -117,7 +137,7 @@ impl Cluster {
         let clients = (1..=options.client_count).map(|at| world.add_client(&format!("c{at}")));
         Self {
             clients: clients.collect(),
-            watch: Watch::new(world, options, LIVENESS),
+            watch: Watch::new(world, options),
             processes: Arc::default(),
             undo: BTreeMap::new(),
             undo_count: 0,
@@ -364,9 +384,13 @@ impl Cluster {
             Undo::Unblock(links) => self.each_of(&links, World::unblock),
             Undo::Unclog(links) => self.each_of(&links, World::unclog),
             Undo::Clog(node) => self.each_link(node, World::clog),
-            Undo::UnclogNode(node, bursts) => {
-                self.each_link(node, World::unclog);
-                self.world.count_fault(Fault::N6, self.burst_count() > bursts);
+            Undo::UnclogNode(node) => {
+                let piled_up = Cell::new(false);
+                self.each_link(node, |world, from, to| {
+                    piled_up.set(piled_up.get() | world.has_piled_up(from, to));
+                    world.unclog(from, to);
+                });
+                self.world.count_fault(Fault::N6, piled_up.get());
             }
             Undo::Weather => self.fair_weather(),
             Undo::DiskSpeed(node) => {
@@ -421,11 +445,6 @@ impl Cluster {
         }
     }
 
-    /// Returns how often traffic was held and then delivered in a burst.
-    fn burst_count(&self) -> u64 {
-        self.world.fault_counts().get(Fault::N5.code()).map_or(0, |(_, observable)| *observable)
-    }
-
     async fn crash_again(&mut self, node: u64, mut lives: Vec<Duration>) {
         self.start_node(node).await;
         let Some(life) = lives.pop() else { return };
@@ -439,7 +458,7 @@ impl Cluster {
 
     /// Tells whether nothing is wrong with the cluster at the moment.
     pub fn is_calm(&self) -> bool {
-        self.undo.is_empty()
+        self.undo.values().all(Undo::is_of_nothing)
             && self.down.is_empty()
             && self.paused.is_empty()
             && self.toppling.is_none()

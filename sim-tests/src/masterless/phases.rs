@@ -19,6 +19,7 @@ use mangrove::dynamo::config::CLOCK_AHEAD_MAX;
 
 use super::disks::{self, Look};
 use super::options::{Mechanism, Options as MasterlessOptions};
+use crate::check::liveness::SERVE_MAX;
 use crate::check::masterless::hint_accounting::{Coordinator, Inquiry};
 use crate::check::masterless::{
     Lead, Ledger, Loss, Setting, Unnoticed, check_healed, check_history, convergence, durability,
@@ -31,7 +32,7 @@ use crate::liveness::Asker;
 use crate::nemesis::MASTERLESS_JUMPS_MAX_MS;
 use crate::options::Options;
 use crate::run::clock;
-use crate::workload::{ClientProcess, Helper, Shared};
+use crate::workload::{ClientProcess, Helper, SERVE_PAUSE, Shared};
 use crate::world::{EPOCH_MS, Fault, World};
 
 /// Longest time after healing until the replicas are equal: that of the slowest mechanism, with
@@ -46,11 +47,8 @@ const HINT_DEADLINES: [Duration; 2] = [Duration::from_secs(25), Duration::from_s
 /// Most that a clock of the run is off besides its jumps, drift included, and that restarts put
 /// stamps ahead.
 const CLOCKS_OFF: Duration = Duration::from_mins(15);
-/// Tries of a write after convergence, and of each read.
-const SERVE_ATTEMPTS: u32 = 40;
+/// Tries of each read.
 const READ_ATTEMPTS: u32 = 10;
-/// Pause between them.
-const SERVE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A run, as its last phases see it.
 pub struct Phases<'a> {
@@ -198,9 +196,10 @@ impl Phases<'_> {
         if self.masterless().mechanism == Mechanism::Reads {
             self.start_reading(Arc::clone(&is_read)).await;
         }
+        let healed = self.world.now();
         let time_to_converge = self.wait_until_equal(asker).await?;
         let converged_at = self.shared.event_count();
-        self.serve().await?;
+        self.serve(healed).await?;
         // It wrote something, which one replica may not have got yet; and what a client had asked
         // for in vain may have been written late.
         self.wait_until_equal(None).await?;
@@ -260,31 +259,25 @@ impl Phases<'_> {
         self.world.start(host, main).await;
     }
 
-    /// Demands a write and all reads, of a quorum and of all replicas.
-    async fn serve(&self) -> Result<(), Violation> {
+    /// Demands a write, in time after `healed`, and all reads, of a quorum and of all replicas.
+    async fn serve(&self, healed: Duration) -> Result<(), Violation> {
         let host = self.world.add_client("reader");
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let (addresses, options, shared) =
             (self.cluster.addresses(), self.options.clone(), Arc::clone(self.shared));
         let clock = clock(self.world);
+        let deadline_ns = u64::try_from((healed + SERVE_MAX).as_nanos()).unwrap_or(u64::MAX);
         let main = move |env| async move {
             let client = Helper::Reader.client();
             let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
-            let mut served = false;
-            for _ in 0..SERVE_ATTEMPTS {
-                served = reader.set_one().await;
-                if served {
-                    break;
-                }
-                reader.pause(SERVE_PAUSE).await;
-            }
+            let served = reader.serve_by(deadline_ns).await;
             reader.ask_at(Level::Quorum);
             let is_read = reader.read_everything(READ_ATTEMPTS).await;
             reader.ask_at(Level::All);
             let is_read = is_read && reader.read_everything(READ_ATTEMPTS).await;
             let answer = match (served, is_read) {
                 (true, true) => Ok(()),
-                (false, _) => Err("no write is acknowledged after healing"),
+                (false, _) => Err("no write is acknowledged in time after healing"),
                 (true, false) => Err("not every cell can be read after healing"),
             };
             // The run may have ended.

@@ -132,7 +132,7 @@ pub enum Action {
         #[serde(rename = "length_ms", with = "ms")]
         length: Duration,
     },
-    /// The next fsync (D5) or write (D7) of a node fails.
+    /// For 200 ms each fsync (D5) or each write (D7) of a node is as likely to fail as not.
     DiskError {
         /// The node.
         node: u64,

@@ -9,6 +9,7 @@ use super::{Failure, in_words};
 use crate::case::{Case, ms, settings};
 use crate::options::Mode;
 use crate::run::Report;
+use crate::world::{Decided, Moment};
 
 /// Longest line of the header.
 const COLUMNS: usize = 96;
@@ -43,13 +44,15 @@ fn imports(body: &str) -> String {
     };
     let mut text = String::from("\n");
     let nemesis = [("Action", "Action::"), ("Held", "Held {"), ("Weather", "Weather {")];
-    let helpers = [("Scenario", "Scenario::"), ("at", " at("), ("cell", "cell("), ("ms", " ms(")];
+    let world = [("Decided", "Decided::"), ("Moment", "Moment {"), ("SyncEnd", "SyncEnd::")];
+    let helpers = [("Scenario", "Scenario::"), ("at", "at("), ("cell", "cell("), ("ms", " ms(")];
     for (path, names) in [
         ("mangrove::dynamo", used(&[("Level", "Level::")])),
         ("sim_tests::case::directed", used(&helpers)),
         ("sim_tests::nemesis", used(&nemesis)),
         ("sim_tests::operation", used(&[("Demand", "Demand::"), ("Request", "Request::")])),
         ("sim_tests::options", vec!["Mode"]),
+        ("sim_tests::world", used(&world)),
     ] {
         match names.as_slice() {
             [] => None,
@@ -84,6 +87,7 @@ fn body(case: &Case, failure: &Failure) -> String {
         let action = mended(&format!("{:?}", fault.action));
         writeln!(text, "    case.strike(\"{id}\", at({time}), Action::{action});").ok();
     }
+    text.push_str(&of_world(case));
     let checker = failure.checker;
     match options.planted {
         Some(code) => writeln!(text, "    case.breaks_only_with({code:?}, {checker:?});"),
@@ -91,6 +95,41 @@ fn body(case: &Case, failure: &Failure) -> String {
     }
     .ok();
     text.push_str("}\n");
+    text
+}
+
+/// Returns what a case decides that is neither an option nor a fault nor an operation.
+fn of_world(case: &Case) -> String {
+    let time = |time| grouped(&format!("{:?}", ms::number(time)));
+    let named = |moment: &Moment| {
+        let (span, number) = (grouped(&moment.span.to_string()), moment.number);
+        format!("Moment {{ span: {span}, number: {number} }}")
+    };
+    let mut text = String::new();
+    for fate in &case.decided {
+        let fate = match fate {
+            Decided::Segment { from, to, moment, delay } => format!(
+                "Segment {{ from: {from:?}.to_owned(), to: {to:?}.to_owned(), moment: {}, \
+                 delay: ms({}) }}",
+                named(moment),
+                time(*delay)
+            ),
+            Decided::Sync { host, path, moment, end } => format!(
+                "Sync {{ host: {host:?}.to_owned(), path: {path:?}.to_owned(), moment: {}, \
+                 end: SyncEnd::{end:?} }}",
+                named(moment)
+            ),
+        };
+        // Writing to a string cannot fail.
+        writeln!(text, "    case.decide(Decided::{fate});").ok();
+    }
+    if let Some(reseed) = case.reseed {
+        let number = grouped(&reseed.number.to_string());
+        writeln!(text, "    case.reseed(at({}), {number});", time(reseed.at)).ok();
+    }
+    if case.is_timed {
+        text.push_str("    case.timed();\n");
+    }
     text
 }
 
@@ -192,6 +231,55 @@ fn wrapped(line: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::Violation;
+    use crate::options::Plan;
+    use crate::world::{Reseed, SyncEnd};
+
+    /// Without these it would be another run, and with no planted bug the test would hold.
+    #[test]
+    fn everything_that_a_case_decides_is_in_its_test_and_in_its_story() {
+        let second = std::time::Duration::from_secs(1);
+        let moment = Moment { span: 12_345, number: 2 };
+        let segment = Decided::Segment {
+            from: "n1".to_owned(),
+            to: "n2".to_owned(),
+            moment,
+            delay: second * 3 / 2,
+        };
+        let (host, path) = ("n3".to_owned(), "log/000001".to_owned());
+        let sync = Decided::Sync { host, path, moment, end: SyncEnd::Lies };
+        let case = Case {
+            decided: vec![segment, sync],
+            reseed: Some(Reseed { at: second * 20, number: 7 }),
+            is_timed: true,
+            ..Case::plain(Plan::default(), 1)
+        };
+        let violation = Violation { checker: "durability", what: "gone".to_owned(), at: 0 };
+        let report = Report { violation: Some(violation), ..Report::empty(1) };
+        let test = to_rust(&case, &report).unwrap();
+        for line in [
+            "use sim_tests::case::directed::{Scenario, at, ms};",
+            "use sim_tests::world::{Decided, Moment, SyncEnd};",
+            "case.decide(Decided::Segment { from: \"n1\".to_owned(), to: \"n2\".to_owned(), \
+             moment: Moment { span: 12_345, number: 2 }, delay: ms(1500.0) });",
+            "case.decide(Decided::Sync { host: \"n3\".to_owned(), \
+             path: \"log/000001\".to_owned(), moment: Moment { span: 12_345, number: 2 }, \
+             end: SyncEnd::Lies });",
+            "case.reseed(at(20_000.0), 7);",
+            "case.timed();",
+        ] {
+            assert!(test.contains(line), "{line} is not in {test}");
+        }
+        let story = in_words(&case, &report);
+        for words in [
+            "and a client writes from then on",
+            "12.945 s  segment 2 from n1 to n2 takes 1.5s",
+            "12.945 s  fsync 2 of log/000001 on n3 lies",
+            "20.000 s  what is drawn is drawn anew from here on (7)",
+        ] {
+            assert!(story.contains(words), "{words} is not in {story}");
+        }
+    }
 
     #[test]
     fn debug_text_becomes_rust() {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::is_turn;
 use crate::case::{Case, settings};
+use crate::healing::Healing;
 use crate::history::{OpId, Outcome};
 use crate::nemesis::{Action, Fault, Weather};
 use crate::operation::OperationId;
 use crate::run::Report;
-use crate::world::Happening;
+use crate::world::{Decided, Happening, SyncEnd};
 
 /// One line of a story.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,16 +44,21 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
     let decided = |at, what| Turn { at, what, is_decision: true };
     // As they were done, if they were: at whom a fault was aimed is known only then.
     let faults = report.faults_done();
-    let mut turns: Vec<Turn> = faults.map(|(at, fault, _)| decided(at, of_fault(fault))).collect();
+    let mut turns: Vec<Turn> = faults.map(|(at, fault, _)| decided(at, of_fault(&fault))).collect();
     if with_operations {
         let operations = case.operations.iter().flatten();
         turns.extend(operations.map(|operation| {
             let id = operation.id;
             let end = became(report, id);
             let what = format!("client {} {} ({id}){end}", id.client, operation.request);
-            decided(operation.at, what)
+            decided(asked_at(report, id).unwrap_or(operation.at), what)
         }));
     }
+    turns.extend(case.decided.iter().map(|fate| decided(when(fate), of_fate(fate))));
+    turns.extend(case.reseed.map(|reseed| {
+        let what = format!("what is drawn is drawn anew from here on ({})", reseed.number);
+        decided(reseed.at, what)
+    }));
     let events = report.log.iter().filter(|entry| is_turn(entry));
     turns.extend(events.filter_map(|entry| {
         let Happening::Event { text, .. } = &entry.what else { return None };
@@ -62,6 +68,15 @@ pub fn turns(case: &Case, report: &Report, with_operations: bool) -> Vec<Turn> {
     }));
     turns.sort_by_key(|turn| turn.at);
     turns
+}
+
+/// Returns when a client asked for something first, if it did: its own clock, by which it waits for
+/// that time, may run faster or slower than the world's, by which all else is told.
+fn asked_at(report: &Report, id: OperationId) -> Option<Duration> {
+    let (op, _) = report.names.iter().find(|(_, name)| **name == id)?;
+    let invoked = usize::try_from(report.history.op(*op).invoked).ok()?;
+    let event = report.history.events().get(invoked)?;
+    Some(Duration::from_nanos(event.time_ns))
 }
 
 fn beginning(case: &Case) -> String {
@@ -80,8 +95,34 @@ fn beginning(case: &Case) -> String {
         write!(text, " ({})", odd.join(", ")).ok();
     }
     let seconds = options.fault_phase.as_secs_f64();
-    write!(text, ". After {seconds:.3} s {}.", options.healing.what()).ok();
+    // What is timed is how a whole cluster comes back.
+    let healing = if case.is_timed { Healing::AtOnce } else { options.healing };
+    write!(text, ". After {seconds:.3} s {}", healing.what()).ok();
+    text.push_str(or(case.is_timed, ", and a client writes from then on.", "."));
     text
+}
+
+/// Returns when the span of time begins in which something is decided.
+fn when(fate: &Decided) -> Duration {
+    match fate {
+        Decided::Segment { moment, .. } | Decided::Sync { moment, .. } => moment.begin(),
+    }
+}
+
+fn of_fate(fate: &Decided) -> String {
+    match fate {
+        Decided::Segment { from, to, moment, delay } => {
+            format!("segment {} from {from} to {to} takes {delay:?}", moment.number)
+        }
+        Decided::Sync { host, path, moment, end } => {
+            let end = match end {
+                SyncEnd::Kept => "is kept",
+                SyncEnd::Fails => "fails",
+                SyncEnd::Lies => "lies",
+            };
+            format!("fsync {} of {path} on {host} {end}", moment.number)
+        }
+    }
 }
 
 /// Returns what became of an operation of a client.
@@ -204,7 +245,7 @@ fn of_disk(action: &Action) -> String {
         return format!("the disk of node {node} is {factor} times slower for {length:?}");
     }
     if let Action::DiskError { node, write } = action {
-        return format!("{} of node {node} fails", or(*write, "a write", "an fsync"));
+        return format!("each {} of node {node} may fail", or(*write, "write", "fsync"));
     }
     if let Action::DiskFull { node, room_bytes, length } = action {
         return format!("the disk of node {node} has {room_bytes} bytes left for {length:?}");
@@ -259,4 +300,30 @@ fn of_weather(weather: &Weather) -> String {
         all.push("for clients too".to_owned());
     }
     all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{Cell, Operation, Request};
+    use crate::options::Plan;
+    use crate::run::{Keep, run_case};
+
+    #[test]
+    fn operation_is_told_at_the_time_of_the_world() {
+        let due = Duration::from_secs(30);
+        let request = Request::Set { cell: Cell::new("k", ""), bytes: 8 };
+        let id = OperationId { client: 1, number: 1 };
+        let mut case = Case::plain(Plan::default(), 1);
+        case.options.faults.clock = true;
+        case.options.fault_phase = Duration::from_secs(31);
+        case.operations = Some(vec![Operation { id, at: due, level: None, request }]);
+        let report = run_case(&case, Keep::default());
+        assert_eq!(report.violation, None);
+        let told: Vec<Duration> = turns(&case, &report, true).iter().map(|turn| turn.at).collect();
+        let first = Duration::from_nanos(report.history.events()[0].time_ns);
+        assert_eq!(told, [first]);
+        let (off, most) = (first.abs_diff(due), due / 100);
+        assert!(off > Duration::from_millis(1) && off <= most, "{first:?} is {off:?} off");
+    }
 }

@@ -27,6 +27,11 @@ use crate::history::{
 use crate::operation::{Cell, Demand, Drawn, Operation, OperationId, Request};
 use crate::options::Options;
 
+/// Tries of a write after healing. A disk may have been full and then have stalled: the node
+/// notices the space only after the stall, which lasts seconds.
+const SERVE_ATTEMPTS: u32 = 40;
+/// Pause after each of them: a node notices only after a while that its disk has space again.
+pub(crate) const SERVE_PAUSE: Duration = Duration::from_millis(200);
 /// Most pages of one listing that a client asks for. Each is a request of its own.
 const PAGES_MAX: usize = 4;
 
@@ -454,6 +459,20 @@ impl<E: Env> ClientProcess<E> {
     pub async fn set_one(&mut self) -> bool {
         self.doing.number += 1;
         self.set(&Cell::new("served", ""), 8).await
+    }
+
+    /// Sets a fresh cell until that is acknowledged; returns whether it was by that time of the run,
+    /// in nanoseconds.
+    pub async fn serve_by(&mut self, deadline_ns: u64) -> bool {
+        for _ in 0..SERVE_ATTEMPTS {
+            let is_acknowledged = self.set_one().await;
+            let is_late = (self.clock)() > deadline_ns;
+            if is_acknowledged || is_late {
+                return is_acknowledged && !is_late;
+            }
+            self.pause(SERVE_PAUSE).await;
+        }
+        false
     }
 
     /// Does one operation of the timetable.

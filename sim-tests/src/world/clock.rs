@@ -76,7 +76,7 @@ impl Clock {
     /// Moves the wall clock by so many nanoseconds.
     pub(super) fn jump(&mut self, by: i64) {
         self.wall = self.wall.saturating_add_signed(by);
-        self.jumped = true;
+        self.jumped |= by != 0;
     }
 
     fn elapsed(&self, world: u64) -> u64 {

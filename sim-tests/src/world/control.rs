@@ -59,7 +59,9 @@ impl World {
         let by = if forward { by } else { -by };
         self.shared.with(|state| {
             state.host_mut(host).clock.jump(by);
-            state.core.faults.injected(Fault::C3);
+            if by != 0 {
+                state.core.faults.injected(Fault::C3);
+            }
             let number = u64::from_le_bytes(by.to_le_bytes());
             state.core.event(host, "clock.jump", (number, 0), || format!("{by} ns"));
         });
@@ -152,6 +154,11 @@ impl World {
         self.shared.with(|state| state.net.release(&mut state.core, from, to, Hold::Clog));
     }
 
+    /// Tells whether something has piled up that would be let through now.
+    pub fn has_piled_up(&self, from: Host, to: Host) -> bool {
+        self.shared.with(|state| state.net.has_piled_up(from, to))
+    }
+
     /// Clogs each machine with a chance of a half, at a random time in the first half of
     /// `length`, and unclogs it at a random time in the second half (N6). Takes `length`.
     pub async fn swizzle(&self, hosts: &[Host], length: Duration) {
@@ -206,14 +213,12 @@ impl World {
         });
     }
 
-    /// Breaks every connection between two machines (N7); returns how many there were.
+    /// Breaks every connection between two machines (N7); returns how many had an end that was to
+    /// be told and still there.
     pub fn reset_connections(&self, first: Host, second: Host, ends: Reset) -> usize {
         self.shared.with(|state| {
-            let found = state.net.between(first, second);
-            for (id, side) in &found {
-                state.net.reset(&mut state.core, *id, *side, ends);
-            }
-            found.len()
+            let found = state.net.between(first, second).into_iter();
+            found.filter(|(id, side)| state.net.reset(&mut state.core, *id, *side, ends)).count()
         })
     }
 

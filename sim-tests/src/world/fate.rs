@@ -253,6 +253,13 @@ pub struct Moment {
     pub number: u64,
 }
 
+impl Moment {
+    /// Returns when its span begins, since the world began.
+    pub fn begin(self) -> Duration {
+        Duration::from_nanos(self.span << SPAN_BITS)
+    }
+}
+
 /// A fate that is not drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

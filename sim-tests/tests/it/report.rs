@@ -70,7 +70,7 @@ fn fault_that_did_not_happen_is_not_shown_and_none_outlasts_the_healing() {
     ]);
     let report = run_case(&case, Keep { trace: Record::Nothing, log: true });
     assert_eq!(report.violation, None);
-    let deed = |id, done_at, ended_at| Deed { id: FaultId(id), done_at, ended_at };
+    let deed = |id, done_at, ended_at| Deed { id: FaultId(id), done_at, instead: None, ended_at };
     let healed = Some(case.options.fault_phase);
     let (lasting, paused) = (deed(1, Some(s(3)), healed), deed(3, Some(s(5)), None));
     assert_eq!(report.deeds, [lasting, deed(2, None, None), paused]);
@@ -85,6 +85,35 @@ fn fault_that_did_not_happen_is_not_shown_and_none_outlasts_the_healing() {
     let story = sim_tests::shrink::in_words(&case, &report);
     let told = ["(f1)", "(f2)", "(f3)"].map(|name| story.contains(name));
     assert_eq!(told, [true, false, true], "{story}");
+}
+
+/// A disk on which nothing is yet cannot rot; and nobody is on the other side of a partition.
+#[test]
+fn fault_that_came_to_nothing_or_to_less_is_told_so() {
+    let s = Duration::from_secs;
+    let fault = |id, at, action| Fault { id: FaultId(id), at: s(at), instead_of: None, action };
+    let plan = Plan { mode: Mode::PrimaryBackup, profile: Profile::Standard };
+    let mut case = Case::plain(plan, 1);
+    let down = s(1);
+    case.faults = Some(vec![
+        fault(6, 0, Action::Rot { node: 3, tables: true, sector: false, down }),
+        fault(1, 3, Action::Partition { links: vec![], length: s(4) }),
+        fault(2, 4, Action::Clog { links: vec![], length: s(1) }),
+        fault(3, 4, Action::Swizzle { clogs: vec![] }),
+        fault(4, 4, Action::ClockJump { node: 1, by_ms: 0 }),
+        fault(5, 4, Action::Reset { a: 1, b: 1, one_end: false }),
+        fault(7, 8, Action::Reset { a: 1, b: 2, one_end: false }),
+    ]);
+    let report = run_case(&case, Keep { trace: Record::Nothing, log: true });
+    assert_eq!(report.violation, None);
+    let crash = Action::Crash { node: 3, while_busy: false, down };
+    let done: Vec<_> = report.faults_done().map(|(_, fault, _)| (fault.id, fault.action)).collect();
+    let reset = Action::Reset { a: 1, b: 2, one_end: false };
+    assert_eq!(done, [(FaultId(6), crash), (FaultId(7), reset)]);
+    assert_eq!(Some(&report.struck), case.faults.as_ref(), "the run can be had again");
+    let story = sim_tests::shrink::in_words(&case, &report);
+    assert!(story.contains("node 3 crashes, for 1s (f6)"), "{story}");
+    assert!(!story.contains("(f1)") && story.contains("(f7)"), "{story}");
 }
 
 #[test]

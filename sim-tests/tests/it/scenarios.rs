@@ -499,3 +499,25 @@ fn old_disk_that_nobody_tells_of_it_is_noticed() {
     });
     assert!(noticed.count() > 0, "the other two elect a leader, and nobody minds");
 }
+
+/// The disks of both followers do nothing for so long, and the faults end at once: somebody leads,
+/// all have applied the same, and nothing is acknowledged.
+fn with_stalled_followers(length: Duration) -> Option<String> {
+    let report = direct(&busy(3), Record::Nothing, async move |scene| {
+        let leader = scene.leader().await;
+        for node in [follower_of(leader), follower_of(follower_of(leader))] {
+            scene.perform(Action::Stall { node, length }).await;
+        }
+        scene.stop_load();
+        scene.pass(1000 * MS).await;
+    });
+    report.violation.map(|violation| violation.to_string())
+}
+
+#[test]
+fn first_write_after_healing_is_acknowledged_in_time_or_somebody_says_so() {
+    assert_eq!(with_stalled_followers(30_000 * MS), None);
+    let late = with_stalled_followers(80_000 * MS).unwrap_or_default();
+    let is_told = late.starts_with("liveness") && late.contains("acknowledged in time");
+    assert!(is_told, "{late}");
+}

@@ -560,6 +560,19 @@ fn wiped_and_swapped_disks_are_what_they_say() {
 }
 
 #[test]
+fn rot_below_what_was_written_since_is_seen_by_nobody() {
+    with_disk(1, instant(), |world, host, env| async move {
+        write(env.disk(), "wal", &[1; 8]).await;
+        env.disk().sync_dir("").await.unwrap();
+        let file = env.disk().open("wal").await.unwrap();
+        file.write_at(0, &[2; 8]).await.unwrap();
+        assert!(world.rot(host, only("wal"), &mut Rng::new(7)).is_some());
+        assert_eq!(read(env.disk(), "wal").await.unwrap(), [2; 8]);
+        assert_eq!(world.fault_counts()["D10"], (1, 0));
+    });
+}
+
+#[test]
 fn preallocated_zeros_cost_nothing() {
     with_disk(1, instant(), |world, host, env| async move {
         for segment in 0..50 {

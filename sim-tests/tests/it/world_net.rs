@@ -272,6 +272,34 @@ fn reset_reaches_the_ends_that_it_is_for() {
 }
 
 #[test]
+fn reset_that_reaches_nobody_is_none() {
+    with_pair(1, calm(), async |pair| {
+        drop(pair.client);
+        assert_eq!(pair.world.reset_connections(pair.n2, pair.n1, Reset::First), 0);
+        assert_eq!(pair.world.fault_counts()["N7"], (1, 0), "n2 has closed its end");
+        assert_eq!(pair.world.reset_connections(pair.n2, pair.n1, Reset::Both), 1);
+        assert_eq!(pair.world.reset_connections(pair.n2, pair.n1, Reset::Both), 0);
+        assert_eq!(pair.world.fault_counts()["N7"], (3, 1), "n1 knows it already");
+    });
+}
+
+#[test]
+fn clog_is_told_apart_from_others_by_what_it_holds() {
+    with_pair(1, calm(), async |mut pair| {
+        let (world, n1, n2) = (&pair.world, pair.n1, pair.n2);
+        assert!(!world.has_piled_up(n2, n1), "nothing is clogged");
+        world.clog(n2, n1);
+        world.clog(n1, n2);
+        assert!(!world.has_piled_up(n2, n1), "nothing was sent");
+        pair.client.write_all(b"x").await.unwrap();
+        assert!(world.has_piled_up(n2, n1));
+        assert!(!world.has_piled_up(n1, n2), "nobody has answered");
+        world.unclog(n2, n1);
+        assert!(!world.has_piled_up(n2, n1), "it is over");
+    });
+}
+
+#[test]
 fn random_resets_break_connections() {
     let link = LinkOptions { reset: 0.05, ..calm() };
     with_pair(1, link, async |mut pair| {

@@ -217,6 +217,8 @@ fn wall_jumps_and_monotonic_does_not() {
         idle(&world, host).await;
         let env = world.env(host).unwrap();
         let (wall, now) = (env.wall().0, env.now());
+        world.jump_wall(host, true, Duration::ZERO);
+        assert_eq!((env.wall().0, world.fault_counts()["C3"]), (wall, (0, 0)), "it did not jump");
         world.jump_wall(host, false, Duration::from_secs(3));
         assert_eq!(wall - env.wall().0, 3_000_000_000);
         world.jump_wall(host, true, Duration::from_secs(10));

@@ -129,6 +129,19 @@ impl Which {
         format!("seed-{}", stem.unwrap_or("run"))
     }
 
+    /// Returns which run it is, as it is to be named to people.
+    pub(crate) fn name(&self, case: &Case) -> String {
+        let mut name = self.run.clone();
+        if name.parse::<u64>().is_ok() {
+            let plan = Plan { mode: case.options.mode(), profile: case.options.profile };
+            name = format!("seed {name} ({plan})");
+        }
+        if let Some(code) = &self.planted {
+            name = format!("{name} with the planted bug {code}");
+        }
+        if self.timed { format!("{name}, timed") } else { name }
+    }
+
     /// Draws the case of the seed, or reads the file.
     pub(crate) fn case(&self) -> Case {
         if let Ok(seed) = self.run.parse::<u64>() {

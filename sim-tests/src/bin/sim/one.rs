@@ -220,10 +220,7 @@ fn print_divergence(expected: &Expected, report: &run::Report) {
         let name = |checker: Option<&str>| checker.unwrap_or("nobody").to_owned();
         say!("{} was to speak, and {} did", name(expected.checker.as_deref()), name(spoke));
     }
-    match expected.divergence(report) {
-        Some(divergence) => say!("this is not the run that was written down: {divergence}"),
-        None => say!("every event is as it was written down"),
-    }
+    say!("{}", expected.compared(report));
 }
 
 fn print_verdict(report: &run::Report) {
@@ -279,8 +276,7 @@ fn shrink_one(
 ) -> bool {
     let mut case = which.case();
     if case.about.is_empty() {
-        let planted = which.planted.as_ref().map(|code| format!(" with the planted bug {code}"));
-        case.about = format!("Shrunk from {}{}.", which.run, planted.unwrap_or_default());
+        case.about = format!("Shrunk from {}.", which.name(&case));
     }
     let bar = ProgressBar::new_spinner();
     let shrunk = shrink::shrink(&case, budget, &bar);

@@ -62,8 +62,12 @@ pub fn check(ledger: &Ledger<'_>) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Checks every value on the disks.
+/// Checks every value on the disks, also in cells that nobody ever asked for.
 pub fn check_stores(ledger: &Ledger<'_>, stores: &Stores, at: u64) -> Result<(), Violation> {
+    if let Some((node, name, stamp)) = stores.unnamed(ledger.history) {
+        let what = format!("the disk of {node} has in {name} at {stamp} what nobody wrote there");
+        return broken(CHECKER, at, what);
+    }
     for (cell, value, stamp) in stores.values(ledger.history) {
         let name = ledger.history.cell_text(cell);
         let Some(writer) = value.and_then(|value| ledger.writer_of(cell, value)) else {
@@ -180,6 +184,19 @@ mod tests {
         script.set("a", "value", Quorum, 10);
         script.get("b", Some(("value", 10)), Quorum);
         assert!(check(&script.ledger()).is_err());
+    }
+
+    #[test]
+    fn value_on_a_disk_in_a_cell_that_nobody_named_is_refused() {
+        let mut script = Script::new();
+        script.set("k", "value", Quorum, 10);
+        let mut stores = Stores::of_three();
+        stores.put_all("k", Some("value"), stamp(10));
+        stores.put_all("never-deleted", None, stamp(10));
+        assert_eq!(check_stores(&script.ledger(), &stores, 9), Ok(()));
+        stores.put_all("never-named", Some("value"), stamp(10));
+        let found = check_stores(&script.ledger(), &stores, 9).unwrap_err();
+        assert!(found.what.contains("never-named/"), "{found}");
     }
 
     #[test]

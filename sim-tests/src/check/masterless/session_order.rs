@@ -3,17 +3,18 @@
 //! **Property.** (1) An acknowledged write has a larger stamp than everything that its session had
 //! met before: the token. So writes of a session count in their order, and a write that answers a
 //! read counts after it, whichever clocks gave the stamps (monotonic writes, writes follow reads).
-//! (2) The token never goes back, and is never less than what the session was told. (3) The session
-//! sees what it wrote and what it has read (read your writes, monotonic reads): where the levels of
-//! the two overlap, and at any level if its client promises that.
+//! (2) The session sees what it wrote and what it has read (read your writes, monotonic reads):
+//! where the levels of the two overlap, and at any level if its client promises that.
 //!
 //! **Why the obvious check is wrong.** Comparing a session's answers in the order of *values* would
-//! need an order of writes; stamps are that order, but they are only as good as the token, so the
-//! token is checked first: with planted bug D16, a stamp that is the bare wall clock, everything
+//! need an order of writes; stamps are that order, but they are only as good as what they
+//! are given after, so (1) is asked first: with planted bug D16, a stamp that is the bare wall clock, everything
 //! else agrees with itself and the second write of a session is lost.
 //!
 //! **What is skipped.** Levels that do not overlap, without that promise. With it, absences that a
-//! read of several cells showed: the client remembers no places where nothing was.
+//! read of several cells showed: the client remembers no places where nothing was. The token that
+//! the client library sends: it shows it to nobody, and the one in the history is the harness's own,
+//! made of the answers. A library that sent less would show as a stamp that is too small.
 //!
 //! # Sources
 //! Terry et al., "Session guarantees for weakly consistent replicated data", 1994.
@@ -61,6 +62,8 @@ pub fn check(ledger: &Ledger<'_>) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Compares the token of the history with the answers in it: if they differ, nothing that is said
+/// here means anything.
 fn begin(ledger: &Ledger<'_>, op: OpId, past: &mut Past) -> Option<String> {
     let token = ledger.history.terms(op)?.token;
     if token < past.token || token < past.met {

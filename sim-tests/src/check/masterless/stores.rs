@@ -4,14 +4,14 @@
 //! with the node's own code, and puts every entry, floor and hint in here. Nothing here knows how
 //! they were stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mangrove::base::{Entry, NodeId, Payload, Stamp, Written};
 use mangrove::codec::keycode;
-use mangrove::dynamo::placement::partition_of_place;
+use mangrove::dynamo::placement::{partition_of_place, without_prefix};
 use mangrove::dynamo::{Partition, Placement};
 
-use crate::history::{CellId, History, ValueId, split_cell};
+use crate::history::{CellId, History, ValueId, split_cell, text};
 
 /// What one node's disk holds.
 #[derive(Debug, Clone, Default)]
@@ -160,6 +160,17 @@ impl Stores {
         values
     }
 
+    /// Returns a visible value in a cell that the history does not name: whose disk, which cell,
+    /// which stamp.
+    pub fn unnamed(&self, history: &History) -> Option<(NodeId, String, Stamp)> {
+        let named: BTreeSet<Vec<u8>> =
+            cells(history).map(|cell| self.place(history, cell)).collect();
+        self.nodes.iter().find_map(|(node, store)| {
+            let mut strange = store.cells.keys().filter(|place| !named.contains(*place));
+            strange.find_map(|place| Some((*node, text_of(place), store.visible(place)?.0)))
+        })
+    }
+
     /// Returns every visible value: whose disk, which cell, which stamp.
     pub fn visible(&self, history: &History) -> Vec<(NodeId, CellId, Stamp)> {
         let mut visible = Vec::new();
@@ -218,6 +229,16 @@ fn shown(store: &Store, place: &[u8], floor: Stamp) -> String {
         parts.push(format!("deleted at {}", entry.stamp));
     }
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+/// Returns the name of a cell, for people.
+fn text_of(place: &[u8]) -> String {
+    match keycode::decode_cell(without_prefix(place)) {
+        Ok((key, column)) => {
+            format!("{}/{}", text(&key), text(column))
+        }
+        Err(error) => format!("{place:?} ({error})"),
+    }
 }
 
 fn cells(history: &History) -> impl Iterator<Item = CellId> + use<> {

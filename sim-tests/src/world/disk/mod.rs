@@ -178,7 +178,8 @@ impl Inode {
         kind.apply(&mut self.cached);
         let (start, len) = kind.range();
         self.rotten.retain(|at| *at < start || *at >= start + len);
-        // What is written or cut off as a whole: a medium puts another sector in its place.
+        // What is written as a whole: a medium puts another sector in its place. What is cut off is
+        // not, and has its damage still where the file grows again.
         self.unreadable.retain(|at| *at < start || at + SECTOR_BYTES > start + len);
         self.pending.push(DataChange { order, kind });
     }

@@ -40,11 +40,16 @@ impl DiskState {
         let file = self.inode(inode);
         let (mut on_medium, mut in_cache) = ([0], [0]);
         file.durable.read(offset, &mut on_medium);
-        if file.cached.read(offset, &mut in_cache) == 1 && in_cache == on_medium {
+        let is_cached = file.cached.read(offset, &mut in_cache) == 1;
+        let is_same = is_cached && in_cache == on_medium;
+        if is_same {
             file.cached.flip(offset, bit);
         }
         file.durable.flip(offset, bit);
-        file.rotten.push(offset);
+        // What was written since stays right, and whoever reads it sees no flipped bit.
+        if is_same || !is_cached {
+            file.rotten.push(offset);
+        }
         Some(Rot { path, offset, bit })
     }
 

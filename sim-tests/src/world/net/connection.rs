@@ -171,6 +171,11 @@ impl Half {
         }
     }
 
+    /// Tells whether that fault holds a segment up.
+    pub(super) fn holds(&self, fault: Fault) -> bool {
+        self.segments.iter().any(|segment| segment.at == HELD && segment.faults.contains(fault))
+    }
+
     /// Lets held segments arrive from `at` on.
     pub(super) fn release(&mut self, at: u64) {
         for segment in self.segments.iter_mut().filter(|segment| segment.at == HELD) {

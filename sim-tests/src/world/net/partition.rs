@@ -160,18 +160,29 @@ impl Net {
         ends.max().unwrap_or(0)
     }
 
-    /// Breaks a connection (N7); an end that is not told is left with silence.
-    pub(in crate::world) fn reset(&mut self, core: &mut Core, id: ConnId, side: Side, ends: Reset) {
+    /// Breaks a connection (N7); an end that is not told is left with silence. Tells whether there
+    /// was an end to be told.
+    pub(in crate::world) fn reset(
+        &mut self,
+        core: &mut Core,
+        id: ConnId,
+        side: Side,
+        ends: Reset,
+    ) -> bool {
         core.faults.injected(Fault::N7);
-        core.faults.observed(Fault::N7);
         let told = match ends {
             Reset::Both => [Some(side), Some(side.other())],
             Reset::First => [Some(side), None],
             Reset::Second => [None, Some(side.other())],
         };
+        let mut is_told = false;
         for side in told.into_iter().flatten() {
-            self.reset_end(core, id, side);
+            is_told |= self.reset_end(core, id, side);
         }
+        if is_told {
+            core.faults.observed(Fault::N7);
+        }
+        is_told
     }
 
     /// Breaks a connection at one end, the other, or both.
@@ -192,15 +203,32 @@ impl Net {
     }
 
     /// Tells one end that its connection is broken; to the other end it has become a stranger.
-    fn reset_end(&mut self, core: &mut Core, id: ConnId, side: Side) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+    /// Tells whether that was news.
+    fn reset_end(&mut self, core: &mut Core, id: ConnId, side: Side) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         let (own, _) = connection.halves(side);
         if own.state != EndState::Open {
-            return;
+            return false;
         }
+        let is_news = own.reset != ResetState::Arrived;
         own.break_off(core);
         let host = own.host;
         core.event(host, "net.reset", (id.0, side.number()), || format!("#{} by fault", id.0));
+        is_news
+    }
+
+    /// Tells whether something waits for a clog to end that goes from one machine to another, and
+    /// nothing else holds it.
+    pub(in crate::world) fn has_piled_up(&mut self, from: Host, to: Host) -> bool {
+        let link = self.link(from, to);
+        if link.clogged_since.is_none() || link.blocked_since.is_some() {
+            return false;
+        }
+        self.ends_at(to).into_iter().any(|(id, side)| {
+            let Some(connection) = self.connections.get_mut(id) else { return false };
+            let (own, peer) = connection.halves(side);
+            peer.host == from && own.is_live() && own.holds(Fault::N5)
+        })
     }
 
     /// Draws the times at which a machine is clogged and unclogged (N6), within `length`.
