@@ -133,7 +133,12 @@ fn log_to_stderr(cli: &Cli) -> Result<(), CliError> {
     let level = log.as_deref().unwrap_or(if is_node { "info" } else { "warn" });
     let filter = EnvFilter::try_new(level)
         .map_err(|error| CliError::Usage(format!("--log {level:?}: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would say on standard error that nothing can be written there, and panic over that:
+        // a node must outlive a full disk that only its log is on.
+        .log_internal_errors(false);
     let started = match log_format {
         LogFormat::Text => subscriber.with_ansi(output::is_watched()).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
