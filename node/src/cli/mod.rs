@@ -46,6 +46,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Cli, Command, LogArgs, LogFormat};
 use self::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
@@ -131,8 +132,7 @@ fn log_to_stderr(cli: &Cli) -> Result<(), CliError> {
     let LogArgs { log, log_format } = &cli.logging;
     let is_node = matches!(cli.command, Command::Serve(_));
     let level = log.as_deref().unwrap_or(if is_node { "info" } else { "warn" });
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| CliError::Usage(format!("--log {level:?}: {error}")))?;
+    let filter = log_filter(level)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -144,6 +144,20 @@ fn log_to_stderr(cli: &Cli) -> Result<(), CliError> {
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| CliError::Failed(format!("cannot start the log: {error}")))
+}
+
+/// Returns what is logged at a level, or as directives say. A single word that is no level would be
+/// a directive, too, for a module of that name: a misspelt level would silence the node.
+fn log_filter(level: &str) -> Result<EnvFilter, CliError> {
+    let wrong = |error: &str| CliError::Usage(format!("--log {level:?}: {error}"));
+    let is_word = !level.contains(['=', ',', '[']) && !level.contains("::");
+    if is_word && level.parse::<LevelFilter>().is_err() {
+        return Err(wrong(
+            "there is no such level: write error, warn, info, debug or trace, or off; or a \
+             directive with its level, such as mangrove=debug",
+        ));
+    }
+    EnvFilter::try_new(level).map_err(|error| wrong(&error.to_string()))
 }
 
 /// Waits for SIGINT (Ctrl-C) or SIGTERM, whichever comes first.
@@ -162,4 +176,22 @@ async fn stop_signal() -> Result<(), CliError> {
     }
     #[cfg(not(unix))]
     interrupt.await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_level_is_refused_and_not_taken_for_a_module() {
+        for level in ["info", "WARN", "off", "", "mangrove=debug", "warn,mangrove::client=trace"] {
+            assert!(log_filter(level).is_ok(), "{level:?}");
+        }
+        for wrong in ["inof", "mangrove", "warning", "in fo", "mangrove=loud"] {
+            let error = log_filter(wrong).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            assert!(error.to_string().contains("--log"), "{error}");
+        }
+        assert!(log_filter("inof").unwrap_err().to_string().contains("info"));
+    }
 }
