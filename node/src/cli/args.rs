@@ -697,7 +697,8 @@ Examples:
   mangrove export --prefix person/ --file people.jsonl
 
 Cells come in order of key and column. Each page is one state of the store; what is written while
-the export runs may or may not be in it. A file gets its name only when it is complete.";
+the export runs may or may not be in it. A file gets its name only when it is complete; until then
+it is FILE.partial, which one command at a time writes. A pipe or a device is written as it is.";
 
 /// Arguments of `export`.
 #[derive(Debug, Clone, Args)]

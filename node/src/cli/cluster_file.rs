@@ -13,7 +13,7 @@
 //! ```
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::config::{HexId, ModeSetting, RepairSetting, replication};
-use super::files::publish;
+use super::files::NewFile;
 use crate::base::{ClusterId, NodeId};
 
 /// Nodes of a cluster that nobody said a number for.
@@ -221,13 +221,14 @@ impl ClusterFile {
 
     /// Writes the file as a whole: a half written one would lose where the data is.
     fn write(&self, dir: &Path) -> Result<(), CliError> {
-        let (path, temporary) = (dir.join(NAME), dir.join("cluster.toml.new"));
+        let path = dir.join(NAME);
         let text = toml::to_string(self)
             .map_err(|error| CliError::Failed(format!("cannot write {NAME}: {error}")))?;
         fs::create_dir_all(dir)
-            .and_then(|()| fs::write(&temporary, text))
-            .and_then(|()| publish(&temporary, &path))
-            .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))
+            .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))?;
+        let mut file = NewFile::create(&path)?;
+        file.write_all(text.as_bytes()).map_err(|error| file.failed(&error))?;
+        file.finish()
     }
 }
 

@@ -3,8 +3,7 @@
 //! A file is written under the name `FILE.partial`, verified and made durable before it gets its
 //! own name, so that a backup that has its name is one.
 
-use std::fs;
-use std::io::{Seek as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -14,7 +13,7 @@ use super::args::{ConnectionArgs, Format};
 use super::backup_args::RestoreArgs;
 use super::client_commands::client;
 use super::config::Settings;
-use super::files::{publish, remove_partial, with_suffix};
+use super::files::NewFile;
 use super::output::{Output, counted, say};
 use super::serve::open_data;
 use crate::env::Env as _;
@@ -23,24 +22,17 @@ use crate::replica::offline::{self, RestoreError, SnapshotSummary};
 
 /// `mangrove snapshot save`
 pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<(), CliError> {
-    let partial = with_suffix(&file, ".partial");
-    let shown = partial.display().to_string();
-    let failed = |error: std::io::Error| CliError::io(format!("cannot write {shown}"), &error);
-    let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
-    let mut out = opened.map_err(failed)?;
+    let mut out = NewFile::create(&file)?;
     let mut pager = client(&connection).snapshot();
-    let saving = async {
-        while let Some(piece) = pager.next_piece().await? {
-            if piece.offset == 0 {
-                // Another state, of which nothing is there.
-                out.set_len(0).and_then(|()| out.rewind()).map_err(failed)?;
-            }
-            out.write_all(piece.data.as_bytes()).map_err(failed)?;
+    while let Some(piece) = pager.next_piece().await? {
+        if piece.offset == 0 {
+            // Another state, of which nothing is there.
+            out.begin_again().map_err(|error| out.failed(&error))?;
         }
-        read(&partial).await
-    };
-    let summary = saving.await.inspect_err(|_failure| remove_partial(&partial))?;
-    publish(&partial, &file).map_err(failed)?;
+        out.write_all(piece.data.as_bytes()).map_err(|error| out.failed(&error))?;
+    }
+    let summary = read(out.partial().unwrap_or(&file)).await?;
+    out.finish()?;
     say(&format!("saved {} to {}", describe(&summary), file.display()));
     Ok(())
 }
