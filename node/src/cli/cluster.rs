@@ -22,7 +22,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::args::{Cli, ClusterArgs, DEFAULT_CLUSTER};
-use super::cluster_file::{ClusterFile, NAME, NodeEntry, Wanted};
+use super::cluster_file::{BASE_PORT_DEFAULT, ClusterFile, NAME, NodeEntry, Wanted};
 use super::config::ModeSetting;
 use super::output::{quoted, say};
 use super::{CliError, stop_signal};
@@ -30,9 +30,6 @@ use crate::base::ClusterId;
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::env::real::RealEnv;
 use crate::env::{Env, First, race, timeout};
-
-/// Port of the first node of a new cluster, unless another one is asked for.
-const BASE_PORT_DEFAULT: u16 = 7101;
 
 /// How long the nodes may take until one of them answers: recovery of a large log takes a while.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -88,6 +85,7 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
         partitions: args.partitions,
         repair: args.repair,
     };
+    ClusterFile::check_founding(&args.data, wanted).await?;
     let (file, is_new) = ClusterFile::open(&args.data, wanted, new_id)?;
     if !is_new {
         file.check_ports()?;
