@@ -3,6 +3,7 @@
 //! A file is written under the name `FILE.partial`, verified and made durable before it gets its
 //! own name, so that a backup that has its name is one.
 
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +73,11 @@ pub(super) async fn restore(args: RestoreArgs) -> Result<(), CliError> {
     let settings = args.settings.or(file.unwrap_or_default());
     let data = settings.data();
     let config = settings.into_node_config()?;
-    // Nothing is made of a directory before it is known that there is something to restore.
+    // Nothing is made of a directory before it is known that it can be given a state, and which.
+    if config.mode().is_masterless() {
+        return Err(explain(&RestoreError::Masterless, &data));
+    }
+    check_empty(&data)?;
     read(&args.file).await?;
     let env = open_data(&data)?;
     let (snapshot, shown) = open(&args.file)?;
@@ -102,6 +107,16 @@ fn explain(error: &RestoreError, data: &Path) -> CliError {
     }
 }
 
+/// Refuses a directory in which there is anything, without leaving a lock there.
+fn check_empty(data: &Path) -> Result<(), CliError> {
+    let entries = fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
+    let mut names = entries.map(|entry| entry.file_name().display().to_string());
+    match names.find(|name| name != "LOCK") {
+        None => Ok(()),
+        Some(name) => Err(explain(&RestoreError::NotEmpty { name }, data)),
+    }
+}
+
 /// Verifies a file.
 async fn read(file: &Path) -> Result<SnapshotSummary, CliError> {
     let (snapshot, shown) = open(file)?;
@@ -119,4 +134,40 @@ fn describe(summary: &SnapshotSummary) -> String {
     let SnapshotSummary { point, cell_count, .. } = summary;
     let cells = counted(*cell_count, "cell");
     format!("{cells}, the state after entry {} of term {}", point.index, point.term)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::backup_args::SnapshotCommand;
+    use crate::cli::block_on;
+
+    #[test]
+    fn directory_that_cannot_be_given_a_state_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let line = format!(
+            "mangrove snapshot restore no-file --cluster-id 1 --node 1 --members 1=a:1 --data {}",
+            data.display()
+        );
+        let refusal = |flags: &str| {
+            let cli = Cli::try_parse_from(format!("{line}{flags}").split(' ')).unwrap();
+            let Command::Snapshot(SnapshotCommand::Restore(args)) = cli.command else {
+                unreachable!()
+            };
+            let error = block_on(None, restore(*args)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            error.to_string()
+        };
+        refusal(" --mode masterless");
+        refusal("");
+        assert!(!data.exists(), "nothing is made of it");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("note"), "").unwrap();
+        assert!(refusal("").contains("\"note\""));
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+    }
 }
