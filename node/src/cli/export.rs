@@ -5,15 +5,16 @@
 //! as it is.
 
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CliError;
 use super::args::{EncodingArgs, ExportArgs, Format};
 use super::client_commands::client_at;
 use super::files::NewFile;
 use super::output::{Output, counted, say};
 use super::records::Record;
+use super::{CliError, unless_stopped};
 use crate::base::{Column, Key};
 use crate::client::ScanPager;
 use crate::env::real::RealEnv;
@@ -39,7 +40,15 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), CliError> {
     };
     let pager = client_at(&args.connection, args.level).scan(prefix);
     let bar = progress(args.file.is_some());
-    let written = target.write_all(pager, &bar).await;
+    let unfinished = target.unfinished().map(Path::to_owned);
+    let writing = target.write_all(pager, &bar);
+    let written = match unfinished {
+        Some(partial) => {
+            unless_stopped(writing, &format!("{} is removed", partial.display())).await
+        }
+        // Nothing is to be removed, and a reader that does not read must not keep Ctrl-C waiting.
+        None => writing.await,
+    };
     bar.finish_and_clear();
     written?;
     target.finish()?;
@@ -70,6 +79,14 @@ impl Target {
         match self {
             Self::Stdout(output) => output.json(&record),
             Self::File(file) => file.write(&record),
+        }
+    }
+
+    /// Returns the file that would be left behind.
+    fn unfinished(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(file) => file.out.get_ref().partial(),
         }
     }
 

@@ -51,6 +51,7 @@ use tracing_subscriber::filter::LevelFilter;
 use self::args::{Cli, Command, LogArgs, LogFormat};
 use self::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
 use self::error::CliError;
+use crate::env::{First, race};
 
 /// Longest wait, at the end of a command, for work that nobody needs any more, such as asking for
 /// the address of a name that no server knows.
@@ -160,13 +161,23 @@ fn log_filter(level: &str) -> Result<EnvFilter, CliError> {
     EnvFilter::try_new(level).map_err(|error| wrong(&error.to_string()))
 }
 
+/// Does what may be stopped: then it is dropped, and what it leaves with it (see [`files`]).
+async fn unless_stopped<T>(
+    work: impl Future<Output = Result<T, CliError>>,
+    becomes: &str,
+) -> Result<T, CliError> {
+    match race(stop_signal(), work).await {
+        First::A(told) => told.and_then(|()| Err(CliError::Stopped(format!("stopped; {becomes}")))),
+        First::B(done) => done,
+    }
+}
+
 /// Waits for SIGINT (Ctrl-C) or SIGTERM, whichever comes first.
 async fn stop_signal() -> Result<(), CliError> {
     let failed = |error: std::io::Error| CliError::io("cannot listen for signals", &error);
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
-        use crate::env::{First, race};
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         match race(interrupt, terminate.recv()).await {

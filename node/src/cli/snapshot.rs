@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::CliError;
 use super::args::{ConnectionArgs, Format};
 use super::backup_args::RestoreArgs;
 use super::client_commands::client;
@@ -17,6 +16,7 @@ use super::config::Settings;
 use super::files::NewFile;
 use super::output::{Output, counted, say};
 use super::serve::open_data;
+use super::{CliError, unless_stopped};
 use crate::env::Env as _;
 use crate::env::real::RealFile;
 use crate::replica::offline::{self, RestoreError, SnapshotSummary};
@@ -25,14 +25,18 @@ use crate::replica::offline::{self, RestoreError, SnapshotSummary};
 pub(super) async fn save(file: PathBuf, connection: ConnectionArgs) -> Result<(), CliError> {
     let mut out = NewFile::create(&file)?;
     let mut pager = client(&connection).snapshot();
-    while let Some(piece) = pager.next_piece().await? {
-        if piece.offset == 0 {
-            // Another state, of which nothing is there.
-            out.begin_again().map_err(|error| out.failed(&error))?;
+    let saving = async {
+        while let Some(piece) = pager.next_piece().await? {
+            if piece.offset == 0 {
+                // Another state, of which nothing is there.
+                out.begin_again().map_err(|error| out.failed(&error))?;
+            }
+            out.write_all(piece.data.as_bytes()).map_err(|error| out.failed(&error))?;
         }
-        out.write_all(piece.data.as_bytes()).map_err(|error| out.failed(&error))?;
-    }
-    let summary = read(out.partial().unwrap_or(&file)).await?;
+        read(out.partial().unwrap_or(&file)).await
+    };
+    let becomes = format!("{} is not written", file.display());
+    let summary = unless_stopped(saving, &becomes).await?;
     out.finish()?;
     say(&format!("saved {} to {}", describe(&summary), file.display()));
     Ok(())
@@ -79,10 +83,21 @@ pub(super) async fn restore(args: RestoreArgs) -> Result<(), CliError> {
     }
     check_empty(&data)?;
     read(&args.file).await?;
-    let env = open_data(&data)?;
     let (snapshot, shown) = open(&args.file)?;
-    let restored = offline::restore(env.disk(), &config, &snapshot, &shown).await;
-    let summary = restored.map_err(|error| explain(&error, &data))?;
+    let was_there = data.exists();
+    let env = open_data(&data)?;
+    // Behind the lock once more: what is there from here on was made here.
+    check_empty(&data)?;
+    let restoring = async {
+        let restored = offline::restore(env.disk(), &config, &snapshot, &shown).await;
+        restored.map_err(|error| explain(&error, &data))
+    };
+    let becomes = format!("what was made of {} is removed", data.display());
+    let restored = unless_stopped(Box::pin(restoring), &becomes).await;
+    if restored.is_err() {
+        remove_made(&data, was_there);
+    }
+    let summary = restored?;
     say(&format!(
         "restored {} as node {} of the new cluster {} in {}\n\
          Restore every other member from this same file before you start any of them.",
@@ -102,8 +117,7 @@ fn explain(error: &RestoreError, data: &Path) -> CliError {
              directory, or move this one away"
         )),
         RestoreError::Masterless => CliError::Usage(error.to_string()),
-        RestoreError::Storage(_) => CliError::Failed(error.to_string())
-            .advise(format!("what was made of {shown} is of no use: remove it, then try again")),
+        RestoreError::Storage(_) => CliError::Failed(error.to_string()),
     }
 }
 
@@ -114,6 +128,26 @@ fn check_empty(data: &Path) -> Result<(), CliError> {
     match names.find(|name| name != "LOCK") {
         None => Ok(()),
         Some(name) => Err(explain(&RestoreError::NotEmpty { name }, data)),
+    }
+}
+
+/// Removes half a state, with which no node starts; says what of it stays.
+fn remove_made(data: &Path, was_there: bool) {
+    let removed = if was_there {
+        fs::read_dir(data).and_then(|mut entries| {
+            entries.try_for_each(|entry| {
+                let entry = entry?;
+                let is_dir = entry.file_type()?.is_dir();
+                let path = entry.path();
+                if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+            })
+        })
+    } else {
+        fs::remove_dir_all(data)
+    };
+    if let Err(error) = removed {
+        let shown = data.display();
+        say(&format!("{shown} stays, and is of no use: {error}; remove it before you try again"));
     }
 }
 
@@ -144,6 +178,19 @@ mod tests {
     use crate::cli::args::{Cli, Command};
     use crate::cli::backup_args::SnapshotCommand;
     use crate::cli::block_on;
+
+    #[test]
+    fn half_a_state_is_removed_with_its_directory_if_that_was_made_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for was_there in [true, false] {
+            let data = dir.path().join("data");
+            fs::create_dir_all(data.join("tables/more")).unwrap();
+            fs::write(data.join("LOCK"), "").unwrap();
+            remove_made(&data, was_there);
+            assert_eq!(data.exists(), was_there);
+            assert_eq!(fs::read_dir(&data).into_iter().flatten().count(), 0);
+        }
+    }
 
     #[test]
     fn directory_that_cannot_be_given_a_state_stays_as_it_is() {

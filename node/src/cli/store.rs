@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::CliError;
 use super::args::Format;
 use super::export::PartialFile;
 use super::files::{NewFile, with_suffix};
 use super::output::{Output, counted, new_table, say, text};
 use super::records::Record;
 use super::serve::open_data;
+use super::{CliError, unless_stopped};
 use crate::base::Value;
 use crate::codec::keycode;
 use crate::env::real::RealEnv;
@@ -99,7 +99,8 @@ pub(super) async fn salvage(
     let report = {
         let room = Scratch(scratch_path);
         let scratch = open_data(&room.0)?;
-        write_salvaged(&env, &scratch, sessions_max, file).await?
+        let salvaging = Box::pin(write_salvaged(&env, &scratch, sessions_max, file));
+        unless_stopped(salvaging, &format!("{} is not written", to.display())).await?
     };
     if mode_of(env.disk()).await.is_none() {
         let mode = if report.is_masterless { "masterless" } else { "primary-backup" };
