@@ -23,6 +23,9 @@ use crate::replica::{
 /// Smallest segment and smallest flush interval: below, a busy node makes files all day.
 const LOG_BYTES_MIN: u64 = 64 << 10;
 
+/// Most threads of a node: more than any machine gains by, and not too many to be started.
+const THREADS_MAX: usize = 1024;
+
 /// Everything that can be chosen about one node; `None` where a source is silent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args, Deserialize)]
 #[command(next_help_heading = "Node")]
@@ -199,8 +202,10 @@ impl Settings {
                  to 16 hexadecimal digits of your choice (or let `mangrove cluster` do it all)",
             ));
         };
-        if self.threads == Some(0) {
-            return Err(usage("--threads (0) must be at least 1"));
+        if let Some(threads) = self.threads.filter(|count| !(1..=THREADS_MAX).contains(count)) {
+            return Err(usage(&format!(
+                "--threads ({threads}) must be between 1 and {THREADS_MAX}"
+            )));
         }
         let Some(node) = self.node.filter(|node| *node > 0).map(NodeId) else {
             return Err(usage("the node needs its own id: give it --node, a number from 1"));
@@ -635,7 +640,8 @@ mod tests {
             (vec!["--request-timeout", "10ms"], "--election-timeout"),
             (vec!["--wal-segment-bytes", "1KiB"], "at least"),
             (vec!["--requests-max", "0"], "between"),
-            (vec!["--threads", "0"], "at least 1"),
+            (vec!["--threads", "0"], "between 1 and 1024"),
+            (vec!["--threads", "100000"], "between 1 and 1024"),
             (vec!["--listen", "here"], "host:port"),
             (vec!["--repair", "none"], "--mode masterless"),
             (vec!["--mode", "primary-backup", "--partitions", "7"], "--mode masterless"),
