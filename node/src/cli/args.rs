@@ -353,7 +353,8 @@ Every node is asked for itself, and one that does not answer is shown too. Nodes
 one named are asked as well. Where the terminal is narrow, some columns come in a table below.
 
   cells     about how many there are: what is overwritten or deleted counts until it is compacted
-            away (`cell_count` in JSON)
+            away, and a deletion of what was not there is subtracted until then: where there are
+            many of them it may be far too few, even 0 (`cell_count` in JSON)
   log on disk, tables
             what they take on the disk. The log ends where the tables begin: it is cut off as they
             are written
