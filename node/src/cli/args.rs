@@ -24,6 +24,11 @@ The same without a leader: every node takes requests, and each says how many rep
   mangrove set greeting hello --level quorum
   mangrove get greeting --level one
 
+For programs (--output json): an answer or a verdict, good or bad, is JSON on standard output; an
+error is text on standard error, and the exit code tells them apart. The version of a cell is a
+whole number of up to 64 bits, in the masterless mode always above 2^53: read it with all its digits
+(JavaScript rounds it).
+
 Exit codes:
   0  done
   1  not found: there is no such cell or row
