@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
-use super::config::{ModeSetting, RepairSetting, Settings, parse_address, parse_some_time};
+use super::config::{
+    ModeSetting, RepairSetting, Settings, parse_address, parse_partitions, parse_some_time,
+};
 use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs, GrowthArgs};
 use crate::wire::Level;
 
@@ -282,7 +284,7 @@ loses nothing that it acknowledged.";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = SERVE_HELP)]
 pub(super) struct ServeArgs {
-    /// A TOML file with any of the settings below.
+    /// A TOML file with any of the settings below, except those of the log.
     #[arg(long, env = "MANGROVE_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Only say whether the configuration is valid, and what it is.
@@ -338,7 +340,12 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "MANGROVE_REPLICATION_FACTOR", value_name = "N")]
     pub(super) replication_factor: Option<usize>,
     /// Masterless: parts that the keys are divided into. [default: 256]
-    #[arg(long, env = "MANGROVE_PARTITIONS", value_name = "N")]
+    #[arg(
+        long,
+        env = "MANGROVE_PARTITIONS",
+        value_name = "N",
+        value_parser = parse_partitions
+    )]
     pub(super) partitions: Option<u16>,
     /// Masterless: how replicas get what they missed: `read-repair`, `hinted-handoff`, `both` or
     /// `none`. May be another one at the next start. [default: both]

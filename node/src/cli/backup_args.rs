@@ -72,7 +72,7 @@ pub(super) enum SnapshotCommand {
 pub(super) struct RestoreArgs {
     /// The file.
     pub(super) file: PathBuf,
-    /// A TOML file with any of the settings below, as for `serve`.
+    /// A TOML file with any of the settings below except those of the log, as for `serve`.
     #[arg(long, env = "MANGROVE_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Everything that can be chosen for the node.

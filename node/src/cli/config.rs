@@ -64,7 +64,13 @@ pub(super) struct Settings {
     pub(super) replication_factor: Option<usize>,
     /// Parts that the keys are divided into. Too few: comparisons take long to find little. Too
     /// many: memory. The same on all nodes, for the life of the cluster. [default: 256]
-    #[arg(long, env = "MANGROVE_PARTITIONS", value_name = "N", help_heading = "Masterless mode")]
+    #[arg(
+        long,
+        env = "MANGROVE_PARTITIONS",
+        value_name = "N",
+        value_parser = parse_partitions,
+        help_heading = "Masterless mode"
+    )]
     pub(super) partitions: Option<u16>,
     /// How a replica that missed a write gets it, besides by comparison in the background:
     /// `read-repair` (whoever reads compares), `hinted-handoff` (whoever coordinated the write
@@ -371,6 +377,13 @@ fn check_address(address: &str) -> Result<(), String> {
     }
 }
 
+/// Reads a number of partitions.
+pub(super) fn parse_partitions(text: &str) -> Result<u16, String> {
+    // What is too small is refused with all else that does not fit the mode.
+    let count = text.parse().ok().filter(|count| *count <= PARTITION_COUNT_MAX);
+    count.ok_or_else(|| format!("it must be a number between 1 and {PARTITION_COUNT_MAX}"))
+}
+
 /// A cluster id in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HexId(pub(super) ClusterId);
@@ -400,6 +413,9 @@ impl FromStr for Member {
         };
         let address = address.trim();
         check_address(address)?;
+        if address.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0u16)) {
+            return Err(format!("{address:?} is reached by nobody: give it a port from 1"));
+        }
         Ok(Self(NodeId(id), address.to_owned()))
     }
 }
@@ -656,6 +672,14 @@ mod tests {
     }
 
     #[test]
+    fn too_many_partitions_are_refused_with_the_real_limit() {
+        for wrong in ["16385", "999999999", "-1", "many"] {
+            assert!(parse_partitions(wrong).unwrap_err().contains("16384"), "{wrong}");
+        }
+        assert_eq!(parse_partitions("16384"), Ok(16384));
+    }
+
+    #[test]
     fn masterless_mode_has_defaults_that_fit_its_members() {
         let mode = |flags: &[&str], file: &str| match config(flags, file).unwrap().replication {
             Replication::PrimaryBackup => None,
@@ -690,7 +714,7 @@ mod tests {
             assert!(wrong.parse::<ModeSetting>().is_err(), "{wrong}");
             assert!(wrong.parse::<RepairSetting>().is_err(), "{wrong}");
         }
-        for wrong in ["1", "0=a:1", "a=b:1", "1=a", "1=:1", "1=a:99999"] {
+        for wrong in ["1", "0=a:1", "a=b:1", "1=a", "1=:1", "1=a:99999", "1=a:0", "1=a:00"] {
             assert!(wrong.parse::<Member>().is_err(), "{wrong}");
         }
     }
