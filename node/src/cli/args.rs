@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
-use super::config::{ModeSetting, RepairSetting, Settings, parse_address, parse_some_time};
+use super::config::{
+    ModeSetting, RepairSetting, Settings, parse_address, parse_partitions, parse_some_time,
+};
 use super::trial_args::{BenchArgs, CompareArgs, CrashTestArgs, GrowthArgs};
 use crate::wire::Level;
 
@@ -23,6 +25,11 @@ The same without a leader: every node takes requests, and each says how many rep
   mangrove cluster --mode masterless --data ./masterless-data
   mangrove set greeting hello --level quorum
   mangrove get greeting --level one
+
+For programs (--output json): an answer or a verdict, good or bad, is JSON on standard output; an
+error is text on standard error, and the exit code tells them apart. The version of a cell is a
+whole number of up to 64 bits, in the masterless mode always above 2^53: read it with all its digits
+(JavaScript rounds it).
 
 Exit codes:
   0  done
@@ -284,7 +291,7 @@ loses nothing that it acknowledged.";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = SERVE_HELP)]
 pub(super) struct ServeArgs {
-    /// A TOML file with any of the settings below.
+    /// A TOML file with any of the settings below, except those of the log.
     #[arg(long, env = "MANGROVE_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Only say whether the configuration is valid, and what it is.
@@ -340,7 +347,12 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "MANGROVE_REPLICATION_FACTOR", value_name = "N")]
     pub(super) replication_factor: Option<usize>,
     /// Masterless: parts that the keys are divided into. [default: 256]
-    #[arg(long, env = "MANGROVE_PARTITIONS", value_name = "N")]
+    #[arg(
+        long,
+        env = "MANGROVE_PARTITIONS",
+        value_name = "N",
+        value_parser = parse_partitions
+    )]
     pub(super) partitions: Option<u16>,
     /// Masterless: how replicas get what they missed: `read-repair`, `hinted-handoff`, `both` or
     /// `none`. May be another one at the next start. [default: both]
@@ -360,7 +372,8 @@ Every node is asked for itself, and one that does not answer is shown too. Nodes
 one named are asked as well. Where the terminal is narrow, some columns come in a table below.
 
   cells     about how many there are: what is overwritten or deleted counts until it is compacted
-            away (`cell_count` in JSON)
+            away, and a deletion of what was not there is subtracted until then: where there are
+            many of them it may be far too few, even 0 (`cell_count` in JSON)
   log on disk, tables
             what they take on the disk. The log ends where the tables begin: it is cut off as they
             are written
@@ -707,7 +720,8 @@ Examples:
   mangrove export --prefix person/ --file people.jsonl
 
 Cells come in order of key and column. Each page is one state of the store; what is written while
-the export runs may or may not be in it. A file gets its name only when it is complete.";
+the export runs may or may not be in it. A file gets its name only when it is complete; until then
+it is FILE.partial, which one command at a time writes. A pipe or a device is written as it is.";
 
 /// Arguments of `export`.
 #[derive(Debug, Clone, Args)]

@@ -23,7 +23,8 @@ const SNAPSHOT_VERIFY_HELP: &str = "\
 Examples:
   mangrove snapshot verify backup.snapshot
 
-Reads every bit. The exit code is 6 if any is not as it was written.";
+Reads every bit. The exit code is 6 if any is not as it was written. With --output json standard
+output says why, too: {\"ok\":false,\"error\":…}, also of a file that cannot be read.";
 
 const RESTORE_HELP: &str = "\
 Examples:
@@ -38,7 +39,8 @@ This makes a NEW cluster, in empty directories:
   - Restore EVERY member from the SAME file before you start any. Members that begin with different
     states, or with none, may lose data or stop.
   - Give it a --cluster-id of its own, so that no client or node of the old one takes it for that.
-Client sessions come with the state. Settings are those of `serve`, from flags, variables or file.";
+A restoration that fails or is stopped removes what it made. Client sessions come with the state.
+Settings are those of `serve`, from flags, variables or file.";
 
 /// What to do with a saved state.
 #[derive(Debug, Clone, Subcommand)]
@@ -70,7 +72,7 @@ pub(super) enum SnapshotCommand {
 pub(super) struct RestoreArgs {
     /// The file.
     pub(super) file: PathBuf,
-    /// A TOML file with any of the settings below, as for `serve`.
+    /// A TOML file with any of the settings below except those of the log, as for `serve`.
     #[arg(long, env = "MANGROVE_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Everything that can be chosen for the node.

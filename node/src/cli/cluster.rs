@@ -16,23 +16,20 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::args::{Cli, ClusterArgs, DEFAULT_CLUSTER};
-use super::cluster_file::{ClusterFile, NAME, NodeEntry, Wanted};
-use super::config::ModeSetting;
+use super::args::{self, Cli, ClusterArgs, DEFAULT_CLUSTER};
+use super::cluster_file::{BASE_PORT_DEFAULT, ClusterFile, NAME, NodeEntry, Wanted};
 use super::output::{quoted, say};
 use super::{CliError, stop_signal};
 use crate::base::ClusterId;
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::env::real::RealEnv;
 use crate::env::{Env, First, race, timeout};
-
-/// Port of the first node of a new cluster, unless another one is asked for.
-const BASE_PORT_DEFAULT: u16 = 7101;
 
 /// How long the nodes may take until one of them answers: recovery of a large log takes a while.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -77,7 +74,7 @@ enum Event {
 
 /// `mangrove cluster`
 pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
-    check_serve_flags(&args.serve_flags)?;
+    check_serve_flags(&args)?;
     let env = RealEnv::client();
     let new_id = ClusterId(env.rng("cluster id").next_u64());
     let wanted = Wanted {
@@ -88,6 +85,7 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
         partitions: args.partitions,
         repair: args.repair,
     };
+    ClusterFile::check_founding(&args.data, wanted).await?;
     let (file, is_new) = ClusterFile::open(&args.data, wanted, new_id)?;
     if !is_new {
         file.check_ports()?;
@@ -109,14 +107,32 @@ pub(super) async fn cluster(args: ClusterArgs) -> Result<(), CliError> {
     outcome.and(stopped)
 }
 
-/// Refuses flags that no node would take, before anything is made of the cluster.
-fn check_serve_flags(flags: &[String]) -> Result<(), CliError> {
-    // The mode is named to every node: a flag that names it once more is of no use.
-    let own = ["mangrove", "serve", "--mode", ModeSetting::PrimaryBackup.name()];
-    let words = own.into_iter().chain(flags.iter().map(String::as_str));
-    match Cli::try_parse_from(words) {
+/// Refuses flags that no node would take, before anything is made of the cluster: with them the
+/// command line of a node must be one that runs a node.
+fn check_serve_flags(args: &ClusterArgs) -> Result<(), CliError> {
+    let wrong = |what: String| Err(CliError::Usage(format!("the flags after --: {what}")));
+    // What the nodes are told is of this form, whatever the cluster is.
+    let entry = NodeEntry { id: 1, address: "127.0.0.1:1".to_owned() };
+    let file = ClusterFile {
+        cluster_id: "1".to_owned(),
+        mode: args.mode.map(|mode| mode.name().to_owned()),
+        replication_factor: args.replication_factor,
+        partitions: args.partitions,
+        nodes: vec![entry.clone()],
+    };
+    let words = std::iter::once("mangrove".to_owned());
+    let words = words.chain(serve_flags(args, &file, &entry, &args.data));
+    // The nodes do not see this variable.
+    let command = Cli::command().mut_subcommand("serve", |serve| {
+        serve.mut_arg("config", |config| config.env(Resettable::Reset))
+    });
+    let parsed = command.try_get_matches_from(words);
+    match parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map(|cli| cli.command) {
+        Ok(args::Command::Serve(serve)) if serve.check => {
+            wrong("--check runs no node: use it with `mangrove serve`".to_owned())
+        }
         Ok(_) => Ok(()),
-        Err(error) => Err(CliError::Usage(format!("the flags after --: {error}"))),
+        Err(error) => wrong(error.to_string()),
     }
 }
 
@@ -342,6 +358,8 @@ async fn stop_all(env: &RealEnv, mut nodes: Vec<NodeProcess>) -> Result<(), CliE
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn file(addresses: &[&str]) -> ClusterFile {
@@ -390,9 +408,7 @@ mod tests {
 
     fn cluster_args(words: &[&str]) -> ClusterArgs {
         let words = ["mangrove", "cluster"].into_iter().chain(words.iter().copied());
-        let super::super::args::Command::Cluster(args) =
-            Cli::try_parse_from(words).unwrap().command
-        else {
+        let args::Command::Cluster(args) = Cli::try_parse_from(words).unwrap().command else {
             unreachable!()
         };
         args
@@ -407,9 +423,20 @@ mod tests {
         assert_eq!(error.exit_code(), 2, "{error}");
         assert!(error.to_string().contains("--foo"), "{error}");
         assert!(!Path::new(&data).exists(), "nothing is left behind");
-        check_serve_flags(&["--sync".to_owned(), "interval:10".to_owned()]).unwrap();
-        let error = check_serve_flags(&["--mode".to_owned(), "masterless".to_owned()]).unwrap_err();
-        assert!(error.to_string().contains("--mode"), "{error}");
+        check_serve_flags(&cluster_args(&["--", "--sync", "interval:10"])).unwrap();
+        check_serve_flags(&cluster_args(&["--", "--repair", "none"])).unwrap();
+        for (words, named) in [
+            (&["--", "--mode", "masterless"][..], "--mode"),
+            (&["--", "--node", "7"], "--node"),
+            (&["--", "--data", "z"], "--data"),
+            (&["--", "--check"], "--check"),
+            (&["--", "--sync", "foo"], "foo"),
+            (&["--repair", "none", "--", "--repair", "both"], "--repair"),
+        ] {
+            let error = check_serve_flags(&cluster_args(words)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            assert!(error.to_string().contains(named), "{words:?}: {error}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! ```
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -21,11 +21,17 @@ use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::config::{HexId, ModeSetting, RepairSetting, replication};
-use super::files::publish;
+use super::files::NewFile;
+use super::serve::open_data;
 use crate::base::{ClusterId, NodeId};
+use crate::env::Env as _;
+use crate::replica::{NAME_PLATE, cluster_of, mode_of};
 
 /// Nodes of a cluster that nobody said a number for.
 const NODES_DEFAULT: u16 = 3;
+
+/// Port of the first node of a new cluster, unless another one is asked for.
+pub(super) const BASE_PORT_DEFAULT: u16 = 7101;
 
 /// Name of the file.
 pub(super) const NAME: &str = "cluster.toml";
@@ -81,6 +87,25 @@ impl ClusterFile {
         wanted: Wanted,
         new_id: ClusterId,
     ) -> Result<(Self, bool), CliError> {
+        if let Some(file) = Self::read(dir, wanted)? {
+            return Ok((file, false));
+        }
+        let file = Self::new(wanted, new_id)?;
+        file.check_replication(wanted)?;
+        let path = dir.join(NAME);
+        fs::create_dir_all(dir)
+            .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))?;
+        let place = NewFile::create(&path)?;
+        // Another start may have been quicker.
+        if let Some(file) = Self::read(dir, wanted)? {
+            return Ok((file, false));
+        }
+        file.write(place)?;
+        Ok((file, true))
+    }
+
+    /// Reads the file in `dir`, if there is one, and checks that it is as wanted.
+    fn read(dir: &Path, wanted: Wanted) -> Result<Option<Self>, CliError> {
         let path = dir.join(NAME);
         let shown = path.display();
         match fs::read_to_string(&path) {
@@ -88,16 +113,55 @@ impl ClusterFile {
                 let file: Self = toml::from_str(&text)
                     .map_err(|error| CliError::Usage(format!("{shown}: {error}")))?;
                 file.check(dir, wanted)?;
-                Ok((file, false))
+                Ok(Some(file))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let file = Self::new(wanted, new_id)?;
-                file.check_replication(wanted)?;
-                file.write(dir)?;
-                Ok((file, true))
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(CliError::io(format!("cannot read {shown}"), &error)),
         }
+    }
+
+    /// Refuses to make a cluster where nodes of one are whose file is gone: its id would be another
+    /// one, which they refuse, and the wrong file would stay.
+    pub(super) async fn check_founding(dir: &Path, wanted: Wanted) -> Result<(), CliError> {
+        // In this order: another start makes the file before any node.
+        let nodes = nodes_in(dir);
+        if nodes.is_empty() || dir.join(NAME).exists() {
+            return Ok(());
+        }
+        let (mut cluster, mut mode) = (None, None);
+        for id in &nodes {
+            // One that runs is locked, and another one can tell as well.
+            let Ok(env) = open_data(&dir.join(format!("n{id}"))) else { continue };
+            cluster = cluster.or(cluster_of(env.disk()).await);
+            mode = mode.or(mode_of(env.disk()).await);
+        }
+        let file = Self {
+            cluster_id: cluster.map_or("?".to_owned(), |id| id.to_string()),
+            mode: mode
+                .filter(|mode| mode.is_masterless())
+                .map(|_| ModeSetting::Masterless.name().to_owned()),
+            replication_factor: wanted.replication_factor,
+            partitions: wanted.partitions,
+            nodes: nodes
+                .iter()
+                .zip(BASE_PORT_DEFAULT..)
+                .map(|(id, port)| NodeEntry { id: *id, address: format!("127.0.0.1:{port}") })
+                .collect(),
+        };
+        let text = file.to_text()?;
+        let shown = dir.display();
+        let names: Vec<_> = nodes.iter().map(|id| format!("n{id}")).collect();
+        Err(CliError::Usage(format!(
+            "{shown} has data of {}, but no {NAME}, which says what cluster they are: no new one \
+             is made over them",
+            names.join(", ")
+        ))
+        .advise(format!(
+            "put the file back, or write it: as below if that is every node, with any addresses \
+             that are free, and with replication_factor and partitions if they had been chosen; or \
+             make another cluster with --data\n\n{}",
+            text.trim_end()
+        )))
     }
 
     /// Tells whether the first node listens at this port.
@@ -220,15 +284,28 @@ impl ClusterFile {
     }
 
     /// Writes the file as a whole: a half written one would lose where the data is.
-    fn write(&self, dir: &Path) -> Result<(), CliError> {
-        let (path, temporary) = (dir.join(NAME), dir.join("cluster.toml.new"));
-        let text = toml::to_string(self)
-            .map_err(|error| CliError::Failed(format!("cannot write {NAME}: {error}")))?;
-        fs::create_dir_all(dir)
-            .and_then(|()| fs::write(&temporary, text))
-            .and_then(|()| publish(&temporary, &path))
-            .map_err(|error| CliError::io(format!("cannot write {}", path.display()), &error))
+    fn write(&self, mut place: NewFile) -> Result<(), CliError> {
+        let text = self.to_text()?;
+        place.write_all(text.as_bytes()).map_err(|error| place.failed(&error))?;
+        place.finish()
     }
+
+    fn to_text(&self) -> Result<String, CliError> {
+        toml::to_string(self)
+            .map_err(|error| CliError::Failed(format!("cannot write {NAME}: {error}")))
+    }
+}
+
+/// Returns the nodes that have data in a directory.
+fn nodes_in(dir: &Path) -> Vec<u64> {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let numbers = entries.filter_map(|entry| {
+        let id = entry.file_name().to_str()?.strip_prefix('n')?.parse().ok()?;
+        entry.path().join(NAME_PLATE).exists().then_some(id)
+    });
+    let mut nodes: Vec<u64> = numbers.collect();
+    nodes.sort_unstable();
+    nodes
 }
 
 #[cfg(test)]
@@ -334,6 +411,43 @@ mod tests {
         let error = file_of(nodes).check_ports().unwrap_err();
         assert!(error.to_string().contains("runs already"), "{error}");
         assert!(error.to_string().contains(&address), "{error}");
+    }
+
+    /// The accident: a new id was chosen for nodes of a cluster whose file somebody had removed,
+    /// all of them refused it, and the file with it stayed.
+    #[test]
+    fn no_cluster_is_made_over_nodes_whose_file_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = || {
+            let found = ClusterFile::check_founding(dir.path(), Wanted::default());
+            crate::cli::block_on(None, found)
+        };
+        check().unwrap();
+        for node in ["n1", "n2"] {
+            fs::create_dir(dir.path().join(node)).unwrap();
+            fs::write(dir.path().join(node).join(NAME_PLATE), "whatever").unwrap();
+        }
+        fs::create_dir(dir.path().join("n3")).unwrap();
+        fs::write(dir.path().join("n3.log"), "").unwrap();
+        let error = check().unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains("n1, n2, but no cluster.toml"), "{error}");
+        assert!(error.to_string().contains("cluster_id = "), "{error}");
+        assert!(!dir.path().join(NAME).exists());
+        let text = file_of(Vec::new()).to_text().unwrap();
+        fs::write(dir.path().join(NAME), text).unwrap();
+        check().unwrap();
+    }
+
+    #[test]
+    fn of_two_first_starts_one_makes_the_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = NewFile::create(&dir.path().join(NAME)).unwrap();
+        let error = open(dir.path(), None, 0).unwrap_err();
+        assert!(error.to_string().contains("another command"), "{error}");
+        let node = NodeEntry { id: 1, address: "127.0.0.1:9".to_owned() };
+        file_of(vec![node]).write(place).unwrap();
+        assert!(!open(dir.path(), None, 0).unwrap().1);
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::replica::{
 /// Smallest segment and smallest flush interval: below, a busy node makes files all day.
 const LOG_BYTES_MIN: u64 = 64 << 10;
 
+/// Most threads of a node: more than any machine gains by, and not too many to be started.
+const THREADS_MAX: usize = 1024;
+
 /// Everything that can be chosen about one node; `None` where a source is silent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args, Deserialize)]
 #[command(next_help_heading = "Node")]
@@ -61,7 +64,13 @@ pub(super) struct Settings {
     pub(super) replication_factor: Option<usize>,
     /// Parts that the keys are divided into. Too few: comparisons take long to find little. Too
     /// many: memory. The same on all nodes, for the life of the cluster. [default: 256]
-    #[arg(long, env = "MANGROVE_PARTITIONS", value_name = "N", help_heading = "Masterless mode")]
+    #[arg(
+        long,
+        env = "MANGROVE_PARTITIONS",
+        value_name = "N",
+        value_parser = parse_partitions,
+        help_heading = "Masterless mode"
+    )]
     pub(super) partitions: Option<u16>,
     /// How a replica that missed a write gets it, besides by comparison in the background:
     /// `read-repair` (whoever reads compares), `hinted-handoff` (whoever coordinated the write
@@ -200,8 +209,10 @@ impl Settings {
                  to 16 hexadecimal digits of your choice (or let `mangrove cluster` do it all)",
             ));
         };
-        if self.threads == Some(0) {
-            return Err(usage("--threads (0) must be at least 1"));
+        if let Some(threads) = self.threads.filter(|count| !(1..=THREADS_MAX).contains(count)) {
+            return Err(usage(&format!(
+                "--threads ({threads}) must be between 1 and {THREADS_MAX}"
+            )));
         }
         let Some(node) = self.node.filter(|node| *node > 0).map(NodeId) else {
             return Err(usage("the node needs its own id: give it --node, a number from 1"));
@@ -367,6 +378,13 @@ fn check_address(address: &str) -> Result<(), String> {
     }
 }
 
+/// Reads a number of partitions.
+pub(super) fn parse_partitions(text: &str) -> Result<u16, String> {
+    // What is too small is refused with all else that does not fit the mode.
+    let count = text.parse().ok().filter(|count| *count <= PARTITION_COUNT_MAX);
+    count.ok_or_else(|| format!("it must be a number between 1 and {PARTITION_COUNT_MAX}"))
+}
+
 /// A cluster id in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HexId(pub(super) ClusterId);
@@ -396,6 +414,9 @@ impl FromStr for Member {
         };
         let address = address.trim();
         check_address(address)?;
+        if address.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0u16)) {
+            return Err(format!("{address:?} is reached by nobody: give it a port from 1"));
+        }
         Ok(Self(NodeId(id), address.to_owned()))
     }
 }
@@ -636,7 +657,8 @@ mod tests {
             (vec!["--request-timeout", "10ms"], "--election-timeout"),
             (vec!["--wal-segment-bytes", "1KiB"], "at least"),
             (vec!["--requests-max", "0"], "between"),
-            (vec!["--threads", "0"], "at least 1"),
+            (vec!["--threads", "0"], "between 1 and 1024"),
+            (vec!["--threads", "100000"], "between 1 and 1024"),
             (vec!["--listen", "here"], "host:port"),
             (vec!["--repair", "none"], "--mode masterless"),
             (vec!["--mode", "primary-backup", "--partitions", "7"], "--mode masterless"),
@@ -648,6 +670,14 @@ mod tests {
             let complaint = complaint(&flags);
             assert!(complaint.contains(advice), "{flags:?}: {complaint}");
         }
+    }
+
+    #[test]
+    fn too_many_partitions_are_refused_with_the_real_limit() {
+        for wrong in ["16385", "999999999", "-1", "many"] {
+            assert!(parse_partitions(wrong).unwrap_err().contains("16384"), "{wrong}");
+        }
+        assert_eq!(parse_partitions("16384"), Ok(16384));
     }
 
     #[test]
@@ -685,7 +715,7 @@ mod tests {
             assert!(wrong.parse::<ModeSetting>().is_err(), "{wrong}");
             assert!(wrong.parse::<RepairSetting>().is_err(), "{wrong}");
         }
-        for wrong in ["1", "0=a:1", "a=b:1", "1=a", "1=:1", "1=a:99999"] {
+        for wrong in ["1", "0=a:1", "a=b:1", "1=a", "1=:1", "1=a:99999", "1=a:0", "1=a:00"] {
             assert!(wrong.parse::<Member>().is_err(), "{wrong}");
         }
     }

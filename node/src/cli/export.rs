@@ -1,20 +1,20 @@
 //! `mangrove export`: the cells of the store as JSON Lines, page by page.
 //!
 //! A file is written under the name `FILE.partial` and gets its own name when it is complete and
-//! durable, so that half an export is never taken for a whole one.
+//! durable, so that half an export is never taken for a whole one. A pipe or a device is written
+//! as it is.
 
-use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CliError;
 use super::args::{EncodingArgs, ExportArgs, Format};
 use super::client_commands::client_at;
-use super::files::{publish, remove_partial, with_suffix};
+use super::files::NewFile;
 use super::output::{Output, counted, say};
 use super::records::Record;
+use super::{CliError, unless_stopped};
 use crate::base::{Column, Key};
 use crate::client::ScanPager;
 use crate::env::real::RealEnv;
@@ -26,11 +26,9 @@ enum Target {
     File(PartialFile),
 }
 
-/// A file that is not complete yet.
+/// Lines of a file that is not complete yet.
 pub(super) struct PartialFile {
-    path: PathBuf,
-    partial: PathBuf,
-    out: BufWriter<Box<dyn Write>>,
+    out: BufWriter<NewFile>,
 }
 
 /// `mangrove export`
@@ -38,16 +36,21 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), CliError> {
     let prefix = EncodingArgs { base64: args.base64 }.key(&args.prefix)?;
     let mut target = match &args.file {
         None => Target::Stdout(Output::new(Format::Json)),
-        Some(path) => Target::File(PartialFile::create(path)?),
+        Some(path) => Target::File(PartialFile::new(NewFile::create_or_open(path)?)),
     };
     let pager = client_at(&args.connection, args.level).scan(prefix);
     let bar = progress(args.file.is_some());
-    let written = target.write_all(pager, &bar).await;
+    let unfinished = target.unfinished().map(Path::to_owned);
+    let writing = target.write_all(pager, &bar);
+    let written = match unfinished {
+        Some(partial) => {
+            unless_stopped(writing, &format!("{} is removed", partial.display())).await
+        }
+        // Nothing is to be removed, and a reader that does not read must not keep Ctrl-C waiting.
+        None => writing.await,
+    };
     bar.finish_and_clear();
-    if let Err(error) = written {
-        target.discard();
-        return Err(error);
-    }
+    written?;
     target.finish()?;
     if let Some(path) = args.file {
         say(&format!("exported {} to {}", counted(bar.position(), "cell"), path.display()));
@@ -79,31 +82,26 @@ impl Target {
         }
     }
 
+    /// Returns the file that would be left behind.
+    fn unfinished(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(file) => file.out.get_ref().partial(),
+        }
+    }
+
     fn finish(self) -> Result<(), CliError> {
         match self {
             Self::Stdout(output) => output.finish(),
             Self::File(file) => file.finish(),
         }
     }
-
-    /// Removes what was written of a file that will not be complete.
-    fn discard(self) {
-        match self {
-            Self::Stdout(_) => {}
-            Self::File(file) => remove_partial(&file.partial),
-        }
-    }
 }
 
 impl PartialFile {
-    /// Begins the file.
-    pub(super) fn create(path: &Path) -> Result<Self, CliError> {
-        let partial = with_suffix(path, ".partial");
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
-        let file = file.map_err(|error| {
-            CliError::io(format!("cannot create {}", partial.display()), &error)
-        })?;
-        Ok(Self { path: path.to_owned(), partial, out: BufWriter::new(Box::new(file)) })
+    /// Begins with no line.
+    pub(super) fn new(file: NewFile) -> Self {
+        Self { out: BufWriter::new(file) }
     }
 
     /// Adds a line.
@@ -111,17 +109,14 @@ impl PartialFile {
         let written = serde_json::to_writer(&mut self.out, record)
             .map_err(std::io::Error::from)
             .and_then(|()| self.out.write_all(b"\n"));
-        written.map_err(|error| self.failed(&error))
+        written.map_err(|error| self.out.get_ref().failed(&error))
     }
 
     /// Gives the file its name.
     pub(super) fn finish(mut self) -> Result<(), CliError> {
-        let done = self.out.flush().and_then(|()| publish(&self.partial, &self.path));
-        done.map_err(|error| self.failed(&error))
-    }
-
-    fn failed(&self, error: &std::io::Error) -> CliError {
-        CliError::io(format!("cannot write {}", self.partial.display()), error)
+        self.out.flush().map_err(|error| self.out.get_ref().failed(&error))?;
+        let (file, _nothing) = self.out.into_parts();
+        file.finish()
     }
 }
 
@@ -135,6 +130,8 @@ fn progress(is_shown: bool) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::base::Value;
     use crate::kv::Version;
@@ -143,21 +140,12 @@ mod tests {
     fn file_gets_its_name_only_when_complete() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cells.jsonl");
-        let mut target = Target::File(PartialFile::create(&path).unwrap());
+        let mut target = Target::File(PartialFile::new(NewFile::create(&path).unwrap()));
         let cell = Cell { value: Value::new("v").unwrap(), version: Version(1) };
         target.write(&Key::new("k").unwrap(), &Column::default(), &cell).unwrap();
         assert!(!path.exists());
         target.finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"key\":\"k\",\"value\":\"v\"}\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn file_that_will_not_be_complete_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = Target::File(PartialFile::create(&dir.path().join("cells.jsonl")).unwrap());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        target.discard();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -71,6 +71,11 @@ const CHUNK_BYTES: u64 = 64 << 10;
 /// Batches that are read and not asked for yet.
 const READ_AHEAD: usize = 1;
 
+/// What to do where nothing can be written beside the input.
+const UNKEPT: &str = "\
+how far the import is, is kept beside FILE, to go on after an interruption. Without that:
+  mangrove import - < FILE";
+
 type Cells = BTreeSet<(Key, Column)>;
 
 /// A change and the cell that it changes.
@@ -124,7 +129,8 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
     file.seek(SeekFrom::Start(start.done_bytes)).map_err(failed)?;
     kept.bind(cluster_of(&client).await?)?;
     take_over(&client, &mut kept).await?;
-    kept.write(start)?;
+    let unkept = |error: CliError| error.advise(UNKEPT.to_owned());
+    kept.write(start).map_err(unkept)?;
     let mut import = Import::new(&args, Some(kept), start);
     let pieces = read_aside(BufReader::new(file), start, &args);
     let imported = import.unless_stopped(pieces, |batch| client.bulk_set(batch)).await;
@@ -316,7 +322,11 @@ impl Import {
             return format!("{done}; another import of {} has begun since then", args.file);
         }
         // Of what happens to an import under way, only a wrong line is the fault of its user.
-        let first = if matches!(error, CliError::Usage(_)) { "mend that line, then " } else { "" };
+        let first = if matches!(error, CliError::Usage(_)) {
+            "mend the line that is wrong, then "
+        } else {
+            ""
+        };
         format!("{done}; {first}go on from there:\n  {}", resume_command(args))
     }
 

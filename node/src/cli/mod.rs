@@ -46,10 +46,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Cli, Command, LogArgs, LogFormat};
 use self::backup_args::{SnapshotCommand, StoreCommand, WalCommand};
 use self::error::CliError;
+use crate::env::{First, race};
 
 /// Longest wait, at the end of a command, for work that nobody needs any more, such as asking for
 /// the address of a name that no server knows.
@@ -131,14 +133,43 @@ fn log_to_stderr(cli: &Cli) -> Result<(), CliError> {
     let LogArgs { log, log_format } = &cli.logging;
     let is_node = matches!(cli.command, Command::Serve(_));
     let level = log.as_deref().unwrap_or(if is_node { "info" } else { "warn" });
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| CliError::Usage(format!("--log {level:?}: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = log_filter(level)?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would say on standard error that nothing can be written there, and panic over that:
+        // a node must outlive a full disk that only its log is on.
+        .log_internal_errors(false);
     let started = match log_format {
         LogFormat::Text => subscriber.with_ansi(output::is_watched()).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| CliError::Failed(format!("cannot start the log: {error}")))
+}
+
+/// Returns what is logged at a level, or as directives say. A single word that is no level would be
+/// a directive, too, for a module of that name: a misspelt level would silence the node.
+fn log_filter(level: &str) -> Result<EnvFilter, CliError> {
+    let wrong = |error: &str| CliError::Usage(format!("--log {level:?}: {error}"));
+    let is_word = !level.contains(['=', ',', '[']) && !level.contains("::");
+    if is_word && level.parse::<LevelFilter>().is_err() {
+        return Err(wrong(
+            "there is no such level: write error, warn, info, debug or trace, or off; or a \
+             directive with its level, such as mangrove=debug",
+        ));
+    }
+    EnvFilter::try_new(level).map_err(|error| wrong(&error.to_string()))
+}
+
+/// Does what may be stopped: then it is dropped, and what it leaves with it (see [`files`]).
+async fn unless_stopped<T>(
+    work: impl Future<Output = Result<T, CliError>>,
+    becomes: &str,
+) -> Result<T, CliError> {
+    match race(stop_signal(), work).await {
+        First::A(told) => told.and_then(|()| Err(CliError::Stopped(format!("stopped; {becomes}")))),
+        First::B(done) => done,
+    }
 }
 
 /// Waits for SIGINT (Ctrl-C) or SIGTERM, whichever comes first.
@@ -147,7 +178,6 @@ async fn stop_signal() -> Result<(), CliError> {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
-        use crate::env::{First, race};
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         match race(interrupt, terminate.recv()).await {
@@ -157,4 +187,22 @@ async fn stop_signal() -> Result<(), CliError> {
     }
     #[cfg(not(unix))]
     interrupt.await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_level_is_refused_and_not_taken_for_a_module() {
+        for level in ["info", "WARN", "off", "", "mangrove=debug", "warn,mangrove::client=trace"] {
+            assert!(log_filter(level).is_ok(), "{level:?}");
+        }
+        for wrong in ["inof", "mangrove", "warning", "in fo", "mangrove=loud"] {
+            let error = log_filter(wrong).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            assert!(error.to_string().contains("--log"), "{error}");
+        }
+        assert!(log_filter("inof").unwrap_err().to_string().contains("info"));
+    }
 }

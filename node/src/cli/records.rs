@@ -79,7 +79,7 @@ impl Record {
     /// # Errors
     /// It is no JSON, has a field that nobody knows, or lacks one.
     pub(super) fn parse(line: &[u8]) -> Result<Mutation, String> {
-        let record: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let record: Self = serde_json::from_slice(line).map_err(|error| reason(&error))?;
         record.into_mutation()
     }
 
@@ -105,6 +105,19 @@ impl Record {
                 Err("what is deleted has no \"value\"".to_owned())
             }
         }
+    }
+}
+
+/// Returns what is wrong with a line, and at which byte. What the parser counts as lines begins
+/// with this one, whose number in its file the caller knows.
+fn reason(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let shown = error.to_string();
+    let what = shown.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&shown);
+    if error.is_eof() || column == 0 {
+        what.to_owned()
+    } else {
+        format!("{what}, at column {column}")
     }
 }
 
@@ -176,6 +189,19 @@ mod tests {
         assert_eq!(delete, Ok(Mutation::Delete { key: key.clone(), column: Column::default() }));
         let delete_row = Record::parse(br#"{"action":"delete_row","key":"k"}"#);
         assert_eq!(delete_row, Ok(Mutation::DeleteRow { key }));
+    }
+
+    /// The accident: a wrong line 2 was said to be wrong "at line 1", and one that broke off in the
+    /// line after it.
+    #[test]
+    fn wrong_line_is_not_given_another_number() {
+        for (line, reason) in [
+            ("{\"key\":\n", "EOF while parsing a value"),
+            ("{\"key\":}", "expected value, at column 8"),
+            ("nothing", "expected ident, at column 2"),
+        ] {
+            assert_eq!(Record::parse(line.as_bytes()), Err(reason.to_owned()), "{line:?}");
+        }
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! `mangrove store`: the tables of a node that does not run, looked at and salvaged.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::CliError;
 use super::args::Format;
 use super::export::PartialFile;
-use super::files::with_suffix;
+use super::files::{NewFile, with_suffix};
 use super::output::{Output, counted, new_table, say, text};
 use super::records::Record;
 use super::serve::open_data;
+use super::{CliError, unless_stopped};
 use crate::base::Value;
 use crate::codec::keycode;
 use crate::env::real::RealEnv;
@@ -93,13 +94,14 @@ pub(super) async fn salvage(
             scratch_path.display()
         )));
     }
-    let scratch = open_data(&scratch_path)?;
-    let salvaged = write_salvaged(&env, &scratch, sessions_max, &to).await;
-    drop(scratch);
-    if let Err(error) = fs::remove_dir_all(&scratch_path) {
-        say(&format!("{} stays: {error}", scratch_path.display()));
-    }
-    let report = salvaged?;
+    // The file first: what it lies in is not made for it.
+    let file = PartialFile::new(NewFile::create(&to)?);
+    let report = {
+        let room = Scratch(scratch_path);
+        let scratch = open_data(&room.0)?;
+        let salvaging = Box::pin(write_salvaged(&env, &scratch, sessions_max, file));
+        unless_stopped(salvaging, &format!("{} is not written", to.display())).await?
+    };
     if mode_of(env.disk()).await.is_none() {
         let mode = if report.is_masterless { "masterless" } else { "primary-backup" };
         say(&format!("the file NODE cannot be read: what else there is tells that it is {mode}"));
@@ -113,13 +115,25 @@ pub(super) async fn salvage(
     Err(CliError::Failed("not everything could be salvaged".to_owned()))
 }
 
+/// A directory that is removed when its time is over.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => say(&format!("{} stays: {error}", self.0.display())),
+        }
+    }
+}
+
 async fn write_salvaged(
     env: &RealEnv,
     scratch: &RealEnv,
     sessions_max: usize,
-    to: &Path,
+    mut file: PartialFile,
 ) -> Result<SalvageReport, CliError> {
-    let mut file = PartialFile::create(to)?;
     let mut written = Ok(());
     let mut visit = |place: &[u8], value: &[u8], version: u64| {
         written = write_cell(&mut file, place, value, version);

@@ -6,14 +6,15 @@ use super::CliError;
 use super::args::Format;
 use super::output::Output;
 use super::serve::open_data;
-use crate::replica::dump_log;
+use crate::replica::{WAL_DIR, dump_log};
 
 /// `mangrove wal dump`
 pub(super) async fn dump(dir: PathBuf) -> Result<(), CliError> {
-    // Opening would create it, and to look must not leave traces.
-    if !dir.is_dir() {
+    // Opening would leave traces, and to look must not.
+    if !dir.join(WAL_DIR).is_dir() {
         return Err(CliError::Usage(format!(
-            "there is no directory {}: give the data directory of a node, such as mangrove-data/n1",
+            "there is no write-ahead log in {}: give the data directory of a node, such as \
+             mangrove-data/n1",
             dir.display()
         )));
     }
@@ -28,4 +29,18 @@ pub(super) async fn dump(dir: PathBuf) -> Result<(), CliError> {
     dumped.await.map_err(|error| CliError::Failed(error.to_string()))?;
     printed?;
     output.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::block_on;
+
+    #[test]
+    fn directory_that_is_no_nodes_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = block_on(None, dump(dir.path().to_owned())).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -31,7 +31,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-use super::error::TryFailure;
+use super::error::{TryFailure, in_ms};
 use super::lock;
 use crate::base::limits::FRAME_BYTES_MAX;
 use crate::base::{ClusterId, Instant, Stamp};
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection<S> {
     {
         let failed = |what: String| TryFailure::Connect { address: address.to_owned(), what };
         let opened = timeout(env, limit, shake_hands(env, address, cluster)).await;
-        let opened = opened.ok_or_else(|| failed(format!("no answer within {limit:?}")))?;
+        let opened = opened.ok_or_else(|| failed(format!("no answer within {}", in_ms(limit))))?;
         let (stream, cluster, mode) = match opened {
             Ok(opened) => opened,
             Err(HandshakeError::Refused(refusal)) => return Err(TryFailure::Refused(refusal)),

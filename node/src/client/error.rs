@@ -152,12 +152,25 @@ pub enum TryFailure {
     Answered(RequestError),
 }
 
-/// Shows a time in seconds, to the millisecond: nobody asked for more.
-fn in_ms(time: Duration) -> String {
-    let whole = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    format!("{whole:?}")
+/// Shows a time in seconds, to the millisecond: nobody asked for more, and no wait was none.
+pub(super) fn in_ms(time: Duration) -> String {
+    let nearest = time.saturating_add(Duration::from_micros(500)).as_millis().max(1);
+    format!("{:?}", Duration::from_millis(u64::try_from(nearest).unwrap_or(u64::MAX)))
 }
 
 fn last_try(last: Option<&TryFailure>) -> String {
     last.map(|last| format!("; the last try: {last}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_shown_to_the_millisecond_and_is_never_none() {
+        for (ns, shown) in [(0, "1ms"), (999_999_579, "1s"), (1_500_400_000, "1.5s")] {
+            assert_eq!(in_ms(Duration::from_nanos(ns)), shown, "{ns} ns");
+        }
+        assert!(!in_ms(Duration::MAX).is_empty());
+    }
 }

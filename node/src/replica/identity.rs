@@ -39,7 +39,7 @@ use crate::wire::Mode;
 use crate::{planted, probe};
 
 /// Name of the file.
-pub(super) const PATH: &str = "NODE";
+pub const PATH: &str = "NODE";
 const PATH_NEW: &str = "NODE.tmp";
 const FORMAT_GROUPLESS: u32 = 1;
 const FORMAT_MASTERLESS: u32 = 2;
@@ -143,6 +143,11 @@ pub(super) async fn owner<D: Disk>(disk: &D) -> Option<Identity> {
 /// Returns how the cluster replicates that the directory is of; `None` if that cannot be told.
 pub async fn mode_of<D: Disk>(disk: &D) -> Option<Mode> {
     owner(disk).await.map(|owner| owner.mode)
+}
+
+/// Returns which cluster the directory is of; `None` if that cannot be told.
+pub async fn cluster_of<D: Disk>(disk: &D) -> Option<ClusterId> {
+    owner(disk).await.map(|owner| owner.cluster)
 }
 
 /// Returns what is damaged of the name plate of a node that does not run, and whether its other

@@ -56,9 +56,9 @@ pub use dynamo::MasterlessReplica;
 #[cfg(feature = "testing")]
 pub use dynamo::judge_masterless_log;
 pub use ending::StopReason;
-pub use identity::mode_of;
 #[cfg(feature = "testing")]
 pub use identity::reread_name_plate;
+pub use identity::{PATH as NAME_PLATE, cluster_of, mode_of};
 pub use inbox::{Inbox, Submitted};
 pub use observer::Observer;
 pub use outbox::{ClientOutbox, KEPT_BYTES_MAX, PeerOutbox};

@@ -1,5 +1,6 @@
 //! From a data directory to a replica that is ready to run.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -46,7 +47,7 @@ pub async fn dump_log<E: Env>(env: &E, line: impl FnMut(&str)) -> Result<(), Sto
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port cannot be opened.
-    #[error("cannot listen on {address}: {source}; is another process using it?")]
+    #[error("cannot listen on {address}: {source}{}", listen_advice(.source))]
     Listen {
         /// The address.
         address: String,
@@ -87,6 +88,19 @@ pub enum StartError {
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
+}
+
+/// Returns what to look at when a port cannot be opened.
+fn listen_advice(error: &std::io::Error) -> &'static str {
+    let kind = error.kind();
+    if kind == ErrorKind::AddrInUse {
+        "; is another process using it?"
+    } else if kind == ErrorKind::AddrNotAvailable {
+        "; no network of this machine has that address: give one that has with --listen, or \
+         0.0.0.0 for all of them"
+    } else {
+        "; check --listen, or the address of this node in --members"
+    }
 }
 
 impl<E: Env, O: Observer> Replica<E, O> {
@@ -387,6 +401,19 @@ mod tests {
     use crate::raft::{Entry, EntryKind, HardState};
     use crate::storage::SnapshotPoint;
     use crate::storage::test_disk::{TestDisk, run};
+
+    #[test]
+    fn only_a_port_in_use_is_said_to_be_in_use() {
+        for (kind, advice) in [
+            (ErrorKind::AddrInUse, "another process"),
+            (ErrorKind::AddrNotAvailable, "of this machine"),
+            (ErrorKind::Other, "check --listen"),
+        ] {
+            let (address, source) = ("a:1".to_owned(), kind.into());
+            let said = StartError::Listen { address, source }.to_string();
+            assert!(said.starts_with("cannot listen on a:1: ") && said.contains(advice), "{said}");
+        }
+    }
 
     /// What a start knows that finds the state lost, which tells so much of how far it reached,
     /// and has this besides.

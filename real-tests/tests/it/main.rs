@@ -19,6 +19,7 @@ mod import;
 mod kill_restart;
 mod masterless;
 mod measuring;
+mod operator;
 mod partition;
 mod power_loss;
 mod smoke;
