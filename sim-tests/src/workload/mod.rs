@@ -461,8 +461,8 @@ impl<E: Env> ClientProcess<E> {
         self.set(&Cell::new("served", ""), 8).await
     }
 
-    /// Sets a fresh cell until that is acknowledged; returns whether it was by that time of the run,
-    /// in nanoseconds.
+    /// Sets a fresh cell until that is acknowledged; returns whether it was by that time of the
+    /// run, in nanoseconds.
     pub async fn serve_by(&mut self, deadline_ns: u64) -> bool {
         for _ in 0..SERVE_ATTEMPTS {
             let is_acknowledged = self.set_one().await;

@@ -7,9 +7,9 @@
 //! where the levels of the two overlap, and at any level if its client promises that.
 //!
 //! **Why the obvious check is wrong.** Comparing a session's answers in the order of *values* would
-//! need an order of writes; stamps are that order, but they are only as good as what they
-//! are given after, so (1) is asked first: with planted bug D16, a stamp that is the bare wall clock, everything
-//! else agrees with itself and the second write of a session is lost.
+//! need an order of writes; stamps are that order, but they are only as good as what they are given
+//! after, so (1) is asked first: with planted bug D16, a stamp that is the bare wall clock,
+//! everything else agrees with itself and the second write of a session is lost.
 //!
 //! **What is skipped.** Levels that do not overlap, without that promise. With it, absences that a
 //! read of several cells showed: the client remembers no places where nothing was. The token that
