@@ -15,9 +15,9 @@
 //!
 //! Who says that the record of its vote is damaged, or its disk empty, need not remember, if a
 //! fault of its disk may have taken that record: it is asked first what it knows, and excused only
-//! then. Its promises are remembered here, and the next time that it votes it had better find out. Until then it may come
-//! back with a vote for itself in the term that it had promised: it has given its vote to nobody,
-//! because it cannot know whether it had one left.
+//! then. Its promises are remembered here, and the next time that it votes it had better find out.
+//! Until then it may come back with a vote for itself in the term that it had promised: it has
+//! given its vote to nobody, because it cannot know whether it had one left.
 //!
 //! **What is skipped.** The commit index after a restart: it is volatile.
 

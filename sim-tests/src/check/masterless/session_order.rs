@@ -13,8 +13,8 @@
 //!
 //! **What is skipped.** Levels that do not overlap, without that promise. With it, absences that a
 //! read of several cells showed: the client remembers no places where nothing was. The token that
-//! the client library sends: it shows it to nobody, and the one in the history is the harness's own,
-//! made of the answers. A library that sent less would show as a stamp that is too small.
+//! the client library sends: it shows it to nobody, and the one in the history is the harness's
+//! own, made of the answers. A library that sent less would show as a stamp that is too small.
 //!
 //! # Sources
 //! Terry et al., "Session guarantees for weakly consistent replicated data", 1994.
