@@ -96,7 +96,11 @@ impl Moment {
         let mut log = report.log.iter();
         let found = match self {
             Self::Event(number) => log.filter(|entry| is_event(entry)).nth(*number),
-            Self::Micros(micros) => log.rev().find(|entry| entry.at / 1_000 <= *micros),
+            // Not after the end of the run.
+            Self::Micros(micros) => {
+                let is_within = report.log.last().is_some_and(|last| last.at / 1_000 >= *micros);
+                log.rev().find(|entry| is_within && entry.at / 1_000 <= *micros)
+            }
             Self::Probe(name) => {
                 log.find(|entry| matches!(entry.what, Happening::Probe(taken) if taken == name))
             }
@@ -210,6 +214,13 @@ mod tests {
             let run = run_case(&case, logged);
             let events = run.log.iter().filter(|entry| is_event(entry)).count();
             let at = Moment::Event(events / 3).locate(&run).unwrap();
+            let end = run.log.last().map_or(0, |last| last.at / 1_000);
+            assert!(Moment::Micros(end).locate(&run).is_some(), "{mode:?}: the end is in it");
+            assert_eq!(
+                Moment::Micros(end + 1).locate(&run),
+                None,
+                "{mode:?}: what is after is not"
+            );
             let past = |report: &Report| {
                 let nanos = u64::try_from(at.as_nanos()).unwrap();
                 report.log.iter().filter(|entry| entry.at < nanos).cloned().collect::<Vec<_>>()

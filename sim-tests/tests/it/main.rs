@@ -21,6 +21,8 @@ mod check_replay;
 #[cfg(test)]
 mod check_speed;
 #[cfg(all(test, madsim))]
+mod command_line;
+#[cfg(all(test, madsim))]
 mod compare;
 #[cfg(all(test, madsim))]
 mod crash_points;

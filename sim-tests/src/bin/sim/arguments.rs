@@ -186,6 +186,24 @@ pub(crate) fn parse_range(text: &str) -> Result<(u64, u64), String> {
     if low < high { Ok((low, high)) } else { Err(format!("{low}..{high} is empty")) }
 }
 
+/// Most seeds of one command: more than anybody runs, and sums of them stay numbers.
+const SEEDS_MAX: u64 = 1 << 32;
+
+/// Greatest seed that others are counted from.
+const FIRST_SEED_MAX: u64 = 1 << 63;
+
+/// Reads how many seeds.
+pub(crate) fn parse_seeds(text: &str) -> Result<u64, String> {
+    let count = parse_count(text).ok().filter(|count| *count <= SEEDS_MAX);
+    count.ok_or_else(|| format!("a number from 1 to {SEEDS_MAX} is wanted"))
+}
+
+/// Reads a seed that others are counted from.
+pub(crate) fn parse_first_seed(text: &str) -> Result<u64, String> {
+    let seed = text.parse().ok().filter(|seed| *seed <= FIRST_SEED_MAX);
+    seed.ok_or_else(|| format!("a number from 0 to {FIRST_SEED_MAX} is wanted"))
+}
+
 /// Reads a number of things of which there must be one.
 pub(crate) fn parse_count<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
     let count = text.parse::<N>().ok().filter(|count| *count >= N::from(1));

@@ -64,7 +64,8 @@ fn is_hunted(mode: Mode, code: &str) -> bool {
     bugs::of(mode).iter().any(|bug| bug.code == code)
 }
 
-/// Prints a line. Whoever reads may have seen enough, as `head` has: then all is said.
+/// Prints a line. Whoever reads may have seen enough, as `head` has: then the exit code says the
+/// rest.
 macro_rules! say {
     ($($arguments:tt)*) => {
         crate::print_line(format_args!($($arguments)*))
@@ -76,8 +77,16 @@ fn print_line(line: std::fmt::Arguments<'_>) {
     if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
             eprintln!("cannot print: {error}");
+            std::process::exit(2);
         }
-        std::process::exit(2);
+    }
+}
+
+/// Ends the program, before it works for long, if a file cannot be written to that place.
+fn check_place(path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+        refuse(&format!("cannot write {}: no file can be there", path.display()));
     }
 }
 

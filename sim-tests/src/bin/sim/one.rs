@@ -17,7 +17,7 @@ use sim_tests::shrink::{self, Budget, Failure};
 use sim_tests::world::Record;
 
 use crate::arguments::{Output, Which, parse_count};
-use crate::{processors, refuse, say, write};
+use crate::{check_place, processors, refuse, say, write};
 
 /// Runs one seed or replay file and prints its trace, ending with the hash of everything.
 #[derive(Args)]
@@ -81,6 +81,9 @@ impl Shrink {
         let Self { which, jobs, runs_max, cpu_seconds_max, output, scenario } = self;
         let jobs = jobs.unwrap_or_else(processors);
         let budget = Budget { jobs, runs_max, cpu_seconds_max };
+        for path in output.iter().chain(&scenario) {
+            check_place(path);
+        }
         shrink_one(&which, budget, output, scenario)
     }
 }

@@ -8,8 +8,8 @@ use sim_tests::determinism::{self, Proof};
 use sim_tests::golden;
 use sim_tests::options::{Leak, Mode, Plan, Profile};
 
-use crate::arguments::{Runs, parse_count};
-use crate::say;
+use crate::arguments::{Runs, parse_seeds};
+use crate::{refuse, say};
 
 /// Runs seeds in several processes and compares everything that happens in them.
 ///
@@ -21,7 +21,7 @@ pub(crate) struct Determinism {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds.
-    #[arg(long, default_value_t = 10, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 10, value_parser = parse_seeds)]
     #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// The `sim` program of another build, such as target/debug/sim.
@@ -36,6 +36,9 @@ impl Determinism {
     /// Tells whether it found something.
     pub(crate) fn run(self) -> bool {
         let Self { runs, seeds, against, leak } = self;
+        if let Some(build) = against.as_ref().filter(|build| !build.is_file()) {
+            refuse(&format!("there is no program {}", build.display()));
+        }
         let (first, end) = runs.range(seeds);
         prove(runs.plan(), first..end, against, leak)
     }

@@ -15,8 +15,12 @@ use sim_tests::liveness;
 use sim_tests::options::{Mode, Profile};
 use sim_tests::swarm::{self, Swarm};
 
-use crate::arguments::{Output, Runs, parse_count, parse_time, scenario};
-use crate::{bug_of, fresh_range, is_hunted, known_bug, processors, refuse, say, write};
+use crate::arguments::{
+    Output, Runs, parse_count, parse_first_seed, parse_seeds, parse_time, scenario,
+};
+use crate::{
+    bug_of, check_place, fresh_range, is_hunted, known_bug, processors, refuse, say, write,
+};
 
 /// Runs many seeds and sums up what happened.
 #[derive(Args)]
@@ -24,7 +28,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock, which is printed.
-    #[arg(long, default_value_t = 100, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 100, value_parser = parse_seeds)]
     #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// Runs at the same time; default: one per processor.
@@ -90,7 +94,7 @@ pub(crate) struct Explore {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds.
-    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 200, value_parser = parse_seeds)]
     #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// A path is rare if at most so many of the seeds take it.
@@ -133,10 +137,10 @@ impl Explore {
 #[derive(Args)]
 pub(crate) struct Compare {
     /// Runs of each scenario with each of the three.
-    #[arg(long, default_value_t = 10, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 10, value_parser = parse_seeds)]
     seeds: u64,
     /// The first seed.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = parse_first_seed)]
     first_seed: u64,
     /// Only these scenarios, separated by commas: calm, leader-dies, minority, bridge, slow-disk,
     /// clock-skew, clock-skew-cut, rolling-restart, power-loss.
@@ -184,7 +188,7 @@ pub(crate) struct Liveness {
     #[command(flatten)]
     runs: Runs,
     /// How many fresh seeds; they begin at a number drawn from the clock.
-    #[arg(long, default_value_t = 200, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 200, value_parser = parse_seeds)]
     #[arg(conflicts_with = "seed_range")]
     seeds: u64,
     /// Runs of each kind of fault, for the curves; 0 leaves them out.
@@ -246,13 +250,13 @@ pub(crate) struct Bugs {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Give a bug up after so many seeds.
-    #[arg(long, default_value_t = 1000, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 1000, value_parser = parse_seeds)]
     seeds_max: u64,
     /// The first seed.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = parse_first_seed)]
     first_seed: u64,
     /// Hunt each so many times, in ranges of seeds that follow each other.
-    #[arg(long, default_value_t = 1, value_parser = parse_count::<u64>)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     ranges: u64,
     /// Hunt each again without one class of faults after the other, and without the checker that
     /// spoke first.
@@ -305,6 +309,9 @@ impl CrashPoints {
     pub(crate) fn run(self) -> bool {
         let Self { operations, images, seed, planted, output } = self;
         let planted = planted.as_deref().map(known_bug);
+        if let Some(code) = planted.filter(|code| !code.starts_with('W')) {
+            refuse(&format!("{code} is a bug of a replication mode: here the store runs alone"));
+        }
         let stop_at_first = planted.is_some();
         let plan = CrashPlan { seed, operations, images_max: images, planted, stop_at_first };
         explore(&plan, output)
@@ -411,6 +418,9 @@ fn hunt_planted(
     markdown: Option<PathBuf>,
     output: Output,
 ) -> bool {
+    if let Some(path) = &markdown {
+        check_place(path);
+    }
     let hunts = bugs::hunt_all(hunting, |hunt| eprintln!("{}", hunt.to_line()));
     let ablations = if ablate {
         bugs::ablate_all(&hunts, hunting.jobs, |ablation| eprintln!("{}", ablation.to_line()))
@@ -456,6 +466,7 @@ fn write_cases(plan: &compare::Plan, folder: &Path) {
 
 /// Compares the modes; tells whether one broke a promise.
 fn compare_modes(plan: &compare::Plan, out: &Path, output: Output) -> bool {
+    check_place(out);
     let runs: u64 = plan.run_count();
     let bar = ProgressBar::new(runs);
     let (rows, broken) = compare::compare(plan, || bar.inc(1));
