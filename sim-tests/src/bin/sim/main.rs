@@ -74,11 +74,11 @@ macro_rules! say {
 pub(crate) use say;
 
 fn print_line(line: std::fmt::Arguments<'_>) {
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
-        if error.kind() != std::io::ErrorKind::BrokenPipe {
-            eprintln!("cannot print: {error}");
-            std::process::exit(2);
-        }
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("cannot print: {error}");
+        std::process::exit(2);
     }
 }
 
