@@ -42,6 +42,6 @@ pub use mangrove::trial::free_address;
 pub use cluster::RealCluster;
 pub use load::{Load, Promises};
 pub use node::{NodeProcess, Signal};
-pub use program::{program, run_program};
+pub use program::{Running, program, run_program};
 pub use stranger::{Received, Stranger};
 pub use wait::{block_on, eventually};

@@ -540,7 +540,7 @@ mod tests {
     #[test]
     fn log_whose_files_are_gone_is_not_taken_for_one_that_ends_with_the_tables() {
         let disk = log_with_a_vote();
-        disk.files(WAL_DIR).keys().for_each(|path| disk.lose(path));
+        disk.lose_all(WAL_DIR);
         let found = run(wal::inspect(&disk, WAL_DIR)).unwrap();
         assert!(found.is_blank());
         let config = |count: u64| {

@@ -233,6 +233,13 @@ impl TestDisk {
         state.durable_names.remove(path);
     }
 
+    /// Takes the names of all files in a directory away, durably.
+    pub fn lose_all(&self, dir: &str) {
+        for path in self.files(dir).keys() {
+            self.lose(path);
+        }
+    }
+
     /// Loses what was not synced: each sector of each write and each name change is kept with the
     /// given chance, independently of all others.
     pub fn power_loss(&self, rng: &mut Rng, kept: f64) {

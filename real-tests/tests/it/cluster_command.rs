@@ -3,25 +3,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use real_tests::{block_on, eventually, program, run_program};
+use real_tests::{Running, block_on, eventually, program, run_program};
 
 /// How long anything may take that is waited for.
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// A process that dies with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 /// A cluster that the command runs, and what it says.
 struct Cluster {

@@ -2,26 +2,15 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mangrove::client::{Client, ClientOptions};
 use mangrove::env::real::RealEnv;
-use real_tests::{block_on, free_address, program};
+use real_tests::{Running, block_on, free_address, program};
 
 /// How long anything may take that is waited for.
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// A process that dies with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 /// The accident: a full disk that the logs were on took all nodes down, though not their data.
 #[test]

@@ -451,20 +451,26 @@ mod tests {
         });
     }
 
-    /// The accident: a node whose log had been removed, and its tables not, answered reads at once,
-    /// without what was in that log.
-    #[test]
-    fn log_whose_files_are_gone_is_damage() {
+    /// Returns the disk of a node whose tables have both requests of its log.
+    fn flushed_at_2() -> TestDisk {
         let disk = TestDisk::default();
         log(&disk, 1, entry(1, 5, Written::Deleted));
         log(&disk, 2, entry(2, 5, Written::Deleted));
         let mut node = start(&disk);
         let frozen = node.store.engine_mut().freeze(Vec::new());
         run(node.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+        disk
+    }
+
+    /// The accident: a node whose log had been removed, and its tables not, answered reads at once,
+    /// without what was in that log.
+    #[test]
+    fn log_whose_files_are_gone_is_damage() {
+        let disk = flushed_at_2();
         let whole = Judged { persisted: 2, is_damaged: false };
         assert_eq!(opened(&disk).judged, whole);
 
-        disk.files(WAL_DIR).keys().for_each(|path| disk.lose(path));
+        disk.lose_all(WAL_DIR);
         let alone = vec![(NodeId(1), "n1".to_owned())];
         let alone = NodeConfig { members: alone, ..config() };
         let refused = run(open(&disk, &alone)).err();
@@ -483,12 +489,7 @@ mod tests {
     /// The segment that a start begins may be all that is left, without a record.
     #[test]
     fn log_that_was_cut_behind_its_tables_is_whole() {
-        let disk = TestDisk::default();
-        log(&disk, 1, entry(1, 5, Written::Deleted));
-        log(&disk, 2, entry(2, 5, Written::Deleted));
-        let mut node = start(&disk);
-        let frozen = node.store.engine_mut().freeze(Vec::new());
-        run(node.keeper.flush(&frozen)).unwrap_or_else(|error| panic!("{error}"));
+        let disk = flushed_at_2();
         for _ in 0..3 {
             let Opened { mut writer, judged, .. } = opened(&disk);
             assert_eq!(judged, Judged { persisted: 2, is_damaged: false });

@@ -279,27 +279,23 @@ fn log_that_ends_in_an_unfinished_write_is_said() {
     assert_eq!((log.lost_through, log.last), (None, whole.last - 1));
 }
 
-fn lose_log(disk: &TestDisk) {
-    disk.files(WAL_DIR).keys().for_each(|path| disk.lose(path));
-}
-
 /// The accident: it was salvaged as if the log had ended with the tables.
 #[test]
 fn log_whose_files_are_gone_is_said() {
     let node = filled();
     let whole = salvaged(&node.disk).1.log;
     assert!(!whole.is_gone && whole.damage.is_empty(), "{whole:?}");
-    lose_log(&node.disk);
+    node.disk.lose_all(WAL_DIR);
     let log = salvaged(&node.disk).1.log;
     assert!(log.is_gone, "{log:?}");
     assert_eq!((log.last, log.entry_count), (whole.last - 20, 0));
     let disk = masterless();
     assert!(!salvaged(&disk).1.log.is_gone);
-    lose_log(&disk);
+    disk.lose_all(WAL_DIR);
     let log = salvaged(&disk).1.log;
     assert!(log.is_gone && log.is_incomplete, "{log:?}");
     let disk = node_of(1).disk;
-    lose_log(&disk);
+    disk.lose_all(WAL_DIR);
     assert!(!salvaged(&disk).1.log.is_gone, "there was no table");
 }
 
@@ -619,7 +615,7 @@ fn members_restored_from_one_file_have_the_same_state_and_position() {
         assert_eq!(start(), whole);
         assert!(!salvaged(disk).1.log.is_gone);
         let files = disk.files(WAL_DIR);
-        lose_log(disk);
+        disk.lose_all(WAL_DIR);
         assert_eq!(start().standing, Standing::Unsure, "its log is gone");
         for (path, content) in files {
             disk.plant(&path, content);
