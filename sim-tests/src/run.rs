@@ -23,7 +23,7 @@ use mangrove::base::{planted, probe};
 
 use crate::atlas::Contract;
 use crate::case::Case;
-use crate::check::liveness::{CONVERGE_MAX, Recovery, SERVE_MAX};
+use crate::check::liveness::{CONVERGE_MAX, Recovery};
 use crate::check::{Violation, broken, client, exactly_once, linearizable, mute, versions};
 use crate::cluster::Cluster;
 use crate::deeds::{Deed, Deeds};
@@ -705,11 +705,10 @@ impl Scene {
         let (addresses, options, shared) =
             (cluster.addresses(), options.clone(), Arc::clone(shared));
         let clock = clock(world);
-        let deadline_ns = u64::try_from((healed + SERVE_MAX).as_nanos()).unwrap_or(u64::MAX);
         let main = move |env| async move {
             let client = Helper::Reader.client();
             let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
-            let served = reader.serve_by(deadline_ns).await;
+            let served = reader.serve_after(healed).await;
             let answer = match (served, reader.read_everything(READ_ATTEMPTS).await) {
                 (true, true) => Ok(()),
                 (false, _) => Err("no write is acknowledged in time after healing"),

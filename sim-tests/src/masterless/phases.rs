@@ -19,7 +19,6 @@ use mangrove::dynamo::config::CLOCK_AHEAD_MAX;
 
 use super::disks::{self, Look};
 use super::options::{Mechanism, Options as MasterlessOptions};
-use crate::check::liveness::SERVE_MAX;
 use crate::check::masterless::hint_accounting::{Coordinator, Inquiry};
 use crate::check::masterless::{
     Lead, Ledger, Loss, Setting, Unnoticed, check_healed, check_history, convergence, durability,
@@ -266,11 +265,10 @@ impl Phases<'_> {
         let (addresses, options, shared) =
             (self.cluster.addresses(), self.options.clone(), Arc::clone(self.shared));
         let clock = clock(self.world);
-        let deadline_ns = u64::try_from((healed + SERVE_MAX).as_nanos()).unwrap_or(u64::MAX);
         let main = move |env| async move {
             let client = Helper::Reader.client();
             let mut reader = ClientProcess::new(&env, client, addresses, &options, &shared, clock);
-            let served = reader.serve_by(deadline_ns).await;
+            let served = reader.serve_after(healed).await;
             reader.ask_at(Level::Quorum);
             let is_read = reader.read_everything(READ_ATTEMPTS).await;
             reader.ask_at(Level::All);

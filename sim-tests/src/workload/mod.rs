@@ -20,6 +20,7 @@ use mangrove::env::Env;
 use mangrove::kv::{Cell as FoundCell, Expectation, Version};
 use mangrove::wire::Outcome;
 
+use crate::check::liveness::SERVE_MAX;
 use crate::check::versions;
 use crate::history::{
     Answer, Bulk, Call, CellId, Expected, History, OpId, Process, RowId, Session, Terms, ValueId,
@@ -461,9 +462,10 @@ impl<E: Env> ClientProcess<E> {
         self.set(&Cell::new("served", ""), 8).await
     }
 
-    /// Sets a fresh cell until that is acknowledged; returns whether it was by that time of the
-    /// run, in nanoseconds.
-    pub async fn serve_by(&mut self, deadline_ns: u64) -> bool {
+    /// Sets a fresh cell until that is acknowledged; returns whether it was within [`SERVE_MAX`]
+    /// of `healed`, by the clock of the run.
+    pub async fn serve_after(&mut self, healed: Duration) -> bool {
+        let deadline_ns = u64::try_from((healed + SERVE_MAX).as_nanos()).unwrap_or(u64::MAX);
         for _ in 0..SERVE_ATTEMPTS {
             let is_acknowledged = self.set_one().await;
             let is_late = (self.clock)() > deadline_ns;
